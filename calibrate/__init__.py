@@ -1,0 +1,1 @@
+"""Quantise, gate and adapt a model before it is deployed."""

@@ -1,0 +1,1 @@
+"""PromptRay: verified bundles of medical image-text models, and scores from them."""

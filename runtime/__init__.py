@@ -1,0 +1,1 @@
+"""Load a bundle, read a radiograph, score it; without torch."""
