@@ -1,0 +1,264 @@
+"""The manifest of a bundle (``bundle.json``) as typed structures; the schema is these classes.
+
+``docs/bundle-format.md`` is the contract in prose. Unknown fields are refused, so that a bundle of a
+later format is never half understood.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+FORMAT = "promptray-bundle"
+FORMAT_VERSION = 1
+
+Text = Annotated[str, Meta(min_length=1)]
+Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f/\\][^\x00-\x1f/\\]*$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Meta(ge=0)]
+Side = Annotated[int, Meta(ge=1, le=16384)]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all manifest structures: immutable, keyword-only, closed."""
+
+
+class ModelFacts(_Struct):
+    """What a user must know of the model before using it; shown with every result."""
+
+    licence: Text
+    intended_use: Text
+    training_data: Text
+
+
+class SourceFile(_Struct):
+    """A file the bundle was made from: its base name (never a path) and sha256."""
+
+    name: Text
+    sha256: Sha256
+
+
+class CalibrationSet(_Struct):
+    """The images used to quantise or calibrate: count and hash, no patient data."""
+
+    images: Count
+    sha256: Sha256
+    source: Text
+
+
+class Provenance(_Struct):
+    """Where the bundle comes from."""
+
+    created: Text
+    """UTC date and time, ISO 8601."""
+    checkpoint: SourceFile
+    recipe: SourceFile
+    libraries: dict[str, str]
+    calibration: CalibrationSet | None = None
+
+
+class Door(_Struct):
+    """What may enter: the policy table of section 'door' in the format document."""
+
+    modalities: Annotated[list[Text], Meta(min_length=1)]
+    """DICOM modalities (0008,0060) the model was made for, for example CR and DX."""
+    refused_body_parts: list[Text] = []
+    """Body parts (0018,0015) that contradict the model, upper case."""
+    minimum_side: Side = 32
+    """Least number of rows and of columns, pixels."""
+
+
+class Greyscale(_Struct):
+    """How a DICOM image becomes 8-bit grey, PS3.3 C.11: modality LUT, then VOI, then rounding."""
+
+    voi: Literal["first-window"] = "first-window"
+    """Which of several windows is used; a VOI LUT sequence takes precedence over windows."""
+    without_voi: Literal["full-range"] = "full-range"
+    """Without window or VOI LUT: stretch the image's own least and greatest value, padding left out."""
+    rounding: Literal["half-up"] = "half-up"
+
+
+class ResizeLongerSide(_Struct, tag_field="op", tag="resize_longer_side"):
+    """Scale the longer side to `size` pixels keeping the aspect; the other side is truncated."""
+
+    size: Side
+    interpolation: Literal["area"] = "area"
+
+
+class PadSquare(_Struct, tag_field="op", tag="pad_square"):
+    """Pad to `size` x `size`, centred; the odd pixel goes after (right, bottom)."""
+
+    size: Side
+    value: Annotated[int, Meta(ge=0, le=255)] = 0
+
+
+class CentreCrop(_Struct, tag_field="op", tag="centre_crop"):
+    """Cut the central `size` x `size` square."""
+
+    size: Side
+
+
+Step = ResizeLongerSide | PadSquare | CentreCrop
+
+
+class Normalise(_Struct):
+    """float32 arithmetic on the 8-bit picture: ((v / 255) - mean) / std, per channel."""
+
+    mean: list[float]
+    std: list[float]
+
+
+class Preprocessing(_Struct):
+    """From a stored image to the network's input tensor (1, channels, height, width) float32."""
+
+    greyscale: Greyscale
+    steps: Annotated[list[Step], Meta(min_length=1)]
+    normalise: Normalise
+    channels: Literal[1, 3]
+    """3 means the grey picture is copied to three channels before `normalise`."""
+    height: Side
+    width: Side
+
+
+class TextRule(_Struct):
+    """How a prompt becomes token arrays."""
+
+    cleaning: Literal["carzero-sentences"]
+    tokenizer: Text
+    """File name of the tokenizer (``tokenizers`` JSON)."""
+    context: Annotated[int, Meta(ge=2)]
+    """Most tokens of a prompt, the two special tokens included; longer prompts are cut."""
+    template: Text = "{}"
+    """Applied to a bare finding name by ``prompts.add(key)`` when no wording is given."""
+
+
+Dims = list[Annotated[int, Meta(ge=1)] | Text]
+
+
+class TensorFacts(_Struct):
+    """One graph input or output, or one tensor of the bank."""
+
+    name: Text
+    dtype: Literal["float32", "float16", "int64", "uint8"]
+    dims: Dims
+
+
+class Graph(_Struct):
+    """One ONNX file with its role, its consumers and the gates it passed."""
+
+    role: Literal["image", "head", "text"]
+    file: Text
+    precision: Text
+    opset: Annotated[int, Meta(ge=17)]
+    inputs: list[TensorFacts]
+    outputs: list[TensorFacts]
+    consumers: list[Text]
+    """Backends gated on this graph, for example ``onnxruntime-cpu``."""
+
+
+class BankRule(_Struct):
+    """The prompt bank: its file, its identity and the layout of its tensors.
+
+    A dimension named ``prompts`` is stacked, one named ``rows`` differs from prompt to prompt and is
+    padded with `row_padding` up to the next of `row_buckets`.
+    """
+
+    file: Text
+    id: Sha256
+    identity: dict[str, str]
+    """What the id is the hash of: weights, tokenizer, cleaning, template, layout, precision."""
+    tensors: Annotated[list[TensorFacts], Meta(min_length=1)]
+    row_buckets: list[Annotated[int, Meta(ge=1)]]
+    row_bias: Text | None = None
+    """The bank tensor added to attention logits; its padding is `row_bias_padding`, others pad with 0."""
+    row_bias_padding: float = -1.0e9
+
+
+class MapFacts(_Struct):
+    """The explanation map of a head: a grid over the network's input plane."""
+
+    grid: Annotated[list[Side], Meta(min_length=2, max_length=2)]
+    kind: Literal["attention"]
+    meaning: Text
+
+
+class Head(_Struct):
+    """One scoring head."""
+
+    name: Text
+    bank: Literal["free", "fixed_set", "none"]
+    activation: Literal["none"]
+    relation: Literal["independent"]
+    map: MapFacts | None = None
+
+
+class Code(_Struct):
+    """A coded concept as DICOM writes it (PS3.3 8.8): value, scheme, meaning."""
+
+    value: Text
+    scheme: Text
+    meaning: Text
+
+
+class Finding(_Struct):
+    """What users name."""
+
+    key: Key
+    display: Text
+    prompt: str
+    head: Text
+    code: Code | None = None
+
+
+class Golden(_Struct):
+    """Inputs with the original's fp32 answers: the least gate on any machine."""
+
+    tensors: Text
+    images: Annotated[list[Text], Meta(min_length=1)]
+    licence: Text
+    score_tolerance: float
+    map_tolerance: float
+
+
+class FileFacts(_Struct):
+    """Hash and size of one file."""
+
+    sha256: Sha256
+    size: Count
+
+
+class Manifest(_Struct):
+    """All of ``bundle.json``."""
+
+    format: Literal["promptray-bundle"]
+    format_version: int
+    name: Text
+    family: Text
+    model: ModelFacts
+    provenance: Provenance
+    door: Door
+    preprocessing: Preprocessing
+    text: TextRule | None
+    bank: BankRule | None
+    heads: Annotated[list[Head], Meta(min_length=1)]
+    findings: list[Finding]
+    graphs: Annotated[list[Graph], Meta(min_length=1)]
+    golden: Golden
+    parity: Text
+    files: dict[str, FileFacts]
+
+    def graph(self, role: str) -> Graph | None:
+        """Return the graph of a role, or None where the bundle has none."""
+        return next((graph for graph in self.graphs if graph.role == role), None)
+
+
+def to_json(manifest: Manifest) -> bytes:
+    """Return the canonical bytes of a manifest: UTF-8, indented by two, one final newline."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``bundle.json``."""
+    return msgspec.json.schema(Manifest)

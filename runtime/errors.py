@@ -1,0 +1,169 @@
+"""Errors with stable codes: what failed, on which artefact, expected, found, and the cure.
+
+Every refusal of PromptRay is a :class:`PromptRayError`. Its ``code`` is stable across versions and is
+listed in :data:`CODES`; programs branch on the code, people read the message. Messages never hold
+patient data: no tag values beyond those the result schema names, no pixel data, no free text of a study.
+"""
+
+from __future__ import annotations
+
+#: Every stable code with its meaning. ``docs/errors.md`` is generated from this table.
+CODES: dict[str, str] = {
+    # bundle and site directory
+    "bundle.not-found": "The path is not a bundle directory.",
+    "bundle.format": "A manifest is not valid JSON or breaks the schema.",
+    "bundle.version": "The format version is not one this software reads.",
+    "bundle.seal": "bundle.json does not match its seal.",
+    "bundle.hash": "A file does not match the hash recorded for it.",
+    "bundle.missing-file": "A listed file is missing.",
+    "bundle.unlisted-file": "The directory holds a file the manifest does not list.",
+    "bundle.unsafe-path": "A file name leaves the bundle, or is a link.",
+    "bundle.foreign-bank": "A prompt bank was made with other weights, tokenizer, rule or layout.",
+    "bundle.exists": "The output already exists.",
+    "bundle.golden": "The golden self-test gave other numbers than those stored.",
+    "site.corrupt": "The site directory does not match its own hashes.",
+    "site.busy": "Another process holds the site directory.",
+    "site.unwritable": "The site directory cannot be written.",
+    # images
+    "image.not-found": "The file does not exist or cannot be read.",
+    "image.format": "The input is none of DICOM, PNG, JPEG or a NumPy array.",
+    "image.broken": "The file is truncated or damaged.",
+    "image.too-large": "The image exceeds the size limit.",
+    "image.too-small": "The image is smaller than the model's least size.",
+    "image.constant": "The image holds a single value.",
+    "image.array": "The array has a dtype or shape that is not a grey image.",
+    "image.colour": "The image is in colour and the model reads grey.",
+    "image.modality-undeclared": "The input carries no modality and the caller declared none.",
+    "image.modality": "The modality contradicts what the model was made for.",
+    "image.contradiction": "A tag contradicts what the model was made for.",
+    "image.tag-missing": "A tag needed in strict mode is absent.",
+    "dicom.no-pixels": "The DICOM object holds no image.",
+    "dicom.transfer-syntax": "The transfer syntax cannot be decoded here.",
+    "dicom.tags": "Tags needed to read the pixels are absent or impossible.",
+    "dicom.frame": "A frame must be chosen, or the chosen one does not exist.",
+    # prompts
+    "prompt.unknown": "No finding has this key.",
+    "prompt.exists": "A finding with this key exists already.",
+    "prompt.empty": "Nothing is left of the prompt after the model's text cleaning.",
+    "prompt.invalid": "The prompt or key is not usable text.",
+    "prompt.no-text-graph": "The bundle carries no text graph, so it cannot encode prompts.",
+    "prompt.fixed-set": "The findings of this head form one unit and cannot be edited.",
+    # scoring
+    "backend.unavailable": "The backend is not installed or not supported by this bundle.",
+    "backend.mixed-wheels": "Several onnxruntime wheels are installed over each other.",
+    "backend.failed": "The backend failed while loading or running a graph.",
+    "score.not-finite": "The model produced NaN or infinity.",
+    "score.deadline": "The deadline passed before the score was ready.",
+    "score.cancelled": "The caller cancelled the call.",
+    "score.closed": "The scorer is closed.",
+    "score.map-unavailable": "The head has no explanation map.",
+    # making a bundle
+    "recipe.invalid": "The recipe breaks the schema.",
+    "checkpoint.not-found": "The checkpoint file does not exist.",
+    "checkpoint.format": "The file is not a checkpoint this loader reads.",
+    "checkpoint.layout": "Weights are missing, unexpected or of the wrong shape.",
+    "checkpoint.config": "The checkpoint's own configuration contradicts the family's constants.",
+    "text-model.invalid": "The text model folder is incomplete or does not fit the checkpoint.",
+    "export.failed": "A graph could not be exported.",
+    "gate.failed": "A graph disagrees with the original by more than its gate allows.",
+    "family.unknown": "No family of this name.",
+    "extra.missing": "An optional dependency is not installed.",
+}
+
+
+class PromptRayError(Exception):
+    """A refusal: the input, artefact or machine was not fit to give a right answer.
+
+    Parameters
+    ----------
+    code : str
+        One of :data:`CODES`.
+    message : str
+        What failed, in one sentence.
+    artefact : str, optional
+        The file or object concerned, with a short hash where there is one.
+    expected, found : str, optional
+        What was expected and what was there instead.
+    cure : str, optional
+        The command or change that mends it.
+
+    Examples
+    --------
+    >>> raise PromptRayError("bundle.hash", "file changed", artefact="prompts.safetensors",
+    ...                      expected="sha256 12ab…", found="sha256 34cd…", cure="copy the bundle again")
+    Traceback (most recent call last):
+    ...
+    runtime.errors.PromptRayError: ...
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        artefact: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        cure: str | None = None,
+    ) -> None:
+        if code not in CODES:
+            raise ValueError(f"unregistered error code {code!r}")
+        self.code = code
+        self.message = message
+        self.artefact = artefact
+        self.expected = expected
+        self.found = found
+        self.cure = cure
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        text = f"[{self.code}] {self.message}"
+        if self.artefact:
+            text += f" ({self.artefact})"
+        if self.expected:
+            text += f"; expected {self.expected}"
+        if self.found:
+            text += f"; found {self.found}"
+        if self.cure:
+            text += f". Cure: {self.cure}"
+        return text
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return the error as the mapping the command line prints under ``"error"``."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "artefact": self.artefact,
+            "expected": self.expected,
+            "found": self.found,
+            "cure": self.cure,
+        }
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process borders (worker pools), so they pickle with their fields, not their text.
+        return _rebuild, (type(self), self.to_json())
+
+
+def _rebuild(cls: type[PromptRayError], fields: dict[str, str]) -> PromptRayError:
+    fields = dict(fields)
+    return cls(fields.pop("code"), fields.pop("message"), **fields)
+
+
+class BundleError(PromptRayError):
+    """The bundle or its site directory was refused."""
+
+
+class ImageError(PromptRayError):
+    """An image was refused at the door; it gets no score."""
+
+
+class PromptError(PromptRayError):
+    """A prompt or finding was refused."""
+
+
+class ScoringError(PromptRayError):
+    """A backend or the scoring step failed; no score was given."""
+
+
+class BuildError(PromptRayError):
+    """A recipe, checkpoint, export or gate was refused."""
