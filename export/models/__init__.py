@@ -1,0 +1,1 @@
+"""The model families as torch modules, in their published key layouts."""
