@@ -1,0 +1,159 @@
+"""Backends run graphs. Each is one module that offers the small protocol below.
+
+A backend compiles a graph once (:meth:`Backend.load`). A graph is then bound to arrays that stay the same
+over many calls, the prompt bank above all (:meth:`Graph.bind`), and the bound graph is run with what changes
+(:meth:`BoundGraph.run`). Binding is what lets a device keep the bank resident, and what makes a change of
+prompts atomic: a new bound graph replaces the old one in a single assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.errors import ScoringError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BackendFacts:
+    """What ran, where and why: shown in every result.
+
+    Attributes
+    ----------
+    name : str
+        The name ``backend=`` takes, also the consumer named in the bundle's graphs.
+    version : str
+        Version of the library behind it.
+    device : str
+        The device the graphs run on.
+    precision : str
+        Precision of the image graph.
+    threads : int
+        Threads of one call.
+    reason : str
+        Why this backend was chosen.
+    """
+
+    name: str
+    version: str
+    device: str
+    precision: str
+    threads: int
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as the mapping shown in results."""
+        return asdict(self)
+
+
+class BoundGraph(Protocol):
+    """A compiled graph with its resident inputs. ``run`` is thread-safe."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run with the remaining inputs; return every output by name."""
+        ...
+
+
+class Graph(Protocol):
+    """A compiled graph. ``bind`` is thread-safe."""
+
+    def bind(self, resident: Mapping[str, Array]) -> BoundGraph:
+        """Keep these inputs on the device; the others are given to each run."""
+        ...
+
+
+class Backend(Protocol):
+    """Compiles graphs for one device."""
+
+    name: str
+    version: str
+    device: str
+    threads: int
+
+    def load(self, model: bytes, facts: GraphFacts) -> Graph:
+        """Compile an ONNX model.
+
+        Raises
+        ------
+        ScoringError
+            ``backend.failed`` when the model cannot be compiled.
+        """
+        ...
+
+
+NAMES: tuple[str, ...] = ("onnxruntime-cpu",)
+
+
+def open_backend(name: str, *, threads: int | None, consumers: Sequence[str]) -> tuple[Backend, str]:
+    """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`NAMES`, or ``"auto"``.
+    threads : int or None
+        Threads of one call; None lets the backend use every physical core.
+    consumers : sequence of str
+        The backends the bundle's graphs were gated on.
+
+    Returns
+    -------
+    (Backend, str)
+        The backend and why it was chosen.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` for an unknown name or one the bundle was not gated on.
+    """
+    if name != "auto" and name not in NAMES:
+        raise ScoringError(
+            "backend.unavailable",
+            "no such backend",
+            artefact=name,
+            expected=f"auto or one of {', '.join(NAMES)}",
+            cure="run `promptray doctor` to see what this machine can run",
+        )
+    usable = [known for known in NAMES if known in consumers]
+    chosen = usable[0] if name == "auto" and usable else name
+    if chosen not in usable:
+        raise ScoringError(
+            "backend.unavailable",
+            "the bundle's graphs were not gated on this backend",
+            artefact=name,
+            expected=", ".join(usable) or "a bundle gated on a backend of this software",
+            cure="build the bundle again with this version, or choose a backend it lists in `promptray inspect`",
+        )
+    from promptray.runtime.backends import onnxruntime
+
+    reason = (
+        "asked for by the caller"
+        if name != "auto"
+        else f"auto: the first of the backends this bundle was gated on ({', '.join(usable)})"
+    )
+    return onnxruntime.OnnxRuntimeCpu(threads=threads), reason
+
+
+def require_finite(outputs: Mapping[str, Array], role: str) -> None:
+    """Refuse outputs that hold NaN or infinity: they would become a score.
+
+    Raises
+    ------
+    ScoringError
+        ``score.not-finite``, naming the output.
+    """
+    for name, values in outputs.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ScoringError(
+                "score.not-finite",
+                "the model produced a value that is no number, so there is no score",
+                artefact=f"{role} graph, output {name}",
+                cure="run `promptray verify` on the bundle; report the image's type if it passes",
+            )

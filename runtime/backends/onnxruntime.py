@@ -1,0 +1,140 @@
+"""ONNX Runtime on the CPU: the backend that every machine has."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+
+import onnxruntime as ort
+
+from promptray.runtime.backends import Array
+from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.errors import ScoringError
+
+# Each of these wheels writes the same folder; with two installed, what runs is whichever came last.
+_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
+
+
+def installed_wheels() -> dict[str, str]:
+    """Return the installed onnxruntime wheels with their versions."""
+    found = {}
+    for wheel in _WHEELS:
+        try:
+            found[wheel] = importlib.metadata.version(wheel)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def refuse_mixed_wheels() -> None:
+    """Refuse to run on several onnxruntime wheels installed over each other.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.mixed-wheels``.
+    """
+    wheels = installed_wheels()
+    if len(wheels) > 1:
+        names = " ".join(wheels)
+        raise ScoringError(
+            "backend.mixed-wheels",
+            "several onnxruntime wheels are installed over each other; which one runs is undefined",
+            expected="one wheel",
+            found=", ".join(f"{name} {version}" for name, version in wheels.items()),
+            cure=f"pip uninstall -y {names} && pip install onnxruntime",
+        )
+
+
+class OnnxRuntimeCpu:
+    """Compiles graphs for ONNX Runtime's CPU provider, in true float32.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads of one call; by default the cores this process may use.
+    """
+
+    name = "onnxruntime-cpu"
+    device = "CPU"
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        refuse_mixed_wheels()
+        self.version = ort.__version__
+        self.threads = threads or _usable_cores()
+
+    def load(self, model: bytes, facts: GraphFacts) -> OnnxRuntimeGraph:
+        """Compile an ONNX model held in memory (the bytes that were hashed are the bytes that run)."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        try:
+            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the binding raises its own untyped family of exceptions
+            raise _failed(f"the {facts.role} graph could not be loaded", facts, error) from error
+        return OnnxRuntimeGraph(session, facts)
+
+
+class OnnxRuntimeGraph:
+    """A compiled session."""
+
+    def __init__(self, session: ort.InferenceSession, facts: GraphFacts) -> None:
+        self._session = session
+        self._facts = facts
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def bind(self, resident: Mapping[str, Array]) -> OnnxRuntimeBoundGraph:
+        """Wrap the resident arrays once, so that a run copies nothing of them."""
+        values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in resident.items()}
+        return OnnxRuntimeBoundGraph(self._session, self._facts, self._outputs, values)
+
+
+class OnnxRuntimeBoundGraph:
+    """A session with its resident inputs."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        facts: GraphFacts,
+        outputs: list[str],
+        resident: dict[str, ort.OrtValue],
+    ) -> None:
+        self._session = session
+        self._facts = facts
+        self._outputs = outputs
+        self._resident = resident
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run and return every output by name.
+
+        Raises
+        ------
+        ScoringError
+            ``backend.failed`` with the runtime's first line.
+        """
+        feeds = dict(self._resident)
+        for name, array in inputs.items():
+            feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
+        try:
+            results = self._session.run_with_ort_values(self._outputs, feeds)
+        except Exception as error:  # the binding raises its own untyped family of exceptions
+            raise _failed(f"the {self._facts.role} graph failed", self._facts, error) from error
+        return {name: value.numpy() for name, value in zip(self._outputs, results, strict=True)}
+
+
+def _failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return ScoringError(
+        "backend.failed",
+        f"{what}: {lines[0][:300]}",
+        artefact=facts.file,
+        cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
+    )
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

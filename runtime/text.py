@@ -1,0 +1,142 @@
+"""From a prompt to token arrays: the family's cleaning rule, then WordPiece, then the word index.
+
+The rules are named in the bundle (``text.cleaning``) and implemented here, so that a prompt added on an
+edge box is treated exactly as one encoded when the bundle was built.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from promptray.runtime.bundle.manifest import TextRule
+from promptray.runtime.errors import BundleError, PromptError
+
+_NUMBERING = re.compile(r"[0-9]+\.")
+_WORD = re.compile(r"\w+")
+_LONGEST_PROMPT = 20_000  # characters; far above any context, so a pasted file is refused at once
+
+
+def clean_carzero(text: str) -> str:
+    """Clean a prompt as CARZero's original does.
+
+    Sentences are split at full stops and list numbers. Each is lower-cased and reduced to its runs of word
+    characters, without non-ASCII characters. A sentence of one word or none is DROPPED, so a bare finding
+    name ("Edema") becomes the empty string.
+
+    Source: specification of the published implementation (GLoRIA's report cleaning), rule by rule.
+
+    Examples
+    --------
+    >>> clean_carzero("1. mild Cardiomegaly\\n2. No focal consolidation. Edema")
+    'mild cardiomegaly no focal consolidation'
+    """
+    sentences = []
+    for part in _NUMBERING.split(text.replace("\n", " ")):
+        for sentence in part.split("."):
+            words = _WORD.findall(sentence.lower())
+            if len(words) > 1:
+                kept = (word.encode("ascii", "ignore").decode("ascii") for word in words)
+                sentences.append(" ".join(word for word in kept if word))
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+_CLEANING: dict[str, Callable[[str], str]] = {"carzero-sentences": clean_carzero}
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """One prompt ready for the text graph.
+
+    Attributes
+    ----------
+    cleaned : str
+        What is left after cleaning.
+    words : int
+        Words that reach the model, special tokens not counted.
+    truncated : bool
+        True when the prompt had more tokens than the model's context.
+    arrays : dict of str to int64 array, each (1, tokens)
+        ``input_ids``; ``attention_mask`` (all 1: prompts are encoded unpadded); ``token_type_ids`` (all 0);
+        ``word_index``: the row each token is added to, a "##" piece that of the piece before it.
+    """
+
+    cleaned: str
+    words: int
+    truncated: bool
+    arrays: dict[str, NDArray[np.int64]]
+
+
+class TextEncoder:
+    """Encode prompts by a bundle's text rule. Thread-safe.
+
+    Parameters
+    ----------
+    rule : TextRule
+        Cleaning rule and context length.
+    tokenizer : bytes
+        Content of ``tokenizer.json``. It must add the two special tokens itself.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.format`` when the tokenizer cannot be read.
+    """
+
+    def __init__(self, rule: TextRule, tokenizer: bytes) -> None:
+        self._clean = _CLEANING[rule.cleaning]
+        self._context = rule.context
+        try:
+            self._tokenizer = Tokenizer.from_buffer(tokenizer)
+        except Exception as error:  # the tokenizers library raises bare Exception, nothing narrower
+            raise BundleError(
+                "bundle.format", "the tokenizer cannot be read", artefact=rule.tokenizer, cure="build the bundle again"
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def clean(self, prompt: str) -> str:
+        """Return what the model's cleaning rule leaves of a prompt."""
+        return self._clean(prompt)
+
+    def encode(self, prompt: str) -> EncodedPrompt:
+        """Clean and tokenise one prompt.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.invalid`` for anything but text of a sane length.
+        """
+        if not isinstance(prompt, str) or len(prompt) > _LONGEST_PROMPT:
+            found = f"{len(prompt)} characters" if isinstance(prompt, str) else type(prompt).__name__
+            raise PromptError(
+                "prompt.invalid",
+                "a prompt must be text",
+                expected=f"str of at most {_LONGEST_PROMPT} characters",
+                found=found,
+            )
+        cleaned = self._clean(prompt)
+        encoding = self._tokenizer.encode(cleaned)
+        ids, pieces = list(encoding.ids), list(encoding.tokens)
+        truncated = len(ids) > self._context
+        if truncated:  # cut the text, keep the closing token
+            ids = [*ids[: self._context - 1], ids[-1]]
+            pieces = [*pieces[: self._context - 1], pieces[-1]]
+        word_index = np.cumsum([not piece.startswith("##") for piece in pieces]) - 1
+        length = len(ids)
+        return EncodedPrompt(
+            cleaned=cleaned,
+            words=int(word_index[-1]) - 1,
+            truncated=truncated,
+            arrays={
+                "input_ids": np.array([ids], np.int64),
+                "attention_mask": np.ones((1, length), np.int64),
+                "token_type_ids": np.zeros((1, length), np.int64),
+                "word_index": word_index[None].astype(np.int64),
+            },
+        )
