@@ -7,10 +7,18 @@ import os
 from collections.abc import Mapping
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from promptray.runtime.backends import Array
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError
+
+# The binding raises its own exception classes, which share no base below Exception.
+_FAULTS = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
 
 # Each of these wheels writes the same folder; with two installed, what runs is whichever came last.
 _WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
@@ -72,7 +80,7 @@ class OnnxRuntimeCpu:
         options.log_severity_level = 4
         try:
             session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the binding raises its own untyped family of exceptions
+        except _FAULTS as error:
             raise _failed(f"the {facts.role} graph could not be loaded", facts, error) from error
         return OnnxRuntimeGraph(session, facts)
 
@@ -119,7 +127,7 @@ class OnnxRuntimeBoundGraph:
             feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
         try:
             results = self._session.run_with_ort_values(self._outputs, feeds)
-        except Exception as error:  # the binding raises its own untyped family of exceptions
+        except _FAULTS as error:
             raise _failed(f"the {self._facts.role} graph failed", self._facts, error) from error
         return {name: value.numpy() for name, value in zip(self._outputs, results, strict=True)}
 

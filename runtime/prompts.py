@@ -1,0 +1,335 @@
+"""The prompt bank: everything the head needs from a prompt, computed once and cached.
+
+A bank is an immutable value. Adding or removing a prompt makes a new bank that shares the arrays of the old
+one, so a scorer swaps banks in one assignment and no call ever sees a half-changed set.
+
+Which tensors a prompt has is declared by the bundle (``bank.tensors``), not known here: a dual encoder has
+one vector, CARZero has keys and values of four layers. A dimension named ``prompts`` is stacked; one named
+``rows`` differs from prompt to prompt, and is padded to the next bucket, so that one 95-word prompt inflates
+its own bucket and not the 192 short ones beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from promptray.runtime.bundle.manifest import BankRule, TensorFacts
+from promptray.runtime.errors import BundleError, PromptError
+
+Array = NDArray[Any]
+PROMPTS, ROWS = "prompts", "rows"
+_OFFSETS = "offsets"
+
+
+def bank_id(identity: Mapping[str, str]) -> str:
+    """Return the sha256 of a bank's identity (weights, tokenizer, cleaning, template, layout, precision)."""
+    return hashlib.sha256(json.dumps(dict(identity), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class BankEntry:
+    """One prompt with its cached tensors.
+
+    Attributes
+    ----------
+    key : str
+        The finding's key.
+    prompt : str
+        The prompt as given.
+    cleaned : str
+        What the model's cleaning rule left of it.
+    words : int
+        Words that reached the model.
+    truncated : bool
+        True when the prompt was longer than the model's context.
+    tensors : dict of str to array
+        As ``bank.tensors`` declares them, without the ``prompts`` dimension.
+    """
+
+    key: str
+    prompt: str
+    cleaned: str
+    words: int
+    truncated: bool
+    tensors: Mapping[str, Array]
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the tensors, as stored in the bank's metadata."""
+        return {
+            "key": self.key,
+            "prompt": self.prompt,
+            "cleaned": self.cleaned,
+            "words": self.words,
+            "truncated": self.truncated,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class BankBatch:
+    """Prompts of one row bucket, stacked and padded as the head graph takes them.
+
+    Attributes
+    ----------
+    positions : int array, (n,)
+        Place of each prompt in the bank. Prompts beyond n are padding and never reach the caller.
+    tensors : dict of str to array
+        Head graph inputs.
+    """
+
+    positions: NDArray[np.intp]
+    tensors: dict[str, Array]
+
+
+class PromptBank:
+    """Immutable, ordered set of prompts with their cached tensors.
+
+    Parameters
+    ----------
+    rule : BankRule
+        Layout, identity and padding rule of the bundle.
+    entries : iterable of BankEntry
+        In score order; keys are unique.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.exists`` when two entries share a key.
+    BundleError
+        ``bundle.foreign-bank`` when a tensor does not fit the layout.
+    """
+
+    def __init__(self, rule: BankRule, entries: Iterable[BankEntry] = ()) -> None:
+        self.rule = rule
+        self.entries = tuple(entries)
+        keys = [entry.key for entry in self.entries]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise PromptError("prompt.exists", "two findings have the same key", artefact=key)
+        for entry in self.entries:
+            for facts in rule.tensors:
+                _require_shape(entry, facts)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[BankEntry]:
+        return iter(self.entries)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys in score order."""
+        return tuple(entry.key for entry in self.entries)
+
+    def with_entry(self, entry: BankEntry) -> PromptBank:
+        """Return a bank with one more prompt, at the end."""
+        if entry.key in self.keys:
+            raise PromptError(
+                "prompt.exists",
+                "a finding with this key exists already",
+                artefact=entry.key,
+                cure="remove it first, or choose another key",
+            )
+        return PromptBank(self.rule, (*self.entries, entry))
+
+    def without(self, key: str) -> PromptBank:
+        """Return a bank without one prompt.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.unknown``.
+        """
+        if key not in self.keys:
+            raise PromptError(
+                "prompt.unknown", "no finding has this key", artefact=key, expected=f"one of {', '.join(self.keys)}"
+            )
+        return PromptBank(self.rule, (entry for entry in self.entries if entry.key != key))
+
+    def batches(self, *, prompts_per_batch: int | None = None) -> list[BankBatch]:
+        """Group the prompts by row bucket and pad them.
+
+        Parameters
+        ----------
+        prompts_per_batch : int, optional
+            Cut every group into batches of exactly this many prompts, the last one padded: fixed shapes, so
+            that a prompt's score does not depend on how many others there are. By default one batch for
+            each bucket, of just its prompts.
+
+        Returns
+        -------
+        list of BankBatch
+            Every prompt appears once.
+        """
+        groups: dict[int, list[int]] = {}
+        for position, entry in enumerate(self.entries):
+            groups.setdefault(self._bucket(entry), []).append(position)
+        batches = []
+        for bucket, positions in sorted(groups.items()):
+            size = prompts_per_batch or len(positions)
+            for start in range(0, len(positions), size):
+                chosen = positions[start : start + size]
+                tensors = {facts.name: self._stack(facts, chosen, size, bucket) for facts in self.rule.tensors}
+                batches.append(BankBatch(np.array(chosen, np.intp), tensors))
+        return batches
+
+    def _bucket(self, entry: BankEntry) -> int:
+        rows = _rows(entry, self.rule)
+        for bucket in self.rule.row_buckets:
+            if rows <= bucket:
+                return bucket
+        if rows:
+            raise BundleError(
+                "bundle.foreign-bank",
+                "a prompt has more rows than the largest bucket",
+                artefact=entry.key,
+                expected=f"at most {max(self.rule.row_buckets, default=0)} rows",
+                found=str(rows),
+            )
+        return 0
+
+    def _stack(self, facts: TensorFacts, chosen: Sequence[int], size: int, rows: int) -> Array:
+        shape = [size if dim == PROMPTS else rows if dim == ROWS else int(dim) for dim in facts.dims]
+        fill = self.rule.row_bias_padding if facts.name == self.rule.row_bias else 0.0
+        stacked = np.full(shape, fill, facts.dtype)
+        if facts.name == self.rule.row_bias:
+            # A padding prompt has no rows at all; an all-masked softmax would be NaN.
+            np.moveaxis(stacked, facts.dims.index(PROMPTS), 0)[len(chosen) :] = 0.0
+        by_prompt = np.moveaxis(stacked, facts.dims.index(PROMPTS), 0)
+        for slot, position in enumerate(chosen):
+            tensor = self.entries[position].tensors[facts.name]
+            by_prompt[slot][tuple(slice(0, n) for n in tensor.shape)] = tensor
+        return stacked
+
+
+def _rows(entry: BankEntry, rule: BankRule) -> int:
+    for facts in rule.tensors:
+        if ROWS in facts.dims:
+            dims = [dim for dim in facts.dims if dim != PROMPTS]
+            return int(entry.tensors[facts.name].shape[dims.index(ROWS)])
+    return 0
+
+
+def _require_shape(entry: BankEntry, facts: TensorFacts) -> None:
+    expected = [dim for dim in facts.dims if dim != PROMPTS]
+    tensor = entry.tensors.get(facts.name)
+    fits = (
+        tensor is not None
+        and tensor.dtype == facts.dtype
+        and len(tensor.shape) == len(expected)
+        and all(dim == ROWS or n == dim for n, dim in zip(tensor.shape, expected, strict=True))
+        and bool(np.isfinite(tensor).all())
+    )
+    if not fits:
+        raise BundleError(
+            "bundle.foreign-bank",
+            "a cached prompt does not fit the bank's layout",
+            artefact=f"{entry.key}: {facts.name}",
+            expected=f"finite {facts.dtype} {expected}",
+            found="nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}",
+            cure="build the bundle again, or add the prompt again at this site",
+        )
+
+
+def pack(bank: PromptBank) -> bytes:
+    """Return a bank as the bytes of ``prompts.safetensors``.
+
+    Fixed tensors are stacked over prompts. Tensors with rows are packed: the ``rows`` axis comes first and the
+    prompts' rows follow one another; ``offsets`` (int64, N + 1) says where each prompt begins.
+    """
+    tensors: dict[str, Array] = {}
+    counts = [_rows(entry, bank.rule) for entry in bank]
+    tensors[_OFFSETS] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    for facts in bank.rule.tensors:
+        dims = [dim for dim in facts.dims if dim != PROMPTS]
+        parts = [entry.tensors[facts.name] for entry in bank]
+        if ROWS in dims:
+            axis = dims.index(ROWS)
+            fixed = [int(dim) for dim in dims if dim != ROWS]
+            moved = [np.moveaxis(part, axis, 0) for part in parts]
+            joined = np.concatenate(moved) if moved else np.empty((0, *fixed), facts.dtype)
+        else:
+            joined = np.stack(parts) if parts else np.empty((0, *map(int, dims)), facts.dtype)
+        tensors[facts.name] = np.ascontiguousarray(joined)
+    metadata = {"bank_id": bank.rule.id, "prompts": json.dumps([entry.facts() for entry in bank])}
+    return bytes(safetensors.numpy.save(tensors, metadata))
+
+
+def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
+    """Read the bytes of a bank, refusing one that was made for another model.
+
+    Parameters
+    ----------
+    data : bytes
+        Content of ``prompts.safetensors`` or of a site's prompt entry.
+    rule : BankRule
+        The bundle's bank rule; its ``id`` is what the bank must carry.
+    artefact : str
+        Name of the file, for errors.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.foreign-bank`` when the bank's identity or layout is another; ``bundle.format`` when the
+        bytes are no such file.
+    """
+    try:
+        metadata = _metadata(data)
+        tensors = safetensors.numpy.load(data)
+        facts_list = json.loads(metadata["prompts"])
+        found_id = metadata["bank_id"]
+        offsets = tensors[_OFFSETS]
+        if found_id == rule.id:
+            return PromptBank(rule, [_entry(facts, n, tensors, offsets, rule) for n, facts in enumerate(facts_list)])
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
+        raise BundleError(
+            "bundle.format",
+            f"not a prompt bank ({type(error).__name__})",
+            artefact=artefact,
+            expected="safetensors as docs/bundle-format.md describes",
+            cure="build the bundle again",
+        ) from error
+    raise BundleError(
+        "bundle.foreign-bank",
+        "the prompt bank was made with other weights, tokenizer, cleaning rule, template, layout or precision",
+        artefact=artefact,
+        expected=f"bank id {rule.id[:12]}",
+        found=f"bank id {str(found_id)[:12]}",
+        cure="encode the prompts again with this bundle: `promptray prompts BUNDLE add KEY`",
+    )
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    return dict(header["__metadata__"])
+
+
+def _entry(
+    facts: Mapping[str, Any], n: int, tensors: Mapping[str, Array], offsets: Array, rule: BankRule
+) -> BankEntry:
+    own: dict[str, Array] = {}
+    for tensor in rule.tensors:
+        dims = [dim for dim in tensor.dims if dim != PROMPTS]
+        stored = tensors[tensor.name]
+        if ROWS in dims:
+            rows = stored[int(offsets[n]) : int(offsets[n + 1])]
+            own[tensor.name] = np.moveaxis(rows, 0, dims.index(ROWS))
+        else:
+            own[tensor.name] = stored[n]
+    return BankEntry(
+        key=facts["key"],
+        prompt=facts["prompt"],
+        cleaned=facts["cleaned"],
+        words=facts["words"],
+        truncated=facts["truncated"],
+        tensors=own,
+    )
