@@ -1,0 +1,132 @@
+"""What a family must say of itself, so that one exporter, one bundle and one runtime serve them all.
+
+A family is one file that turns a published checkpoint into a :class:`LoadedModel`: up to three torch modules
+(image side, text side, head) with the names and dimensions of their inputs and outputs, the rules the runtime
+applies before them (preprocessing, text cleaning), and the original's own arithmetic to compare against.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from promptray.runtime.bundle.manifest import Head, Preprocessing, TensorFacts, TextRule
+from promptray.runtime.text import EncodedPrompt
+
+
+@dataclass(frozen=True)
+class Side:
+    """One graph to be: a torch module with named inputs and outputs.
+
+    Attributes
+    ----------
+    role : {'image', 'text', 'head'}
+    module : nn.Module
+        In evaluation mode; called with one positional tensor for each of `inputs`, returns a tuple.
+    inputs, outputs : sequence of TensorFacts
+        Symbolic dimensions (``batch``, ``prompts``, ``rows``, ``tokens`` ...) are dynamic in the graph.
+    """
+
+    role: Literal["image", "text", "head"]
+    module: nn.Module
+    inputs: Sequence[TensorFacts]
+    outputs: Sequence[TensorFacts]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Scores of the original arithmetic, float32.
+
+    Attributes
+    ----------
+    logits : array, (images, prompts)
+    maps : array, (images, prompts, grid rows, grid columns), or None
+    """
+
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint, loaded and described.
+
+    Attributes
+    ----------
+    family : str
+    sides : sequence of Side
+    preprocessing : Preprocessing
+    text : TextRule or None
+    tokenizer : bytes or None
+        ``tokenizer.json`` for the runtime.
+    heads : sequence of Head
+    row_buckets : sequence of int
+        Buckets of the bank's ``rows`` dimension; empty when it has none.
+    row_bias : str or None
+        The bank tensor that is added to attention logits.
+    identity : dict of str to str
+        What of the model a cached prompt depends on, as hashes and rule names.
+    reference : callable
+        ``reference(pixels, prompts)`` scores float32 (B, C, H, W) by the original's own arithmetic.
+    score_tolerance, map_tolerance : float
+        Largest absolute difference a faithful fp32 export may show.
+    notes : sequence of str
+        What the loader assumed; stored in the bundle's parity report.
+    """
+
+    family: str
+    sides: Sequence[Side]
+    preprocessing: Preprocessing
+    text: TextRule | None
+    tokenizer: bytes | None
+    heads: Sequence[Head]
+    row_buckets: Sequence[int]
+    row_bias: str | None
+    identity: Mapping[str, str]
+    reference: Callable[[Tensor, Sequence[EncodedPrompt]], Reference]
+    score_tolerance: float
+    map_tolerance: float
+    notes: Sequence[str] = field(default=())
+
+    def side(self, role: str) -> Side | None:
+        """Return the side of a role, or None."""
+        return next((side for side in self.sides if side.role == role), None)
+
+
+class Family(Protocol):
+    """One door to every model: what ``promptray families`` lists and ``promptray build`` calls."""
+
+    name: str
+    summary: str
+    layout: str
+    """The checkpoint layout that is read, in one sentence."""
+    options: Mapping[str, str]
+    """Options of the recipe's ``model_options`` with their meaning."""
+
+    def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
+        """Load a published checkpoint.
+
+        Raises
+        ------
+        BuildError
+            ``checkpoint.*`` or ``text-model.*``.
+        """
+        ...
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return a hash of tensors that depends on their names, dtypes, shapes and bytes only."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().contiguous()
+        digest.update(f"{key}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

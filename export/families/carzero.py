@@ -1,0 +1,365 @@
+"""CARZero: two-way cross-attention between an image's patches and a prompt's words.
+
+The original recomputes a prompt's text features, its 98 memory rows and their keys and values for every
+image. Here the three sides are cut where nothing of the other side is needed any more:
+
+* image side: ViT, then the decoder's norm, and keys and values of all layers over the image's rows;
+* text side: BERT, word rows, the same norm, keys and values over the prompt's rows, whose 97 - words zero
+  rows are identical and collapse EXACTLY into one row with log(count) added to its attention logit;
+* head: what is left. Both directions share every weight, so they run as one stack of 2N vectors.
+
+Source: the published implementation (Apache-2.0), Lai et al., CVPR 2024, arXiv 2402.17417.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from promptray.export.checkpoint import load_checkpoint, plain, tensors
+from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
+from promptray.export.layout import fit_state_dict
+from promptray.export.models.carzero import CARZero, DecoderLayer, Fusion
+from promptray.export.models.carzero_sizes import CARZeroSizes
+from promptray.export.tokenizer import BertFolder, read_bert_folder
+from promptray.runtime.bundle.manifest import (
+    CentreCrop,
+    Greyscale,
+    Head,
+    MapFacts,
+    Normalise,
+    PadSquare,
+    Preprocessing,
+    ResizeLongerSide,
+    TensorFacts,
+    TextRule,
+)
+from promptray.runtime.errors import BuildError
+from promptray.runtime.text import EncodedPrompt
+
+_PREFIX = "CARZero."
+_ROW_PADDING = -1.0e9
+# Present in the published file and never used for a score (perturbing each leaves every score unchanged).
+_UNUSED = r"\.self_attn\.|decoder\.layers\.\d+\.norm1\.|\.pooler\.|logit_scale$|fusion_module\.decoder\.norm\."
+_IGNORED = r"embeddings\.position_ids$"
+
+#: What the checkpoint's own configuration must say where it says anything: (path, value). A model trained
+#: otherwise would load and give wrong scores.
+_CONSTANTS: tuple[tuple[str, object], ...] = (
+    ("model.text.last_n_layers", 4),
+    ("model.text.aggregate_method", "sum"),
+    ("model.text.agg_tokens", True),
+    ("model.text.norm", False),
+    ("model.fusion.class_num", 1),
+    ("data.text.word_num", 97),
+    ("data.image.imsize", 256),
+    ("transforms.norm", "CXR_MAE"),
+    ("transforms.random_crop.crop_size", 224),
+)
+
+
+class ImageSide(nn.Module):
+    """pixels (B, 3, H, W) -> everything the head needs of an image."""
+
+    def __init__(self, model: CARZero) -> None:
+        super().__init__()
+        self.encoder = model.img_encoder
+        self.fusion = model.fusion_module
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        memory = self.fusion.decoder_norm(self.encoder(pixels))
+        return _cached_side(self.fusion, query=memory[:, 0], memory=memory)
+
+
+class TextSide(nn.Module):
+    """input_ids (1, T), word_matrix (1, W, T) -> the complete bank rows of one prompt."""
+
+    def __init__(self, model: CARZero) -> None:
+        super().__init__()
+        self.bert = model.text_encoder.model
+        self.fusion = model.fusion_module
+        self.sizes = model.sizes
+
+    def forward(self, input_ids: Tensor, word_matrix: Tensor) -> tuple[Tensor, ...]:
+        states = self.bert(input_ids=input_ids, output_hidden_states=True).hidden_states
+        tokens = torch.stack(states[-self.sizes.last_n_layers :]).sum(dim=0)
+        words = word_matrix @ tokens
+        # The original divides by the padded length, not by the prompt's own.
+        sentence = words.sum(dim=1, keepdim=True) / self.sizes.word_num
+        memory = self.fusion.decoder_norm(torch.cat([sentence, words, torch.zeros_like(sentence)], dim=1))
+        one_each = torch.ones_like(word_matrix[:, :, 0])
+        zero_rows = self.sizes.word_num - one_each.sum(dim=1, keepdim=True)
+        log_count = torch.where(zero_rows > 0, zero_rows.clamp(min=1).log(), torch.full_like(zero_rows, _ROW_PADDING))
+        row_bias = torch.cat([torch.zeros_like(log_count), torch.zeros_like(one_each), log_count], dim=1)
+        cached = _cached_side(self.fusion, query=memory[:, 0], memory=memory)
+        return (*(tensor[0] for tensor in cached), row_bias[0])
+
+
+def _cached_side(fusion: Fusion, *, query: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
+    """Return query, first-layer query, then keys (transposed) and values of every layer."""
+    first: DecoderLayer = fusion.decoder.layers[0]  # type: ignore[assignment]
+    first_query = first.multihead_attn.query(first.norm2(query)[:, None])
+    keys, values = [], []
+    for layer in fusion.decoder.layers:
+        key, value = layer.multihead_attn.keys_values(memory)  # type: ignore[operator, union-attr]
+        keys.append(key.transpose(-2, -1))
+        values.append(value)
+    return (query, first_query.flatten(1), *keys, *values)
+
+
+class HeadSide(nn.Module):
+    """Image features and bank -> logits (B, N) and maps (B, N, side, side), both directions in one stack."""
+
+    def __init__(self, model: CARZero) -> None:
+        super().__init__()
+        self.fusion = model.fusion_module
+        self.sizes = model.sizes
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        layers = self.sizes.fusion_layers
+        image_query, image_first = inputs[:2]
+        image_keys, image_values = inputs[2 : 2 + layers], inputs[2 + layers : 2 + 2 * layers]
+        query, first = inputs[2 + 2 * layers : 4 + 2 * layers]
+        keys, values = inputs[4 + 2 * layers : 4 + 3 * layers], inputs[4 + 3 * layers : 4 + 4 * layers]
+        row_bias = inputs[-1][:, None, None, :]
+
+        x = _stack_directions(query, image_query)
+        attention = []
+        for number, layer in enumerate(self.fusion.decoder.layers):
+            if number == 0:
+                queries = _stack_directions(first, image_first)
+                queries = queries.unflatten(-1, (self.sizes.fusion_heads, -1))
+            else:
+                queries = layer.multihead_attn.query(layer.norm2(x)).transpose(1, 2)
+            prompts = queries.shape[1] // 2
+            by_prompt, weights = _attend(queries[:, :prompts].transpose(1, 2), image_keys[number], image_values[number])
+            by_image, _ = _attend(queries[:, prompts:].permute(1, 2, 0, 3), keys[number], values[number], row_bias)
+            both = torch.cat([by_prompt.transpose(1, 2), by_image.permute(2, 0, 1, 3)], dim=1).flatten(2)
+            x = x + layer.multihead_attn.out_proj(both)
+            x = x + layer.feed_forward(x)
+            attention.append(weights.mean(dim=1))
+        logits = self.fusion.mlp_head(self.fusion.decoder_norm(x)).squeeze(-1)
+        prompts = logits.shape[1] // 2
+        side = self.sizes.image_size // self.sizes.patch_size
+        maps = torch.stack(attention).mean(dim=0)[..., 1:].unflatten(-1, (side, side))
+        return (logits[:, :prompts] + logits[:, prompts:]) / 2, maps
+
+
+def _stack_directions(of_prompts: Tensor, of_image: Tensor) -> Tensor:
+    """(N, D) and (B, D) -> (B, 2N, D): the prompts' vectors, then the image's vector once for each prompt."""
+    images, prompts = of_image.shape[0], of_prompts.shape[0]
+    return torch.cat([of_prompts.expand(images, -1, -1), of_image[:, None].expand(-1, prompts, -1)], dim=1)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    logits = (query / math.sqrt(query.shape[-1])) @ keys
+    weights = (logits if bias is None else logits + bias).softmax(dim=-1)
+    return weights @ values, weights
+
+
+class CARZeroFamily:
+    """Reads the published Lightning checkpoint of CARZero."""
+
+    name = "carzero"
+    summary = "CARZero: ViT and BERT with two-way cross-attention; raw logits, attention maps"
+    layout = (
+        "Lightning .ckpt with state_dict keys 'CARZero.{img_encoder,text_encoder,fusion_module}.*', "
+        "and a text model folder with config.json and vocab.txt"
+    )
+    options: Mapping[str, str] = {
+        "image_heads": "attention heads of the image side (no tensor tells; default: those of the text model, "
+        "which is right for the published file: 12)"
+    }
+
+    def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
+        """Load the checkpoint and check it against the family's constants (see `Family.load`)."""
+        content = load_checkpoint(checkpoint)
+        _check_configuration(plain(content.get("hyper_parameters")), checkpoint.name)
+        state = _published_state(content, checkpoint.name)
+        text = read_bert_folder(text_model)
+        sizes = _sizes(state, text, options, checkpoint.name)
+        model = CARZero(sizes, dropout=0.0).eval().requires_grad_(False)
+        fit_state_dict(model, state, artefact=checkpoint.name, optional=_UNUSED, ignored=_IGNORED)
+        text.require_fit(width=sizes.width, vocabulary=sizes.vocab_size, layers=sizes.bert_depth)
+        return _describe(model, text)
+
+
+FAMILY = CARZeroFamily()
+
+
+def _check_configuration(configuration: Any, artefact: str) -> None:
+    for path, expected in _CONSTANTS:
+        value = configuration
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None and value != expected:
+            raise BuildError(
+                "checkpoint.config",
+                f"the checkpoint was trained with {path} = {value!r}, which this family does not implement",
+                artefact=artefact,
+                expected=repr(expected),
+                found=repr(value),
+                cure="only the released configuration of CARZero is supported",
+            )
+
+
+def _published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tensor]:
+    state = content.get("state_dict")
+    found = dict(tensors(state)) if isinstance(state, Mapping) else {}
+    ours = {key.partition(_PREFIX)[2]: tensor for key, tensor in found.items() if _PREFIX in key}
+    if not ours:
+        raise BuildError(
+            "checkpoint.layout",
+            "no tensor of this checkpoint belongs to CARZero",
+            artefact=artefact,
+            expected=f"a 'state_dict' with keys '{_PREFIX}...'",
+            found=", ".join(list(found or content)[:5]),
+            cure="check that the recipe names the right family and file",
+        )
+    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in ours.items()}
+
+
+def _sizes(state: Mapping[str, Tensor], text: BertFolder, options: Mapping[str, object], artefact: str) -> CARZeroSizes:
+    heads = options.get("image_heads")
+    if heads is not None and not (isinstance(heads, int) and heads > 0):
+        raise BuildError(
+            "recipe.invalid", "image_heads must be a positive integer", artefact="model_options", found=repr(heads)
+        )
+    try:
+        sizes = CARZeroSizes.from_state_dict(state, bert_heads=text.heads, vit_heads=heads)
+    except (KeyError, IndexError, ValueError) as error:
+        raise BuildError(
+            "checkpoint.layout",
+            f"a tensor that tells the model's sizes is missing or of another rank ({error})",
+            artefact=artefact,
+            cure="check that the recipe names the right family and file",
+        ) from error
+    if sizes.width % sizes.vit_heads or sizes.width % sizes.bert_heads or sizes.width % sizes.fusion_heads:
+        raise BuildError(
+            "checkpoint.layout",
+            f"width {sizes.width} does not divide by its attention heads",
+            artefact=artefact,
+            found=f"image {sizes.vit_heads}, text {sizes.bert_heads}, fusion {sizes.fusion_heads} heads",
+            cure="set model_options.image_heads in the recipe, and num_attention_heads in the text model",
+        )
+    return sizes
+
+
+def _describe(model: CARZero, text: BertFolder) -> LoadedModel:
+    sizes = model.sizes
+    rule = TextRule(
+        cleaning="carzero-sentences",
+        tokenizer="tokenizer.json",
+        context=sizes.word_num,
+        template="There is {}",
+    )
+    grid = sizes.image_size // sizes.patch_size
+    head = Head(
+        name="findings",
+        bank="free",
+        activation="none",
+        relation="independent",
+        map=MapFacts(
+            grid=[grid, grid],
+            kind="attention",
+            meaning="attention of the prompt on the image's patches, mean over layers and heads; not a proof",
+        ),
+    )
+    image_features, bank = _side_tensors(sizes)
+    sides = (
+        Side("image", ImageSide(model).eval(), [_facts("pixels", "batch", 3, *[sizes.image_size] * 2)], image_features),
+        Side(
+            "text",
+            TextSide(model).eval(),
+            [_facts("input_ids", 1, "tokens", dtype="int64"), _facts("word_matrix", 1, "words", "tokens")],
+            [_facts(tensor.name, *tensor.dims[1:]) for tensor in bank],
+        ),
+        Side(
+            "head",
+            HeadSide(model).eval(),
+            [*image_features, *bank],
+            [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", grid, grid)],
+        ),
+    )
+    state = model.state_dict()
+    return LoadedModel(
+        family="carzero",
+        sides=sides,
+        preprocessing=_preprocessing(sizes),
+        text=rule,
+        tokenizer=text.tokenizer_json(context=rule.context),
+        heads=(head,),
+        row_buckets=(8, 12, 16, 32, 64, sizes.word_num + 2),
+        row_bias="row_bias",
+        identity={
+            "text_weights": weights_sha256({k: v for k, v in state.items() if k.startswith("text_encoder.")}),
+            "head_weights": weights_sha256({k: v for k, v in state.items() if k.startswith("fusion_module.")}),
+            "layout": "carzero-keys-values-1",
+        },
+        reference=lambda pixels, prompts: _reference(model, pixels, prompts),
+        score_tolerance=2e-5,
+        map_tolerance=1e-6,
+        notes=(f"image side: {sizes.vit_heads} attention heads (no tensor tells)",),
+    )
+
+
+def _facts(name: str, *dims: int | str, dtype: Any = "float32") -> TensorFacts:
+    return TensorFacts(name=name, dtype=dtype, dims=list(dims))
+
+
+def _side_tensors(sizes: CARZeroSizes) -> tuple[list[TensorFacts], list[TensorFacts]]:
+    """Names and dimensions of the image features and of the bank, in the order the sides give them."""
+    width, heads = sizes.width, sizes.fusion_heads
+    patches = (sizes.image_size // sizes.patch_size) ** 2 + 1
+
+    def features(prefix: str, first: str, rows: int | str) -> list[TensorFacts]:
+        numbers = range(sizes.fusion_layers)
+        return [
+            _facts(f"{prefix}query", first, width),
+            _facts(f"{prefix}first_query", first, width),
+            *(_facts(f"{prefix}keys.{n}", first, heads, width // heads, rows) for n in numbers),
+            *(_facts(f"{prefix}values.{n}", first, heads, rows, width // heads) for n in numbers),
+        ]
+
+    bank = [*features("", "prompts", "rows"), _facts("row_bias", "prompts", "rows")]
+    return features("image_", "batch", patches), bank
+
+
+def _preprocessing(sizes: CARZeroSizes) -> Preprocessing:
+    return Preprocessing(
+        greyscale=Greyscale(),
+        steps=[
+            ResizeLongerSide(size=256),
+            PadSquare(size=256, value=0),
+            CentreCrop(size=sizes.image_size),
+        ],
+        normalise=Normalise(mean=[0.4978] * 3, std=[0.2449] * 3),
+        channels=3,
+        height=sizes.image_size,
+        width=sizes.image_size,
+    )
+
+
+def _reference(model: CARZero, pixels: Tensor, prompts: Sequence[EncodedPrompt]) -> Reference:
+    """Score by the original's arithmetic: unpadded text, all 98 memory rows, nothing cached."""
+    sentences, words = [], []
+    with torch.inference_mode():
+        for prompt in prompts:
+            ids = torch.from_numpy(prompt.arrays["input_ids"])
+            matrix = torch.from_numpy(prompt.arrays["word_matrix"])
+            sentence, rows = model.text_encoder(ids, torch.ones_like(ids), torch.zeros_like(ids), matrix.argmax(dim=1))
+            sentences.append(sentence)
+            words.append(rows)
+        outputs = [
+            model.fuse(model.img_encoder(image[None]), torch.cat(sentences), torch.cat(words)) for image in pixels
+        ]
+    return Reference(
+        logits=torch.cat([output.scores for output in outputs]).numpy(),
+        maps=torch.cat([output.heatmap14 for output in outputs]).numpy(),
+    )

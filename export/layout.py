@@ -1,0 +1,67 @@
+"""Fit a published state dict into a module: every missing, unexpected or misshapen key is named."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from promptray.runtime.errors import BuildError
+
+_LISTED = 8
+
+
+def fit_state_dict(
+    module: nn.Module, state: Mapping[str, Tensor], *, artefact: str, optional: str, ignored: str
+) -> None:
+    """Load `state` into `module`, strictly.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its ``state_dict`` keys are the layout.
+    state : mapping of str to Tensor
+        The published tensors, prefix removed.
+    artefact : str
+        Name of the file, for errors.
+    optional : str
+        Regular expression of keys that take no part in scoring and may be missing.
+    ignored : str
+        Regular expression of keys that may be present and are left out.
+
+    Raises
+    ------
+    BuildError
+        ``checkpoint.layout``, listing the keys, with the nearest name that is there.
+    """
+    expected = module.state_dict()
+    given = {key: tensor for key, tensor in state.items() if not re.search(ignored, key)}
+    missing = [key for key in expected if key not in given and not re.search(optional, key)]
+    unexpected = [key for key in given if key not in expected]
+    misshapen = [key for key in expected if key in given and given[key].shape != expected[key].shape]
+    problems = [_missing(key, unexpected) for key in missing]
+    problems += [f"unexpected {key}" for key in unexpected]
+    problems += [
+        f"shape of {key}: expected {tuple(expected[key].shape)}, found {tuple(given[key].shape)}" for key in misshapen
+    ]
+    problems += [f"not finite: {key}" for key in given if not bool(torch.isfinite(given[key]).all())]
+    if problems:
+        shown = "; ".join(problems[:_LISTED])
+        more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        raise BuildError(
+            "checkpoint.layout",
+            f"the weights do not fit the layout: {shown}{more}",
+            artefact=artefact,
+            expected=f"{len(expected)} tensors",
+            found=f"{len(given)} tensors, {len(missing)} missing, {len(unexpected)} unexpected",
+            cure="check that the recipe names the right family (`promptray families` describes each layout)",
+        )
+    module.load_state_dict({key: given[key] for key in expected if key in given}, strict=False)
+
+
+def _missing(key: str, candidates: list[str]) -> str:
+    near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.6)
+    return f"missing {key}" + (f" (nearest there: {near[0]})" if near else "")

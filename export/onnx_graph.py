@@ -1,0 +1,100 @@
+"""Export one side of a model as an ONNX graph with dynamic dimensions and fused normalisation."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections import Counter
+
+import onnx
+import torch
+from torch import Tensor
+
+from promptray.export.families.base import Side
+from promptray.runtime.bundle.manifest import TensorFacts
+from promptray.runtime.errors import BuildError
+
+OPSET = 20
+# Example sizes of dynamic dimensions: all different and above 1, so that the exporter can neither merge two
+# of them nor take one for a constant.
+_EXAMPLE_SIZES = (2, 3, 5, 7, 11)
+
+
+def export_graph(side: Side) -> bytes:
+    """Export a side to ONNX, opset 20, float32, weights inside.
+
+    Raises
+    ------
+    BuildError
+        ``export.failed`` when the exporter fails, or when the graph's inputs, outputs or operators are not
+        what the side declares.
+    """
+    torch.manual_seed(0)
+    sizes = _symbol_sizes(side)
+    examples = tuple(_example(facts, sizes) for facts in side.inputs)
+    symbols = {name: torch.export.Dim(name) for name in sizes}
+    shapes = [
+        {axis: symbols[dim] for axis, dim in enumerate(facts.dims) if isinstance(dim, str)} for facts in side.inputs
+    ]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                side.module,
+                examples,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[facts.name for facts in side.inputs],
+                output_names=[facts.name for facts in side.outputs],
+                # A module that takes *inputs gets its shapes as one nested tuple.
+                dynamic_shapes=(tuple(shapes),) if _takes_star(side) else tuple(shapes),
+                verbose=False,
+            )
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise _failed(side, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+    assert program is not None
+    buffer = io.BytesIO()
+    onnx.save(program.model_proto, buffer)
+    _require_declared(side, program.model_proto)
+    return buffer.getvalue()
+
+
+def _takes_star(side: Side) -> bool:
+    return bool(side.module.forward.__code__.co_flags & 0x04)
+
+
+def _symbol_sizes(side: Side) -> dict[str, int]:
+    symbols = dict.fromkeys(dim for facts in side.inputs for dim in facts.dims if isinstance(dim, str))
+    return dict(zip(symbols, _EXAMPLE_SIZES, strict=False))
+
+
+def _example(facts: TensorFacts, sizes: dict[str, int]) -> Tensor:
+    shape = [sizes[dim] if isinstance(dim, str) else dim for dim in facts.dims]
+    if facts.dtype == "int64":
+        return torch.zeros(shape, dtype=torch.int64)
+    return torch.randn(shape)
+
+
+def _require_declared(side: Side, model: onnx.ModelProto) -> None:
+    for declared, actual in ((side.inputs, model.graph.input), (side.outputs, model.graph.output)):
+        expected = [(facts.name, len(facts.dims)) for facts in declared]
+        found = [(value.name, len(value.type.tensor_type.shape.dim)) for value in actual]
+        if expected != found:
+            raise _failed(side, f"expected tensors {expected}, found {found}")
+        for facts, value in zip(declared, actual, strict=True):
+            for dim, got in zip(facts.dims, value.type.tensor_type.shape.dim, strict=True):
+                if isinstance(dim, str) and not got.dim_param:
+                    raise _failed(side, f"dimension {dim} of {facts.name} was fixed to {got.dim_value}")
+    foreign = Counter(node.domain for node in model.graph.node if node.domain)
+    if foreign:
+        raise _failed(side, f"operators outside the ONNX standard: {dict(foreign)}")
+
+
+def _failed(side: Side, what: str) -> BuildError:
+    return BuildError(
+        "export.failed",
+        f"the {side.role} graph could not be exported: {what}",
+        cure="compare the installed versions with constraints.txt (`promptray doctor` lists them)",
+    )

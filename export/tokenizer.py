@@ -1,0 +1,124 @@
+"""A BERT folder as published on model hubs: ``config.json`` and ``vocab.txt``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+
+from promptray.runtime.errors import BuildError
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+#: What the exported text side is; another value would load and encode wrongly.
+_CONSTANTS: dict[str, object] = {"hidden_act": "gelu", "position_embedding_type": "absolute", "layer_norm_eps": 1e-12}
+
+
+@dataclass(frozen=True)
+class BertFolder:
+    """Vocabulary and configuration of a BERT text model.
+
+    Attributes
+    ----------
+    name : str
+        Folder name, for errors.
+    vocabulary : tuple of str
+        Pieces in id order.
+    config : dict
+        Content of ``config.json``.
+    """
+
+    name: str
+    vocabulary: tuple[str, ...]
+    config: dict[str, Any]
+
+    @property
+    def heads(self) -> int:
+        """Attention heads, which no tensor tells."""
+        return int(self.config["num_attention_heads"])
+
+    def require_fit(self, *, width: int, vocabulary: int, layers: int) -> None:
+        """Refuse a folder that belongs to another text model than the checkpoint's.
+
+        Raises
+        ------
+        BuildError
+            ``text-model.invalid``.
+        """
+        stated = {
+            "hidden_size": (self.config.get("hidden_size"), width),
+            "num_hidden_layers": (self.config.get("num_hidden_layers"), layers),
+            "number of lines of vocab.txt": (len(self.vocabulary), vocabulary),
+        }
+        for what, (found, expected) in stated.items():
+            if found is not None and found != expected:
+                raise self._invalid(f"{what} does not fit the checkpoint", str(expected), str(found))
+
+    def tokenizer_json(self, *, context: int) -> bytes:
+        """Return the uncased WordPiece tokenizer as ``tokenizer.json`` (see the ``tokenizers`` library)."""
+        ids = {piece: number for number, piece in enumerate(self.vocabulary)}
+        tokenizer = Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        tokenizer.normalizer = BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = BertPreTokenizer()
+        tokenizer.post_processor = TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
+        )
+        tokenizer.enable_truncation(context)
+        return (tokenizer.to_str(pretty=True) + "\n").encode()
+
+    def _invalid(self, what: str, expected: str, found: str) -> BuildError:
+        return BuildError(
+            "text-model.invalid",
+            what,
+            artefact=self.name,
+            expected=expected,
+            found=found,
+            cure="point the recipe's text_model to the folder published with the checkpoint",
+        )
+
+
+def read_bert_folder(path: Path | None) -> BertFolder:
+    """Read ``config.json`` and ``vocab.txt``; weights in the folder are not needed and not read.
+
+    Raises
+    ------
+    BuildError
+        ``text-model.invalid`` naming what is absent or contradicts the text side.
+    """
+    if path is None:
+        raise BuildError(
+            "text-model.invalid",
+            "this family needs a text model folder, since the checkpoint holds no vocabulary",
+            expected="text_model: FOLDER with config.json and vocab.txt",
+            cure="add text_model to the recipe",
+        )
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        vocabulary = tuple((path / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise BuildError(
+            "text-model.invalid",
+            f"the text model folder cannot be read ({type(error).__name__})",
+            artefact=path.name,
+            expected="config.json and vocab.txt",
+            cure="point the recipe's text_model to the folder published with the checkpoint",
+        ) from error
+    folder = BertFolder(path.name, vocabulary, config if isinstance(config, dict) else {})
+    heads = folder.config.get("num_attention_heads")
+    if not isinstance(heads, int) or heads < 1:
+        raise folder._invalid("config.json states no number of attention heads", "num_attention_heads", repr(heads))
+    for piece in _SPECIAL:
+        if vocabulary.count(piece) != 1:
+            raise folder._invalid("the vocabulary lacks a special piece", piece, f"{vocabulary.count(piece)} of them")
+    if len(set(vocabulary)) != len(vocabulary):
+        raise folder._invalid("the vocabulary repeats a piece", "unique lines", "duplicates")
+    for key, expected in _CONSTANTS.items():
+        if key in folder.config and folder.config[key] != expected:
+            raise folder._invalid(f"config.json has another {key}", repr(expected), repr(folder.config[key]))
+    return folder
