@@ -1,0 +1,105 @@
+"""The picture that comes through the door: 8-bit grey pixels, where they come from, and what was noticed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Every stable notice code with its meaning. A notice accompanies a score; in strict mode those about
+#: absent tags are refusals instead.
+NOTICES: dict[str, str] = {
+    "modality-absent": "The DICOM object does not state its modality.",
+    "body-part-absent": "The DICOM object does not state the body part.",
+    "window-absent": "There is no window and no VOI LUT: the image's own value range was stretched.",
+    "polarity-assumed": "Nothing states whether low values are dark: MONOCHROME2 was assumed.",
+    "file-meta-absent": "The DICOM file states no transfer syntax: it was taken from the data set itself.",
+    "polarity-contradiction": "Photometric interpretation and presentation LUT shape disagree.",
+    "inversion-suspected": "The picture's border is bright: black and white may be swapped.",
+}
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a user should know about the input; `code` is one of :data:`NOTICES`."""
+
+    code: str
+    message: str
+
+    def __post_init__(self) -> None:
+        if self.code not in NOTICES:
+            raise ValueError(f"unregistered notice code {self.code!r}")
+
+    def to_json(self) -> dict[str, str]:
+        """Return the notice as results print it."""
+        return {"code": self.code, "message": self.message}
+
+
+def notice(code: str) -> Notice:
+    """Return the notice of a code with its registered meaning."""
+    return Notice(code, NOTICES[code])
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is known of a picture's origin: the tags that the result schema names, and no others.
+
+    Attributes
+    ----------
+    kind : {'dicom', 'png', 'jpeg', 'array'}
+        How the picture came.
+    rows, columns : int
+        Size of the picture as displayed (after an EXIF orientation).
+    modality : str or None
+        Modality (0008,0060), or what the caller declared.
+    modality_declared : bool
+        True when the caller said it and no tag did.
+    frame : int or None
+        The frame read from a multi-frame object, counted from 1 as DICOM does.
+    sop_instance_uid, series_instance_uid, study_instance_uid : str or None
+        For results only, never for logs.
+    pixel_spacing : (float, float) or None
+        Distance between rows and between columns, mm.
+    pixel_spacing_source : str or None
+        The attribute it came from: `PixelSpacing` is calibrated to the patient where the object says so,
+        `ImagerPixelSpacing` is at the detector, `NominalScannedPixelSpacing` on the scanned film.
+    transfer_syntax : str or None
+        Transfer syntax UID.
+    """
+
+    kind: Literal["dicom", "png", "jpeg", "array"]
+    rows: int
+    columns: int
+    modality: str | None = None
+    modality_declared: bool = False
+    frame: int | None = None
+    sop_instance_uid: str | None = None
+    series_instance_uid: str | None = None
+    study_instance_uid: str | None = None
+    pixel_spacing: tuple[float, float] | None = None
+    pixel_spacing_source: str | None = None
+    transfer_syntax: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An 8-bit grey picture that passed the door.
+
+    Attributes
+    ----------
+    grey : ndarray of uint8, shape (rows, columns)
+        0 is black. C-contiguous.
+    source : SourceFacts
+        Where it comes from.
+    notices : tuple of Notice
+        What to know about it.
+    timing : dict of str to float
+        Milliseconds for `read` (file and header), `decode` (pixels) and `window` (to 8-bit grey).
+    """
+
+    grey: NDArray[np.uint8]
+    source: SourceFacts
+    notices: tuple[Notice, ...] = ()
+    timing: dict[str, float] = field(default_factory=dict)

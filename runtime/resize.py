@@ -1,0 +1,144 @@
+"""Area resize of 8-bit grey pictures, bit-equal to OpenCV's ``cv2.resize(..., INTER_AREA)``.
+
+CARZero's published preprocessing resizes with OpenCV. OpenCV itself (153 MB installed) does not fit
+the edge install, so its four INTER_AREA branches are written here in NumPy:
+
+==========================================  ==================================================
+both axes keep their size                   copy
+both shrink by an integer factor            box mean; 2 x 2 as ``(sum + 2) >> 2``
+both shrink or stay                         separable float32 weights, horizontal then vertical
+either axis grows                           OpenCV's 11-bit integer linear path, area offsets
+==========================================  ==================================================
+
+Every float32 operation is done in OpenCV's order, because the result is rounded to 8 bits and a
+different order moves ties. tests/runtime/test_resize.py compares with cv2 itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Grey = NDArray[np.uint8]
+
+_EDGE = 1e-3  # OpenCV leaves out border cells covered by less than this share of a pixel.
+_COEFFICIENT = 2048  # 11-bit weights of the integer linear path
+
+
+def resize_area(picture: Grey, rows: int, columns: int) -> Grey:
+    """Resize a picture as ``cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)`` does.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (H, W)
+        Not changed; any strides.
+    rows, columns : int
+        Size of the result, each at least 1.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns)
+        Always a new array, C-contiguous.
+    """
+    height, width = picture.shape
+    if (height, width) == (rows, columns):
+        return picture.copy()
+    vertical, horizontal = 1.0 / (rows / height), 1.0 / (columns / width)
+    if vertical < 1.0 or horizontal < 1.0:
+        return _linear(picture, rows, columns)
+    if _is_integer(vertical) and _is_integer(horizontal):
+        return _box_mean(picture, rows, columns, round(vertical), round(horizontal))
+    return _weighted(picture, rows, columns)
+
+
+def _is_integer(scale: float) -> bool:
+    return abs(scale - round(scale)) < np.finfo(np.float64).eps
+
+
+def _box_mean(picture: Grey, rows: int, columns: int, tall: int, wide: int) -> Grey:
+    boxes = picture[: rows * tall, : columns * wide].reshape(rows, tall, columns, wide)
+    total = boxes.sum(axis=(1, 3), dtype=np.int32)
+    if (tall, wide) == (2, 2):
+        return ((total + 2) >> 2).astype(np.uint8)
+    mean = total.astype(np.float32) * np.float32(1.0 / (tall * wide))
+    return np.rint(mean).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """For each output pixel of one axis: its source pixels and weights, in OpenCV's order.
+
+    `index` and `weight` have the shape (taps, outputs); missing taps repeat a pixel with weight 0.
+    """
+
+    index: NDArray[np.intp]
+    weight: NDArray[np.float32]
+
+
+def _area_taps(source: int, target: int) -> _Taps:
+    """Return the weights of ``computeResizeAreaTab``: left edge, whole pixels, right edge."""
+    scale = 1.0 / (target / source)
+    runs = [_area_run(output, scale, source) for output in range(target)]
+    longest = max(len(weights) for _, weights in runs)
+    index = np.zeros((longest, target), np.intp)
+    weight = np.zeros((longest, target), np.float32)
+    for output, (first, weights) in enumerate(runs):
+        index[: len(weights), output] = np.arange(first, first + len(weights))
+        weight[: len(weights), output] = weights
+    return _Taps(index, weight)
+
+
+def _area_run(output: int, scale: float, source: int) -> tuple[int, list[float]]:
+    """Return the first source pixel and the weights of one output pixel."""
+    start = output * scale
+    end = start + scale
+    cell = min(scale, source - start)
+    whole_end = min(math.floor(end), source - 1)
+    whole_start = min(math.ceil(start), whole_end)
+    weights = [1.0 / cell] * (whole_end - whole_start)
+    first = whole_start
+    if whole_start - start > _EDGE:
+        weights.insert(0, (whole_start - start) / cell)
+        first -= 1
+    if end - whole_end > _EDGE:
+        weights.append(min(min(end - whole_end, 1.0), cell) / cell)
+    return first, weights
+
+
+def _weighted(picture: Grey, rows: int, columns: int) -> Grey:
+    height, width = picture.shape
+    across, down = _area_taps(width, columns), _area_taps(height, rows)
+    narrow = np.zeros((height, columns), np.float32)
+    for index, weight in zip(across.index, across.weight, strict=True):
+        narrow += picture.take(index, axis=1) * weight
+    total = np.zeros((rows, columns), np.float32)
+    for index, weight in zip(down.index, down.weight, strict=True):
+        total += narrow.take(index, axis=0) * weight[:, None]
+    return np.clip(np.rint(total), 0, 255).astype(np.uint8)
+
+
+def _linear_taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Return the two source pixels and the two 11-bit weights of each output pixel, both (2, target)."""
+    scale, inverse = 1.0 / (target / source), target / source
+    output = np.arange(target, dtype=np.float64)
+    first = np.floor(output * scale)
+    share = ((output + 1) - (first + 1) * inverse).astype(np.float32)
+    share = np.where(share <= 0, np.float32(0), share - np.floor(share)).astype(np.float32)
+    border = first >= source - 1
+    share[border] = 0
+    index = np.minimum(np.stack([first, first + 1]), source - 1).astype(np.intp)
+    weights = np.stack([np.float32(1) - share, share]) * np.float32(_COEFFICIENT)
+    return index, np.rint(weights).astype(np.int64)
+
+
+def _linear(picture: Grey, rows: int, columns: int) -> Grey:
+    (left, right), (left_weight, right_weight) = _linear_taps(picture.shape[1], columns)
+    (upper, lower), (upper_weight, lower_weight) = _linear_taps(picture.shape[0], rows)
+    wide = picture.take(left, axis=1) * left_weight + picture.take(right, axis=1) * right_weight
+    wide >>= 4
+    above = (upper_weight[:, None] * wide.take(upper, axis=0)) >> 16
+    below = (lower_weight[:, None] * wide.take(lower, axis=0)) >> 16
+    return ((above + below + 2) >> 2).clip(0, 255).astype(np.uint8)
