@@ -102,7 +102,9 @@ def normalise(grey8: Grey, spec: Preprocessing) -> NDArray[np.float32]:
         C-contiguous.
     """
     unit = np.arange(256, dtype=np.float32) / np.float32(255)
-    means, stds = (_per_channel(values, spec.channels) for values in (spec.normalise.mean, spec.normalise.std))
+    means, stds = (
+        _per_channel(values, spec.channels) for values in (spec.normalise.mean, spec.normalise.std)
+    )
     pixels = np.empty((grey8.shape[0], spec.channels, *grey8.shape[1:]), np.float32)
     for channel, (mean, std) in enumerate(zip(means, stds, strict=True)):
         table = (unit - np.float32(mean)) / np.float32(std)
