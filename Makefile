@@ -1,0 +1,65 @@
+# Every target does its own set-up; all that is assumed is make, and a Python 3.10 to 3.13 with venv.
+# The environment is in .venv; make installs into it again when pyproject.toml or constraints.txt change.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	"$$python" -c '$(SUPPORTED)' 2>/dev/null && { echo "$$python"; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+TESTS ?= tests
+
+.PHONY: help setup test demo check lint types imports licences format constraints clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+setup: $(READY) ## Install everything, at the pinned versions, into .venv
+
+$(READY): pyproject.toml setup.py constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "PromptRay needs Python 3.10 to 3.13, and found none of that name;" \
+		"say where it is: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(SUPPORTED)' || { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1);" \
+		"PromptRay needs Python 3.10 to 3.13" >&2; exit 1; }
+	@[ -x $(BIN)/pip ] || "$(PYTHON)" -m venv .venv || { echo "On Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into .venv: some minutes, and torch is large"
+	@$(BIN)/python -m pip install --no-input --disable-pip-version-check --progress-bar off \
+		-c constraints.txt -e '.[calibrate,dev]' \
+		| sed -un 's/^Collecting \([^ ]*\).*/  \1/p; /^Installing collected/s/:.*/ .../p; /^Successfully/s/.*/  done/p'
+	@touch $@
+
+test: $(READY) ## Run the tests; TESTS="tests/runtime --data DIR" selects and passes options
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
+
+demo: $(READY) ## Build a bundle, verify it and score sample radiographs
+	@$(BIN)/python examples/demo.py
+
+check: lint types imports licences ## Static checks: style, types, direction of imports, licences
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	@$(BIN)/python tools/check_types.py
+
+imports: $(READY)
+	@$(BIN)/python tools/check_dependency_direction.py
+
+licences: $(READY)
+	@$(BIN)/python tools/check_licences.py
+
+format: $(READY) ## Put the code in shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+constraints: $(READY) ## Rewrite constraints.txt from pyproject.toml (for maintainers)
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check uv
+	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/constraints.sh
+
+clean: ## Remove what the targets made, except .venv
+	@rm -rf build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
