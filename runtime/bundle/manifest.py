@@ -6,6 +6,9 @@ later format is never half understood.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,8 +18,9 @@ FORMAT = "promptray-bundle"
 FORMAT_VERSION = 1
 
 Text = Annotated[str, Meta(min_length=1)]
-Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f/\\][^\x00-\x1f/\\]*$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# A lone "$" also matches before a final line feed, hence (?!\n) and the length.
+Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f/\\][^\x00-\x1f/\\]*(?!\n)$")]
+Sha256 = Annotated[str, Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=16384)]
 
@@ -252,6 +256,12 @@ class Manifest(_Struct):
     def graph(self, role: str) -> Graph | None:
         """Return the graph of a role, or None where the bundle has none."""
         return next((graph for graph in self.graphs if graph.role == role), None)
+
+
+def bank_id(identity: Mapping[str, str]) -> str:
+    """Return the sha256 of a bank's identity: JSON with sorted keys, no white space, ASCII."""
+    text = json.dumps(dict(identity), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_json(manifest: Manifest) -> bytes:

@@ -1,0 +1,280 @@
+"""Rules of a manifest that span fields; ``docs/bundle-format.md`` states each of them.
+
+The schema says what each field may hold. Here is what fields mean together: that the head can be fed from
+the image graph and the bank, that preprocessing ends at the network's size, that nothing is named twice.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Iterable
+from typing import NoReturn
+
+from promptray.runtime.bundle.manifest import (
+    BankRule,
+    CentreCrop,
+    Dims,
+    Graph,
+    Head,
+    Manifest,
+    PadSquare,
+    Preprocessing,
+    ResizeLongerSide,
+    TensorFacts,
+    bank_id,
+)
+from promptray.runtime.bundle.names import MANIFEST, check_names
+from promptray.runtime.errors import BundleError
+
+LEAST_GOLDEN = 16
+_CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_TOKEN_INPUTS = ("input_ids", "attention_mask", "word_index")
+
+
+def check_manifest(manifest: Manifest, *, files_known: bool = True) -> None:
+    """Check every rule that spans fields.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        A manifest that satisfies the schema.
+    files_known : bool
+        False before the files are hashed (while a bundle is written): ``files`` is not looked at.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.format`` with the field's path, or ``bundle.unsafe-path``.
+    """
+    check_names(referenced_files(manifest))
+    if files_known:
+        check_names(manifest.files)
+        for name in referenced_files(manifest):
+            if name not in manifest.files:
+                _refuse("$.files", f"does not list {name!r}, which the manifest refers to")
+    _check_provenance(manifest)
+    _check_findings(manifest)
+    _check_preprocessing(manifest.preprocessing)
+    _check_bank(manifest)
+    _check_graphs(manifest)
+    _check_text(manifest)
+    _check_golden(manifest)
+
+
+def referenced_files(manifest: Manifest) -> list[str]:
+    """Return the names the manifest refers to outside ``files``."""
+    names = [graph.file for graph in manifest.graphs]
+    names += [manifest.golden.tensors, *manifest.golden.images, manifest.parity]
+    if manifest.bank:
+        names.append(manifest.bank.file)
+    if manifest.text:
+        names.append(manifest.text.tokenizer)
+    return names
+
+
+def _check_provenance(manifest: Manifest) -> None:
+    provenance = manifest.provenance
+    if not _CREATED.fullmatch(provenance.created):
+        _refuse("$.provenance.created", "is not YYYY-MM-DDThh:mm:ssZ", provenance.created)
+    for field, source in (("checkpoint", provenance.checkpoint), ("recipe", provenance.recipe)):
+        if re.search(r"[/\\:]", source.name):
+            _refuse(f"$.provenance.{field}.name", "is a path, not a base name")
+
+
+def _check_findings(manifest: Manifest) -> None:
+    if len(manifest.heads) != 1:
+        _refuse("$.heads", "version 1 describes exactly one head", str(len(manifest.heads)))
+    head = manifest.heads[0]
+    _unique("$.findings[...].key", [finding.key for finding in manifest.findings])
+    for index, finding in enumerate(manifest.findings):
+        if finding.head != head.name:
+            _refuse(
+                f"$.findings[{index}].head", f"no head has this name; there is {head.name!r}", finding.head
+            )
+        if head.bank != "none" and not finding.prompt.strip():
+            _refuse(f"$.findings[{index}].prompt", "is empty, and the head scores prompts", finding.key)
+    if head.bank != "free" and not manifest.findings:
+        _refuse("$.findings", f"is empty, and a head with bank {head.bank!r} cannot be given any")
+
+
+def _check_preprocessing(rule: Preprocessing) -> None:
+    side: int | None = None  # known once the picture is square whatever the image
+    longest: int | None = None  # the longer side, once it is bounded
+    for index, step in enumerate(rule.steps):
+        where = f"$.preprocessing.steps[{index}]"
+        match step:
+            case ResizeLongerSide():
+                side, longest = None, step.size
+            case PadSquare():
+                if longest is None or longest > step.size:
+                    _refuse(where, "pads a picture that may be larger than the result")
+                side = longest = step.size
+            case CentreCrop():
+                if side is None or side < step.size or (side - step.size) % 2:
+                    _refuse(where, "does not cut an even margin from a square of known side")
+                side = longest = step.size
+    if side is None or (rule.height, rule.width) != (side, side):
+        _refuse("$.preprocessing", "the steps do not end at height x width", f"{side} x {side}")
+    for name, values in (("mean", rule.normalise.mean), ("std", rule.normalise.std)):
+        where = f"$.preprocessing.normalise.{name}"
+        if len(values) != rule.channels:
+            _refuse(where, f"needs one number for each of {rule.channels} channels", str(len(values)))
+        if not all(math.isfinite(value) for value in values) or (name == "std" and min(values) <= 0):
+            _refuse(where, "holds a number that cannot normalise", str(values))
+
+
+def _check_bank(manifest: Manifest) -> None:
+    head, bank = manifest.heads[0], manifest.bank
+    if (bank is None) != (head.bank == "none"):
+        _refuse(
+            "$.bank", "is there exactly when a head uses a bank", f"head {head.name!r} has bank {head.bank!r}"
+        )
+    if bank is None:
+        return
+    if bank.id != bank_id(bank.identity):
+        _refuse("$.bank.id", f"is not the hash of its identity, {bank_id(bank.identity)}", bank.id)
+    _unique("$.bank.tensors[...].name", ["offsets", *(tensor.name for tensor in bank.tensors)])
+    for index, tensor in enumerate(bank.tensors):
+        names = [dim for dim in tensor.dims if isinstance(dim, str)]
+        if tensor.dims[:1] != ["prompts"] or names not in (["prompts"], ["prompts", "rows"]):
+            _refuse(
+                f"$.bank.tensors[{index}].dims", "is not 'prompts' first and 'rows' at most once", str(names)
+            )
+    _check_rows(bank)
+
+
+def _check_rows(bank: BankRule) -> None:
+    ragged = any("rows" in tensor.dims for tensor in bank.tensors)
+    buckets = bank.row_buckets
+    if bool(buckets) != ragged or buckets != sorted(set(buckets)):
+        _refuse("$.bank.row_buckets", "is a rising list, empty exactly when no tensor has rows", str(buckets))
+    if (bank.row_bias is not None) != ragged:
+        _refuse("$.bank.row_bias", "is given exactly when a tensor has rows", str(bank.row_bias))
+    if ragged:
+        bias = _named(bank.tensors, str(bank.row_bias))
+        if bias is None or (bias.dtype, bias.dims) != ("float32", ["prompts", "rows"]):
+            _refuse("$.bank.row_bias", "does not name a float32 tensor (prompts, rows)", str(bank.row_bias))
+    if not -1e30 <= bank.row_bias_padding <= -1e4:
+        # Smaller in size leaves weight on padding rows, larger overflows when a bias is added.
+        _refuse("$.bank.row_bias_padding", "is not between -1e30 and -1e4", str(bank.row_bias_padding))
+
+
+def _check_graphs(manifest: Manifest) -> None:
+    _unique("$.graphs[...].file", [graph.file for graph in manifest.graphs])
+    for index, graph in enumerate(manifest.graphs):
+        where = f"$.graphs[{index}]"
+        if graph.file != (name := f"graphs/{graph.role}/{graph.precision}-{graph.opset}.onnx"):
+            _refuse(f"{where}.file", f"is not {name!r}", graph.file)
+        _unique(f"{where}.inputs[...].name", [tensor.name for tensor in graph.inputs])
+        _unique(f"{where}.outputs[...].name", [tensor.name for tensor in graph.outputs])
+        reference = manifest.graph(graph.role)
+        if reference and (graph.inputs, graph.outputs) != (reference.inputs, reference.outputs):
+            _refuse(where, f"has other inputs or outputs than {reference.file!r} of the same role")
+    image, head = manifest.graph("image"), manifest.graph("head")
+    if image is None or head is None:
+        _refuse("$.graphs", "an image graph and a head graph are required")
+    _check_image_graph(image, manifest.preprocessing)
+    _check_head_graph(head, image, manifest)
+
+
+def _check_image_graph(graph: Graph, rule: Preprocessing) -> None:
+    pixels = TensorFacts(
+        name="pixels", dtype="float32", dims=["batch", rule.channels, rule.height, rule.width]
+    )
+    if graph.inputs != [pixels]:
+        _refuse(f"{graph.file}: inputs", f"is not the one tensor {_text(pixels)}", _texts(graph.inputs))
+    for tensor in graph.outputs:
+        if tensor.dims[:1] != ["batch"]:
+            _refuse(f"{graph.file}: outputs", "an image feature does not begin with 'batch'", _text(tensor))
+
+
+def _check_head_graph(graph: Graph, image: Graph, manifest: Manifest) -> None:
+    bank = manifest.bank.tensors if manifest.bank else []
+    _unique("image features and bank tensors: names", [tensor.name for tensor in (*image.outputs, *bank)])
+    for tensor in graph.inputs:
+        source = _named(image.outputs, tensor.name) or _named(bank, tensor.name)
+        if source is None:
+            _refuse(f"{graph.file}: inputs", "neither the image graph nor the bank gives", tensor.name)
+        if source != tensor:
+            _refuse(f"{graph.file}: inputs", f"{_text(tensor)} is not what feeds it", _text(source))
+    bias = manifest.bank.row_bias if manifest.bank else None
+    if bias and not _named(graph.inputs, bias):
+        _refuse(f"{graph.file}: inputs", "lack the row bias of the bank, so padding rows would count", bias)
+    if sorted(graph.outputs, key=lambda tensor: tensor.name) != _head_outputs(manifest.heads[0]):
+        expected = _texts(_head_outputs(manifest.heads[0]))
+        _refuse(f"{graph.file}: outputs", f"are not {expected}", _texts(graph.outputs))
+
+
+def _head_outputs(head: Head) -> list[TensorFacts]:
+    dims: Dims = ["batch", "prompts"]
+    outputs = [TensorFacts(name="logits", dtype="float32", dims=dims)]
+    if head.map:
+        outputs.append(TensorFacts(name="maps", dtype="float32", dims=[*dims, *head.map.grid]))
+    return outputs
+
+
+def _check_text(manifest: Manifest) -> None:
+    graph, bank, rule = manifest.graph("text"), manifest.bank, manifest.text
+    if rule and rule.template.count("{}") != 1:
+        _refuse("$.text.template", "does not hold {} exactly once", rule.template)
+    if graph is None:
+        return
+    if rule is None or bank is None:
+        _refuse("$.graphs", "a text graph needs 'text' and 'bank'")
+    for tensor in graph.inputs:
+        if tensor.name not in _TOKEN_INPUTS or (tensor.dtype, tensor.dims) != ("int64", [1, "tokens"]):
+            _refuse(
+                f"{graph.file}: inputs",
+                f"not an int64 (1, tokens) of {', '.join(_TOKEN_INPUTS)}",
+                _text(tensor),
+            )
+    rows = {tensor.name: (tensor.dtype, tensor.dims[1:]) for tensor in bank.tensors}
+    if {tensor.name: (tensor.dtype, tensor.dims) for tensor in graph.outputs} != rows:
+        _refuse(
+            f"{graph.file}: outputs", "are not the bank's tensors without 'prompts'", _texts(graph.outputs)
+        )
+
+
+def _check_golden(manifest: Manifest) -> None:
+    golden, grid = manifest.golden, manifest.heads[0].map
+    _unique("$.golden.images", golden.images)
+    if len(golden.images) < LEAST_GOLDEN:
+        _refuse("$.golden.images", f"needs at least {LEAST_GOLDEN} images", str(len(golden.images)))
+    for name in ("score_tolerance", "map_tolerance"):
+        value = getattr(golden, name)
+        if not (math.isfinite(value) and value > 0):
+            _refuse(f"$.golden.{name}", "is not a positive number", str(value))
+    rule = manifest.preprocessing
+    if grid and (rule.height % grid.grid[0] or rule.width % grid.grid[1]):
+        _refuse("$.heads[0].map.grid", f"does not divide {rule.height} x {rule.width} evenly", str(grid.grid))
+
+
+def _named(tensors: Iterable[TensorFacts], name: str) -> TensorFacts | None:
+    return next((tensor for tensor in tensors if tensor.name == name), None)
+
+
+def _text(tensor: TensorFacts) -> str:
+    return f"{tensor.name} {tensor.dtype} ({', '.join(map(str, tensor.dims))})"
+
+
+def _texts(tensors: Iterable[TensorFacts]) -> str:
+    return "; ".join(map(_text, tensors))
+
+
+def _unique(where: str, values: Iterable[Hashable]) -> None:
+    seen: set[Hashable] = set()
+    for value in values:
+        if value in seen:
+            _refuse(where, "is not unique", str(value))
+        seen.add(value)
+
+
+def _refuse(where: str, message: str, found: str | None = None) -> NoReturn:
+    raise BundleError(
+        "bundle.format",
+        f"{where} {message}",
+        artefact=MANIFEST,
+        found=found,
+        cure="build the bundle again with `promptray build`",
+    )
