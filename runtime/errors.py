@@ -22,7 +22,9 @@ CODES: dict[str, str] = {
     "bundle.exists": "The output already exists.",
     "bundle.golden": "The golden self-test gave other numbers than those stored.",
     "site.corrupt": "The site directory does not match its own hashes.",
+    "site.not-found": "The site directory given does not exist.",
     "site.busy": "Another process holds the site directory.",
+    "site.changed": "Another process changed the site directory since it was opened.",
     "site.unwritable": "The site directory cannot be written.",
     # images
     "image.not-found": "The file does not exist or cannot be read.",

@@ -29,7 +29,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all manifest structures: immutable, keyword-only, closed."""
 
 
-class ModelFacts(_Struct):
+class ModelFacts(_Struct, frozen=True):
     """What a user must know of the model before using it; shown with every result."""
 
     licence: Text
@@ -37,14 +37,14 @@ class ModelFacts(_Struct):
     training_data: Text
 
 
-class SourceFile(_Struct):
+class SourceFile(_Struct, frozen=True):
     """A file the bundle was made from: its base name (never a path) and sha256."""
 
     name: Text
     sha256: Sha256
 
 
-class CalibrationSet(_Struct):
+class CalibrationSet(_Struct, frozen=True):
     """The images used to quantise or calibrate: count and hash, no patient data."""
 
     images: Count
@@ -52,7 +52,7 @@ class CalibrationSet(_Struct):
     source: Text
 
 
-class Provenance(_Struct):
+class Provenance(_Struct, frozen=True):
     """Where the bundle comes from."""
 
     created: Text
@@ -63,7 +63,7 @@ class Provenance(_Struct):
     calibration: CalibrationSet | None = None
 
 
-class Door(_Struct):
+class Door(_Struct, frozen=True):
     """What may enter: the policy table of section 'door' in the format document."""
 
     modalities: Annotated[list[Text], Meta(min_length=1)]
@@ -74,7 +74,7 @@ class Door(_Struct):
     """Least number of rows and of columns, pixels."""
 
 
-class Greyscale(_Struct):
+class Greyscale(_Struct, frozen=True):
     """How a DICOM image becomes 8-bit grey, PS3.3 C.11: modality LUT, then VOI, then rounding."""
 
     voi: Literal["first-window"] = "first-window"
@@ -84,21 +84,21 @@ class Greyscale(_Struct):
     rounding: Literal["half-up"] = "half-up"
 
 
-class ResizeLongerSide(_Struct, tag_field="op", tag="resize_longer_side"):
+class ResizeLongerSide(_Struct, frozen=True, tag_field="op", tag="resize_longer_side"):
     """Scale the longer side to `size` pixels keeping the aspect; the other side is truncated."""
 
     size: Side
     interpolation: Literal["area"] = "area"
 
 
-class PadSquare(_Struct, tag_field="op", tag="pad_square"):
+class PadSquare(_Struct, frozen=True, tag_field="op", tag="pad_square"):
     """Pad to `size` x `size`, centred; the odd pixel goes after (right, bottom)."""
 
     size: Side
     value: Annotated[int, Meta(ge=0, le=255)] = 0
 
 
-class CentreCrop(_Struct, tag_field="op", tag="centre_crop"):
+class CentreCrop(_Struct, frozen=True, tag_field="op", tag="centre_crop"):
     """Cut the central `size` x `size` square."""
 
     size: Side
@@ -107,14 +107,14 @@ class CentreCrop(_Struct, tag_field="op", tag="centre_crop"):
 Step = ResizeLongerSide | PadSquare | CentreCrop
 
 
-class Normalise(_Struct):
+class Normalise(_Struct, frozen=True):
     """float32 arithmetic on the 8-bit picture: ((v / 255) - mean) / std, per channel."""
 
     mean: list[float]
     std: list[float]
 
 
-class Preprocessing(_Struct):
+class Preprocessing(_Struct, frozen=True):
     """From a stored image to the network's input tensor (1, channels, height, width) float32."""
 
     greyscale: Greyscale
@@ -126,7 +126,7 @@ class Preprocessing(_Struct):
     width: Side
 
 
-class TextRule(_Struct):
+class TextRule(_Struct, frozen=True):
     """How a prompt becomes token arrays."""
 
     cleaning: Literal["carzero-sentences"]
@@ -141,7 +141,7 @@ class TextRule(_Struct):
 Dims = list[Annotated[int, Meta(ge=1)] | Text]
 
 
-class TensorFacts(_Struct):
+class TensorFacts(_Struct, frozen=True):
     """One graph input or output, or one tensor of the bank."""
 
     name: Text
@@ -149,7 +149,7 @@ class TensorFacts(_Struct):
     dims: Dims
 
 
-class Graph(_Struct):
+class Graph(_Struct, frozen=True):
     """One ONNX file with its role, its consumers and the gates it passed."""
 
     role: Literal["image", "head", "text"]
@@ -162,7 +162,7 @@ class Graph(_Struct):
     """Backends gated on this graph, for example ``onnxruntime-cpu``."""
 
 
-class BankRule(_Struct):
+class BankRule(_Struct, frozen=True):
     """The prompt bank: its file, its identity and the layout of its tensors.
 
     A dimension named ``prompts`` is stacked, one named ``rows`` differs from prompt to prompt and is
@@ -180,7 +180,7 @@ class BankRule(_Struct):
     row_bias_padding: float = -1.0e9
 
 
-class MapFacts(_Struct):
+class MapFacts(_Struct, frozen=True):
     """The explanation map of a head: a grid over the network's input plane."""
 
     grid: Annotated[list[Side], Meta(min_length=2, max_length=2)]
@@ -188,7 +188,7 @@ class MapFacts(_Struct):
     meaning: Text
 
 
-class Head(_Struct):
+class Head(_Struct, frozen=True):
     """One scoring head."""
 
     name: Text
@@ -198,7 +198,7 @@ class Head(_Struct):
     map: MapFacts | None = None
 
 
-class Code(_Struct):
+class Code(_Struct, frozen=True):
     """A coded concept as DICOM writes it (PS3.3 8.8): value, scheme, meaning."""
 
     value: Text
@@ -206,7 +206,7 @@ class Code(_Struct):
     meaning: Text
 
 
-class Finding(_Struct):
+class Finding(_Struct, frozen=True):
     """What users name."""
 
     key: Key
@@ -216,7 +216,7 @@ class Finding(_Struct):
     code: Code | None = None
 
 
-class Golden(_Struct):
+class Golden(_Struct, frozen=True):
     """Inputs with the original's fp32 answers: the least gate on any machine."""
 
     tensors: Text
@@ -226,14 +226,14 @@ class Golden(_Struct):
     map_tolerance: float
 
 
-class FileFacts(_Struct):
+class FileFacts(_Struct, frozen=True):
     """Hash and size of one file."""
 
     sha256: Sha256
     size: Count
 
 
-class Manifest(_Struct):
+class Manifest(_Struct, frozen=True):
     """All of ``bundle.json``."""
 
     format: Literal["promptray-bundle"]

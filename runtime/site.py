@@ -1,0 +1,339 @@
+"""What a site adds to a bundle, in a directory of its own, keyed by the bundle's hash.
+
+A bundle never changes. Prompts added on the spot, and findings a site does not use, are entries of a site
+directory. Its files, and what a crash may leave of them, are the business of `promptray.runtime.site_files`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from promptray.runtime.bundle.manifest import FileFacts
+from promptray.runtime.disk import sync_folder
+from promptray.runtime.errors import BundleError, PromptError, PromptRayError
+from promptray.runtime.site_files import (
+    ENTRIES,
+    LOCK,
+    Kind,
+    SiteEntry,
+    SiteIndex,
+    clean,
+    corrupt,
+    load_index,
+    store_index,
+    store_payload,
+)
+
+__all__ = ["Kind", "Site", "SiteEntry", "default_root"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def default_root() -> Path:
+    """Return the folder of site directories in the user's data folder; it need not exist."""
+    import platformdirs  # asked for the system's folders only where no --site is given
+
+    return platformdirs.user_data_path("promptray", appauthor=False) / "sites"
+
+
+class Site:
+    """The entries a site added to one bundle, as they were when opened; made by `open`.
+
+    Reading never writes, so a read-only disk is fine. An instance keeps the revision it opened (or wrote),
+    whatever others write later. Reading is safe from several threads; writers exclude each other by a lock
+    file, across threads and processes.
+
+    Attributes
+    ----------
+    folder : Path
+        ``<root>/<bundle hash>``; made by the first write.
+
+    Examples
+    --------
+    >>> site = Site.open(None, bundle.hash, bank=bundle.manifest.bank.id)        # doctest: +SKIP
+    >>> site.add("prompt", "rib fracture", payload, {"prompt": "There is rib fracture."})  # doctest: +SKIP
+    >>> [entry.key for entry in site.entries("prompt")]                         # doctest: +SKIP
+    ['rib fracture']
+    """
+
+    def __init__(
+        self, folder: Path, index: SiteIndex, bank: str | None, readonly: bool, timeout: float
+    ) -> None:
+        self.folder = folder
+        self._index = index
+        self._bank = bank
+        self._readonly = readonly
+        self._timeout = timeout
+
+    @classmethod
+    def open(
+        cls,
+        root: str | os.PathLike[str] | None,
+        bundle_hash: str,
+        *,
+        bank: str | None = None,
+        readonly: bool = False,
+        timeout: float = 10.0,
+    ) -> Site:
+        """Read the index of a bundle's site; a bundle without one has revision 0 and no entries.
+
+        Parameters
+        ----------
+        root : path or None
+            Folder of site directories, which must exist; None takes `default_root`, which need not.
+        bundle_hash : str
+            ``Bundle.hash``.
+        bank : str, optional
+            ``manifest.bank.id``; entries made for another bank are refused.
+        readonly : bool
+            Refuse `add` and `remove`.
+        timeout : float
+            Seconds a write waits for another writer.
+
+        Raises
+        ------
+        BundleError
+            ``site.not-found``, ``site.corrupt``, ``bundle.foreign-bank``.
+        """
+        if not _SHA256.fullmatch(bundle_hash):
+            raise ValueError("bundle_hash is not a sha256 in lower-case hex")
+        base = default_root() if root is None else Path(os.path.abspath(root))
+        if root is not None and not base.is_dir():
+            raise BundleError(
+                "site.not-found",
+                "the site directory does not exist",
+                artefact=str(base),
+                cure="correct the path, or make the directory: an empty one is a site without additions",
+            )
+        folder = base / bundle_hash
+        index = load_index(folder, bundle_hash)
+        for entry in index.entries:
+            _check_entry(entry, bundle_hash, bank)
+        return cls(folder, index, bank, readonly, timeout)
+
+    @property
+    def revision(self) -> int:
+        """Number of the index read or written last; 0 when there is none. Results name it."""
+        return self._index.revision
+
+    def entries(self, kind: Kind) -> tuple[SiteEntry, ...]:
+        """Return the entries of a kind in the order they were added."""
+        return tuple(entry for entry in self._index.entries if entry.kind == kind)
+
+    def read(self, entry: SiteEntry) -> bytes:
+        """Return the payload of an entry after comparing its hash.
+
+        Raises
+        ------
+        BundleError
+            ``site.corrupt``; ``site.changed`` when another process removed the entry meanwhile.
+        """
+        if entry.payload is None:
+            raise ValueError(f"an entry of kind {entry.kind!r} has no payload")
+        name = f"{ENTRIES}/{entry.payload.sha256}"
+        try:
+            with (self.folder / name).open("rb") as file:
+                content = file.read(entry.payload.size + 1)
+        except OSError as error:
+            raise self._lost(entry, name, error) from error
+        found = hashlib.sha256(content).hexdigest()
+        if (found, len(content)) != (entry.payload.sha256, entry.payload.size):
+            more = "more than " if len(content) > entry.payload.size else ""
+            raise corrupt(
+                f"the payload of {entry.kind} {entry.key!r} was changed",
+                self.folder / name,
+                expected=f"sha256 {entry.payload.sha256}, {entry.payload.size} bytes",
+                found=f"sha256 {found}, {more}{min(len(content), entry.payload.size)} bytes",
+                cure=_add_again(entry),
+            )
+        return content
+
+    def verify(self) -> list[SiteEntry]:
+        """Hash every payload and return all entries; raises what `read` raises."""
+        for entry in self._index.entries:
+            if entry.payload:
+                self.read(entry)
+        return list(self._index.entries)
+
+    def add(
+        self, kind: Kind, key: str, payload: bytes | None = None, facts: Mapping[str, Any] | None = None
+    ) -> SiteEntry:
+        """Add an entry, durably: when this returns, a power cut does not undo it.
+
+        Parameters
+        ----------
+        kind : {'prompt', 'removed'}
+            A prompt has a payload; a removed finding of the bundle has none.
+        key : str
+            Unique within its kind.
+        payload : bytes, optional
+            Content of the entry.
+        facts : mapping, optional
+            JSON values kept with it.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.exists``; ``prompt.invalid`` for a key that the schema refuses.
+        BundleError
+            ``site.busy``, ``site.unwritable``, ``site.corrupt``.
+        """
+        if (payload is None) != (kind == "removed"):
+            raise ValueError(
+                f"an entry of kind {kind!r} {'needs a' if payload is None else 'has no'} payload"
+            )
+        entry = _entry(kind, key, self.folder.name, self._bank, payload, facts or {})
+
+        def append(entries: list[SiteEntry]) -> list[SiteEntry]:
+            if any((other.kind, other.key) == (kind, key) for other in entries):
+                raise PromptError(
+                    "prompt.exists",
+                    f"the site has a {kind} entry of this key already",
+                    artefact=key,
+                    cure="remove it first, or choose another key",
+                )
+            return [*entries, entry]
+
+        self._write(append, payload)
+        return entry
+
+    def remove(self, kind: Kind, key: str) -> None:
+        """Remove an entry; its payload is not looked at, so this mends a site with a damaged one.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.unknown``.
+        BundleError
+            ``site.busy``, ``site.unwritable``, ``site.corrupt``.
+        """
+
+        def drop(entries: list[SiteEntry]) -> list[SiteEntry]:
+            kept = [entry for entry in entries if (entry.kind, entry.key) != (kind, key)]
+            if len(kept) == len(entries):
+                raise PromptError(
+                    "prompt.unknown",
+                    f"the site has no {kind} entry of this key",
+                    artefact=key,
+                    cure="`promptray inspect BUNDLE` shows the entries",
+                )
+            return kept
+
+        self._write(drop, None)
+
+    def _write(self, change: Callable[[list[SiteEntry]], list[SiteEntry]], payload: bytes | None) -> None:
+        if self._readonly:
+            raise self._unwritable("it was opened for reading only")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self.folder.parent)
+            with self._lock():
+                index = load_index(self.folder, self.folder.name)
+                if index.revision == 0:  # from now on payloads without an index are no accident
+                    index = store_index(self.folder, index, [])
+                entries = change(list(index.entries))
+                if payload is not None:
+                    store_payload(self.folder, payload)
+                self._index = store_index(self.folder, index, entries)
+                clean(self.folder, self._index)
+        except OSError as error:
+            raise self._unwritable(error.strerror or type(error).__name__) from error
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        import filelock  # writers only: scoring does not pay for it
+
+        try:
+            lock = filelock.FileLock(self.folder / LOCK, timeout=self._timeout)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise BundleError(
+                "site.busy",
+                f"another process has been writing for {self._timeout:g} s",
+                artefact=str(self.folder / LOCK),
+                cure="wait for it and try again",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _lost(self, entry: SiteEntry, name: str, error: OSError) -> PromptRayError:
+        if load_index(self.folder, self.folder.name).revision != self.revision:
+            return BundleError(
+                "site.changed",
+                f"another process changed the site directory while revision {self.revision} was open",
+                artefact=f"{entry.kind} {entry.key!r}",
+                cure="open it again",
+            )
+        return corrupt(
+            f"the payload of {entry.kind} {entry.key!r} is missing or unreadable ({error.strerror})",
+            self.folder / name,
+            expected=f"sha256 {entry.payload.sha256 if entry.payload else ''}",
+            cure=_add_again(entry),
+        )
+
+    def _unwritable(self, reason: str) -> BundleError:
+        return BundleError(
+            "site.unwritable",
+            f"the site directory cannot be written: {reason}",
+            artefact=str(self.folder),
+            cure="choose a writable directory with `--site DIR`",
+        )
+
+
+def _entry(
+    kind: Kind, key: str, bundle: str, bank: str | None, payload: bytes | None, facts: Mapping[str, Any]
+) -> SiteEntry:
+    listed = payload is not None and FileFacts(sha256=hashlib.sha256(payload).hexdigest(), size=len(payload))
+    entry = SiteEntry(
+        kind=kind,
+        key=key,
+        bundle=bundle,
+        bank=bank if kind == "prompt" else None,
+        payload=listed or None,
+        facts=dict(facts),
+    )
+    try:
+        return msgspec.convert(msgspec.to_builtins(entry), SiteEntry)  # structs built in code are not checked
+    except msgspec.ValidationError as error:
+        raise PromptError(
+            "prompt.invalid",
+            f"the key cannot be used: {error}",
+            artefact=repr(key)[:80],
+            expected="1 to 128 characters, no control characters, slashes or leading space",
+        ) from error
+
+
+def _check_entry(entry: SiteEntry, bundle_hash: str, bank: str | None) -> None:
+    label = f"{entry.kind} {entry.key!r}"
+    if entry.bundle != bundle_hash:
+        raise BundleError(
+            "site.corrupt",
+            "a site entry was made for another bundle",
+            artefact=label,
+            expected=f"bundle {bundle_hash}",
+            found=f"bundle {entry.bundle}",
+            cure=_add_again(entry),
+        )
+    if entry.kind == "prompt" and entry.bank != bank:
+        raise BundleError(
+            "bundle.foreign-bank",
+            "a site entry was made for another prompt bank",
+            artefact=label,
+            expected=f"bank {bank}",
+            found=f"bank {entry.bank}",
+            cure=_add_again(entry),
+        )
+
+
+def _add_again(entry: SiteEntry) -> str:
+    return f"`promptray prompts BUNDLE remove {json.dumps(entry.key)}`, then add it again"
