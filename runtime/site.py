@@ -313,27 +313,5 @@ def _entry(
         ) from error
 
 
-def _check_entry(entry: SiteEntry, bundle_hash: str, bank: str | None) -> None:
-    label = f"{entry.kind} {entry.key!r}"
-    if entry.bundle != bundle_hash:
-        raise BundleError(
-            "site.corrupt",
-            "a site entry was made for another bundle",
-            artefact=label,
-            expected=f"bundle {bundle_hash}",
-            found=f"bundle {entry.bundle}",
-            cure=_add_again(entry),
-        )
-    if entry.kind == "prompt" and entry.bank != bank:
-        raise BundleError(
-            "bundle.foreign-bank",
-            "a site entry was made for another prompt bank",
-            artefact=label,
-            expected=f"bank {bank}",
-            found=f"bank {entry.bank}",
-            cure=_add_again(entry),
-        )
-
-
 def _add_again(entry: SiteEntry) -> str:
     return f"`promptray prompts BUNDLE remove {json.dumps(entry.key)}`, then add it again"

@@ -24,7 +24,7 @@ from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError
 
-Kind = Literal["prompt", "removed"]
+Kind = Literal["prompt", "removed-prompt"]
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -35,12 +35,10 @@ _ATTEMPTS, _PAUSE = 20, 0.01
 
 
 class SiteEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One addition: what it is, which bundle and bank it was made for, and its payload's hash."""
+    """One addition: what it is, its payload's hash, and facts for whoever reads the kind."""
 
     kind: Kind
     key: Key
-    bundle: Sha256
-    bank: Sha256 | None
     payload: FileFacts | None
     facts: dict[str, Any]
 
@@ -132,7 +130,7 @@ def _parse_index(path: Path, bundle_hash: str) -> SiteIndex:
     pairs = [(entry.kind, entry.key) for entry in index.entries]
     if len(set(pairs)) != len(pairs):
         raise corrupt("an entry occurs twice in the index", path)
-    if any((entry.payload is None) != (entry.kind == "removed") for entry in index.entries):
+    if any((entry.payload is None) != (entry.kind == "removed-prompt") for entry in index.entries):
         raise corrupt("a prompt has no payload, or a removed finding has one", path)
     return index
 
