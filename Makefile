@@ -28,7 +28,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	@echo "Installing into .venv: some minutes, and torch is large"
 	@$(BIN)/python -m pip install --no-input --disable-pip-version-check --progress-bar off \
 		-c constraints.txt -e '.[calibrate,dev]' \
-		| sed -un 's/^Collecting \([^ ]*\).*/  \1/p; /^Installing collected/s/:.*/ .../p; /^Successfully/s/.*/  done/p'
+		| sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p; s/^\(Installing collected packages\).*/\1 .../p'
 	@touch $@
 
 test: $(READY) ## Run the tests; TESTS="tests/runtime --data DIR" selects and passes options
