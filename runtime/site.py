@@ -58,18 +58,15 @@ class Site:
 
     Examples
     --------
-    >>> site = Site.open(None, bundle.hash, bank=bundle.manifest.bank.id)        # doctest: +SKIP
+    >>> site = Site.open(None, bundle.hash)                                     # doctest: +SKIP
     >>> site.add("prompt", "rib fracture", payload, {"prompt": "There is rib fracture."})  # doctest: +SKIP
     >>> [entry.key for entry in site.entries("prompt")]                         # doctest: +SKIP
     ['rib fracture']
     """
 
-    def __init__(
-        self, folder: Path, index: SiteIndex, bank: str | None, readonly: bool, timeout: float
-    ) -> None:
+    def __init__(self, folder: Path, index: SiteIndex, readonly: bool, timeout: float) -> None:
         self.folder = folder
         self._index = index
-        self._bank = bank
         self._readonly = readonly
         self._timeout = timeout
 
@@ -79,7 +76,6 @@ class Site:
         root: str | os.PathLike[str] | None,
         bundle_hash: str,
         *,
-        bank: str | None = None,
         readonly: bool = False,
         timeout: float = 10.0,
     ) -> Site:
@@ -91,8 +87,6 @@ class Site:
             Folder of site directories, which must exist; None takes `default_root`, which need not.
         bundle_hash : str
             ``Bundle.hash``.
-        bank : str, optional
-            ``manifest.bank.id``; entries made for another bank are refused.
         readonly : bool
             Refuse `add` and `remove`.
         timeout : float
@@ -101,7 +95,7 @@ class Site:
         Raises
         ------
         BundleError
-            ``site.not-found``, ``site.corrupt``, ``bundle.foreign-bank``.
+            ``site.not-found``, ``site.corrupt``.
         """
         if not _SHA256.fullmatch(bundle_hash):
             raise ValueError("bundle_hash is not a sha256 in lower-case hex")
@@ -114,10 +108,7 @@ class Site:
                 cure="correct the path, or make the directory: an empty one is a site without additions",
             )
         folder = base / bundle_hash
-        index = load_index(folder, bundle_hash)
-        for entry in index.entries:
-            _check_entry(entry, bundle_hash, bank)
-        return cls(folder, index, bank, readonly, timeout)
+        return cls(folder, load_index(folder, bundle_hash), readonly, timeout)
 
     @property
     def revision(self) -> int:
@@ -164,18 +155,18 @@ class Site:
         return list(self._index.entries)
 
     def add(
-        self, kind: Kind, key: str, payload: bytes | None = None, facts: Mapping[str, Any] | None = None
+        self, kind: Kind, key: str, payload: bytes = b"", facts: Mapping[str, Any] | None = None
     ) -> SiteEntry:
         """Add an entry, durably: when this returns, a power cut does not undo it.
 
         Parameters
         ----------
-        kind : {'prompt', 'removed'}
-            A prompt has a payload; a removed finding of the bundle has none.
+        kind : {'prompt', 'removed-prompt'}
+            A prompt has a payload; the removal of one of the bundle's has none.
         key : str
-            Unique within its kind.
-        payload : bytes, optional
-            Content of the entry.
+            The finding's; unique within its kind.
+        payload : bytes
+            Content of the entry: for a prompt, a bank file of one prompt.
         facts : mapping, optional
             JSON values kept with it.
 
@@ -186,11 +177,9 @@ class Site:
         BundleError
             ``site.busy``, ``site.unwritable``, ``site.corrupt``.
         """
-        if (payload is None) != (kind == "removed"):
-            raise ValueError(
-                f"an entry of kind {kind!r} {'needs a' if payload is None else 'has no'} payload"
-            )
-        entry = _entry(kind, key, self.folder.name, self._bank, payload, facts or {})
+        if bool(payload) != (kind == "prompt"):
+            raise ValueError(f"an entry of kind {kind!r} {'has no' if payload else 'needs a'} payload")
+        entry = _entry(kind, key, payload, facts or {})
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:
             if any((other.kind, other.key) == (kind, key) for other in entries):
@@ -227,9 +216,9 @@ class Site:
                 )
             return kept
 
-        self._write(drop, None)
+        self._write(drop, b"")
 
-    def _write(self, change: Callable[[list[SiteEntry]], list[SiteEntry]], payload: bytes | None) -> None:
+    def _write(self, change: Callable[[list[SiteEntry]], list[SiteEntry]], payload: bytes) -> None:
         if self._readonly:
             raise self._unwritable("it was opened for reading only")
         try:
@@ -240,7 +229,7 @@ class Site:
                 if index.revision == 0:  # from now on payloads without an index are no accident
                     index = store_index(self.folder, index, [])
                 entries = change(list(index.entries))
-                if payload is not None:
+                if payload:
                     store_payload(self.folder, payload)
                 self._index = store_index(self.folder, index, entries)
                 clean(self.folder, self._index)
@@ -290,18 +279,9 @@ class Site:
         )
 
 
-def _entry(
-    kind: Kind, key: str, bundle: str, bank: str | None, payload: bytes | None, facts: Mapping[str, Any]
-) -> SiteEntry:
-    listed = payload is not None and FileFacts(sha256=hashlib.sha256(payload).hexdigest(), size=len(payload))
-    entry = SiteEntry(
-        kind=kind,
-        key=key,
-        bundle=bundle,
-        bank=bank if kind == "prompt" else None,
-        payload=listed or None,
-        facts=dict(facts),
-    )
+def _entry(kind: Kind, key: str, payload: bytes, facts: Mapping[str, Any]) -> SiteEntry:
+    listed = FileFacts(sha256=hashlib.sha256(payload).hexdigest(), size=len(payload)) if payload else None
+    entry = SiteEntry(kind=kind, key=key, payload=listed, facts=dict(facts))
     try:
         return msgspec.convert(msgspec.to_builtins(entry), SiteEntry)  # structs built in code are not checked
     except msgspec.ValidationError as error:
