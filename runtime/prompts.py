@@ -11,7 +11,6 @@ its own bucket and not the 192 short ones beside it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +27,6 @@ from promptray.runtime.errors import BundleError, PromptError
 Array = NDArray[Any]
 PROMPTS, ROWS = "prompts", "rows"
 _OFFSETS = "offsets"
-
-
-def bank_id(identity: Mapping[str, str]) -> str:
-    """Return the sha256 of a bank's identity (weights, tokenizer, cleaning, template, layout, precision)."""
-    return hashlib.sha256(json.dumps(dict(identity), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

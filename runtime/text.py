@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,15 +62,15 @@ class EncodedPrompt:
         Words that reach the model, special tokens not counted.
     truncated : bool
         True when the prompt had more tokens than the model's context.
-    arrays : dict of str to int64 array, each (1, tokens)
-        ``input_ids``; ``attention_mask`` (all 1: prompts are encoded unpadded); ``token_type_ids`` (all 0);
-        ``word_index``: the row each token is added to, a "##" piece that of the piece before it.
+    arrays : dict of str to array
+        ``input_ids`` int64 (1, tokens), unpadded; ``word_matrix`` float32 (1, words, tokens): 1 where a token is
+        added to a row. Each token starts a row but a "##" piece, which is added to the row before it.
     """
 
     cleaned: str
     words: int
     truncated: bool
-    arrays: dict[str, NDArray[np.int64]]
+    arrays: dict[str, NDArray[Any]]
 
 
 class TextEncoder:
@@ -127,16 +128,12 @@ class TextEncoder:
         if truncated:  # cut the text, keep the closing token
             ids = [*ids[: self._context - 1], ids[-1]]
             pieces = [*pieces[: self._context - 1], pieces[-1]]
-        word_index = np.cumsum([not piece.startswith("##") for piece in pieces]) - 1
-        length = len(ids)
+        row_of_token = np.cumsum([not piece.startswith("##") for piece in pieces]) - 1
+        rows = int(row_of_token[-1]) + 1
+        word_matrix = (np.arange(rows)[:, None] == row_of_token[None, :]).astype(np.float32)
         return EncodedPrompt(
             cleaned=cleaned,
-            words=int(word_index[-1]) - 1,
+            words=rows - 2,
             truncated=truncated,
-            arrays={
-                "input_ids": np.array([ids], np.int64),
-                "attention_mask": np.ones((1, length), np.int64),
-                "token_type_ids": np.zeros((1, length), np.int64),
-                "word_index": word_index[None].astype(np.int64),
-            },
+            arrays={"input_ids": np.array([ids], np.int64), "word_matrix": word_matrix[None]},
         )

@@ -1,0 +1,60 @@
+"""The golden inputs of a bundle: pictures that may be distributed, read through the runtime's own door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.bundle.manifest import Door, Preprocessing
+from promptray.runtime.door import open_picture
+from promptray.runtime.errors import BuildError
+from promptray.runtime.preprocess import preprocess
+
+LEAST = 16
+_SHIPPED = Path(__file__).parent / "golden"
+_SHIPPED_LICENCE = "CC BY 4.0: Kermany, Zhang, Goldbaum, Mendeley Data v2, doi:10.17632/rscbjbr9sj.2"
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class GoldenInputs:
+    """Files in name order, and the licence they come under."""
+
+    files: tuple[Path, ...]
+    licence: str
+
+
+def golden_inputs(folder: Path | None, licence: str | None) -> GoldenInputs:
+    """Return the golden inputs of a folder, or those PromptRay ships.
+
+    Raises
+    ------
+    BuildError
+        ``recipe.invalid`` with fewer than 16 images.
+    """
+    root = folder or _SHIPPED
+    files = tuple(sorted(path for path in root.glob("*") if path.suffix.lower() in _SUFFIXES))
+    if len(files) < LEAST:
+        raise BuildError(
+            "recipe.invalid",
+            "too few golden images",
+            artefact=root.name,
+            expected=f"at least {LEAST} PNG or JPEG files",
+            found=str(len(files)),
+            cure="add images that you may distribute, or leave 'golden' out to use the ones PromptRay ships",
+        )
+    return GoldenInputs(files, licence or _SHIPPED_LICENCE)
+
+
+def read_pictures(inputs: GoldenInputs, door: Door, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return the 8-bit pictures the network sees, uint8 (images, height, width)."""
+    modality = door.modalities[0]
+    return np.stack(
+        [
+            preprocess(open_picture(path, door, preprocessing.greyscale, modality=modality).grey, preprocessing).grey
+            for path in inputs.files
+        ]
+    )

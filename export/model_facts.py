@@ -1,0 +1,57 @@
+"""What the exported files need to say of their model: written by the export stage, read by the later ones."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from promptray.export.families.base import LoadedModel
+from promptray.runtime.bundle.manifest import Head, Preprocessing, TensorFacts, TextRule
+
+
+class GraphFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One exported graph."""
+
+    role: Literal["image", "head", "text"]
+    inputs: list[TensorFacts]
+    outputs: list[TensorFacts]
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of a loaded model but its modules."""
+
+    family: str
+    graphs: list[GraphFile]
+    preprocessing: Preprocessing
+    text: TextRule | None
+    heads: list[Head]
+    bank: list[TensorFacts]
+    row_buckets: list[int]
+    row_bias: str | None
+    identity: dict[str, str]
+    score_tolerance: float
+    map_tolerance: float
+    notes: list[str]
+
+
+def describe(model: LoadedModel) -> ModelFile:
+    """Return the facts of a loaded model. The bank holds what the text side gives for every prompt."""
+    text = model.side("text")
+    bank = [] if text is None else [
+        TensorFacts(name=tensor.name, dtype=tensor.dtype, dims=["prompts", *tensor.dims]) for tensor in text.outputs
+    ]  # fmt: skip
+    return ModelFile(
+        family=model.family,
+        graphs=[GraphFile(role=side.role, inputs=list(side.inputs), outputs=list(side.outputs)) for side in model.sides],
+        preprocessing=model.preprocessing,
+        text=model.text,
+        heads=list(model.heads),
+        bank=bank,
+        row_buckets=list(model.row_buckets),
+        row_bias=model.row_bias,
+        identity=dict(model.identity),
+        score_tolerance=model.score_tolerance,
+        map_tolerance=model.map_tolerance,
+        notes=list(model.notes),
+    )

@@ -1,0 +1,100 @@
+"""Cache of build stages, keyed by the content of everything they depend on.
+
+A stage is a pure function from artefacts to a folder of files. Its key is the hash of its inputs and of the
+code that makes it; a second build redoes only what changed, and an interrupted one goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import platformdirs
+
+from promptray.export.checkpoint import file_sha256
+
+_HASHES = "sha256.json"
+
+
+def default_cache() -> Path:
+    """Return the user's cache folder for build stages."""
+    return Path(platformdirs.user_cache_dir("promptray")) / "build"
+
+
+class StageCache:
+    """A folder of finished stages.
+
+    Parameters
+    ----------
+    root : Path
+        Made when needed. May be deleted at any time.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._code = _code_hash()
+
+    def key(self, stage: str, inputs: Mapping[str, object]) -> str:
+        """Return the key of a stage for these inputs."""
+        text = json.dumps([stage, self._code, inputs], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def run(self, stage: str, key: str, produce: Callable[[Path], None]) -> tuple[Path, bool]:
+        """Return the folder of a stage, producing it unless it is there and whole.
+
+        Parameters
+        ----------
+        stage : str
+            Name, for the folder.
+        key : str
+            From :meth:`key`.
+        produce : callable
+            Writes the stage's files into the folder it is given.
+
+        Returns
+        -------
+        (Path, bool)
+            The folder, and whether it came from the cache.
+        """
+        final = self._root / f"{stage}-{key[:32]}"
+        if _is_whole(final):
+            return final, True
+        self._root.mkdir(parents=True, exist_ok=True)
+        partial = self._root / f".{stage}-{secrets.token_hex(6)}"
+        partial.mkdir()
+        try:
+            produce(partial)
+            hashes = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
+            (partial / _HASHES).write_text(json.dumps(hashes))
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return final, False
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a cached stage still has the bytes it was made with."""
+    try:
+        hashes = json.loads((folder / _HASHES).read_text())
+        return all(file_sha256(folder / name) == digest for name, digest in hashes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _code_hash() -> str:
+    """Hash the sources that make a stage, so that changed code never reuses an old result."""
+    import promptray.export
+    import promptray.runtime
+
+    digest = hashlib.sha256()
+    for package in (promptray.export, promptray.runtime):
+        root = Path(package.__path__[0])
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

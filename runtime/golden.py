@@ -1,0 +1,122 @@
+"""The least gate: on this machine, do the golden pictures still get the original's scores?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from promptray.runtime.errors import BundleError
+from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
+from promptray.runtime.preprocess import normalise
+
+
+@dataclass(frozen=True)
+class GoldenSet:
+    """Stored inputs and answers.
+
+    Attributes
+    ----------
+    pictures : uint8 (G, height, width)
+        8-bit pictures as the network sees them, before normalisation.
+    logits : float32 (G, findings)
+        The original's fp32 scores.
+    maps : float32 (G, findings, grid rows, grid columns), or None
+    """
+
+    pictures: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class GoldenReport:
+    """What the self-test found.
+
+    Attributes
+    ----------
+    pictures : int
+        How many golden pictures were scored.
+    score_error, map_error : float
+        Largest absolute differences to the stored answers; `map_error` is 0 without maps.
+    """
+
+    pictures: int
+    score_error: float
+    map_error: float
+
+
+def read_golden(bundle: BundleContent) -> GoldenSet:
+    """Read the golden set of a bundle.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.hash`` when the file was changed; ``bundle.format`` when it does not hold what it must.
+    """
+    manifest = bundle.manifest
+    name = manifest.golden.tensors
+    try:
+        tensors = safetensors.numpy.load(bundle.read(name))
+    except safetensors.SafetensorError as error:
+        raise _malformed(name, "not a safetensors file") from error
+    count, findings = len(manifest.golden.images), len(manifest.findings)
+    rule = manifest.preprocessing
+    expected = {"pictures": (count, rule.height, rule.width), "logits": (count, findings)}
+    if manifest.heads[0].map:
+        expected["maps"] = (count, findings, *manifest.heads[0].map.grid)
+    found = {key: tensor.shape for key, tensor in tensors.items()}
+    dtypes = {key: "uint8" if key == "pictures" else "float32" for key in expected}
+    if found != expected or any(tensors[key].dtype != dtype for key, dtype in dtypes.items()):
+        raise _malformed(name, f"expected {expected}, found {found}")
+    return GoldenSet(tensors["pictures"], tensors["logits"], tensors.get("maps"))
+
+
+def check_golden(bundle: BundleContent, graphs: Graphs, head: BoundHead, *, pictures: int | None = None) -> GoldenReport:
+    """Score golden pictures on this machine and compare with the stored answers.
+
+    Parameters
+    ----------
+    bundle : BundleContent
+    graphs : Graphs
+        The bundle's compiled graphs.
+    head : BoundHead
+        The head bound to the bundle's OWN bank, in the manifest's order of findings.
+    pictures : int, optional
+        Only the first few; all by default.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.golden`` when a score or a map is further off than the bundle's tolerance.
+    """
+    golden = read_golden(bundle)
+    facts = bundle.manifest.golden
+    score_error = map_error = 0.0
+    count = len(golden.pictures) if pictures is None else min(pictures, len(golden.pictures))
+    for n in range(count):
+        pixels = normalise(golden.pictures[n : n + 1], bundle.manifest.preprocessing)
+        logits, maps = head.run(graphs.features(pixels))
+        score_error = max(score_error, float(np.abs(logits[0] - golden.logits[n]).max()))
+        if golden.maps is not None and maps is not None:
+            map_error = max(map_error, float(np.abs(maps[0] - golden.maps[n]).max()))
+    if not (score_error <= facts.score_tolerance and map_error <= facts.map_tolerance):
+        raise BundleError(
+            "bundle.golden",
+            "on this machine the model gives other numbers than its original",
+            artefact=f"{bundle.manifest.name} {bundle.short_hash}",
+            expected=f"scores within {facts.score_tolerance:g}, maps within {facts.map_tolerance:g}",
+            found=f"scores off by {score_error:.3g}, maps by {map_error:.3g}",
+            cure="run `promptray doctor`; reinstall onnxruntime; do not use this machine until it passes",
+        )
+    return GoldenReport(count, score_error, map_error)
+
+
+def _malformed(name: str, found: str) -> BundleError:
+    return BundleError(
+        "bundle.format", "the golden set does not hold what it must", artefact=name, found=found,
+        cure="build the bundle again",
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""A bundle's graphs, compiled and bound: features of an image, scores against a bank, rows of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
+from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.errors import PromptError
+from promptray.runtime.prompts import BankEntry, PromptBank
+from promptray.runtime.text import TextEncoder
+
+Array = NDArray[Any]
+
+
+class BundleContent(Protocol):
+    """What is needed of a bundle: its facts and its files. A build gives one that is not on disk yet."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """All facts."""
+        ...
+
+    @property
+    def short_hash(self) -> str:
+        """Name for errors."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content, checked against its hash."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class BoundHead:
+    """The head with a bank resident: one bound graph for each batch of prompts."""
+
+    batches: tuple[tuple[NDArray[np.intp], BoundGraph], ...]
+    prompts: int
+
+    def run(self, features: Mapping[str, Array]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Score image features against every prompt of the bank.
+
+        Parameters
+        ----------
+        features : dict of str to array
+            Outputs of the image graph for B images.
+
+        Returns
+        -------
+        logits : float32 (B, prompts)
+        maps : float32 (B, prompts, grid rows, grid columns), or None where the head gives none
+
+        Raises
+        ------
+        ScoringError
+            ``score.not-finite`` or ``backend.failed``.
+        """
+        logits: NDArray[np.float32] | None = None
+        maps: NDArray[np.float32] | None = None
+        for positions, bound in self.batches:
+            outputs = bound.run(features)
+            kept = {name: values[:, : len(positions)] for name, values in outputs.items()}
+            require_finite(kept, "head")
+            if logits is None:
+                logits = np.empty((len(kept["logits"]), self.prompts), np.float32)
+            logits[:, positions] = kept["logits"]
+            if "maps" in kept:
+                if maps is None:
+                    maps = np.empty((*logits.shape, *kept["maps"].shape[2:]), np.float32)
+                maps[:, positions] = kept["maps"]
+        if logits is None:
+            raise PromptError(
+                "prompt.unknown",
+                "there is no finding to score",
+                cure="add one: scorer.prompts.add(key, prompt), or `promptray prompts BUNDLE add`",
+            )
+        return logits, maps
+
+
+class Graphs:
+    """Compile a bundle's graphs on one backend. The text graph is compiled when first needed.
+
+    Parameters
+    ----------
+    bundle : BundleContent
+        Every graph is hashed as it is read; the bytes hashed are the bytes compiled.
+    backend : Backend
+        Where they run.
+    prompts_per_batch : int or None
+        Fixed number of prompts of each head call; None for one call per row bucket.
+    """
+
+    def __init__(self, bundle: BundleContent, backend: Backend, *, prompts_per_batch: int | None) -> None:
+        self._bundle = bundle
+        self._backend = backend
+        self._prompts_per_batch = prompts_per_batch
+        self._image = self._load("image").bind({})
+        self._head = self._load("head")
+        self._text: tuple[TextEncoder, BoundGraph] | None = None
+
+    def _load(self, role: str) -> Graph:
+        facts = self._bundle.manifest.graph(role)
+        assert facts is not None, role  # the reader refuses a manifest without image or head
+        return self._backend.load(self._bundle.read(facts.file), facts)
+
+    def features(self, pixels: NDArray[np.float32]) -> dict[str, Array]:
+        """Run the image side on pixels float32 (B, C, H, W)."""
+        outputs = self._image.run({"pixels": pixels})
+        require_finite(outputs, "image")
+        return outputs
+
+    def bind(self, bank: PromptBank) -> BoundHead:
+        """Make a bank resident in the head."""
+        batches = bank.batches(prompts_per_batch=self._prompts_per_batch)
+        bound = tuple((batch.positions, self._head.bind(batch.tensors)) for batch in batches)
+        return BoundHead(bound, len(bank))
+
+    def encode(self, key: str, prompt: str, *, allow_empty: bool = False) -> BankEntry:
+        """Encode one prompt with the bundle's own text graph.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.no-text-graph``; ``prompt.empty`` when cleaning leaves nothing and `allow_empty` is false.
+        """
+        encoder, graph = self._text_side()
+        return encode_prompt(encoder, graph, key, prompt, allow_empty=allow_empty)
+
+    def _text_side(self) -> tuple[TextEncoder, BoundGraph]:
+        if self._text is None:
+            rule = self._bundle.manifest.text
+            if rule is None or self._bundle.manifest.graph("text") is None:
+                raise PromptError(
+                    "prompt.no-text-graph",
+                    "this bundle carries no text graph, so it cannot encode a prompt",
+                    artefact=f"{self._bundle.manifest.name} {self._bundle.short_hash}",
+                    cure="where a bundle of the same model with its text graph is: `promptray prompts THAT_BUNDLE "
+                    "export KEY -o prompts.safetensors`; then here: `promptray prompts BUNDLE import "
+                    "prompts.safetensors`",
+                )
+            encoder = TextEncoder(rule, self._bundle.read(rule.tokenizer))
+            self._text = (encoder, self._load("text").bind({}))
+        return self._text
+
+
+def encode_prompt(
+    encoder: TextEncoder, graph: BoundGraph, key: str, prompt: str, *, allow_empty: bool = False
+) -> BankEntry:
+    """Encode one prompt, alone and unpadded, so that its rows never depend on what else is encoded.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.empty`` when cleaning leaves nothing and `allow_empty` is false.
+    """
+    encoded = encoder.encode(prompt)
+    if not encoded.cleaned and not allow_empty:
+        raise PromptError(
+            "prompt.empty",
+            "nothing is left of the prompt after this model's text cleaning (it drops sentences of one word), "
+            "so it would score the same as every other such prompt",
+            artefact=key,
+            cure="write a sentence, for example 'There is pneumonia.', or set allow_empty to score it anyway",
+        )
+    rows = graph.run(encoded.arrays)
+    require_finite(rows, "text")
+    return BankEntry(key, prompt, encoded.cleaned, encoded.words, encoded.truncated, rows)

@@ -1,0 +1,246 @@
+"""What a score comes back as: values by finding, the map on request, and a versioned JSON document.
+
+The document carries what a DICOM structured report will need: who said it (software, bundle, backend, gates),
+about what (UIDs, frame, size, spacing, the image-to-network transform), what (findings with codes and values)
+and what to be careful about (notices). UIDs appear here and nowhere else: never in logs or errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.bundle.manifest import Code, ModelFacts
+from promptray.runtime.errors import PromptError, ScoringError
+from promptray.runtime.geometry import Geometry, map_to_original
+
+SCHEMA = "promptray-result"
+SCHEMA_VERSION = 1
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the document's structures."""
+
+
+class Score(_Struct):
+    """The score of one finding.
+
+    Attributes
+    ----------
+    logit : float
+        The model's raw score. Ranks images for one finding; it is not a probability.
+    probability : float or None
+        Only where the bundle or the site holds a calibration for this finding.
+    flag : bool or None
+        Only where a decision threshold is stored for this finding.
+    """
+
+    logit: float
+    probability: float | None = None
+    flag: bool | None = None
+
+
+class FindingScore(_Struct):
+    """One finding in the document."""
+
+    key: str
+    display: str
+    head: str
+    prompt: str
+    origin: Literal["bundle", "site", "session"]
+    """Whether the prompt came with the bundle, from the site directory, or was added to this scorer only."""
+    code: Code | None
+    score: Score
+
+
+class BundleRef(_Struct):
+    """The bundle behind the scores, with what a user must know of its model."""
+
+    name: str
+    family: str
+    sha256: str
+    site_revision: int | None
+    model: ModelFacts
+
+
+class BackendRef(_Struct):
+    """What ran the graphs."""
+
+    name: str
+    version: str
+    device: str
+    precision: str
+    threads: int
+    reason: str
+
+
+class GateRef(_Struct):
+    """A gate the graphs passed before they were used."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class SourceRef(_Struct):
+    """What was scored."""
+
+    kind: str
+    rows: int
+    columns: int
+    modality: str | None
+    modality_declared: bool
+    frame: int | None
+    sop_instance_uid: str | None
+    series_instance_uid: str | None
+    study_instance_uid: str | None
+    pixel_spacing: tuple[float, float] | None
+    pixel_spacing_source: str | None
+    transfer_syntax: str | None
+
+
+class NoticeRef(_Struct):
+    """Something to be careful about."""
+
+    code: str
+    message: str
+
+
+class ResultDocument(_Struct):
+    """The JSON document of one scored image."""
+
+    schema: Literal["promptray-result"]
+    schema_version: Literal[1]
+    software: str
+    bundle: BundleRef
+    backend: BackendRef
+    gates: list[GateRef]
+    source: SourceRef
+    transform: dict[str, Any]
+    findings: list[FindingScore]
+    notices: list[NoticeRef]
+    timing_ms: dict[str, float]
+
+
+def result_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the result document."""
+    return msgspec.json.schema(ResultDocument)
+
+
+class Result:
+    """Scores of one image. Immutable; safe to share between threads.
+
+    Attributes
+    ----------
+    document : ResultDocument
+        Everything but the maps.
+
+    Examples
+    --------
+    >>> result.scores["pneumonia"].logit          # doctest: +SKIP
+    1.83
+    >>> result.heatmap("pneumonia").shape         # doctest: +SKIP
+    (2048, 2500)
+    """
+
+    def __init__(
+        self, document: ResultDocument, maps: NDArray[np.float32] | None, geometry: Geometry, name: str
+    ) -> None:
+        self.document = document
+        self.name = name
+        self._maps = maps
+        self._geometry = geometry
+        self._positions = {finding.key: n for n, finding in enumerate(document.findings)}
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Scores by finding key, in the bank's order."""
+        return MappingProxyType({finding.key: finding.score for finding in self.document.findings})
+
+    @property
+    def timing(self) -> Mapping[str, float]:
+        """Milliseconds of each stage: read, decode, window, resize, image, head, total."""
+        return MappingProxyType(self.document.timing_ms)
+
+    @property
+    def notices(self) -> tuple[NoticeRef, ...]:
+        """What to be careful about, as stable codes with a message."""
+        return tuple(self.document.notices)
+
+    def grid(self, key: str) -> NDArray[np.float32]:
+        """Return the map of a finding on the network's own grid, float32 (grid rows, grid columns).
+
+        Raises
+        ------
+        PromptError
+            ``prompt.unknown``.
+        ScoringError
+            ``score.map-unavailable`` when the head has no map.
+        """
+        if key not in self._positions:
+            raise PromptError(
+                "prompt.unknown",
+                "this result has no such finding",
+                artefact=key,
+                expected=f"one of {', '.join(self._positions)}",
+            )
+        if self._maps is None:
+            raise ScoringError("score.map-unavailable", "the head of this model has no explanation map")
+        grid: NDArray[np.float32] = self._maps[self._positions[key]].copy()
+        return grid
+
+    def heatmap(self, key: str) -> NDArray[np.float32]:
+        """Return the map of a finding on the ORIGINAL image's pixel grid.
+
+        Parameters
+        ----------
+        key : str
+            Finding key.
+
+        Returns
+        -------
+        float32 array, (rows, columns) of the source image
+            Each pixel has the value of the grid cell that covers its centre; NaN where the network did not
+            look (cropped away). Values are attention: not a probability, not a proof.
+
+        Raises
+        ------
+        PromptError, ScoringError
+            As :meth:`grid`.
+        """
+        return map_to_original(self.grid(key), self._geometry)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result document as plain containers (see ``docs/result.schema.json``)."""
+        document: dict[str, Any] = msgspec.to_builtins(self.document)
+        return document
+
+
+class Refused:
+    """An image of a batch that got no score. Reading its scores raises its error: it cannot be overlooked.
+
+    Attributes
+    ----------
+    error : PromptRayError
+        Why.
+    name : str
+        Base name of the file, or what kind of object it was.
+    """
+
+    def __init__(self, error: Exception, name: str) -> None:
+        self.error = error
+        self.name = name
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Raise the error."""
+        raise self.error
+
+    def heatmap(self, key: str) -> NDArray[np.float32]:
+        """Raise the error."""
+        raise self.error

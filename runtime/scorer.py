@@ -1,0 +1,355 @@
+"""The scorer: open a bundle once, then score images against its cached prompts."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.active_prompts import ActivePrompts, ActiveSet
+from promptray.runtime.backends import BackendFacts, open_backend
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.door import Source, open_picture
+from promptray.runtime.errors import PromptRayError, ScoringError
+from promptray.runtime.golden import check_golden
+from promptray.runtime.graphs import Graphs
+from promptray.runtime.picture import Notice, Picture
+from promptray.runtime.preprocess import NetworkInput, preprocess
+from promptray.runtime.prompts import unpack
+from promptray.runtime.result import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    BackendRef,
+    BundleRef,
+    FindingScore,
+    GateRef,
+    NoticeRef,
+    Refused,
+    Result,
+    ResultDocument,
+    Score,
+    SourceRef,
+)
+from promptray.runtime.site import Site
+from promptray.runtime.version import VERSION
+
+#: Pass as ``site`` to use the user's own data folder, the default.
+USER_SITE: Final = "user"
+# In reproducible mode every head call has this many prompts, the last call padded.
+_PROMPTS_PER_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image ready for the network. Made by :meth:`Scorer.prepare` in any thread.
+
+    Attributes
+    ----------
+    network_input : NetworkInput
+        8-bit picture, float32 pixels (1, channels, height, width) and geometry.
+    picture : Picture
+        Source facts and notices; its full-size pixels are dropped.
+    timing : dict of str to float
+        Milliseconds so far.
+    name : str
+        Base name of the file, or the kind of object.
+    """
+
+    network_input: NetworkInput
+    picture: Picture
+    timing: Mapping[str, float]
+    name: str
+
+
+class Scorer:
+    """Scores images with a bundle. Make one with :meth:`open`; it is a context manager.
+
+    Thread safety: every method may be called from any thread. :meth:`score` calls run side by side; a change
+    of prompts takes effect for calls that begin after it. :meth:`close` waits for nothing: calls under way
+    finish, later ones raise ``score.closed``.
+
+    Examples
+    --------
+    >>> from promptray import Scorer
+    >>> with Scorer.open("chest.bundle") as scorer:                      # doctest: +SKIP
+    ...     result = scorer.score("image.dcm")
+    ...     print(result.scores["pneumonia"].logit)
+    """
+
+    def __init__(
+        self, bundle: Bundle, graphs: Graphs, prompts: ActivePrompts, backend: BackendFacts, site: Site | None,
+        *, strict: bool,
+    ) -> None:  # fmt: skip
+        self.bundle = bundle
+        self.backend = backend
+        self.prompts = prompts
+        self._graphs = graphs
+        self._site = site
+        self._strict = strict
+        self._closed = threading.Event()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backend: str = "auto",
+        site: str | os.PathLike[str] | None = USER_SITE,
+        threads: int | None = None,
+        reproducible: bool = False,
+        strict: bool = False,
+    ) -> Scorer:
+        """Open a bundle: check its seal, hash what is loaded, compile, and score a golden picture.
+
+        Parameters
+        ----------
+        path : path
+            The bundle directory.
+        backend : str
+            ``"auto"`` or a name of ``promptray doctor``. What ran, and why, is in every result.
+        site : path, ``"user"`` or None
+            Site directory with what this site added. ``"user"``: the user's data folder. None: no site.
+        threads : int, optional
+            Threads of one call; by default every core this process may use.
+        reproducible : bool
+            Fix all shapes, so that a score is bit-equal alone, in :meth:`score_many` and after prompts were
+            added or removed. Slower for few prompts.
+        strict : bool
+            Refuse images whose tags are absent, instead of noting it.
+
+        Raises
+        ------
+        BundleError
+            The bundle or the site was changed, is incomplete or is of another version, or the golden picture
+            gets other scores on this machine.
+        ScoringError
+            ``backend.*``.
+        """
+        bundle = Bundle.open(path)
+        manifest = bundle.manifest
+        image = manifest.graph("image")
+        assert image is not None and manifest.bank is not None  # the reader refuses such a manifest
+        chosen, reason = open_backend(backend, threads=threads, consumers=image.consumers)
+        graphs = Graphs(bundle, chosen, prompts_per_batch=_PROMPTS_PER_BATCH if reproducible else None)
+        bank = unpack(bundle.read(manifest.bank.file), manifest.bank, artefact=manifest.bank.file)
+        # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
+        check_golden(bundle, graphs, graphs.bind(bank), pictures=1)
+        local = None
+        if site is not None:
+            local = Site.open(None if site == USER_SITE else site, bundle.hash, bank=manifest.bank.id)
+        facts = BackendFacts(chosen.name, chosen.version, chosen.device, image.precision, chosen.threads, reason)
+        return cls(bundle, graphs, ActivePrompts(bundle, graphs, bank, local), facts, local, strict=strict)
+
+    def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
+        """Read an image, check it at the door and bring it to the network's input. Runs in any thread.
+
+        Parameters
+        ----------
+        source : path, binary file, bytes, pydicom Dataset or 2-D array
+            DICOM, PNG or JPEG by content, or pixels.
+        name : str, optional
+            What errors and results call it; by default the file's base name.
+        **declared
+            What the caller knows and the source does not say: ``modality``, ``frame`` (counted from 1),
+            ``photometric`` (for arrays).
+
+        Raises
+        ------
+        ImageError
+            ``image.*`` or ``dicom.*``; the image gets no score.
+        """
+        self._require_open()
+        picture = open_picture(
+            source, self.bundle.manifest.door, self.bundle.manifest.preprocessing.greyscale,
+            strict=self._strict, **declared,
+        )  # fmt: skip
+        start = time.perf_counter()
+        network_input = preprocess(picture.grey, self.bundle.manifest.preprocessing)
+        timing = {**picture.timing, "resize": _milliseconds(start)}
+        # The full-size picture is not needed any more, and a queue of them would fill the memory.
+        picture = replace(picture, grey=network_input.grey)
+        return Prepared(network_input, picture, timing, name or _name_of(source))
+
+    def infer(
+        self, prepared: Prepared, *, deadline: float | None = None, cancel: threading.Event | None = None
+    ) -> Result:
+        """Score a prepared image against every finding.
+
+        Parameters
+        ----------
+        prepared : Prepared
+        deadline : float, optional
+            Seconds from now. A score that would come later is an error, not a late answer. It is checked
+            between the stages; a stage that has begun runs to its end.
+        cancel : threading.Event, optional
+            Set it in another thread to stop between two stages.
+
+        Raises
+        ------
+        ScoringError
+            ``score.deadline``, ``score.cancelled``, ``score.not-finite``, ``score.closed`` or
+            ``backend.failed``.
+        """
+        limit = _Limit(deadline, cancel)
+        self._require_open()
+        state = self.prompts.state
+        limit.check("before the image graph")
+        start = time.perf_counter()
+        features = self._graphs.features(prepared.network_input.pixels)
+        image_ms = _milliseconds(start)
+        limit.check("after the image graph")
+        start = time.perf_counter()
+        logits, maps = state.head.run(features)
+        timing = {**prepared.timing, "image": image_ms, "head": _milliseconds(start)}
+        limit.check("after the head")
+        timing["total"] = sum(timing.values())
+        document = self._document(prepared, state, logits[0], timing)
+        return Result(document, None if maps is None else maps[0], prepared.network_input.geometry, prepared.name)
+
+    def score(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        deadline: float | None = None,
+        cancel: threading.Event | None = None,
+        **declared: Any,
+    ) -> Result:
+        """Prepare and infer (see both for parameters and errors)."""
+        limit = _Limit(deadline, cancel)
+        limit.check("before reading")
+        prepared = self.prepare(source, name=name, **declared)
+        return self.infer(prepared, deadline=limit.left(), cancel=cancel)
+
+    def score_many(
+        self, sources: Iterable[Source], *, ahead: int = 2, **declared: Any
+    ) -> Iterator[Result | Refused]:
+        """Score images in order while the next ones are being read and decoded.
+
+        An image that cannot be scored gives a :class:`Refused` in its place, and the others go on: no study
+        is lost, and reading a refused image's scores raises its error.
+
+        Parameters
+        ----------
+        sources : iterable
+            As for :meth:`prepare`.
+        ahead : int
+            Most images decoded ahead of inference; bounds the memory.
+        **declared
+            As for :meth:`prepare`, applied to every image.
+
+        Yields
+        ------
+        Result or Refused
+        """
+        if ahead < 1:
+            raise ValueError("ahead must be at least 1")
+        self._require_open()
+        waiting: list[tuple[Future[Prepared], str]] = []
+        pending = iter(sources)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptray-prepare") as pool:
+            try:
+                while True:
+                    for source in islice(pending, ahead - len(waiting)):
+                        waiting.append((pool.submit(self.prepare, source, **declared), _name_of(source)))
+                    if not waiting:
+                        return
+                    future, name = waiting.pop(0)
+                    yield self._outcome(future, name)
+            finally:
+                for future, _ in waiting:
+                    future.cancel()
+
+    def _outcome(self, future: Future[Prepared], name: str) -> Result | Refused:
+        try:
+            return self.infer(future.result())
+        except PromptRayError as error:
+            return Refused(error, name)
+
+    def close(self) -> None:
+        """Close the scorer. Later calls raise ``score.closed``."""
+        self._closed.set()
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise ScoringError("score.closed", "the scorer is closed", cure="open it again with Scorer.open")
+
+    def _document(
+        self, prepared: Prepared, state: ActiveSet, logits: NDArray[np.float32], timing: Mapping[str, float]
+    ) -> ResultDocument:
+        manifest = self.bundle.manifest
+        findings = [
+            FindingScore(
+                key=finding.key, display=finding.display, head=finding.head, prompt=finding.prompt, origin=origin,
+                code=finding.code, score=Score(logit=float(logit)),
+            )
+            for finding, origin, logit in zip(state.findings, state.origins, logits, strict=True)
+        ]  # fmt: skip
+        notices: list[Notice] = [*prepared.picture.notices, *state.notices]
+        return ResultDocument(
+            schema=SCHEMA,
+            schema_version=SCHEMA_VERSION,
+            software=f"promptray {VERSION}",
+            bundle=BundleRef(
+                name=manifest.name, family=manifest.family, sha256=self.bundle.hash,
+                site_revision=None if self._site is None else self._site.revision, model=manifest.model,
+            ),
+            backend=BackendRef(**asdict(self.backend)),
+            gates=[GateRef(name="golden", passed=True, detail="first golden picture, on this machine, at opening")],
+            source=msgspec.convert(asdict(prepared.picture.source), SourceRef),
+            transform=prepared.network_input.geometry.to_json(),
+            findings=findings,
+            notices=[NoticeRef(**item.to_json()) for item in notices],
+            timing_ms=dict(timing),
+        )  # fmt: skip
+
+
+class _Limit:
+    """A deadline and a cancellation, checked between stages."""
+
+    def __init__(self, deadline: float | None, cancel: threading.Event | None) -> None:
+        self._end = None if deadline is None else time.monotonic() + deadline
+        self._cancel = cancel
+
+    def left(self) -> float | None:
+        return None if self._end is None else self._end - time.monotonic()
+
+    def check(self, where: str) -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise ScoringError("score.cancelled", f"cancelled by the caller {where}")
+        if self._end is not None and time.monotonic() > self._end:
+            raise ScoringError(
+                "score.deadline", f"the deadline passed {where}", cure="allow more time, or run `promptray doctor`"
+            )
+
+
+def _milliseconds(start: float) -> float:
+    return (time.perf_counter() - start) * 1000.0
+
+
+def _name_of(source: Source) -> str:
+    """Name a source without its folder: folder names of hospital archives hold patient names."""
+    if isinstance(source, str | os.PathLike):
+        return Path(source).name
+    return {"ndarray": "array", "bytes": "bytes"}.get(type(source).__name__, type(source).__name__)
+
+
