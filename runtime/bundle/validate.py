@@ -29,7 +29,11 @@ from promptray.runtime.errors import BundleError
 
 LEAST_GOLDEN = 16
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-_TOKEN_INPUTS = ("input_ids", "attention_mask", "word_index")
+_TOKEN_INPUTS = (
+    TensorFacts(name="input_ids", dtype="int64", dims=[1, "tokens"]),
+    TensorFacts(name="attention_mask", dtype="int64", dims=[1, "tokens"]),
+    TensorFacts(name="word_matrix", dtype="float32", dims=[1, "words", "tokens"]),
+)
 
 
 def check_manifest(manifest: Manifest, *, files_known: bool = True) -> None:
@@ -223,12 +227,8 @@ def _check_text(manifest: Manifest) -> None:
     if rule is None or bank is None:
         _refuse("$.graphs", "a text graph needs 'text' and 'bank'")
     for tensor in graph.inputs:
-        if tensor.name not in _TOKEN_INPUTS or (tensor.dtype, tensor.dims) != ("int64", [1, "tokens"]):
-            _refuse(
-                f"{graph.file}: inputs",
-                f"not an int64 (1, tokens) of {', '.join(_TOKEN_INPUTS)}",
-                _text(tensor),
-            )
+        if tensor not in _TOKEN_INPUTS:
+            _refuse(f"{graph.file}: inputs", f"not one of {_texts(_TOKEN_INPUTS)}", _text(tensor))
     rows = {tensor.name: (tensor.dtype, tensor.dims[1:]) for tensor in bank.tensors}
     if {tensor.name: (tensor.dtype, tensor.dims) for tensor in graph.outputs} != rows:
         _refuse(
