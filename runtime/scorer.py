@@ -22,7 +22,7 @@ from promptray.runtime.backends import BackendFacts, open_backend
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.door import Source, open_picture
 from promptray.runtime.errors import PromptRayError, ScoringError
-from promptray.runtime.golden import check_golden
+from promptray.runtime.golden import GoldenReport, check_golden
 from promptray.runtime.graphs import Graphs
 from promptray.runtime.picture import Notice, Picture
 from promptray.runtime.preprocess import NetworkInput, preprocess
@@ -169,17 +169,21 @@ class Scorer:
         ImageError
             ``image.*`` or ``dicom.*``; the image gets no score.
         """
-        self._require_open()
-        picture = open_picture(
-            source, self.bundle.manifest.door, self.bundle.manifest.preprocessing.greyscale,
-            strict=self._strict, **declared,
-        )  # fmt: skip
+        picture = self.picture(source, **declared)
         start = time.perf_counter()
         network_input = preprocess(picture.grey, self.bundle.manifest.preprocessing)
         timing = {**picture.timing, "resize": _milliseconds(start)}
         # The full-size picture is not needed any more, and a queue of them would fill the memory.
         picture = replace(picture, grey=network_input.grey)
         return Prepared(network_input, picture, timing, name or _name_of(source))
+
+    def picture(self, source: Source, **declared: Any) -> Picture:
+        """Read an image at its original size and check it at the door (see :meth:`prepare`)."""
+        self._require_open()
+        manifest = self.bundle.manifest
+        return open_picture(
+            source, manifest.door, manifest.preprocessing.greyscale, strict=self._strict, **declared
+        )
 
     def infer(
         self, prepared: Prepared, *, deadline: float | None = None, cancel: threading.Event | None = None
@@ -276,6 +280,19 @@ class Scorer:
             return self.infer(future.result())
         except PromptRayError as error:
             return Refused(error, name)
+
+    def check_golden(self) -> GoldenReport:
+        """Score every golden picture against the bundle's own findings and compare with the stored answers.
+
+        Raises
+        ------
+        BundleError
+            ``bundle.golden``.
+        """
+        rule = self.bundle.manifest.bank
+        assert rule is not None
+        own = unpack(self.bundle.read(rule.file), rule, artefact=rule.file)
+        return check_golden(self.bundle, self._graphs, self._graphs.bind(own))
 
     def close(self) -> None:
         """Close the scorer. Later calls raise ``score.closed``."""

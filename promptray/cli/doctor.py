@@ -1,0 +1,82 @@
+"""``promptray doctor``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+import click
+
+from promptray.cli.output import json_option, print_json, print_table
+
+_RUNTIME = (
+    "promptray", "numpy", "onnxruntime", "pydicom", "pillow", "simplejpeg", "pylibjpeg", "pylibjpeg-openjpeg",
+    "pylibjpeg-rle", "pyjpegls", "tokenizers", "safetensors", "msgspec",
+)  # fmt: skip
+_EXPORT = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript")
+
+
+@click.command("doctor")
+@json_option
+def command(as_json: bool) -> int:
+    """Show what this machine can run: versions, CPU, backends. Holds no patient data and no paths.
+
+    Exits with 1 when something would keep the runtime from working.
+
+    \b
+    Example:
+      promptray doctor --json
+    """
+    from promptray.runtime.backends import NAMES
+    from promptray.runtime.backends.onnxruntime import installed_wheels
+
+    wheels = installed_wheels()
+    missing = [name for name in _RUNTIME if _version(name) is None]
+    problems = [f"not installed: {name}" for name in missing]
+    if len(wheels) > 1:
+        problems.append(f"several onnxruntime wheels: {', '.join(wheels)} (keep one)")
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "runtime": {name: _version(name) for name in _RUNTIME},
+        "export": {name: _version(name) for name in _EXPORT},
+        "backends": {name: "ready" if not problems else "not ready" for name in NAMES},
+        "not in this version": ["OpenVINO", "ONNX Runtime CUDA", "TensorRT", "TensorRT-RTX"],
+        "problems": problems,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        rows = [[key, _text(value)] for key, value in facts.items()]
+        print_table("promptray doctor", ["", ""], rows)
+    return 1 if problems else 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """Name the processor; platform.processor() is empty on most Linux systems."""
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("model name", "Model", "Hardware")):
+                    return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name} {version or 'not installed'}" for name, version in value.items())
+    if isinstance(value, list):
+        return "\n".join(map(str, value)) or "none"
+    return str(value)

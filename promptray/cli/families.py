@@ -1,0 +1,37 @@
+"""``promptray families``."""
+
+from __future__ import annotations
+
+import click
+
+from promptray.cli.output import json_option, print_json, print_table
+
+
+@click.command("families")
+@json_option
+def command(as_json: bool) -> None:
+    """List the model families, the checkpoint layout each one reads, and its options.
+
+    \b
+    Example:
+      promptray families --json
+    """
+    from promptray.cli.extras import require_extra
+
+    require_extra("export")
+    from promptray.export.families import family, names
+
+    known = [family(name) for name in names()]
+    if as_json:
+        print_json(
+            [
+                {"name": item.name, "summary": item.summary, "layout": item.layout, "options": dict(item.options)}
+                for item in known
+            ]
+        )
+        return
+    rows = [
+        [item.name, item.summary, item.layout, "\n".join(f"{key}: {text}" for key, text in item.options.items())]
+        for item in known
+    ]
+    print_table("Families", ["name", "what", "checkpoint", "model_options"], rows)

@@ -1,0 +1,98 @@
+"""``promptray inspect``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import msgspec
+
+from promptray.cli.output import (
+    bundle_argument,
+    json_option,
+    no_site_option,
+    print_json,
+    print_table,
+    site_choice,
+    site_option,
+)
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.site import Site
+
+
+@click.command("inspect")
+@bundle_argument
+@site_option
+@no_site_option
+@json_option
+def command(bundle: str, site: str | None, no_site: bool, as_json: bool) -> None:
+    """Show what a bundle holds: model, findings, gates passed, provenance, and what this site added.
+
+    Checks the seal and the report it prints; `promptray verify` checks everything.
+
+    \b
+    Example:
+      promptray inspect chest.bundle --json
+    """
+    opened = Bundle.open(bundle)
+    facts = _facts(opened, site_choice(site, no_site))
+    if as_json:
+        print_json(facts)
+    else:
+        _print(opened, facts)
+
+
+def _facts(bundle: Bundle, site: str | None) -> dict[str, Any]:
+    manifest = msgspec.to_builtins(bundle.manifest)
+    parity = json.loads(bundle.read(bundle.manifest.parity))
+    added: dict[str, Any] | None = None
+    if site is not None:
+        bank = bundle.manifest.bank.id if bundle.manifest.bank else None
+        local = Site.open(None if site == "user" else site, bundle.hash, bank=bank)
+        added = {
+            "revision": local.revision,
+            "prompts": [{"key": entry.key, **entry.facts} for entry in local.entries("prompt")],
+            "removed": [entry.key for entry in local.entries("removed")],
+        }
+    return {"sha256": bundle.hash, "manifest": manifest, "parity": parity, "site": added}
+
+
+def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
+    manifest, parity, added = bundle.manifest, facts["parity"], facts["site"]
+    provenance = manifest.provenance
+    rows = [
+        ["name, family", f"{manifest.name}, {manifest.family}"],
+        ["sha256", bundle.hash],
+        ["intended use", manifest.model.intended_use],
+        ["training data", manifest.model.training_data],
+        ["model licence", manifest.model.licence],
+        ["door", f"modalities {', '.join(manifest.door.modalities)}; at least {manifest.door.minimum_side} px"],
+        ["made", provenance.created],
+        ["checkpoint", f"{provenance.checkpoint.name}, sha256 {provenance.checkpoint.sha256}"],
+        ["libraries", ", ".join(f"{name} {version}" for name, version in provenance.libraries.items())],
+        ["size", f"{sum(item.size for item in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"],
+    ]
+    rows += [[f"graph {g.role}", f"{g.file}, for {', '.join(g.consumers)}"] for g in manifest.graphs]
+    print_table("Bundle", ["", ""], rows)
+    against = parity["against_original"]
+    gates = [[against["against"], f"{against['score_error']:.2g}", f"{against['map_error']:.2g}"]]
+    gates += [[f"noise: {item['varied']}", f"{item['score_error']:.2g}", ""] for item in parity["noise"]]
+    print_table(
+        f"Gates passed on {parity['backend']}: {parity['images']} images x {parity['findings']} findings, "
+        f"bounds {parity['score_tolerance']:g} (scores), {parity['map_tolerance']:g} (maps)",
+        ["compared with", "largest score difference", "largest map difference"],
+        gates,
+        right=(1, 2),
+    )
+    findings = [
+        [finding.key, finding.prompt, finding.code.value if finding.code else ""] for finding in manifest.findings
+    ]
+    print_table("Findings", ["key", "prompt", "code"], findings)
+    if added is None:
+        return
+    kept = [[item["key"], "added here"] for item in added["prompts"]]
+    kept += [[key, "removed here"] for key in added["removed"]]
+    click.echo(f"Site revision {added['revision']}: {len(kept)} changes." if kept else "This site added nothing.")
+    if kept:
+        print_table("Site", ["key", ""], kept)

@@ -1,0 +1,94 @@
+"""What commands share in talking to people: tables, progress, refusals. People read stderr or a table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from promptray.runtime.errors import PromptRayError
+
+bundle_argument = click.argument("bundle", type=click.Path(exists=False))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+site_option = click.option(
+    "--site",
+    metavar="DIR",
+    default=None,
+    help="Site directory with what this site added (default: the user's data folder).",
+)
+no_site_option = click.option("--no-site", is_flag=True, help="Ignore every site directory.")
+
+
+def site_choice(site: str | None, no_site: bool) -> str | None:
+    """Return the ``site`` argument of ``Scorer.open`` for the two options."""
+    if site is not None and no_site:
+        raise click.UsageError("--site and --no-site exclude each other")
+    if no_site:
+        return None
+    return site or "user"
+
+
+def refuse(error: PromptRayError) -> None:
+    """Show a refusal on stderr, its cure on a line of its own."""
+    click.echo(click.style("Refused: ", fg="red", bold=True) + f"[{error.code}] {error.message}", err=True)
+    for label in ("artefact", "expected", "found", "cure"):
+        value = getattr(error, label)
+        if value:
+            click.echo(f"  {label:<9}{value}", err=True)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on one line of stdout. NaN cannot occur and would be an error."""
+    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> None:
+    """Print a table on stdout; columns in `right` are aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[_plain(cell) for cell in row])
+    # A pipe has no width: give it enough for one line a row.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
+    """Show a progress bar with elapsed time on stderr; yields ``report(stage, message, fraction)``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        last = ""
+
+        def lines(stage: str, message: str, fraction: float) -> None:
+            nonlocal last
+            if message != last:
+                click.echo(f"{fraction:4.0%} {stage}: {message}", err=True)
+            last = message
+
+        yield lines
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+
+        def report(stage: str, message: str, fraction: float) -> None:
+            bar.update(task, completed=fraction, description=f"{stage}: {message}")
+
+        yield report

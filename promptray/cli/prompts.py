@@ -1,0 +1,119 @@
+"""``promptray prompts``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from promptray.cli.output import json_option, print_json, print_table, site_option
+from promptray.runtime.bundle.manifest import Code
+from promptray.runtime.scorer import Scorer
+
+
+@click.group("prompts", invoke_without_command=False)
+@click.argument("bundle", type=click.Path())
+@site_option
+@click.pass_context
+def command(context: click.Context, bundle: str, site: str | None) -> None:
+    """List, add, remove, import and export the findings of a bundle.
+
+    A bundle never changes: what is added or removed is kept in the site directory of this machine.
+
+    \b
+    Examples:
+      promptray prompts chest.bundle list
+      promptray prompts chest.bundle add "rib fracture" "There is rib fracture."
+      promptray prompts chest.bundle remove "rib fracture"
+      promptray prompts chest.bundle export "rib fracture" -o rib.safetensors
+      promptray prompts chest.bundle import rib.safetensors
+    """
+    context.obj = (bundle, site or "user")
+
+
+def _open(context: click.Context) -> Scorer:
+    bundle, site = context.obj
+    return Scorer.open(bundle, site=site)
+
+
+@command.command("list")
+@json_option
+@click.pass_context
+def list_(context: click.Context, as_json: bool) -> None:
+    """List the findings that are scored here, in order."""
+    with _open(context) as scorer:
+        rows = [
+            {"key": finding.key, "prompt": finding.prompt, "origin": scorer.prompts.origin(finding.key)}
+            for finding in scorer.prompts
+        ]
+        notices = [item.to_json() for item in scorer.prompts.state.notices]
+    if as_json:
+        print_json({"findings": rows, "notices": notices})
+        return
+    print_table("Findings", ["key", "prompt", "origin"], [list(row.values()) for row in rows])
+    for item in notices:
+        click.echo(f"Note [{item['code']}] {item['message']}", err=True)
+
+
+@command.command("add")
+@click.argument("key")
+@click.argument("prompt", required=False)
+@click.option("--display", help="Name for people (default: the key).")
+@click.option("--code", nargs=3, metavar="VALUE SCHEME MEANING", help="Coded concept, for example of SNOMED CT.")
+@click.option("--allow-empty", is_flag=True, help="Accept a prompt of which cleaning leaves nothing.")
+@click.pass_context
+def add(
+    context: click.Context,
+    key: str,
+    prompt: str | None,
+    display: str | None,
+    code: tuple[str, str, str] | None,
+    allow_empty: bool,
+) -> None:
+    """Encode PROMPT (default: the bundle's template filled with KEY) and keep it for this site."""
+    coded = Code(value=code[0], scheme=code[1], meaning=code[2]) if code else None
+    with _open(context) as scorer:
+        finding = scorer.prompts.add(
+            key, prompt, display=display, code=coded, keep=True, allow_empty=allow_empty
+        )
+    click.echo(f"Added {finding.key!r}: {finding.prompt}")
+
+
+@command.command("remove")
+@click.argument("key")
+@click.pass_context
+def remove(context: click.Context, key: str) -> None:
+    """Stop scoring KEY at this site."""
+    with _open(context) as scorer:
+        scorer.prompts.remove(key, keep=True)
+    click.echo(f"Removed {key!r} at this site.")
+
+
+@command.command("export")
+@click.argument("keys", nargs=-1)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.pass_context
+def export(context: click.Context, keys: tuple[str, ...], output: Path) -> None:
+    """Write the cached prompts of KEYS (default: all) to a file, for a machine with the same model."""
+    with _open(context) as scorer:
+        data = scorer.prompts.export(keys or None)
+    try:
+        with output.open("xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise click.ClickException(f"{output.name} cannot be written: {error.strerror}") from error
+    click.echo(f"Wrote {output.name}, {len(data) / 1e3:.0f} kB")
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_context
+def import_(context: click.Context, file: Path) -> None:
+    """Add the prompts of a file written by `export` with the same model; needs no text graph."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{file.name} cannot be read: {error.strerror}") from error
+    with _open(context) as scorer:
+        added = scorer.prompts.import_(data, keep=True, artefact=file.name)
+    click.echo(f"Imported {', '.join(repr(finding.key) for finding in added)}")

@@ -1,0 +1,135 @@
+"""``promptray score``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from promptray.cli.output import (
+    bundle_argument,
+    no_site_option,
+    print_json,
+    print_table,
+    progress,
+    refuse,
+    site_choice,
+    site_option,
+)
+from promptray.runtime.errors import PromptRayError
+from promptray.runtime.result import Refused, Result
+from promptray.runtime.scorer import Scorer
+
+
+@click.command("score")
+@bundle_argument
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document per image, one per line.")
+@click.option("--modality", help="Modality of inputs that state none (PNG, JPEG), for example CR or DX.")
+@click.option("--frame", type=click.IntRange(1), help="Frame of multi-frame objects, counted from 1.")
+@click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
+@click.option("--heatmaps", type=click.Path(path_type=Path), help="Folder for overlay PNGs, original resolution.")
+@click.option("--finding", "findings", multiple=True, help="Only these findings in overlays (default: all).")
+@click.option("--backend", default="auto", show_default=True, help="Backend; the result says which ran and why.")
+@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
+@site_option
+@no_site_option
+@click.pass_context
+def command(context: click.Context, bundle: str, images: tuple[Path, ...], **options: Any) -> int:
+    """Score images (DICOM, PNG or JPEG files, or folders of them) against every finding.
+
+    Scores are raw logits unless the bundle is calibrated: they rank images, they are not probabilities.
+    An image that is refused gets no score; the others are still scored, and the exit code is 1.
+
+    \b
+    Examples:
+      promptray score chest.bundle film.dcm
+      promptray score chest.bundle *.png --modality DX --json > scores.jsonl
+      promptray score chest.bundle film.dcm --heatmaps maps --finding pneumonia
+    """
+    files = list(_files(images))
+    declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
+    refused = 0
+    with Scorer.open(
+        bundle,
+        backend=options["backend"],
+        site=site_choice(options["site"], options["no_site"]),
+        threads=options["threads"],
+        reproducible=options["reproducible"],
+        strict=options["strict"],
+    ) as scorer:
+        if not options["as_json"]:
+            click.echo(f"Backend {scorer.backend.name} {scorer.backend.version}: {scorer.backend.reason}", err=True)
+        shown = progress("scoring") if not options["as_json"] and len(files) > 3 else nullcontext(_silent)
+        with shown as report:
+            for number, outcome in enumerate(scorer.score_many(files, **declared)):
+                report("score", f"{number + 1} of {len(files)}", (number + 1) / len(files))
+                if isinstance(outcome, Refused):
+                    refused += 1
+                    _print_refused(outcome, options["as_json"])
+                    continue
+                _print_result(outcome, options["as_json"])
+                if options["heatmaps"]:
+                    _write_overlays(scorer, outcome, files[number], options["heatmaps"], options["findings"], declared)
+    if refused:
+        click.echo(f"{refused} of {len(files)} images were refused and have no score.", err=True)
+    return 1 if refused else 0
+
+
+def _silent(stage: str, message: str, fraction: float) -> None:
+    """Report nothing."""
+
+
+def _files(images: tuple[Path, ...]) -> Iterator[Path]:
+    """Expand folders into their files, sorted; a file that does not exist is refused when it is read."""
+    for path in images:
+        if path.is_dir():
+            yield from sorted(item for item in path.rglob("*") if item.is_file())
+        else:
+            yield path
+
+
+def _print_refused(outcome: Refused, as_json: bool) -> None:
+    error = outcome.error
+    assert isinstance(error, PromptRayError)
+    if as_json:
+        print_json({"schema": "promptray-refusal", "schema_version": 1, "file": outcome.name, "error": error.to_json()})
+    else:
+        click.echo(f"{outcome.name}: no score", err=True)
+        refuse(error)
+
+
+def _print_result(result: Result, as_json: bool) -> None:
+    if as_json:
+        print_json({"file": result.name, **result.to_json()})
+        return
+    document = result.document
+    rows = [
+        [item.key, f"{item.score.logit:+.4f}", _probability(item.score.probability), item.prompt, item.origin]
+        for item in document.findings
+    ]
+    print_table(result.name, ["finding", "logit", "probability", "prompt", "origin"], rows, right=(1, 2))
+    stages = "  ".join(f"{stage} {value:.1f}" for stage, value in result.timing.items())
+    click.echo(f"  ms: {stages}")
+    for notice in document.notices:
+        click.echo(f"  note [{notice.code}] {notice.message}")
+
+
+def _probability(value: float | None) -> str:
+    return "not calibrated" if value is None else f"{value:.3f}"
+
+
+def _write_overlays(
+    scorer: Scorer, result: Result, source: Path, folder: Path, findings: tuple[str, ...], declared: dict[str, Any]
+) -> None:
+    from promptray.runtime.overlay import write_overlay
+
+    folder.mkdir(parents=True, exist_ok=True)
+    grey = scorer.picture(source, **declared).grey
+    for key in findings or result.scores:
+        safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in key)
+        write_overlay(folder / f"{source.name}.{safe}.png", grey, result.heatmap(key))

@@ -1,0 +1,47 @@
+"""``promptray verify``."""
+
+from __future__ import annotations
+
+import click
+
+from promptray.cli.output import (
+    bundle_argument,
+    json_option,
+    no_site_option,
+    print_json,
+    progress,
+    site_choice,
+    site_option,
+)
+
+
+@click.command("verify")
+@bundle_argument
+@site_option
+@no_site_option
+@click.option("--backend", default="auto", show_default=True, help="Backend of the golden self-test.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the golden self-test.")
+@json_option
+def command(
+    bundle: str, site: str | None, no_site: bool, backend: str, threads: int | None, as_json: bool
+) -> None:
+    """Check a bundle on this machine: every hash, the schema, preprocessing and scores of the golden images.
+
+    \b
+    Example:
+      promptray verify chest.bundle && echo fit for use
+    """
+    from promptray.runtime.verify import verify
+
+    with progress("verifying") as report:
+        found = verify(bundle, site=site_choice(site, no_site), backend=backend, threads=threads, progress=report)
+    if as_json:
+        print_json(found.to_json())
+        return
+    click.echo(f"OK  seal and schema: {found.name}, sha256 {found.sha256}")
+    click.echo(f"OK  {found.files} files match their hashes; {found.site_entries} site entries")
+    click.echo(f"OK  {found.golden.pictures} golden images: preprocessing equal in every pixel")
+    click.echo(
+        f"OK  golden scores on {found.backend}: largest difference {found.golden.score_error:.2g} "
+        f"(bound {found.score_tolerance:g}), maps {found.golden.map_error:.2g} (bound {found.map_tolerance:g})"
+    )

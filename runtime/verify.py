@@ -1,0 +1,124 @@
+"""Verify a bundle on this machine: every byte, then the golden images from file to score."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.door import open_picture
+from promptray.runtime.errors import BundleError
+from promptray.runtime.golden import GoldenReport, read_golden
+from promptray.runtime.preprocess import preprocess
+from promptray.runtime.scorer import Scorer
+from promptray.runtime.site import Site
+
+Progress = Callable[[str, str, float], None]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked and found right.
+
+    Attributes
+    ----------
+    name, sha256 : str
+        The bundle.
+    files : int
+        Files whose hash was compared.
+    site_entries : int
+        Entries of the site directory whose hash was compared.
+    golden : GoldenReport
+        Largest differences on this machine.
+    score_tolerance, map_tolerance : float
+        Their bounds.
+    backend : str
+        What ran.
+    """
+
+    name: str
+    sha256: str
+    files: int
+    site_entries: int
+    golden: GoldenReport
+    score_tolerance: float
+    map_tolerance: float
+    backend: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain containers."""
+        return {"verified": True, **asdict(self)}
+
+
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    site: str | None = "user",
+    backend: str = "auto",
+    threads: int | None = None,
+    progress: Progress = lambda stage, message, fraction: None,
+) -> VerifyReport:
+    """Check everything of a bundle that can be checked on this machine.
+
+    Parameters
+    ----------
+    path : path
+        The bundle.
+    site : str or None
+        Site directory, ``"user"`` for the user's own, None for none.
+    backend, threads
+        As ``Scorer.open``.
+    progress : callable
+        Called with (stage, message, fraction).
+
+    Raises
+    ------
+    BundleError
+        Whatever was found wrong, naming the file, expected and found hash, and the cure.
+    """
+    bundle = Bundle.open(path)
+    progress("hashes", "reading every file", 0.05)
+    files = bundle.verify_files()
+    entries = 0
+    if site is not None:
+        bank = bundle.manifest.bank.id if bundle.manifest.bank else None
+        entries = len(Site.open(None if site == "user" else site, bundle.hash, bank=bank).verify())
+    progress("golden", "preprocessing the golden images", 0.4)
+    _check_preprocessing(bundle)
+    progress("golden", "scoring the golden images", 0.6)
+    with Scorer.open(path, backend=backend, site=None, threads=threads) as scorer:
+        report = scorer.check_golden()
+        backend_text = f"{scorer.backend.name} {scorer.backend.version}, {scorer.backend.threads} threads"
+    golden = bundle.manifest.golden
+    return VerifyReport(
+        bundle.manifest.name, bundle.hash, len(files), entries, report,
+        golden.score_tolerance, golden.map_tolerance, backend_text,
+    )  # fmt: skip
+
+
+def _check_preprocessing(bundle: Bundle) -> None:
+    """Read every golden image file through the door and compare with the stored picture, pixel by pixel."""
+    manifest = bundle.manifest
+    stored = read_golden(bundle).pictures
+    for number, name in enumerate(manifest.golden.images):
+        picture = open_picture(
+            BytesIO(bundle.read(name)), manifest.door, manifest.preprocessing.greyscale,
+            modality=manifest.door.modalities[0],
+        )  # fmt: skip
+        made = preprocess(picture.grey, manifest.preprocessing).grey
+        different = int(np.count_nonzero(made != stored[number]))
+        if different:
+            raise BundleError(
+                "bundle.golden",
+                "on this machine a golden image becomes another picture",
+                artefact=name,
+                expected="every pixel equal to the stored picture",
+                found=f"{different} pixels differ",
+                cure="run `promptray doctor`; reinstall numpy, pillow and simplejpeg; do not use this machine until "
+                "it passes",
+            )
