@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 from promptray.runtime.bundle.manifest import FileFacts
+from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import sync_folder
 from promptray.runtime.errors import BundleError, PromptError, PromptRayError
 from promptray.runtime.site_files import (
@@ -282,13 +283,14 @@ class Site:
 def _entry(kind: Kind, key: str, payload: bytes, facts: Mapping[str, Any]) -> SiteEntry:
     listed = FileFacts(sha256=hashlib.sha256(payload).hexdigest(), size=len(payload)) if payload else None
     entry = SiteEntry(kind=kind, key=key, payload=listed, facts=dict(facts))
-    try:
-        return msgspec.convert(msgspec.to_builtins(entry), SiteEntry)  # structs built in code are not checked
-    except msgspec.ValidationError as error:
+    try:  # a struct built in code is not checked until it is read back
+        raw = json.dumps(msgspec.to_builtins(entry), ensure_ascii=False, allow_nan=False).encode()
+        return msgspec.convert(strict_json(raw), SiteEntry)
+    except ValueError as error:  # msgspec.ValidationError and UnicodeEncodeError are among them
         raise PromptError(
             "prompt.invalid",
-            f"the key cannot be used: {error}",
-            artefact=repr(key)[:80],
+            f"the key or its facts cannot be stored: {error}",
+            artefact=ascii(key)[:80],
             expected="1 to 128 characters, no control characters, slashes or leading space",
         ) from error
 

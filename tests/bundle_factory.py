@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from promptray.runtime.bundle import Bundle, Manifest, write_bundle
-from promptray.runtime.bundle.manifest import bank_id, to_json
+from promptray.runtime.bundle.manifest import ModelFacts, bank_id
 
 WIDTH = 8
 SIDE = 32
@@ -153,6 +153,20 @@ def write_plain(path: Path) -> Bundle:
     return write_bundle(path, manifest(), plain_files())
 
 
+def listed(document: dict[str, Any]) -> bytes:
+    """Bytes of a document with `plain_files` listed."""
+    files = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        for name, content in plain_files().items()
+    }
+    return json.dumps({**document, "files": files}).encode()
+
+
+def unchecked_model(manifest: Manifest, **facts: str) -> Manifest:
+    """A manifest with model facts that no schema has seen."""
+    return msgspec.structs.replace(manifest, model=ModelFacts(**facts))
+
+
 def reseal(path: Path, raw: bytes) -> None:
     """Replace ``bundle.json`` and make the seal fit, as an attacker or a careless tool would."""
     (path / "bundle.json").write_bytes(raw)
@@ -171,6 +185,3 @@ def relist(path: Path, name: str, content: bytes) -> None:
     (path / name).write_bytes(content)
     facts = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     edited(path, lambda doc: doc["files"].__setitem__(name, facts))
-
-
-__all__ = ["document", "edited", "manifest", "plain_files", "relist", "reseal", "to_json", "write_plain"]
