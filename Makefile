@@ -20,7 +20,7 @@ help: ## List the targets
 setup: $(READY) ## Install everything, at the pinned versions, into .venv
 
 $(READY): pyproject.toml setup.py constraints.txt
-	@[ -n "$(PYTHON)" ] || { echo "PromptRay needs Python 3.10 to 3.13, and found none of that name;" \
+	@[ -n "$(PYTHON)" ] || { echo "PromptRay needs Python 3.10 to 3.13, and none is on the path;" \
 		"say where it is: make setup PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(SUPPORTED)' || { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1);" \
 		"PromptRay needs Python 3.10 to 3.13" >&2; exit 1; }
