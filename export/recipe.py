@@ -21,7 +21,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of the recipe's structures: unknown keys are refused."""
 
 
-class FindingRecipe(_Struct):
+class FindingRecipe(_Struct, kw_only=True):
     """One finding to score."""
 
     key: Key
@@ -41,7 +41,7 @@ class GoldenRecipe(_Struct):
     """Licence and attribution of those images."""
 
 
-class Recipe(_Struct):
+class Recipe(_Struct, kw_only=True):
     """What ``promptray build`` reads. Paths are relative to the recipe's folder."""
 
     recipe_version: Literal[1]

@@ -196,7 +196,7 @@ class ActivePrompts:
         if origin == "site":
             self._writable_site().remove("prompt", key)
         elif origin == "bundle":
-            self._writable_site().add("removed", key)
+            self._writable_site().add("removed-prompt", key)
 
     def _writable_site(self) -> Site:
         if self._site is None:
@@ -239,7 +239,7 @@ def store_prompt(site: Site, rule: BankRule, finding: Finding, entry: BankEntry)
 def _with_site(
     findings: list[Finding], bank: PromptBank, site: Site
 ) -> tuple[list[Finding], list[Origin], PromptBank]:
-    removed = {entry.key for entry in site.entries("removed")}
+    removed = {entry.key for entry in site.entries("removed-prompt")}
     kept = [finding for finding in findings if finding.key not in removed]
     origins: list[Origin] = ["bundle"] * len(kept)
     for key in removed & set(bank.keys):

@@ -14,11 +14,15 @@ NOTICES: dict[str, str] = {
     "modality-absent": "The DICOM object does not state its modality.",
     "body-part-absent": "The DICOM object does not state the body part.",
     "window-absent": "There is no window and no VOI LUT: the image's own value range was stretched.",
-    "polarity-assumed": "Nothing states whether low values are dark: MONOCHROME2 was assumed.",
     "file-meta-absent": "The DICOM file states no transfer syntax: it was taken from the data set itself.",
-    "polarity-contradiction": "Photometric interpretation and presentation LUT shape disagree.",
-    "inversion-suspected": "The picture's border is bright: black and white may be swapped.",
+    "prompt-empty": "Nothing was left of a prompt after cleaning: all such prompts score alike.",
+    "prompt-truncated": "A prompt was longer than the model's context and was cut.",
+    "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",
+    "inversion-suspected": "The middle is darker than the rest: black and white may be swapped.",
 }
+
+
+Kind = Literal["dicom", "png", "jpeg", "array"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class SourceFacts:
         Transfer syntax UID.
     """
 
-    kind: Literal["dicom", "png", "jpeg", "array"]
+    kind: Kind
     rows: int
     columns: int
     modality: str | None = None

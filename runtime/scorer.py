@@ -147,7 +147,7 @@ class Scorer:
         check_golden(bundle, graphs, graphs.bind(bank), pictures=1)
         local = None
         if site is not None:
-            local = Site.open(None if site == USER_SITE else site, bundle.hash, bank=manifest.bank.id)
+            local = Site.open(None if site == USER_SITE else site, bundle.hash)
         facts = BackendFacts(chosen.name, chosen.version, chosen.device, image.precision, chosen.threads, reason)
         return cls(bundle, graphs, ActivePrompts(bundle, graphs, bank, local), facts, local, strict=strict)
 

@@ -86,8 +86,7 @@ def verify(
     files = bundle.verify_files()
     entries = 0
     if site is not None:
-        bank = bundle.manifest.bank.id if bundle.manifest.bank else None
-        entries = len(Site.open(None if site == "user" else site, bundle.hash, bank=bank).verify())
+        entries = len(Site.open(None if site == "user" else site, bundle.hash).verify())
     progress("golden", "preprocessing the golden images", 0.4)
     _check_preprocessing(bundle)
     progress("golden", "scoring the golden images", 0.6)

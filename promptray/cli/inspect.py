@@ -48,12 +48,11 @@ def _facts(bundle: Bundle, site: str | None) -> dict[str, Any]:
     parity = json.loads(bundle.read(bundle.manifest.parity))
     added: dict[str, Any] | None = None
     if site is not None:
-        bank = bundle.manifest.bank.id if bundle.manifest.bank else None
-        local = Site.open(None if site == "user" else site, bundle.hash, bank=bank)
+        local = Site.open(None if site == "user" else site, bundle.hash)
         added = {
             "revision": local.revision,
             "prompts": [{"key": entry.key, **entry.facts} for entry in local.entries("prompt")],
-            "removed": [entry.key for entry in local.entries("removed")],
+            "removed": [entry.key for entry in local.entries("removed-prompt")],
         }
     return {"sha256": bundle.hash, "manifest": manifest, "parity": parity, "site": added}
 

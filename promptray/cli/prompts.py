@@ -8,14 +8,13 @@ import click
 
 from promptray.cli.output import json_option, print_json, print_table, site_option
 from promptray.runtime.bundle.manifest import Code
-from promptray.runtime.scorer import Scorer
+from promptray.runtime.scorer import USER_SITE, Scorer
 
 
 @click.group("prompts", invoke_without_command=False)
 @click.argument("bundle", type=click.Path())
-@site_option
 @click.pass_context
-def command(context: click.Context, bundle: str, site: str | None) -> None:
+def command(context: click.Context, bundle: str) -> None:
     """List, add, remove, import and export the findings of a bundle.
 
     A bundle never changes: what is added or removed is kept in the site directory of this machine.
@@ -28,20 +27,20 @@ def command(context: click.Context, bundle: str, site: str | None) -> None:
       promptray prompts chest.bundle export "rib fracture" -o rib.safetensors
       promptray prompts chest.bundle import rib.safetensors
     """
-    context.obj = (bundle, site or "user")
+    context.obj = bundle
 
 
-def _open(context: click.Context) -> Scorer:
-    bundle, site = context.obj
-    return Scorer.open(bundle, site=site)
+def _open(context: click.Context, site: str | None) -> Scorer:
+    return Scorer.open(context.obj, site=site or USER_SITE)
 
 
 @command.command("list")
 @json_option
+@site_option
 @click.pass_context
-def list_(context: click.Context, as_json: bool) -> None:
+def list_(context: click.Context, site: str | None, as_json: bool) -> None:
     """List the findings that are scored here, in order."""
-    with _open(context) as scorer:
+    with _open(context, site) as scorer:
         rows = [
             {"key": finding.key, "prompt": finding.prompt, "origin": scorer.prompts.origin(finding.key)}
             for finding in scorer.prompts
@@ -61,9 +60,11 @@ def list_(context: click.Context, as_json: bool) -> None:
 @click.option("--display", help="Name for people (default: the key).")
 @click.option("--code", nargs=3, metavar="VALUE SCHEME MEANING", help="Coded concept, for example of SNOMED CT.")
 @click.option("--allow-empty", is_flag=True, help="Accept a prompt of which cleaning leaves nothing.")
+@site_option
 @click.pass_context
 def add(
     context: click.Context,
+    site: str | None,
     key: str,
     prompt: str | None,
     display: str | None,
@@ -72,7 +73,7 @@ def add(
 ) -> None:
     """Encode PROMPT (default: the bundle's template filled with KEY) and keep it for this site."""
     coded = Code(value=code[0], scheme=code[1], meaning=code[2]) if code else None
-    with _open(context) as scorer:
+    with _open(context, site) as scorer:
         finding = scorer.prompts.add(
             key, prompt, display=display, code=coded, keep=True, allow_empty=allow_empty
         )
@@ -81,10 +82,11 @@ def add(
 
 @command.command("remove")
 @click.argument("key")
+@site_option
 @click.pass_context
-def remove(context: click.Context, key: str) -> None:
+def remove(context: click.Context, site: str | None, key: str) -> None:
     """Stop scoring KEY at this site."""
-    with _open(context) as scorer:
+    with _open(context, site) as scorer:
         scorer.prompts.remove(key, keep=True)
     click.echo(f"Removed {key!r} at this site.")
 
@@ -92,10 +94,11 @@ def remove(context: click.Context, key: str) -> None:
 @command.command("export")
 @click.argument("keys", nargs=-1)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write.")
+@site_option
 @click.pass_context
-def export(context: click.Context, keys: tuple[str, ...], output: Path) -> None:
+def export(context: click.Context, site: str | None, keys: tuple[str, ...], output: Path) -> None:
     """Write the cached prompts of KEYS (default: all) to a file, for a machine with the same model."""
-    with _open(context) as scorer:
+    with _open(context, site) as scorer:
         data = scorer.prompts.export(keys or None)
     try:
         with output.open("xb") as file:
@@ -107,13 +110,14 @@ def export(context: click.Context, keys: tuple[str, ...], output: Path) -> None:
 
 @command.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
+@site_option
 @click.pass_context
-def import_(context: click.Context, file: Path) -> None:
+def import_(context: click.Context, site: str | None, file: Path) -> None:
     """Add the prompts of a file written by `export` with the same model; needs no text graph."""
     try:
         data = file.read_bytes()
     except OSError as error:
         raise click.ClickException(f"{file.name} cannot be read: {error.strerror}") from error
-    with _open(context) as scorer:
+    with _open(context, site) as scorer:
         added = scorer.prompts.import_(data, keep=True, artefact=file.name)
     click.echo(f"Imported {', '.join(repr(finding.key) for finding in added)}")
