@@ -1,0 +1,136 @@
+"""Open a DICOM object: from bytes to a data set that holds only the tags the runtime uses.
+
+Names, dates and free text of a patient are skipped by the parser, so they cannot leak from here.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+
+from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.uid import ExplicitVRLittleEndian as ExplicitLittle
+from pydicom.uid import ImplicitVRLittleEndian as ImplicitLittle
+
+from ..errors import ImageError
+from ..limits import MAX_FILE_BYTES
+from . import tags
+from .quiet import quietly
+
+#: All that is ever read of a data set.
+KEYWORDS = (
+    *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    *("BodyPartExamined", "PatientSpeciesDescription"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+)
+_TAGS = [tag_for_keyword(keyword) for keyword in KEYWORDS]
+
+_PREAMBLE = 128
+#: Explicit VRs that a data set's first elements have; used to recognise data sets without file meta.
+_FIRST_VRS = frozenset({b"UL", b"OB", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM", b"UN"})
+
+
+def looks_like_dicom(data: bytes) -> bool:
+    """Tell whether bytes are a DICOM object: with preamble, with bare file meta, or a bare data set.
+
+    A bare data set must begin with a group 0002 or 0008 element whose VR, or whose implicit length, is
+    plausible.
+    """
+    if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
+        return True
+    if len(data) < 16:
+        return False
+    group_little, group_big = (int.from_bytes(data[:2], order) for order in ("little", "big"))
+    if data[4:6] in _FIRST_VRS:
+        return group_little in (2, 8) or group_big in (2, 8)
+    length = int.from_bytes(data[4:8], "little")
+    return group_little == 8 and data[3] == 0 and length % 2 == 0 and length <= min(len(data), 1024)
+
+
+def read_dataset(data: bytes) -> Dataset:
+    """Parse a DICOM object; pixel data stay encoded.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole object, with or without preamble and file meta information.
+
+    Raises
+    ------
+    ImageError
+        `image.broken` where the parser fails or the pixel data end early, `image.too-large` where a
+        deflated data set expands beyond the limit.
+    """
+    _check_deflated(data)
+    dataset: Dataset = quietly(
+        lambda: dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS),
+        lambda: ImageError(
+            "image.broken",
+            "the DICOM object cannot be parsed",
+            cure="export it again from its archive",
+        ),
+    )
+    return dataset
+
+
+def transfer_syntax(dataset: Dataset) -> tuple[UID, bool]:
+    """Return the transfer syntax and whether the object states it.
+
+    Without file meta information the encoding that the parser found is taken, which can only be one of
+    the three uncompressed syntaxes; a data set made in memory counts as implicit little endian.
+    """
+    stated = tags.text(getattr(dataset, "file_meta", None) or Dataset(), "TransferSyntaxUID")
+    if stated:
+        return UID(stated), True
+    implicit, little = dataset.original_encoding
+    if implicit is None or implicit:
+        return ImplicitLittle, False
+    return (ExplicitLittle if little else ExplicitVRBigEndian), False
+
+
+def _check_deflated(data: bytes) -> None:
+    """Inflate a deflated data set (PS3.5 A.5) in steps and count: a bomb is refused before it is parsed."""
+    start = _deflated_start(data)
+    if start is None:
+        return
+    inflater, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[start:]
+    try:
+        while rest and not inflater.eof and total <= MAX_FILE_BYTES:
+            total += len(inflater.decompress(rest, 1 << 24))
+            rest = inflater.unconsumed_tail
+    except zlib.error:
+        total = -1
+    if total > MAX_FILE_BYTES:
+        raise ImageError(
+            "image.too-large",
+            "the deflated DICOM data set expands beyond the size limit",
+            expected=f"at most {MAX_FILE_BYTES} bytes",
+        )
+    if not inflater.eof:
+        raise ImageError("image.broken", "the deflated DICOM data set is damaged")
+
+
+def _deflated_start(data: bytes) -> int | None:
+    """Return where the deflated part begins; None for any other transfer syntax."""
+    position = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else 0
+    deflated = False
+    while data[position : position + 2] == b"\x02\0" and position + 12 <= len(data):
+        long = data[position + 4 : position + 6] in (b"OB", b"UN", b"OW", b"SQ", b"UT")
+        first = position + 12 if long else position + 8
+        length = int.from_bytes(data[position + 8 if long else position + 6 : first], "little")
+        value = data[first : first + length] if length < 65 else b""
+        if data[position + 2 : position + 4] == b"\x10\0":
+            deflated = value.rstrip(b"\0 ").decode("latin-1") == DeflatedExplicitVRLittleEndian
+        position = first + length
+    return position if deflated else None

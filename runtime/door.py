@@ -1,0 +1,232 @@
+"""The door: every source becomes an 8-bit grey picture here, or is refused; nothing else may be scored.
+
+What tags and pixels cannot prove: that a modality tag is true, that the picture shows the body part it
+names, that it shows a human where the species is not stated, or that its polarity is right.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from . import policy
+from .array_input import grey_from_array
+from .bundle.manifest import Door, Greyscale
+from .dicom import tags
+from .dicom.facts import (
+    check_has_pixels,
+    choose_frame,
+    photometric_facts,
+    pixel_format,
+    pixel_spacing,
+)
+from .dicom.greyscale import to_grey
+from .dicom.photometric import Photometric
+from .dicom.pixels import stored_values
+from .dicom.read import looks_like_dicom, read_dataset, transfer_syntax
+from .errors import BundleError, ImageError
+from .image_file import JPEG_SIGNATURE, PNG_SIGNATURE, decode_jpeg, decode_png
+from .limits import MAX_FILE_BYTES, check_bytes
+from .picture import Kind, Picture, SourceFacts, notice
+
+Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset | NDArray[np.generic]
+
+
+def open_picture(
+    source: Source,
+    door: Door,
+    greyscale: Greyscale,
+    *,
+    modality: str | None = None,
+    frame: int | None = None,
+    photometric: Photometric | None = None,
+    strict: bool = False,
+) -> Picture:
+    """Read any source as an 8-bit grey picture, or refuse it.
+
+    The pixels are decoded completely, taken to grey (DICOM: modality LUT or rescale, VOI LUT or first
+    window, MONOCHROME1 inverted, padding black; PNG and JPEG: as OpenCV reads them), and checked against
+    the policy table of :mod:`promptray.runtime.policy`. Nothing is cropped or resized here.
+
+    Parameters
+    ----------
+    source : path, bytes, binary file object, pydicom Dataset or ndarray
+        The type of a file is told from its content, not its name.
+    door : Door
+        What the model was made for.
+    greyscale : Greyscale
+        How values become grey; this version knows one rule for each of its fields.
+    modality : str, optional
+        The modality as the caller knows it: needed for sources without tags (PNG, JPEG, arrays). It may
+        stand in for an absent tag, never overrule one.
+    frame : int, optional
+        Frame of a multi-frame object, counted from 1 as DICOM does.
+    photometric : Photometric, optional
+        Only with an array: what its values mean.
+    strict : bool
+        Refuse (`image.tag-missing`) where an absent tag would only be noted.
+
+    Returns
+    -------
+    Picture
+
+    Raises
+    ------
+    ImageError
+        With an `image.*` or `dicom.*` code.
+
+    Examples
+    --------
+    >>> picture = open_picture("film.dcm", bundle.door, bundle.preprocessing.greyscale)  # doctest: +SKIP
+    >>> picture.grey.shape, [notice.code for notice in picture.notices]  # doctest: +SKIP
+    ((2140, 1760), ['body-part-absent'])
+    """
+    if greyscale != Greyscale():
+        raise BundleError("bundle.format", "this version does not know the bundle's greyscale rule")
+    if photometric is not None and not isinstance(source, np.ndarray):
+        raise TypeError("photometric= belongs to array input; files state their own")
+    declared = modality.strip().upper() if modality else None
+    try:
+        picture = _open(source, door, declared, frame, photometric)
+        policy.check_picture(picture, door, strict=strict)
+    except ImageError as error:
+        raise _with_name(error, _base_name(source)) from None
+    return policy.with_suspicions(picture)
+
+
+def _open(
+    source: Source, door: Door, declared: str | None, frame: int | None, photometric: Photometric | None
+) -> Picture:
+    clock = _Clock()
+    if isinstance(source, Dataset):
+        return _from_dataset(source, door, declared, frame, clock)
+    if isinstance(source, np.ndarray):
+        _check_tagless(door, declared, frame)
+        grey = grey_from_array(source, photometric)
+        clock.lap("window")
+        return _tagless("array", grey, declared, clock)
+    data = _read(source)
+    if looks_like_dicom(data):
+        dataset = read_dataset(data)
+        clock.lap("read")
+        return _from_dataset(dataset, door, declared, frame, clock)
+    clock.lap("read")
+    for kind, signature, decode in (
+        ("png", PNG_SIGNATURE, decode_png),
+        ("jpeg", JPEG_SIGNATURE, decode_jpeg),
+    ):
+        if data.startswith(signature):
+            _check_tagless(door, declared, frame)
+            grey = decode(data)
+            clock.lap("decode")
+            return _tagless(kind, grey, declared, clock)
+    raise ImageError(
+        "image.format" if data else "image.broken",
+        "the content is none of the formats that are read" if data else "the file is empty",
+        expected="DICOM, PNG or JPEG",
+        cure="export the radiograph as DICOM",
+    )
+
+
+def _check_tagless(door: Door, declared: str | None, frame: int | None) -> None:
+    policy.check_declared(door, declared)
+    choose_frame(1, frame)
+
+
+def _tagless(kind: str, grey: NDArray[np.uint8], declared: str | None, clock: _Clock) -> Picture:
+    facts = SourceFacts(cast("Kind", kind), *grey.shape, modality=declared, modality_declared=True)
+    return Picture(grey, facts, (), clock.laps)
+
+
+def _from_dataset(
+    dataset: Dataset, door: Door, declared: str | None, frame: int | None, clock: _Clock
+) -> Picture:
+    check_has_pixels(dataset)
+    notices = policy.check_tags(dataset, door, declared)
+    pixels = pixel_format(dataset)
+    syntax, stated = transfer_syntax(dataset)
+    index = choose_frame(pixels.frames, frame)
+    photometric = photometric_facts(dataset, pixels, index)
+    stored = stored_values(dataset, syntax, pixels, index)
+    clock.lap("decode")
+    grey = to_grey(stored, photometric)
+    clock.lap("window")
+    notices += [] if stated else [notice("file-meta-absent")]
+    notices += [] if photometric.has_voi else [notice("window-absent")]
+    tag = tags.text(dataset, "Modality")
+    spacing, spacing_source = pixel_spacing(dataset, index)
+    facts = SourceFacts(
+        kind="dicom",
+        rows=pixels.rows,
+        columns=pixels.columns,
+        modality=tag or declared,
+        modality_declared=tag is None and declared is not None,
+        frame=index + 1 if pixels.frames > 1 else None,
+        sop_instance_uid=tags.uid(dataset, "SOPInstanceUID"),
+        series_instance_uid=tags.uid(dataset, "SeriesInstanceUID"),
+        study_instance_uid=tags.uid(dataset, "StudyInstanceUID"),
+        pixel_spacing=spacing,
+        pixel_spacing_source=spacing_source,
+        transfer_syntax=str(syntax),
+    )
+    return Picture(grey, facts, tuple(notices), clock.laps)
+
+
+def _read(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
+    """Return the whole file; the size limit holds before anything is read."""
+    if isinstance(source, (str, os.PathLike)):
+        return _read_path(Path(source))
+    data = source.read(MAX_FILE_BYTES + 1) if hasattr(source, "read") else source
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise ImageError(
+            "image.format",
+            "the source is not one that can be read",
+            expected="a path, bytes, a binary file object, a pydicom Dataset or an ndarray",
+            found=type(source).__name__,
+        )
+    check_bytes(len(data))
+    return bytes(data)
+
+
+def _read_path(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise FileNotFoundError
+        check_bytes(path.stat().st_size)
+        return path.read_bytes()
+    except (OSError, ValueError):
+        raise ImageError(
+            "image.not-found",
+            "the file does not exist or cannot be read",
+            expected="a readable regular file",
+        ) from None
+
+
+def _base_name(source: Source) -> str | None:
+    """Return the file's own name, without its folders; None for what has no name."""
+    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
+    return Path(name).name if isinstance(name, (str, os.PathLike)) else None
+
+
+def _with_name(error: ImageError, name: str | None) -> ImageError:
+    fields = {**error.to_json(), "artefact": error.artefact or name}
+    return ImageError(str(fields.pop("code")), str(fields.pop("message")), **fields)
+
+
+class _Clock:
+    """Milliseconds per stage; stages that a source does not have stay at zero."""
+
+    def __init__(self) -> None:
+        self.laps = {"read": 0.0, "decode": 0.0, "window": 0.0}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] += (now - self._last) * 1e3
+        self._last = now

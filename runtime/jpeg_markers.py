@@ -1,0 +1,83 @@
+"""The marker segments of JPEG-family code streams: what must be known before any decoder is trusted.
+
+JPEG (ISO 10918-1), JPEG lossless, JPEG-LS (ISO 14495-1) share this structure; JPEG 2000 has its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_START, _END, _SCAN, _EXIF, _LS_FRAME = 0xD8, 0xD9, 0xDA, 0xE1, 0xF7
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+#: A progressive file with thousands of scans takes hours to decode; real ones have about ten.
+MAX_SCANS = 100
+
+
+@dataclass(frozen=True)
+class FrameHeader:
+    """What a code stream says of itself before its first scan.
+
+    `process` is the low byte of the frame marker (0xC0 baseline, 0xC2 progressive, 0xC3 lossless,
+    0xF7 JPEG-LS); `exif` is the payload of the first Exif segment, or empty.
+    """
+
+    process: int
+    precision: int
+    rows: int
+    columns: int
+    components: int
+    exif: bytes
+
+
+def read_frame_header(data: bytes) -> FrameHeader | None:
+    """Return the frame header of a JPEG or JPEG-LS code stream; None where its markers are broken."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    position, exif = 2, b""
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF or marker in _STANDALONE:
+            position += 1 if marker == 0xFF else 2
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        body = data[position + 4 : position + 2 + length]
+        if length < 2 or len(body) != length - 2 or marker in (_END, _SCAN):
+            return None
+        if marker in _FRAMES or marker == _LS_FRAME:
+            if len(body) < 6:
+                return None
+            return FrameHeader(marker, *struct.unpack(">BHHB", body[:6]), exif)
+        if marker == _EXIF and body.startswith(b"Exif\0\0") and not exif:
+            exif = body[6:]
+        position += 2 + length
+    return None
+
+
+def read_j2k_header(data: bytes) -> FrameHeader | None:
+    """Return the image size of a JPEG 2000 code stream (ISO 15444-1 A.5.1, SIZ), bare or in a JP2 file."""
+    start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+    siz = data[start + 6 : start + 45] if start >= 0 else b""
+    if len(siz) < 39:
+        return None
+    right, bottom, left, top = struct.unpack(">4I", siz[2:18])
+    components, precision = struct.unpack(">HB", siz[34:37])
+    return FrameHeader(0x51, (precision & 0x7F) + 1, bottom - top, right - left, components, b"")
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Return the orientation (tag 0x0112 of the first directory) of a TIFF block; 1 where there is none."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 8:
+        return 1
+    (directory,) = struct.unpack_from(order + "I", exif, 4)
+    if directory + 2 > len(exif):
+        return 1
+    (entries,) = struct.unpack_from(order + "H", exif, directory)
+    for entry in range(directory + 2, min(directory + 2 + 12 * entries, len(exif) - 11), 12):
+        tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
+        if tag == 0x0112:
+            return value if 1 <= value <= 8 else 1
+    return 1

@@ -1,0 +1,36 @@
+"""Size limits, checked from headers before anything is decoded; every refusal names its limit."""
+
+from __future__ import annotations
+
+from .errors import ImageError
+
+#: Most bytes of an image file.
+MAX_FILE_BYTES = 512 * 1024 * 1024
+#: Most pixels of one picture or frame: twice the largest radiograph detectors.
+MAX_PIXELS = 64 * 1024 * 1024
+#: Most rows or columns.
+MAX_SIDE = 32768
+
+
+def check_size(rows: int, columns: int) -> None:
+    """Refuse a picture whose declared size is zero or beyond the limits."""
+    if rows < 1 or columns < 1:
+        raise ImageError("image.broken", "the picture has no rows or no columns")
+    if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
+        raise ImageError(
+            "image.too-large",
+            "the picture exceeds the size limit",
+            expected=f"at most {MAX_PIXELS} pixels and {MAX_SIDE} per side",
+            found=f"{rows} x {columns}",
+        )
+
+
+def check_bytes(size: int) -> None:
+    """Refuse a file that is empty or beyond the limit."""
+    if size > MAX_FILE_BYTES:
+        raise ImageError(
+            "image.too-large",
+            "the file exceeds the size limit",
+            expected=f"at most {MAX_FILE_BYTES} bytes",
+            found=f"{size}",
+        )
