@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,11 @@ from .limits import MAX_FILE_BYTES, check_bytes
 from .picture import Kind, Picture, SourceFacts, notice
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset | NDArray[np.generic]
+
+_FILE_TYPES: tuple[tuple[Kind, bytes, Callable[[bytes], NDArray[np.uint8]]], ...] = (
+    ("png", PNG_SIGNATURE, decode_png),
+    ("jpeg", JPEG_SIGNATURE, decode_jpeg),
+)
 
 
 def open_picture(
@@ -117,10 +123,7 @@ def _open(
         clock.lap("read")
         return _from_dataset(dataset, door, declared, frame, clock)
     clock.lap("read")
-    for kind, signature, decode in (
-        ("png", PNG_SIGNATURE, decode_png),
-        ("jpeg", JPEG_SIGNATURE, decode_jpeg),
-    ):
+    for kind, signature, decode in _FILE_TYPES:
         if data.startswith(signature):
             _check_tagless(door, declared, frame)
             grey = decode(data)
@@ -139,8 +142,9 @@ def _check_tagless(door: Door, declared: str | None, frame: int | None) -> None:
     choose_frame(1, frame)
 
 
-def _tagless(kind: str, grey: NDArray[np.uint8], declared: str | None, clock: _Clock) -> Picture:
-    facts = SourceFacts(cast("Kind", kind), *grey.shape, modality=declared, modality_declared=True)
+def _tagless(kind: Kind, grey: NDArray[np.uint8], declared: str | None, clock: _Clock) -> Picture:
+    rows, columns = grey.shape
+    facts = SourceFacts(kind, rows, columns, modality=declared, modality_declared=True)
     return Picture(grey, facts, (), clock.laps)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -184,13 +185,14 @@ def _png_grey(png: _Png) -> Grey:
     samples = _unpack(png, stream)
     if png.colour in (_COLOUR, _COLOUR_ALPHA):
         if png.depth == 16:
-            mode = _PNG_FORMATS[png.depth, png.colour][2]
-            low = _unpack(png, stream, raw_mode=mode.replace("16B", "16L"))
-            samples = samples.astype(np.uint16) << 8 | low
+            raw_mode = _PNG_FORMATS[png.depth, png.colour][2].replace("16B", "16L")
+            samples = samples.astype(np.uint16) << 8 | _unpack(png, stream, raw_mode)
         return _colour_to_grey(samples[:, :, :3], png)
     if png.colour == _GREY_ALPHA:
-        return np.ascontiguousarray(samples[:, :, 0])
-    return (samples >> 8).astype(np.uint8) if png.depth == 16 else samples
+        samples = samples[:, :, 0]
+    elif png.depth == 16:
+        samples = samples >> 8
+    return np.ascontiguousarray(samples, np.uint8)
 
 
 def _inflate(png: _Png) -> bytes:
@@ -211,7 +213,7 @@ def _inflate(png: _Png) -> bytes:
     return stream
 
 
-def _unpack(png: _Png, stream: bytes, raw_mode: str | None = None) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _unpack(png: _Png, stream: bytes, raw_mode: str | None = None) -> NDArray[Any]:
     """Undo filters and interlacing with Pillow's C decoder, which is fed the checked stream as a stored one.
 
     Pillow's own file reader is not used: its result depends on a process-wide switch
@@ -227,7 +229,7 @@ def _unpack(png: _Png, stream: bytes, raw_mode: str | None = None) -> NDArray[np
     return np.array(image)
 
 
-def _colour_to_grey(colour: NDArray[np.uint8] | NDArray[np.uint16], png: _Png) -> Grey:
+def _colour_to_grey(colour: NDArray[Any], png: _Png) -> Grey:
     """Convert (rows, columns, 3) as libpng's ``rgb_to_gray`` does; 16-bit results keep their high byte."""
     red, green, blue = (colour[:, :, channel].astype(np.uint32) for channel in range(3))
     coloured = (red != green) | (red != blue)

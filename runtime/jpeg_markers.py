@@ -49,7 +49,8 @@ def read_frame_header(data: bytes) -> FrameHeader | None:
         if marker in _FRAMES or marker == _LS_FRAME:
             if len(body) < 6:
                 return None
-            return FrameHeader(marker, *struct.unpack(">BHHB", body[:6]), exif)
+            precision, rows, columns, components = struct.unpack(">BHHB", body[:6])
+            return FrameHeader(marker, precision, rows, columns, components, exif)
         if marker == _EXIF and body.startswith(b"Exif\0\0") and not exif:
             exif = body[6:]
         position += 2 + length

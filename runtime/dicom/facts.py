@@ -10,8 +10,8 @@ from pydicom.dataset import Dataset
 
 from ..errors import ImageError
 from ..limits import check_size
-from . import tags
 from .photometric import LookupTable, Photometric
+from .quiet import quietly
 from .tags import element_value, integer, items, numbers, required, text, unreadable
 
 
@@ -200,5 +200,5 @@ def _lut_words(data: Any, count: int, bits: int, *, big_endian: bool) -> np.ndar
         whole = data[: len(data) // 2 * 2]
         return np.frombuffer(whole, ">u2" if big_endian else "<u2").astype(np.uint16)
     many = [] if data is None else [data] if isinstance(data, int) else data
-    wide = tags.quietly(lambda: np.array([int(one) for one in many]), lambda: unreadable("LUTData"))
+    wide = quietly(lambda: np.array([int(one) for one in many]), lambda: unreadable("LUTData"))
     return (wide & 0xFFFF).astype(np.uint16)

@@ -9,13 +9,14 @@ size that the data set states, and the frame must end with its end marker.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 
 from ..errors import ImageError
 from ..image_file import decode_strict_jpeg
@@ -104,22 +105,19 @@ def _plugin(name: str) -> Callable[[bytes, uid.UID, PixelFormat, int], Stored]:
 
 def _decoded(plugin: str, data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
     """Decode with pydicom and the named plugin; the facts given to it are those already checked."""
+    options: dict[str, Any] = {
+        "rows": pixels.rows,
+        "columns": pixels.columns,
+        "number_of_frames": pixels.frames,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": pixels.photometric,
+        "bits_allocated": pixels.bits_allocated,
+        "bits_stored": pixels.bits_stored,
+        "pixel_representation": int(pixels.signed),
+        "pixel_keyword": "PixelData",
+    }
     words, _ = quietly(
-        lambda: get_decoder(syntax).as_array(
-            data,
-            index=index,
-            raw=True,
-            decoding_plugin=plugin,
-            rows=pixels.rows,
-            columns=pixels.columns,
-            number_of_frames=pixels.frames,
-            samples_per_pixel=1,
-            photometric_interpretation=pixels.photometric,
-            bits_allocated=pixels.bits_allocated,
-            bits_stored=pixels.bits_stored,
-            pixel_representation=int(pixels.signed),
-            pixel_keyword="PixelData",
-        ),
+        lambda: get_decoder(syntax).as_array(data, index=index, raw=True, decoding_plugin=plugin, **options),
         lambda: _broken("the compressed frame cannot be decoded"),
     )
     stored: Stored = words

@@ -60,7 +60,7 @@ def quietly(call: Callable[[], Result], refusal: Callable[[], ImageError]) -> Re
 
 def _install() -> None:
     """Put both hooks in place; again whenever a test runner or the host has reset its filters."""
-    if _ENTRY not in warnings.filters:
+    if not any(entry is _ENTRY for entry in warnings.filters):
         warnings.filters.insert(0, _ENTRY)  # type: ignore[attr-defined]
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_LOG_FILTER)  # adding twice is one filter

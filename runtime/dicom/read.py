@@ -34,7 +34,7 @@ KEYWORDS = (
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
 )
-_TAGS = [tag_for_keyword(keyword) for keyword in KEYWORDS]
+_TAGS = [tag for tag in map(tag_for_keyword, KEYWORDS) if tag is not None]
 
 _PREAMBLE = 128
 #: Explicit VRs that a data set's first elements have; used to recognise data sets without file meta.
