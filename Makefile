@@ -32,7 +32,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	@touch $@
 
 test: $(READY) ## Run the tests; TESTS="tests/runtime --data DIR" selects and passes options
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
+	@$(BIN)/pytest -q -n 2 --dist loadfile $(TESTS)
 
 demo: $(READY) ## Build a bundle, verify it and score sample radiographs
 	@$(BIN)/python examples/demo.py
