@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ImageError
 
@@ -34,7 +34,7 @@ class _LogFilter(logging.Filter):
         return not _reading.get()
 
 
-_ENTRY = ("ignore", _WhileReading(), Warning, None, 0)
+_ENTRY: Any = ("ignore", _WhileReading(), Warning, None, 0)
 _LOG_FILTER = _LogFilter()
 _LOGGERS = ("pydicom", "openjpeg", "openjpeg.utils", "pylibjpeg", "pylibjpeg.utils", "rle", "rle.utils")
 
