@@ -24,6 +24,7 @@ from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError
 
+FORMAT_VERSION = 1
 Kind = Literal["prompt", "removed-prompt"]
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
@@ -117,7 +118,9 @@ def _parse_index(path: Path, bundle_hash: str) -> SiteIndex:
         expected = match[2] if match else ""
         raise corrupt("the index was changed", path, expected=f"sha256 {expected}", found=f"sha256 {found}")
     try:
-        index = msgspec.convert(strict_json(raw), SiteIndex)
+        document = strict_json(raw)
+        _check_version(document, path)
+        index = msgspec.convert(document, SiteIndex)
     except (ValueError, msgspec.ValidationError) as error:
         raise corrupt(f"the index is not one that this software reads: {error}", path) from error
     if (index.bundle, index.revision) != (bundle_hash, int(match[1])):
@@ -133,6 +136,19 @@ def _parse_index(path: Path, bundle_hash: str) -> SiteIndex:
     if any((entry.payload is None) != (entry.kind == "removed-prompt") for entry in index.entries):
         raise corrupt("a prompt has no payload, or a removed finding has one", path)
     return index
+
+
+def _check_version(document: Any, path: Path) -> None:
+    version = document.get("format_version") if isinstance(document, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            "bundle.version",
+            f"this software reads site format {FORMAT_VERSION}",
+            artefact=str(path),
+            expected=f"format_version {FORMAT_VERSION}",
+            found=f"format_version {version!r}",
+            cure="`pip install --upgrade promptray`",
+        )
 
 
 def store_payload(folder: Path, payload: bytes) -> None:

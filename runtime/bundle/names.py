@@ -35,6 +35,7 @@ def check_names(names: Iterable[str]) -> None:
             artefact="files",
             expected=f"<= {MOST_FILES}",
             found=str(len(names)),
+            cure="pack what nobody refers to into one file, or leave it out",
         )
     for name in names:
         if fault := _fault(name):

@@ -1,0 +1,400 @@
+"""Every rule that spans fields of the manifest, broken once."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from promptray.runtime.bundle.manifest import bank_id
+from promptray.runtime.bundle.parse import parse_manifest
+from promptray.runtime.errors import BundleError
+
+from tests import bundle_factory as factory
+
+Document = dict[str, Any]
+Edit = Callable[[Document], object]
+BROKEN: list[tuple[str, str, Edit]] = []
+SOUND: list[tuple[str, Edit]] = []
+
+
+def broken(says: str) -> Callable[[Edit], Edit]:
+    """Register an edit that must be refused with these words."""
+
+    def register(edit: Edit) -> Edit:
+        BROKEN.append((edit.__name__, says, edit))
+        return edit
+
+    return register
+
+
+def sound(edit: Edit) -> Edit:
+    """Register an edit that must stay valid."""
+    SOUND.append((edit.__name__, edit))
+    return edit
+
+
+# Provenance, heads and findings
+
+
+@broken("$.provenance.created")
+def created_without_zone(doc: Document) -> None:
+    doc["provenance"]["created"] = "2026-01-31T12:00:00"
+
+
+@broken("$.provenance.checkpoint.name is a path")
+def path_of_the_builder(doc: Document) -> None:
+    doc["provenance"]["checkpoint"]["name"] = "/home/someone/model.ckpt"
+
+
+@broken("$.provenance.recipe.name is a path")
+def windows_path_of_the_builder(doc: Document) -> None:
+    doc["provenance"]["recipe"]["name"] = "C:\\models\\recipe.yaml"
+
+
+@broken("exactly one head")
+def two_heads(doc: Document) -> None:
+    doc["heads"].append({**doc["heads"][0], "name": "second"})
+
+
+@broken("$.findings[1].head no head has this name")
+def head_that_does_not_exist(doc: Document) -> None:
+    doc["findings"][1]["head"] = "abdomen"
+
+
+@broken("$.findings[...].key is not unique")
+def same_key_twice(doc: Document) -> None:
+    doc["findings"][1]["key"] = doc["findings"][0]["key"]
+
+
+@broken("$.findings[0].prompt is empty")
+def blank_prompt(doc: Document) -> None:
+    doc["findings"][0]["prompt"] = " "
+
+
+@broken("$.findings is empty")
+def fixed_set_of_nothing(doc: Document) -> None:
+    doc["heads"][0]["bank"] = "fixed_set"
+    doc["findings"] = []
+
+
+@sound
+def free_bank_of_nothing(doc: Document) -> None:
+    doc["findings"] = []
+
+
+# Files
+
+
+@broken("does not list 'parity.json'")
+def file_not_listed(doc: Document) -> None:
+    del doc["files"]["parity.json"]
+
+
+@broken("does not list 'golden/images/016.png'")
+def image_not_listed(doc: Document) -> None:
+    doc["golden"]["images"].append("golden/images/016.png")
+
+
+# Preprocessing
+
+
+@broken("may be larger than the result")
+def pads_smaller_than_the_resize(doc: Document) -> None:
+    doc["preprocessing"]["steps"][1]["size"] = 39
+
+
+@broken("may be larger than the result")
+def pads_a_picture_of_any_size(doc: Document) -> None:
+    del doc["preprocessing"]["steps"][0]
+
+
+@broken("does not cut an even margin")
+def crops_an_odd_margin(doc: Document) -> None:
+    doc["preprocessing"]["steps"][2]["size"] = 31
+    doc["preprocessing"].update(height=31, width=31)
+
+
+@broken("does not cut an even margin")
+def crops_more_than_there_is(doc: Document) -> None:
+    doc["preprocessing"]["steps"][2]["size"] = 42
+
+
+@broken("does not cut an even margin")
+def crops_before_padding(doc: Document) -> None:
+    doc["preprocessing"]["steps"][1:] = [{"op": "centre_crop", "size": factory.SIDE}]
+
+
+@broken("do not end at height x width")
+def ends_at_another_size(doc: Document) -> None:
+    doc["preprocessing"]["steps"].pop()
+
+
+@broken("do not end at height x width")
+def ends_at_an_unknown_size(doc: Document) -> None:
+    doc["preprocessing"]["steps"][1:] = []
+
+
+@broken("one number for each of 3 channels")
+def one_mean_for_three_channels(doc: Document) -> None:
+    doc["preprocessing"]["normalise"]["mean"] = [0.5]
+
+
+@broken("cannot normalise")
+def divides_by_zero(doc: Document) -> None:
+    doc["preprocessing"]["normalise"]["std"] = [0.25, 0.0, 0.25]
+
+
+@sound
+def pads_only(doc: Document) -> None:
+    doc["preprocessing"]["steps"] = [
+        {"op": "resize_longer_side", "size": factory.SIDE, "interpolation": "area"},
+        {"op": "pad_square", "size": factory.SIDE, "value": 7},
+    ]
+
+
+# Bank
+
+
+@broken("$.bank is there exactly when a head uses a bank")
+def no_bank_for_a_head_that_needs_one(doc: Document) -> None:
+    doc["bank"] = None
+
+
+@broken("$.bank is there exactly when a head uses a bank")
+def bank_for_a_head_without(doc: Document) -> None:
+    doc["heads"][0]["bank"] = "none"
+
+
+@broken("$.bank.id is not the hash of its identity")
+def bank_with_a_foreign_id(doc: Document) -> None:
+    doc["bank"]["id"] = bank_id({"weights": "another"})
+
+
+@broken("$.bank.tensors[...].name is not unique")
+def bank_tensor_twice(doc: Document) -> None:
+    doc["bank"]["tensors"].append(doc["bank"]["tensors"][0])
+
+
+@broken("$.bank.tensors[...].name is not unique")
+def bank_tensor_called_offsets(doc: Document) -> None:
+    doc["bank"]["tensors"][0] = {**doc["bank"]["tensors"][0], "name": "offsets"}
+
+
+@broken("$.bank.tensors[0].dims")
+def prompts_not_first(doc: Document) -> None:
+    doc["bank"]["tensors"][0] = {**doc["bank"]["tensors"][0], "dims": [factory.WIDTH, "prompts"]}
+
+
+@broken("$.bank.tensors[0].dims")
+def rows_twice(doc: Document) -> None:
+    doc["bank"]["tensors"][0] = {**doc["bank"]["tensors"][0], "dims": ["prompts", "rows", "rows"]}
+
+
+@broken("$.bank.row_buckets")
+def buckets_that_fall(doc: Document) -> None:
+    doc["bank"]["row_buckets"] = [8, 4]
+
+
+@broken("$.bank.row_buckets")
+def no_buckets(doc: Document) -> None:
+    doc["bank"]["row_buckets"] = []
+
+
+@broken("$.bank.row_bias")
+def no_row_bias(doc: Document) -> None:
+    doc["bank"]["row_bias"] = None
+
+
+@broken("$.bank.row_bias")
+def row_bias_of_another_shape(doc: Document) -> None:
+    doc["bank"]["row_bias"] = "query"
+
+
+@broken("$.bank.row_bias_padding")
+def padding_that_counts(doc: Document) -> None:
+    doc["bank"]["row_bias_padding"] = 0.0
+
+
+# Graphs
+
+
+def _rename_graph(graph: Document, doc: Document, name: str) -> None:
+    graph["file"] = name
+    doc["files"][name] = {"sha256": "0" * 64, "size": 0}
+
+
+@broken("$.graphs[0].file is not 'graphs/image/fp32-20.onnx'")
+def graph_under_another_name(doc: Document) -> None:
+    _rename_graph(doc["graphs"][0], doc, "graphs/image/model.onnx")
+
+
+@broken("$.graphs[...].file is not unique")
+def graph_twice(doc: Document) -> None:
+    doc["graphs"].append(doc["graphs"][0])
+
+
+@broken("an image graph and a head graph are required")
+def no_head_graph(doc: Document) -> None:
+    del doc["graphs"][1]
+
+
+@broken("is not the one tensor pixels float32 (batch, 3, 32, 32)")
+def image_graph_of_another_side(doc: Document) -> None:
+    doc["graphs"][0]["inputs"][0]["dims"][3] = 64
+
+
+@broken("does not begin with 'batch'")
+def feature_without_batch(doc: Document) -> None:
+    doc["graphs"][0]["outputs"][0]["dims"][0] = 1
+
+
+@broken("neither the image graph nor the bank gives")
+def head_input_from_nowhere(doc: Document) -> None:
+    doc["graphs"][1]["inputs"][0]["name"] = "nothing"
+
+
+@broken("is not what feeds it")
+def head_input_of_another_shape(doc: Document) -> None:
+    doc["graphs"][1]["inputs"][0]["dims"] = ["batch", 99]
+
+
+@broken("lack the row bias")
+def head_without_row_bias(doc: Document) -> None:
+    doc["graphs"][1]["inputs"].pop()
+
+
+@broken("outputs are not logits")
+def head_without_logits(doc: Document) -> None:
+    doc["graphs"][1]["outputs"][0]["name"] = "scores"
+
+
+@broken("outputs are not logits")
+def head_without_the_declared_map(doc: Document) -> None:
+    doc["graphs"][1]["outputs"].pop()
+
+
+@broken("outputs are not logits")
+def head_with_an_undeclared_map(doc: Document) -> None:
+    doc["heads"][0]["map"] = None
+
+
+@broken("names is not unique")
+def feature_called_as_a_bank_tensor(doc: Document) -> None:
+    doc["graphs"][0]["outputs"][0]["name"] = "query"
+
+
+@broken("has other inputs or outputs than 'graphs/image/fp32-20.onnx'")
+def variant_of_another_shape(doc: Document) -> None:
+    variant = copy.deepcopy(doc["graphs"][0])
+    variant["opset"] = 17
+    variant["outputs"].pop()
+    _rename_graph(variant, doc, "graphs/image/fp32-17.onnx")
+    doc["graphs"].append(variant)
+
+
+@sound
+def variant_of_another_opset(doc: Document) -> None:
+    variant = {**doc["graphs"][0], "opset": 17}
+    _rename_graph(variant, doc, "graphs/image/fp32-17.onnx")
+    doc["graphs"].append(variant)
+
+
+@sound
+def no_text_graph(doc: Document) -> None:
+    del doc["graphs"][2]
+
+
+@sound
+def no_map(doc: Document) -> None:
+    doc["heads"][0]["map"] = None
+    doc["graphs"][1]["outputs"].pop()
+
+
+@sound
+def no_bank_at_all(doc: Document) -> None:
+    doc["heads"][0]["bank"] = "none"
+    doc.update(bank=None, text=None)
+    doc["graphs"] = doc["graphs"][:2]
+    doc["graphs"][1]["inputs"] = doc["graphs"][1]["inputs"][:2]
+    for finding in doc["findings"]:
+        finding["prompt"] = ""
+
+
+@sound
+def bank_of_one_vector(doc: Document) -> None:
+    doc["bank"].update(tensors=doc["bank"]["tensors"][:1], row_buckets=[], row_bias=None)
+    doc["graphs"][1]["inputs"] = doc["graphs"][1]["inputs"][:3]
+    doc["graphs"][2]["outputs"] = doc["graphs"][2]["outputs"][:1]
+
+
+# Text
+
+
+@broken("$.text.template does not hold {} exactly once")
+def template_without_a_place(doc: Document) -> None:
+    doc["text"]["template"] = "There is something."
+
+
+@broken("a text graph needs 'text' and 'bank'")
+def text_graph_without_rule(doc: Document) -> None:
+    doc["text"] = None
+
+
+@broken("not one of input_ids int64 (1, tokens)")
+def text_graph_with_another_input(doc: Document) -> None:
+    doc["graphs"][2]["inputs"][0]["name"] = "token_type_ids"
+
+
+@broken("are not the bank's tensors")
+def text_graph_that_lacks_a_tensor(doc: Document) -> None:
+    doc["graphs"][2]["outputs"].pop()
+
+
+# Golden set
+
+
+@broken("needs at least 16 images")
+def fifteen_golden_images(doc: Document) -> None:
+    doc["golden"]["images"].pop()
+
+
+@broken("$.golden.images is not unique")
+def one_golden_image_sixteen_times(doc: Document) -> None:
+    doc["golden"]["images"] = doc["golden"]["images"][:1] * 16
+
+
+@broken("$.golden.score_tolerance is not a positive number")
+def golden_without_tolerance(doc: Document) -> None:
+    doc["golden"]["score_tolerance"] = 0.0
+
+
+@broken("$.heads[0].map.grid does not divide")
+def map_that_does_not_fit(doc: Document) -> None:
+    doc["heads"][0]["map"]["grid"] = [3, 3]
+    doc["graphs"][1]["outputs"][1]["dims"] = ["batch", "prompts", 3, 3]
+
+
+# The cases above, run
+
+
+def _edited(edit: Edit) -> bytes:
+    document = json.loads(factory.listed(factory.document()))
+    edit(document)
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(("name", "says", "edit"), BROKEN, ids=[name for name, _, _ in BROKEN])
+def test_a_broken_manifest_is_refused(name: str, says: str, edit: Edit) -> None:
+    with pytest.raises(BundleError) as caught:
+        parse_manifest(_edited(edit))
+    assert caught.value.code == "bundle.format"
+    assert says in caught.value.message
+    assert caught.value.cure
+
+
+@pytest.mark.parametrize(("name", "edit"), SOUND, ids=[name for name, _ in SOUND])
+def test_a_sound_manifest_is_read(name: str, edit: Edit) -> None:
+    parse_manifest(_edited(edit))
