@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "promptray.export": {"promptray.export", "promptray.runtime"},
     "promptray.calibrate": {"promptray.calibrate", "promptray.export", "promptray.runtime"},
     "promptray": {"promptray", "promptray.runtime"},
+    "promptray.__main__": {"promptray.cli"},
     "promptray.cli": {
         "promptray.cli",
         "promptray",
