@@ -1,0 +1,294 @@
+"""CARZero against the original: the sides in torch, the exported graphs, and the original's plain arithmetic.
+
+``tests/data/carzero_tiny/oracle.npz`` holds outputs of the original implementation (see its README).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from promptray.export.checkpoint import load_checkpoint
+from promptray.export.families import family
+from promptray.export.families.base import LoadedModel
+from promptray.export.families.carzero import FAMILY
+from promptray.export.model_facts import describe
+from promptray.export.onnx_graph import OPSET, export_graph
+from promptray.runtime.backends import BoundGraph
+from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from promptray.runtime.bundle.manifest import BankRule, Graph
+from promptray.runtime.errors import BuildError
+from promptray.runtime.graphs import BoundHead, encode_prompt
+from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
+from promptray.runtime.text import EncodedPrompt, TextEncoder
+
+TINY = Path(__file__).parents[2] / "data" / "carzero_tiny"
+SCORES, MAPS = 2e-5, 1e-6
+WORDS = "there is no mild severe left right lung pleural effusion consolidation of the and".split()
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return FAMILY.load(TINY / "CARZero_best_model.ckpt", TINY / "text_model", {})
+
+
+@pytest.fixture(scope="module")
+def oracle() -> dict[str, Any]:
+    return dict(np.load(TINY / "oracle.npz"))
+
+
+@pytest.fixture(scope="module")
+def prompts() -> dict[str, str]:
+    content: dict[str, str] = json.loads((TINY / "prompts.json").read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def encoder(model: LoadedModel) -> TextEncoder:
+    assert model.text is not None and model.tokenizer is not None
+    return TextEncoder(model.text, model.tokenizer)
+
+
+class Exported:
+    """The three graphs in ONNX Runtime, and the bank's rule."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        facts = describe(model)
+        backend = OnnxRuntimeCpu(threads=2)
+        self.graphs = {}
+        for side in model.sides:
+            graph = Graph(
+                role=side.role, file=f"{side.role}.onnx", precision="fp32", opset=OPSET,
+                inputs=list(side.inputs), outputs=list(side.outputs), consumers=[backend.name],
+            )  # fmt: skip
+            self.graphs[side.role] = backend.load(export_graph(side), graph)
+        self.image: BoundGraph = self.graphs["image"].bind({})
+        self.text: BoundGraph = self.graphs["text"].bind({})
+        self.rule = BankRule(
+            file="prompts.safetensors", id="0" * 64, identity={}, tensors=facts.bank,
+            row_buckets=facts.row_buckets, row_bias=facts.row_bias,
+        )  # fmt: skip
+
+    def score(self, bank: PromptBank, pixels: Any, *, per_batch: int | None = None) -> tuple[Any, Any]:
+        batches = bank.batches(prompts_per_batch=per_batch)
+        bound = tuple((batch.positions, self.graphs["head"].bind(batch.tensors)) for batch in batches)
+        return BoundHead(bound, len(bank)).run(self.image.run({"pixels": pixels}))
+
+    def bank(self, encoder: TextEncoder, texts: Sequence[str]) -> PromptBank:
+        entries = [encode_prompt(encoder, self.text, f"f{n}", text, allow_empty=True) for n, text in enumerate(texts)]
+        return PromptBank(self.rule, entries)
+
+
+@pytest.fixture(scope="module")
+def exported(model: LoadedModel) -> Exported:
+    return Exported(model)
+
+
+def test_tokens_equal_the_original(encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any]) -> None:
+    for n, text in enumerate(prompts.values()):
+        encoded = encoder.encode(text)
+        ids = encoded.arrays["input_ids"][0]
+        assert ids.tolist() == oracle["input_ids"][n, : len(ids)].tolist()
+        assert oracle["attention_mask"][n].sum() == len(ids)
+        assert encoded.words + 2 == oracle["text_rows_used"][n]
+
+
+def test_torch_sides_equal_the_original(
+    model: LoadedModel, encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any]
+) -> None:
+    """Image side, text side and head put together in torch, one prompt at a time."""
+    image, text, head = (model.side(role) for role in ("image", "text", "head"))
+    assert image and text and head
+    with torch.inference_mode():
+        features = image.module(torch.from_numpy(oracle["images"]))
+        for n, prompt in enumerate(prompts.values()):
+            arrays = encoder.encode(prompt).arrays
+            rows = text.module(*(torch.from_numpy(arrays[facts.name]) for facts in text.inputs))
+            logits, maps = head.module(*features, *(row[None] for row in rows))
+            assert np.abs(logits[:, 0].numpy() - oracle["scores"][:, n]).max() <= SCORES
+            assert np.abs(maps[:, 0].numpy() - oracle["heatmap14"][:, n]).max() <= MAPS
+
+
+@pytest.mark.parametrize("per_batch", [None, 1, 4, 16])
+def test_exported_graphs_equal_the_original(
+    exported: Exported, encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any], per_batch: int | None
+) -> None:
+    bank = exported.bank(encoder, list(prompts.values()))
+    logits, maps = exported.score(bank, oracle["images"], per_batch=per_batch)
+    assert np.abs(logits - oracle["scores"]).max() <= SCORES
+    assert np.abs(logits - oracle["scores_fast"]).max() <= SCORES
+    assert np.abs(maps - oracle["heatmap14"]).max() <= MAPS
+
+
+def test_a_bank_survives_being_stored(
+    exported: Exported, encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any]
+) -> None:
+    bank = exported.bank(encoder, list(prompts.values()))
+    stored = unpack(pack(bank), exported.rule, artefact="prompts.safetensors")
+    before, _ = exported.score(bank, oracle["images"][:1])
+    after, _ = exported.score(stored, oracle["images"][:1])
+    assert (before == after).all()
+    assert [entry.facts() for entry in stored] == [entry.facts() for entry in bank]
+
+
+def _prompt_of(words: int) -> str:
+    """Return a prompt of exactly this many words after cleaning."""
+    if words == 0:
+        return "Edema"
+    if words == 1:
+        return "é effusion"  # the non-ASCII word counts as a word, then vanishes
+    return " ".join(WORDS[n % len(WORDS)] for n in range(words))
+
+
+LENGTHS = (0, 1, 2, 8, 40, 93, 94, 95, 96, 120)
+
+
+@pytest.fixture(scope="module")
+def of_every_length(model: LoadedModel, encoder: TextEncoder, oracle: dict[str, Any]) -> tuple[list[str], Any, Any]:
+    """Prompts from none to too many words with the original's scores: padded text, 98 rows, nothing cached."""
+    texts = [_prompt_of(words) for words in LENGTHS]
+    answers = model.reference(torch.from_numpy(oracle["images"][:2]), [encoder.encode(text) for text in texts])
+    return texts, answers.logits, answers.maps
+
+
+def test_lengths_are_what_they_claim(encoder: TextEncoder) -> None:
+    for words in LENGTHS:
+        encoded: EncodedPrompt = encoder.encode(_prompt_of(words))
+        if words < 40:  # beyond, some words are two pieces and the context cuts them
+            assert encoded.words == words
+        assert encoded.truncated == (words == 120) or words >= 93
+        assert encoded.arrays["input_ids"].shape[1] <= 97
+
+
+def test_every_prompt_length_alone_equals_the_original(
+    exported: Exported, encoder: TextEncoder, oracle: dict[str, Any], of_every_length: tuple[list[str], Any, Any]
+) -> None:
+    texts, logits, maps = of_every_length
+    for n, text in enumerate(texts):
+        alone, grid = exported.score(exported.bank(encoder, [text]), oracle["images"][:2])
+        assert np.abs(alone[:, 0] - logits[:, n]).max() <= SCORES
+        assert np.abs(grid[:, 0] - maps[:, n]).max() <= MAPS
+
+
+@pytest.mark.parametrize("per_batch", [None, 3])
+@pytest.mark.parametrize("buckets", [None, [99], [8, 99], list(range(2, 100))])
+def test_every_prompt_length_mixed_equals_the_original(
+    exported: Exported, encoder: TextEncoder, oracle: dict[str, Any], of_every_length: tuple[list[str], Any, Any],
+    per_batch: int | None, buckets: list[int] | None,
+) -> None:  # fmt: skip
+    texts, logits, maps = of_every_length
+    bank = exported.bank(encoder, texts)
+    rule = bank.rule
+    if buckets is not None:
+        facts = {name: getattr(rule, name) for name in rule.__struct_fields__}
+        rule = BankRule(**{**facts, "row_buckets": buckets})
+    mixed, grids = exported.score(PromptBank(rule, bank.entries), oracle["images"][:2], per_batch=per_batch)
+    assert np.abs(mixed - logits).max() <= SCORES
+    assert np.abs(grids - maps).max() <= MAPS
+
+
+def test_growing_from_1_to_192_prompts_equals_the_original(
+    model: LoadedModel, exported: Exported, encoder: TextEncoder, oracle: dict[str, Any]
+) -> None:
+    random = np.random.default_rng(5)
+    texts = [" ".join(random.choice(WORDS, size=random.integers(2, 12))) for _ in range(192)]
+    pixels = oracle["images"][1:2]
+    expected = model.reference(torch.from_numpy(pixels), [encoder.encode(text) for text in texts]).logits
+    features = exported.image.run({"pixels": pixels})
+    bank = PromptBank(exported.rule)
+    earlier: Any = np.empty((1, 0), np.float32)
+    for n, text in enumerate(texts):
+        bank = bank.with_entry(encode_prompt(encoder, exported.text, str(n), text))
+        fixed = bank.batches(prompts_per_batch=16)
+        bound = tuple((batch.positions, exported.graphs["head"].bind(batch.tensors)) for batch in fixed)
+        logits, _ = BoundHead(bound, len(bank)).run(features)
+        assert np.abs(logits - expected[:, : n + 1]).max() <= SCORES
+        assert (logits[:, :n] == earlier).all(), "fixed shapes: an added prompt changes no bit of the others"
+        earlier = logits
+
+
+def test_zero_rows_collapse_into_one(exported: Exported, encoder: TextEncoder) -> None:
+    """A bank row set is words + 4: sentence, [CLS], words, [SEP], and one row for all the zero rows."""
+    entry: BankEntry = exported.bank(encoder, ["there is pleural effusion"]).entries[0]
+    assert entry.tensors["keys.0"].shape[-1] == entry.words + 4
+    bias = entry.tensors["row_bias"]
+    assert (bias[:-1] == 0).all()
+    assert bias[-1] == pytest.approx(np.log(97 - entry.words - 2), abs=1e-6)
+
+
+def test_the_graphs_keep_normalisation_fused(model: LoadedModel) -> None:
+    import onnx
+
+    head = model.side("head")
+    assert head is not None
+    operators = {node.op_type for node in onnx.load_from_string(export_graph(head)).graph.node}
+    assert "LayerNormalization" in operators
+    assert not operators & {"ReduceVar", "Sqrt", "Pow"}, "a decomposed LayerNorm overflows in fp16"
+
+
+def _checkpoint(path: Path, change: Any) -> Path:
+    content = load_checkpoint(TINY / "CARZero_best_model.ckpt")
+    fresh = {"state_dict": dict(content["state_dict"]), "hyper_parameters": {}}
+    change(fresh)
+    torch.save(fresh, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "named"),
+    [
+        (lambda c: c["state_dict"].pop("CARZero.img_encoder.model.norm.weight"), "checkpoint.layout", "norm.weight"),
+        (lambda c: c["state_dict"].update({"CARZero.extra.weight": torch.zeros(2)}), "checkpoint.layout", "extra"),
+        (lambda c: c["state_dict"]["CARZero.fusion_module.decoder_norm.bias"].fill_(np.nan), "checkpoint.layout",
+         "not finite"),
+        (lambda c: c.update(state_dict={"model.weight": torch.zeros(2)}), "checkpoint.layout", "CARZero."),
+        (lambda c: c.update(hyper_parameters={"data": {"text": {"word_num": 64}}}), "checkpoint.config", "word_num"),
+        (lambda c: c.update(hyper_parameters={"transforms": {"norm": "imagenet"}}), "checkpoint.config", "imagenet"),
+        (lambda c: c["state_dict"].pop("CARZero.img_encoder.model.pos_embed"), "checkpoint.layout", "pos_embed"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, change: Any, code: str, named: str) -> None:
+    path = _checkpoint(tmp_path / "model.ckpt", change)
+    with pytest.raises(BuildError) as refusal:
+        FAMILY.load(path, TINY / "text_model", {})
+    assert refusal.value.code == code
+    assert named in str(refusal.value)
+
+
+def test_a_stripped_checkpoint_gives_the_same_scores(
+    tmp_path: Path, model: LoadedModel, encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any]
+) -> None:
+    """The 27 unused tensors may be missing."""
+
+    def strip(content: dict[str, Any]) -> None:
+        unused = (".self_attn.", ".norm1.", ".pooler.", "logit_scale", "decoder.norm.", "position_ids")
+        kept = {
+            key: value
+            for key, value in content["state_dict"].items()
+            if not (any(part in key for part in unused) and ("fusion" in key or "pooler" in key or "_ids" in key))
+        }
+        content["state_dict"] = kept
+
+    stripped = FAMILY.load(_checkpoint(tmp_path / "stripped.ckpt", strip), TINY / "text_model", {})
+    encoded = [encoder.encode(text) for text in prompts.values()]
+    answers = stripped.reference(torch.from_numpy(oracle["images"][:1]), encoded)
+    assert np.abs(answers.logits - oracle["scores"][:1]).max() <= SCORES
+
+
+def test_other_head_counts_are_refused_or_used(model: LoadedModel) -> None:
+    with pytest.raises(BuildError, match="does not divide"):
+        FAMILY.load(TINY / "CARZero_best_model.ckpt", TINY / "text_model", {"image_heads": 7})
+    with pytest.raises(BuildError, match="positive integer"):
+        FAMILY.load(TINY / "CARZero_best_model.ckpt", TINY / "text_model", {"image_heads": "4"})
+
+
+def test_an_unknown_family_is_refused() -> None:
+    with pytest.raises(BuildError) as refusal:
+        family("medclip")
+    assert refusal.value.code == "family.unknown"
