@@ -1,0 +1,1 @@
+"""The reference model: a small CARZero trained on openly licensed radiographs, for demonstration only."""
