@@ -1,5 +1,8 @@
 """Options and fixtures that every test may use."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +26,67 @@ def data_dir(request: pytest.FixtureRequest) -> Path | None:
     if not folder.is_dir():
         raise pytest.UsageError(f"--data {folder}: no such folder")
     return folder.resolve()
+
+
+def _move_user_folders(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Point every variable that platformdirs reads, on Linux, macOS and Windows, below `home`."""
+    home.mkdir(parents=True, exist_ok=True)
+    for name in ("HOME", "USERPROFILE", "LOCALAPPDATA", "APPDATA"):
+        patch.setenv(name, str(home))
+    for name in ("WIN_PD_OVERRIDE_LOCAL_APPDATA", "WIN_PD_OVERRIDE_APPDATA"):
+        patch.setenv(name, str(home))
+    patch.setenv("XDG_DATA_HOME", str(home / "data"))
+    patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Session-scoped fixtures never touch the user's own data and cache folders."""
+    with pytest.MonkeyPatch.context() as patch:
+        _move_user_folders(patch, tmp_path_factory.mktemp("session-home"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test begins with empty user folders, so that no site directory outlives its test."""
+    _move_user_folders(monkeypatch, tmp_path.with_name(f"{tmp_path.name}-home"))
+
+
+@pytest.fixture(scope="session")
+def shared_dir(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder that all workers of one test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if hasattr(request.config, "workerinput") else base) / "shared"
+
+
+@pytest.fixture(scope="session")
+def carzero_checkpoint() -> Path:
+    """Folder of the tiny CARZero checkpoint, its text model and the original's tensors."""
+    from tests.carzero_tiny import FOLDER
+
+    return FOLDER
+
+
+@pytest.fixture
+def carzero_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """``carzero_recipe(**changes)`` writes a recipe with 16 golden images and returns its path."""
+    from tests.carzero_tiny import write_recipe
+
+    return lambda **changes: write_recipe(tmp_path, **changes)
+
+
+@pytest.fixture(scope="session")
+def carzero_bundle(shared_dir: Path) -> Path:
+    """The bundle of the tiny CARZero checkpoint; its findings are those of ``prompts.json``. Read only."""
+    from tests.carzero_tiny import shared_bundle
+
+    return shared_bundle(shared_dir, "carzero")
+
+
+@pytest.fixture(scope="session")
+def carzero_bundle_no_text(shared_dir: Path) -> Path:
+    """The same bundle without its text graph. Read only."""
+    from tests.carzero_tiny import shared_bundle
+
+    return shared_bundle(shared_dir, "carzero-no-text", text_graph=False)
