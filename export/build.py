@@ -134,6 +134,15 @@ class _Sources:
         self.checkpoint = folder / recipe.checkpoint
         self.text_model = folder / recipe.text_model if recipe.text_model else None
         self.golden_folder = folder / recipe.golden.images if recipe.golden else None
+        unknown = sorted(set(recipe.model_options) - set(self.family.options))
+        if unknown:
+            raise BuildError(
+                "recipe.invalid",
+                f"the family {self.family.name} has no such option",
+                artefact=f"{path.name}, key model_options.{unknown[0]}",
+                expected=f"one of {', '.join(self.family.options)}",
+                cure="`promptray families` lists the options",
+            )
         if not self.checkpoint.is_file():
             raise BuildError(
                 "checkpoint.not-found",
@@ -230,6 +239,7 @@ def _bank(facts: ModelFile, graphs: Path) -> BankRule:
         "tokenizer": file_sha256(graphs / "tokenizer.json"),
         "cleaning": facts.text.cleaning,
         "context": str(facts.text.context),
+        "template": facts.text.template,
         "precision": PRECISION,
     }
     return BankRule(
