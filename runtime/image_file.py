@@ -38,7 +38,7 @@ _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 
 #: (bit depth, colour type): samples per pixel, Pillow mode, Pillow raw mode.
 _PNG_FORMATS: dict[tuple[int, int], tuple[int, str, str]] = {
-    (1, _GREY): (1, "L", "1"),
+    (1, _GREY): (1, "1", "1"),
     (2, _GREY): (1, "L", "L;2"),
     (4, _GREY): (1, "L", "L;4"),
     (8, _GREY): (1, "L", "L"),
@@ -50,7 +50,7 @@ _PNG_FORMATS: dict[tuple[int, int], tuple[int, str, str]] = {
     (8, _COLOUR): (3, "RGB", "RGB"),
     (16, _COLOUR): (3, "RGB", "RGB;16B"),
     (8, _GREY_ALPHA): (2, "LA", "LA"),
-    (16, _GREY_ALPHA): (2, "LA", "LA;16B"),
+    (16, _GREY_ALPHA): (2, "RGBA", "LA;16B"),
     (8, _COLOUR_ALPHA): (4, "RGBA", "RGBA"),
     (16, _COLOUR_ALPHA): (4, "RGBA", "RGBA;16B"),
 }
@@ -74,8 +74,8 @@ def decode_png(data: bytes) -> Grey:
     Raises
     ------
     ImageError
-        `image.broken`, `image.too-large`, or `image.colour` for colour whose conversion to grey the file
-        leaves open (an ICC profile on coloured pixels; 16-bit colour with a gamma).
+        `image.broken`, `image.too-large`, or `image.colour` for colour whose conversion to grey depends on
+        the library's version (an ICC profile on coloured pixels; 16-bit colour with a gamma or profile).
     """
     png = _read_png(data)
     grey = _png_grey(png)
@@ -192,6 +192,8 @@ def _png_grey(png: _Png) -> Grey:
         samples = samples[:, :, 0]
     elif png.depth == 16:
         samples = samples >> 8
+    elif png.depth == 1:
+        samples = samples * np.uint8(255)
     return np.ascontiguousarray(samples, np.uint8)
 
 
@@ -233,11 +235,11 @@ def _colour_to_grey(colour: NDArray[Any], png: _Png) -> Grey:
     """Convert (rows, columns, 3) as libpng's ``rgb_to_gray`` does; 16-bit results keep their high byte."""
     red, green, blue = (colour[:, :, channel].astype(np.uint32) for channel in range(3))
     coloured = (red != green) | (red != blue)
-    gamma = _gamma(png) if coloured.any() else None
-    if coloured.any() and ({b"iCCP", b"cICP"} & png.ancillary.keys() or (gamma and colour.dtype != np.uint8)):
+    deep, gamma = colour.dtype != np.uint8, _gamma(png)
+    if (deep and gamma) or ((deep or coloured.any()) and {b"iCCP", b"cICP"} & png.ancillary.keys()):
         raise ImageError(
             "image.colour",
-            "the PNG is in colour with a profile or gamma, so its grey is not defined exactly",
+            "the PNG is in colour with a profile, or in 16-bit colour with a gamma: its grey is not defined",
             cure="convert it to 8-bit grey",
         )
     if gamma:
@@ -245,7 +247,7 @@ def _colour_to_grey(colour: NDArray[Any], png: _Png) -> Grey:
         linear = 9797 * to_linear[red] + 19234 * to_linear[green] + 3737 * to_linear[blue]
         return np.where(coloured, from_linear[(linear + 16384) >> 15], red).astype(np.uint8)
     weighted = 9797 * red + 19234 * green + 3737 * blue
-    if colour.dtype == np.uint16:
+    if deep:
         return ((weighted + 16384) >> 23).astype(np.uint8)
     return (weighted >> 15).astype(np.uint8)
 
