@@ -115,8 +115,8 @@ def _check_preprocessing(rule: Preprocessing) -> None:
                     _refuse(where, "pads a picture that may be larger than the result")
                 side = longest = step.size
             case CentreCrop():
-                if side is None or side < step.size or (side - step.size) % 2:
-                    _refuse(where, "does not cut an even margin from a square of known side")
+                if side is None or side < step.size:
+                    _refuse(where, "does not cut a square out of a larger one of known side")
                 side = longest = step.size
     if side is None or (rule.height, rule.width) != (side, side):
         _refuse("$.preprocessing", "the steps do not end at height x width", f"{side} x {side}")
