@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import safetensors.numpy
-
 from promptray.export.checkpoint import file_sha256
 from promptray.export.families import family
 from promptray.export.families.base import LoadedModel
@@ -46,7 +45,17 @@ from promptray.runtime.prompts import PromptBank, pack
 from promptray.runtime.text import EncodedPrompt, TextEncoder
 
 PRECISION = "fp32"
-_LIBRARIES = ("promptray", "torch", "timm", "transformers", "onnx", "onnxscript", "onnxruntime", "tokenizers", "numpy")
+_LIBRARIES = (
+    "promptray",
+    "torch",
+    "timm",
+    "transformers",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "tokenizers",
+    "numpy",
+)
 #: Called with (stage, message, fraction of the whole build).
 Progress = Callable[[str, str, float], None]
 
@@ -86,7 +95,10 @@ def build(
     recipe = read_recipe(recipe_path)
     if output.exists():
         raise BuildError(
-            "bundle.exists", "the output exists already", artefact=output.name, cure="remove it or choose another -o"
+            "bundle.exists",
+            "the output exists already",
+            artefact=output.name,
+            cure="remove it or choose another -o",
         )
     sources = _Sources(recipe, recipe_path)
     stages = StageCache(cache or default_cache())
@@ -180,17 +192,17 @@ def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
     for number, side in enumerate(model.sides):
         progress("export", f"exporting the {side.role} graph", 0.1 + 0.13 * number)
         (folder / f"{side.role}.onnx").write_bytes(export_graph(side))
-    if model.tokenizer is not None:
-        (folder / "tokenizer.json").write_bytes(model.tokenizer)
+    (folder / "tokenizer.json").write_bytes(model.tokenizer)
     (folder / "model.json").write_bytes(msgspec.json.encode(describe(model)))
 
 
 def _prompts(recipe: Recipe, facts: ModelFile, graphs: Path, folder: Path) -> None:
     """Encode every prompt with the exported text graph: the one that will add prompts later."""
-    assert facts.text is not None
     encoder = TextEncoder(facts.text, (graphs / "tokenizer.json").read_bytes())
     side = next(graph for graph in facts.graphs if graph.role == "text")
-    bound = OnnxRuntimeCpu(threads=1).load((graphs / "text.onnx").read_bytes(), _graph(side.role, facts)).bind({})
+    bound = (
+        OnnxRuntimeCpu(threads=1).load((graphs / "text.onnx").read_bytes(), _graph(side.role, facts)).bind({})
+    )
     entries = [
         encode_prompt(encoder, bound, finding.key, finding.prompt, allow_empty=finding.allow_empty)
         for finding in recipe.findings
@@ -212,9 +224,6 @@ def _golden(sources: _Sources, facts: ModelFile, inputs: GoldenInputs, folder: P
 
 
 def _encoded(sources: _Sources, facts: ModelFile) -> Sequence[EncodedPrompt]:
-    if facts.text is None:
-        return ()
-    assert sources.model.tokenizer is not None
     encoder = TextEncoder(facts.text, sources.model.tokenizer)
     return [encoder.encode(finding.prompt) for finding in sources.recipe.findings]
 
@@ -233,7 +242,6 @@ def _graph(role: str, facts: ModelFile) -> Graph:
 
 
 def _bank(facts: ModelFile, graphs: Path) -> BankRule:
-    assert facts.text is not None
     identity = {
         **facts.identity,
         "tokenizer": file_sha256(graphs / "tokenizer.json"),
@@ -299,7 +307,9 @@ def _manifest(
             )
             for finding in recipe.findings
         ],
-        graphs=[_graph(graph.role, facts) for graph in facts.graphs if _graph(graph.role, facts).file in files],
+        graphs=[
+            _graph(graph.role, facts) for graph in facts.graphs if _graph(graph.role, facts).file in files
+        ],
         golden=Golden(
             tensors="golden/golden.safetensors",
             images=images,

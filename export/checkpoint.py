@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from promptray.runtime.errors import BuildError
 
 #: Storage classes a pickle may name, with the dtype of their elements.
@@ -52,13 +51,11 @@ class StandIn:
     """
 
     name = "?"
+    state: Any = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:
-        self = super().__new__(cls)
-        self.arguments = args
-        self.state: Any = None
-        self.items: dict[Any, Any] = {}
-        return self
+    # Arguments are taken by both, since a pickle may call the class or only its __new__; they are dropped.
+    def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:  # noqa: D102 - not called by people
+        return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -66,16 +63,15 @@ class StandIn:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    # A pickle may fill list-like and dict-like objects item by item.
+    # A pickle may fill list-like and dict-like objects item by item; what they held is of no use here.
     def append(self, value: Any) -> None:
-        self.items[len(self.items)] = value
+        """Drop an item."""
 
     def extend(self, values: Any) -> None:
-        for value in values:
-            self.append(value)
+        """Drop items."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.items[key] = value
+        pass
 
     def __hash__(self) -> int:
         return id(self)
@@ -187,7 +183,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise BuildError(
-            "checkpoint.not-found", "no such checkpoint file", artefact=path.name, cure="check the recipe's path"
+            "checkpoint.not-found",
+            "no such checkpoint file",
+            artefact=path.name,
+            cure="check the recipe's path",
         )
     try:
         with zipfile.ZipFile(path) as archive:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
 from promptray.runtime.bundle.manifest import Door, Preprocessing
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError
@@ -54,7 +53,9 @@ def read_pictures(inputs: GoldenInputs, door: Door, preprocessing: Preprocessing
     modality = door.modalities[0]
     return np.stack(
         [
-            preprocess(open_picture(path, door, preprocessing.greyscale, modality=modality).grey, preprocessing).grey
+            preprocess(
+                open_picture(path, door, preprocessing.greyscale, modality=modality).grey, preprocessing
+            ).grey
             for path in inputs.files
         ]
     )

@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
-
 from promptray.runtime.errors import BuildError
+from torch import Tensor, nn
 
 _LISTED = 8
 
@@ -45,7 +44,8 @@ def fit_state_dict(
     problems = [_missing(key, unexpected) for key in missing]
     problems += [f"unexpected {key}" for key in unexpected]
     problems += [
-        f"shape of {key}: expected {tuple(expected[key].shape)}, found {tuple(given[key].shape)}" for key in misshapen
+        f"shape of {key}: expected {tuple(expected[key].shape)}, found {tuple(given[key].shape)}"
+        for key in misshapen
     ]
     problems += [f"not finite: {key}" for key in given if not bool(torch.isfinite(given[key]).all())]
     if problems:

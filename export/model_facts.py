@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-
 from promptray.export.families.base import LoadedModel
 from promptray.runtime.bundle.manifest import Head, Preprocessing, TensorFacts, TextRule
 
@@ -24,7 +23,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     graphs: list[GraphFile]
     preprocessing: Preprocessing
-    text: TextRule | None
+    text: TextRule
     heads: list[Head]
     bank: list[TensorFacts]
     row_buckets: list[int]
@@ -38,12 +37,17 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
 def describe(model: LoadedModel) -> ModelFile:
     """Return the facts of a loaded model. The bank holds what the text side gives for every prompt."""
     text = model.side("text")
-    bank = [] if text is None else [
-        TensorFacts(name=tensor.name, dtype=tensor.dtype, dims=["prompts", *tensor.dims]) for tensor in text.outputs
-    ]  # fmt: skip
+    outputs = [] if text is None else text.outputs
+    bank = [
+        TensorFacts(name=tensor.name, dtype=tensor.dtype, dims=["prompts", *tensor.dims])
+        for tensor in outputs
+    ]
     return ModelFile(
         family=model.family,
-        graphs=[GraphFile(role=side.role, inputs=list(side.inputs), outputs=list(side.outputs)) for side in model.sides],
+        graphs=[
+            GraphFile(role=side.role, inputs=list(side.inputs), outputs=list(side.outputs))
+            for side in model.sides
+        ],
         preprocessing=model.preprocessing,
         text=model.text,
         heads=list(model.heads),

@@ -9,11 +9,10 @@ from collections import Counter
 
 import onnx
 import torch
-from torch import Tensor
-
 from promptray.export.families.base import Side
 from promptray.runtime.bundle.manifest import TensorFacts
 from promptray.runtime.errors import BuildError
+from torch import Tensor
 
 OPSET = 20
 # Example sizes of dynamic dimensions: all different and above 1, so that the exporter can neither merge two
@@ -35,7 +34,8 @@ def export_graph(side: Side) -> bytes:
     examples = tuple(_example(facts, sizes) for facts in side.inputs)
     symbols = {name: torch.export.Dim(name) for name in sizes}
     shapes = [
-        {axis: symbols[dim] for axis, dim in enumerate(facts.dims) if isinstance(dim, str)} for facts in side.inputs
+        {axis: symbols[dim] for axis, dim in enumerate(facts.dims) if isinstance(dim, str)}
+        for facts in side.inputs
     ]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
@@ -54,7 +54,8 @@ def export_graph(side: Side) -> bytes:
             )
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise _failed(side, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
-    assert program is not None
+    if program is None:
+        raise _failed(side, "the exporter gave no program")
     buffer = io.BytesIO()
     onnx.save(program.model_proto, buffer)
     _require_declared(side, program.model_proto)

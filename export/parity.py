@@ -1,4 +1,4 @@
-"""The fp32 gate: do the exported graphs give the original's numbers, whatever the shapes of the call?"""
+"""The fp32 gate: exported graphs give the original's numbers, whatever the shapes of the call."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.errors import BuildError
 from promptray.runtime.golden import GoldenSet, read_golden
-from promptray.runtime.graphs import BundleContent, Graphs
+from promptray.runtime.graphs import BundleContent, Graphs, own_bank
 from promptray.runtime.preprocess import normalise
-from promptray.runtime.prompts import PromptBank, unpack
+from promptray.runtime.prompts import PromptBank
 
 _FIXED_PROMPTS = 16
 
@@ -39,9 +38,8 @@ def check_parity(draft: BundleContent, progress: Callable[[float], None] = lambd
         ``gate.failed`` with the comparison that failed, its bound and what was found.
     """
     manifest = draft.manifest
-    assert manifest.bank is not None
     golden = read_golden(draft)
-    bank = unpack(draft.read(manifest.bank.file), manifest.bank, artefact=manifest.bank.file)
+    bank = own_bank(draft)
     pixels = normalise(golden.pictures, manifest.preprocessing)
     scores_bound, maps_bound = manifest.golden.score_tolerance, manifest.golden.map_tolerance
 
@@ -104,7 +102,12 @@ def _difference(against: str, logits: Any, maps: Any, golden: GoldenSet) -> dict
 
 
 def _noise(
-    draft: BundleContent, baseline: _Run, bank: PromptBank, pixels: Any, logits: Any, progress: Callable[[float], None]
+    draft: BundleContent,
+    baseline: _Run,
+    bank: PromptBank,
+    pixels: Any,
+    logits: Any,
+    progress: Callable[[float], None],
 ) -> list[dict[str, Any]]:
     """Vary what must not matter, one thing at a time, on the first images; largest difference of each."""
     few, count = pixels[:4], len(pixels[:4])

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 import yaml
 from msgspec import Meta
-
 from promptray.runtime.bundle.manifest import Code, Door, Key, ModelFacts, Text
 from promptray.runtime.errors import BuildError
 
@@ -21,7 +20,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of the recipe's structures: unknown keys are refused."""
 
 
-class FindingRecipe(_Struct, kw_only=True):
+class FindingRecipe(_Struct, frozen=True, kw_only=True):
     """One finding to score."""
 
     key: Key
@@ -32,7 +31,7 @@ class FindingRecipe(_Struct, kw_only=True):
     """Accept a prompt of which the family's cleaning leaves nothing (all of those score alike)."""
 
 
-class GoldenRecipe(_Struct):
+class GoldenRecipe(_Struct, frozen=True, kw_only=True):
     """Golden inputs of your own instead of the ones PromptRay ships."""
 
     images: Text
@@ -41,7 +40,7 @@ class GoldenRecipe(_Struct):
     """Licence and attribution of those images."""
 
 
-class Recipe(_Struct, kw_only=True):
+class Recipe(_Struct, frozen=True, kw_only=True):
     """What ``promptray build`` reads. Paths are relative to the recipe's folder."""
 
     recipe_version: Literal[1]
@@ -97,7 +96,9 @@ def read_recipe(path: Path) -> Recipe:
     for number, key in enumerate(keys):
         if key in keys[:number]:
             line = _line(tree, ["findings", number, "key"])
-            raise _invalid(path, line, "two findings have the same key", key=f"findings[{number}].key", found=key)
+            raise _invalid(
+                path, line, "two findings have the same key", key=f"findings[{number}].key", found=key
+            )
     return recipe
 
 
@@ -114,7 +115,9 @@ def _refuse_repetition(path: Path, node: yaml.Node) -> None:
             keys = set()
             for key, value in current.value:
                 if key.value in keys:
-                    raise _invalid(path, key.start_mark.line + 1, "a key is written twice", key=str(key.value))
+                    raise _invalid(
+                        path, key.start_mark.line + 1, "a key is written twice", key=str(key.value)
+                    )
                 keys.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
                 waiting.append(value)
         elif isinstance(current, yaml.SequenceNode):

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import platformdirs
-
 from promptray.export.checkpoint import file_sha256
 
 _HASHES = "sha256.json"

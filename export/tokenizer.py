@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from promptray.runtime.errors import BuildError
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
-from promptray.runtime.errors import BuildError
-
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_UNKNOWN = "[UNK]"
+_SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]")
 #: What the exported text side is; another value would load and encode wrongly.
-_CONSTANTS: dict[str, object] = {"hidden_act": "gelu", "position_embedding_type": "absolute", "layer_norm_eps": 1e-12}
+_CONSTANTS: dict[str, object] = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "layer_norm_eps": 1e-12,
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class BertFolder:
     def tokenizer_json(self, *, context: int) -> bytes:
         """Return the uncased WordPiece tokenizer as ``tokenizer.json`` (see the ``tokenizers`` library)."""
         ids = {piece: number for number, piece in enumerate(self.vocabulary)}
-        tokenizer = Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+        tokenizer = Tokenizer(WordPiece(ids, unk_token=_UNKNOWN, max_input_chars_per_word=100))
         tokenizer.normalizer = BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = BertPreTokenizer()
         tokenizer.post_processor = TemplateProcessing(
@@ -112,10 +116,14 @@ def read_bert_folder(path: Path | None) -> BertFolder:
     folder = BertFolder(path.name, vocabulary, config if isinstance(config, dict) else {})
     heads = folder.config.get("num_attention_heads")
     if not isinstance(heads, int) or heads < 1:
-        raise folder._invalid("config.json states no number of attention heads", "num_attention_heads", repr(heads))
+        raise folder._invalid(
+            "config.json states no number of attention heads", "num_attention_heads", repr(heads)
+        )
     for piece in _SPECIAL:
         if vocabulary.count(piece) != 1:
-            raise folder._invalid("the vocabulary lacks a special piece", piece, f"{vocabulary.count(piece)} of them")
+            raise folder._invalid(
+                "the vocabulary lacks a special piece", piece, f"{vocabulary.count(piece)} of them"
+            )
     if len(set(vocabulary)) != len(vocabulary):
         raise folder._invalid("the vocabulary repeats a piece", "unique lines", "duplicates")
     for key, expected in _CONSTANTS.items():

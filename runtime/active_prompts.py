@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from promptray.runtime.bundle.manifest import BankRule, Code, Finding
 from promptray.runtime.errors import PromptError
@@ -15,6 +15,7 @@ from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site
 
+T = TypeVar("T")
 Origin = Literal["bundle", "site", "session"]
 _KEY = re.compile(r"^[^\s\x00-\x1f/\\][^\x00-\x1f/\\]{0,127}$")
 
@@ -115,7 +116,11 @@ class ActivePrompts:
         wording = template.format(key) if prompt is None else prompt
         entry = self._graphs.encode(key, wording, allow_empty=allow_empty)
         finding = Finding(
-            key=key, display=display or key, prompt=wording, head=self._bundle.manifest.heads[0].name, code=code
+            key=key,
+            display=display or key,
+            prompt=wording,
+            head=self._bundle.manifest.heads[0].name,
+            code=code,
         )
         self._append([(finding, entry)], keep=keep)
         return finding
@@ -154,7 +159,9 @@ class ActivePrompts:
         entries = {entry.key: entry for entry in state.bank}
         return pack(PromptBank(state.bank.rule, (entries[key] for key in chosen)))
 
-    def import_(self, data: bytes, *, keep: bool = False, artefact: str = "imported prompts") -> list[Finding]:
+    def import_(
+        self, data: bytes, *, keep: bool = False, artefact: str = "imported prompts"
+    ) -> list[Finding]:
         """Add prompts that were encoded elsewhere with the same model; needs no text graph.
 
         Raises
@@ -182,14 +189,18 @@ class ActivePrompts:
                 bank = bank.with_entry(entry)
             origin: Origin = "site" if keep else "session"
             new = self._activate(
-                (*state.findings, *(finding for finding, _ in added)), (*state.origins, *[origin] * len(added)), bank
+                (*state.findings, *(finding for finding, _ in added)),
+                (*state.origins, *[origin] * len(added)),
+                bank,
             )
             if keep:
                 for finding, entry in added:
                     store_prompt(self._writable_site(), bank.rule, finding, entry)
             self._state = new
 
-    def _activate(self, findings: tuple[Finding, ...], origins: tuple[Origin, ...], bank: PromptBank) -> ActiveSet:
+    def _activate(
+        self, findings: tuple[Finding, ...], origins: tuple[Origin, ...], bank: PromptBank
+    ) -> ActiveSet:
         return ActiveSet(findings, origins, bank, self._graphs.bind(bank), _prompt_notices(bank))
 
     def _forget(self, key: str, origin: Origin) -> None:
@@ -233,7 +244,9 @@ class ActivePrompts:
 def store_prompt(site: Site, rule: BankRule, finding: Finding, entry: BankEntry) -> None:
     """Write one encoded prompt into the site directory."""
     code = None if finding.code is None else [finding.code.value, finding.code.scheme, finding.code.meaning]
-    site.add("prompt", finding.key, pack(PromptBank(rule, [entry])), {"display": finding.display, "code": code})
+    site.add(
+        "prompt", finding.key, pack(PromptBank(rule, [entry])), {"display": finding.display, "code": code}
+    )
 
 
 def _with_site(
@@ -287,5 +300,5 @@ def _require_key(key: str) -> None:
         )
 
 
-def _without(items: tuple, at: int) -> tuple:  # type: ignore[type-arg]
+def _without(items: tuple[T, ...], at: int) -> tuple[T, ...]:
     return items[:at] + items[at + 1 :]

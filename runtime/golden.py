@@ -1,4 +1,4 @@
-"""The least gate: on this machine, do the golden pictures still get the original's scores?"""
+"""The least gate: on this machine, the golden pictures must still get the original's scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-
 from promptray.runtime.errors import BundleError
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.preprocess import normalise
@@ -75,7 +74,9 @@ def read_golden(bundle: BundleContent) -> GoldenSet:
     return GoldenSet(tensors["pictures"], tensors["logits"], tensors.get("maps"))
 
 
-def check_golden(bundle: BundleContent, graphs: Graphs, head: BoundHead, *, pictures: int | None = None) -> GoldenReport:
+def check_golden(
+    bundle: BundleContent, graphs: Graphs, head: BoundHead, *, pictures: int | None = None
+) -> GoldenReport:
     """Score golden pictures on this machine and compare with the stored answers.
 
     Parameters

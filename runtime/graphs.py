@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.errors import PromptError
-from promptray.runtime.prompts import BankEntry, PromptBank
+from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.prompts import BankEntry, PromptBank, unpack
 from promptray.runtime.text import TextEncoder
 
 Array = NDArray[Any]
@@ -34,6 +33,26 @@ class BundleContent(Protocol):
     def read(self, name: str) -> bytes:
         """Return a file's content, checked against its hash."""
         ...
+
+
+def own_bank(bundle: BundleContent) -> PromptBank:
+    """Read the prompt bank a bundle carries.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.foreign-bank`` or ``bundle.hash``; ``bundle.format`` when the bundle has no bank, since this
+        version scores only models that have one.
+    """
+    rule = bundle.manifest.bank
+    if rule is None:
+        raise BundleError(
+            "bundle.format",
+            "this version scores only models with a prompt bank",
+            artefact=f"{bundle.manifest.name} {bundle.short_hash}",
+            cure="upgrade promptray",
+        )
+    return unpack(bundle.read(rule.file), rule, artefact=rule.file)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +124,7 @@ class Graphs:
         self._text: tuple[TextEncoder, BoundGraph] | None = None
 
     def _load(self, role: str) -> Graph:
-        facts = self._bundle.manifest.graph(role)
-        assert facts is not None, role  # the reader refuses a manifest without image or head
+        facts = self._bundle.manifest.required_graph(role)
         return self._backend.load(self._bundle.read(facts.file), facts)
 
     def features(self, pixels: NDArray[np.float32]) -> dict[str, Array]:
@@ -127,7 +145,8 @@ class Graphs:
         Raises
         ------
         PromptError
-            ``prompt.no-text-graph``; ``prompt.empty`` when cleaning leaves nothing and `allow_empty` is false.
+            ``prompt.no-text-graph``; ``prompt.empty`` when cleaning leaves nothing and `allow_empty` is
+            false.
         """
         encoder, graph = self._text_side()
         return encode_prompt(encoder, graph, key, prompt, allow_empty=allow_empty)
@@ -140,9 +159,9 @@ class Graphs:
                     "prompt.no-text-graph",
                     "this bundle carries no text graph, so it cannot encode a prompt",
                     artefact=f"{self._bundle.manifest.name} {self._bundle.short_hash}",
-                    cure="where a bundle of the same model with its text graph is: `promptray prompts THAT_BUNDLE "
-                    "export KEY -o prompts.safetensors`; then here: `promptray prompts BUNDLE import "
-                    "prompts.safetensors`",
+                    cure="where a bundle of the same model with its text graph is: `promptray prompts "
+                    "THAT_BUNDLE export KEY -o prompts.safetensors`; then here: `promptray prompts BUNDLE "
+                    "import prompts.safetensors`",
                 )
             encoder = TextEncoder(rule, self._bundle.read(rule.tokenizer))
             self._text = (encoder, self._load("text").bind({}))
@@ -163,8 +182,8 @@ def encode_prompt(
     if not encoded.cleaned and not allow_empty:
         raise PromptError(
             "prompt.empty",
-            "nothing is left of the prompt after this model's text cleaning (it drops sentences of one word), "
-            "so it would score the same as every other such prompt",
+            "nothing is left of the prompt after this model's text cleaning (it drops sentences of one "
+            "word), so it would score the same as every other such prompt",
             artefact=key,
             cure="write a sentence, for example 'There is pneumonia.', or set allow_empty to score it anyway",
         )

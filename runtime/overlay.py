@@ -33,7 +33,9 @@ def overlay(grey: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np
     seen = np.isfinite(heatmap)
     values = np.where(seen, heatmap, 0.0)
     low, high = (float(heatmap[seen].min()), float(heatmap[seen].max())) if seen.any() else (0.0, 1.0)
-    strength = np.where(seen, (values - low) / max(high - low, np.finfo(np.float32).tiny), 0.0).astype(np.float32)
+    strength = np.where(seen, (values - low) / max(high - low, np.finfo(np.float32).tiny), 0.0).astype(
+        np.float32
+    )
     stops = np.linspace(0.0, 1.0, len(_STOPS))
     table = np.stack([np.interp(np.linspace(0.0, 1.0, 256), stops, _STOPS[:, c]) for c in range(3)], axis=1)
     colour = table[(strength * 255.0).astype(np.uint8)]

@@ -16,17 +16,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-
 from promptray.runtime.bundle.manifest import BankRule, TensorFacts
 from promptray.runtime.errors import BundleError, PromptError
 
 Array = NDArray[Any]
 PROMPTS, ROWS = "prompts", "rows"
 _OFFSETS = "offsets"
+
+
+class _EntryFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the file says of one prompt."""
+
+    key: str
+    prompt: str
+    cleaned: str
+    words: int
+    truncated: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +119,7 @@ class PromptBank:
             if keys.count(key) > 1:
                 raise PromptError("prompt.exists", "two findings have the same key", artefact=key)
         for entry in self.entries:
-            for facts in rule.tensors:
-                _require_shape(entry, facts)
+            _require_fit(entry, rule)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -144,7 +153,10 @@ class PromptBank:
         """
         if key not in self.keys:
             raise PromptError(
-                "prompt.unknown", "no finding has this key", artefact=key, expected=f"one of {', '.join(self.keys)}"
+                "prompt.unknown",
+                "no finding has this key",
+                artefact=key,
+                expected=f"one of {', '.join(self.keys)}",
             )
         return PromptBank(self.rule, (entry for entry in self.entries if entry.key != key))
 
@@ -171,7 +183,9 @@ class PromptBank:
             size = prompts_per_batch or len(positions)
             for start in range(0, len(positions), size):
                 chosen = positions[start : start + size]
-                tensors = {facts.name: self._stack(facts, chosen, size, bucket) for facts in self.rule.tensors}
+                tensors = {
+                    facts.name: self._stack(facts, chosen, size, bucket) for facts in self.rule.tensors
+                }
                 batches.append(BankBatch(np.array(chosen, np.intp), tensors))
         return batches
 
@@ -205,45 +219,50 @@ class PromptBank:
 
 
 def _rows(entry: BankEntry, rule: BankRule) -> int:
+    """Return the rows of a prompt: the same in all its tensors, as the bank made sure."""
     for facts in rule.tensors:
         if ROWS in facts.dims:
-            dims = [dim for dim in facts.dims if dim != PROMPTS]
-            return int(entry.tensors[facts.name].shape[dims.index(ROWS)])
+            return int(entry.tensors[facts.name].shape[_own_dims(facts).index(ROWS)])
     return 0
 
 
-def _require_shape(entry: BankEntry, facts: TensorFacts) -> None:
-    expected = [dim for dim in facts.dims if dim != PROMPTS]
-    tensor = entry.tensors.get(facts.name)
-    fits = (
-        tensor is not None
-        and tensor.dtype == facts.dtype
-        and len(tensor.shape) == len(expected)
-        and all(dim == ROWS or n == dim for n, dim in zip(tensor.shape, expected, strict=True))
-        and bool(np.isfinite(tensor).all())
-    )
-    if not fits:
-        raise BundleError(
-            "bundle.foreign-bank",
-            "a cached prompt does not fit the bank's layout",
-            artefact=f"{entry.key}: {facts.name}",
-            expected=f"finite {facts.dtype} {expected}",
-            found="nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}",
-            cure="build the bundle again, or add the prompt again at this site",
-        )
+def _own_dims(facts: TensorFacts) -> list[int | str]:
+    """Return the dimensions of one prompt's tensor."""
+    return [dim for dim in facts.dims if dim != PROMPTS]
+
+
+def _require_fit(entry: BankEntry, rule: BankRule) -> None:
+    rows: int | None = None
+    for facts in rule.tensors:
+        expected, tensor = _own_dims(facts), entry.tensors.get(facts.name)
+        fits = tensor is not None and tensor.dtype == facts.dtype and tensor.ndim == len(expected)
+        if fits and tensor is not None:
+            for dim, size in zip(expected, tensor.shape, strict=True):
+                fits = fits and (size == (rows or size) if dim == ROWS else size == dim)
+                rows = size if dim == ROWS else rows
+            fits = fits and bool(np.isfinite(tensor).all())
+        if not fits:
+            raise BundleError(
+                "bundle.foreign-bank",
+                "a cached prompt does not fit the bank's layout",
+                artefact=f"{entry.key}: {facts.name}",
+                expected=f"finite {facts.dtype} {expected}" + (f" with {rows} rows" if rows else ""),
+                found="nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}",
+                cure="build the bundle again, or add the prompt again at this site",
+            )
 
 
 def pack(bank: PromptBank) -> bytes:
     """Return a bank as the bytes of ``prompts.safetensors``.
 
-    Fixed tensors are stacked over prompts. Tensors with rows are packed: the ``rows`` axis comes first and the
-    prompts' rows follow one another; ``offsets`` (int64, N + 1) says where each prompt begins.
+    Fixed tensors are stacked over prompts. Tensors with rows are packed: the ``rows`` axis comes first and
+    the prompts' rows follow one another; ``offsets`` (int64, N + 1) says where each prompt begins.
     """
     tensors: dict[str, Array] = {}
     counts = [_rows(entry, bank.rule) for entry in bank]
     tensors[_OFFSETS] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     for facts in bank.rule.tensors:
-        dims = [dim for dim in facts.dims if dim != PROMPTS]
+        dims = _own_dims(facts)
         parts = [entry.tensors[facts.name] for entry in bank]
         if ROWS in dims:
             axis = dims.index(ROWS)
@@ -278,12 +297,22 @@ def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
     try:
         metadata = _metadata(data)
         tensors = safetensors.numpy.load(data)
-        facts_list = json.loads(metadata["prompts"])
+        facts_list = msgspec.json.decode(metadata["prompts"], type=list[_EntryFacts])
         found_id = metadata["bank_id"]
         offsets = tensors[_OFFSETS]
         if found_id == rule.id:
-            return PromptBank(rule, [_entry(facts, n, tensors, offsets, rule) for n, facts in enumerate(facts_list)])
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, IndexError) as error:
+            _require_offsets(offsets, len(facts_list), tensors, rule)
+            return PromptBank(
+                rule, [_entry(facts, n, tensors, offsets, rule) for n, facts in enumerate(facts_list)]
+            )
+    except (
+        safetensors.SafetensorError,
+        msgspec.MsgspecError,
+        KeyError,
+        ValueError,
+        TypeError,
+        IndexError,
+    ) as error:
         raise BundleError(
             "bundle.format",
             f"not a prompt bank ({type(error).__name__})",
@@ -293,7 +322,7 @@ def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
         ) from error
     raise BundleError(
         "bundle.foreign-bank",
-        "the prompt bank was made with other weights, tokenizer, cleaning rule, template, layout or precision",
+        "the prompts were encoded with other weights, tokenizer, cleaning, template, layout or precision",
         artefact=artefact,
         expected=f"bank id {rule.id[:12]}",
         found=f"bank id {str(found_id)[:12]}",
@@ -307,23 +336,26 @@ def _metadata(data: bytes) -> dict[str, str]:
     return dict(header["__metadata__"])
 
 
+def _require_offsets(offsets: Array, prompts: int, tensors: Mapping[str, Array], rule: BankRule) -> None:
+    """Raise ValueError unless the prompts' rows fill the packed tensors without gap or overlap."""
+    lengths = {len(tensors[facts.name]) for facts in rule.tensors if ROWS in facts.dims} or {0}
+    whole = offsets.dtype == np.int64 and offsets.shape == (prompts + 1,) and offsets[0] == 0
+    if not (whole and (np.diff(offsets) >= 0).all() and lengths == {int(offsets[-1])}):
+        raise ValueError("offsets")
+    if any(len(tensors[facts.name]) != prompts for facts in rule.tensors if ROWS not in facts.dims):
+        raise ValueError("prompts")
+
+
 def _entry(
-    facts: Mapping[str, Any], n: int, tensors: Mapping[str, Array], offsets: Array, rule: BankRule
+    facts: _EntryFacts, n: int, tensors: Mapping[str, Array], offsets: Array, rule: BankRule
 ) -> BankEntry:
     own: dict[str, Array] = {}
     for tensor in rule.tensors:
-        dims = [dim for dim in tensor.dims if dim != PROMPTS]
+        dims = _own_dims(tensor)
         stored = tensors[tensor.name]
         if ROWS in dims:
             rows = stored[int(offsets[n]) : int(offsets[n + 1])]
             own[tensor.name] = np.moveaxis(rows, 0, dims.index(ROWS))
         else:
             own[tensor.name] = stored[n]
-    return BankEntry(
-        key=facts["key"],
-        prompt=facts["prompt"],
-        cleaned=facts["cleaned"],
-        words=facts["words"],
-        truncated=facts["truncated"],
-        tensors=own,
-    )
+    return BankEntry(facts.key, facts.prompt, facts.cleaned, facts.words, facts.truncated, own)

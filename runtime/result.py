@@ -14,20 +14,16 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
 from promptray.runtime.bundle.manifest import Code, ModelFacts
-from promptray.runtime.errors import PromptError, ScoringError
+from promptray.runtime.errors import PromptError, PromptRayError, ScoringError
 from promptray.runtime.geometry import Geometry, map_to_original
-
-SCHEMA = "promptray-result"
-SCHEMA_VERSION = 1
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the document's structures."""
 
 
-class Score(_Struct):
+class Score(_Struct, frozen=True, kw_only=True):
     """The score of one finding.
 
     Attributes
@@ -45,7 +41,7 @@ class Score(_Struct):
     flag: bool | None = None
 
 
-class FindingScore(_Struct):
+class FindingScore(_Struct, frozen=True, kw_only=True):
     """One finding in the document."""
 
     key: str
@@ -58,7 +54,7 @@ class FindingScore(_Struct):
     score: Score
 
 
-class BundleRef(_Struct):
+class BundleRef(_Struct, frozen=True, kw_only=True):
     """The bundle behind the scores, with what a user must know of its model."""
 
     name: str
@@ -68,7 +64,7 @@ class BundleRef(_Struct):
     model: ModelFacts
 
 
-class BackendRef(_Struct):
+class BackendRef(_Struct, frozen=True, kw_only=True):
     """What ran the graphs."""
 
     name: str
@@ -79,7 +75,7 @@ class BackendRef(_Struct):
     reason: str
 
 
-class GateRef(_Struct):
+class GateRef(_Struct, frozen=True, kw_only=True):
     """A gate the graphs passed before they were used."""
 
     name: str
@@ -87,7 +83,7 @@ class GateRef(_Struct):
     detail: str
 
 
-class SourceRef(_Struct):
+class SourceRef(_Struct, frozen=True, kw_only=True):
     """What was scored."""
 
     kind: str
@@ -104,14 +100,14 @@ class SourceRef(_Struct):
     transfer_syntax: str | None
 
 
-class NoticeRef(_Struct):
+class NoticeRef(_Struct, frozen=True, kw_only=True):
     """Something to be careful about."""
 
     code: str
     message: str
 
 
-class ResultDocument(_Struct):
+class ResultDocument(_Struct, frozen=True, kw_only=True):
     """The JSON document of one scored image."""
 
     schema: Literal["promptray-result"]
@@ -232,7 +228,7 @@ class Refused:
         Base name of the file, or what kind of object it was.
     """
 
-    def __init__(self, error: Exception, name: str) -> None:
+    def __init__(self, error: PromptRayError, name: str) -> None:
         self.error = error
         self.name = name
 

@@ -16,20 +16,16 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
 from promptray.runtime.active_prompts import ActivePrompts, ActiveSet
 from promptray.runtime.backends import BackendFacts, open_backend
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.door import Source, open_picture
 from promptray.runtime.errors import PromptRayError, ScoringError
 from promptray.runtime.golden import GoldenReport, check_golden
-from promptray.runtime.graphs import Graphs
+from promptray.runtime.graphs import Graphs, own_bank
 from promptray.runtime.picture import Notice, Picture
 from promptray.runtime.preprocess import NetworkInput, preprocess
-from promptray.runtime.prompts import unpack
 from promptray.runtime.result import (
-    SCHEMA,
-    SCHEMA_VERSION,
     BackendRef,
     BundleRef,
     FindingScore,
@@ -88,9 +84,15 @@ class Scorer:
     """
 
     def __init__(
-        self, bundle: Bundle, graphs: Graphs, prompts: ActivePrompts, backend: BackendFacts, site: Site | None,
-        *, strict: bool,
-    ) -> None:  # fmt: skip
+        self,
+        bundle: Bundle,
+        graphs: Graphs,
+        prompts: ActivePrompts,
+        backend: BackendFacts,
+        site: Site | None,
+        *,
+        strict: bool,
+    ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.prompts = prompts
@@ -138,17 +140,18 @@ class Scorer:
         """
         bundle = Bundle.open(path)
         manifest = bundle.manifest
-        image = manifest.graph("image")
-        assert image is not None and manifest.bank is not None  # the reader refuses such a manifest
+        image = manifest.required_graph("image")
         chosen, reason = open_backend(backend, threads=threads, consumers=image.consumers)
         graphs = Graphs(bundle, chosen, prompts_per_batch=_PROMPTS_PER_BATCH if reproducible else None)
-        bank = unpack(bundle.read(manifest.bank.file), manifest.bank, artefact=manifest.bank.file)
+        bank = own_bank(bundle)
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind(bank), pictures=1)
         local = None
         if site is not None:
             local = Site.open(None if site == USER_SITE else site, bundle.hash)
-        facts = BackendFacts(chosen.name, chosen.version, chosen.device, image.precision, chosen.threads, reason)
+        facts = BackendFacts(
+            chosen.name, chosen.version, chosen.device, image.precision, chosen.threads, reason
+        )
         return cls(bundle, graphs, ActivePrompts(bundle, graphs, bank, local), facts, local, strict=strict)
 
     def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
@@ -219,7 +222,9 @@ class Scorer:
         limit.check("after the head")
         timing["total"] = sum(timing.values())
         document = self._document(prepared, state, logits[0], timing)
-        return Result(document, None if maps is None else maps[0], prepared.network_input.geometry, prepared.name)
+        return Result(
+            document, None if maps is None else maps[0], prepared.network_input.geometry, prepared.name
+        )
 
     def score(
         self,
@@ -289,10 +294,7 @@ class Scorer:
         BundleError
             ``bundle.golden``.
         """
-        rule = self.bundle.manifest.bank
-        assert rule is not None
-        own = unpack(self.bundle.read(rule.file), rule, artefact=rule.file)
-        return check_golden(self.bundle, self._graphs, self._graphs.bind(own))
+        return check_golden(self.bundle, self._graphs, self._graphs.bind(own_bank(self.bundle)))
 
     def close(self) -> None:
         """Close the scorer. Later calls raise ``score.closed``."""
@@ -316,22 +318,22 @@ class Scorer:
         manifest = self.bundle.manifest
         findings = [
             FindingScore(
-                key=finding.key, display=finding.display, head=finding.head, prompt=finding.prompt, origin=origin,
-                code=finding.code, score=Score(logit=float(logit)),
+                key=finding.key, display=finding.display, head=finding.head, prompt=finding.prompt,
+                origin=origin, code=finding.code, score=Score(logit=float(logit)),
             )
             for finding, origin, logit in zip(state.findings, state.origins, logits, strict=True)
         ]  # fmt: skip
         notices: list[Notice] = [*prepared.picture.notices, *state.notices]
         return ResultDocument(
-            schema=SCHEMA,
-            schema_version=SCHEMA_VERSION,
+            schema="promptray-result",
+            schema_version=1,
             software=f"promptray {VERSION}",
             bundle=BundleRef(
                 name=manifest.name, family=manifest.family, sha256=self.bundle.hash,
                 site_revision=None if self._site is None else self._site.revision, model=manifest.model,
             ),
             backend=BackendRef(**asdict(self.backend)),
-            gates=[GateRef(name="golden", passed=True, detail="first golden picture, on this machine, at opening")],
+            gates=[GateRef(name="golden", passed=True, detail="first golden picture, here, at opening")],
             source=msgspec.convert(asdict(prepared.picture.source), SourceRef),
             transform=prepared.network_input.geometry.to_json(),
             findings=findings,
@@ -355,7 +357,9 @@ class _Limit:
             raise ScoringError("score.cancelled", f"cancelled by the caller {where}")
         if self._end is not None and time.monotonic() > self._end:
             raise ScoringError(
-                "score.deadline", f"the deadline passed {where}", cure="allow more time, or run `promptray doctor`"
+                "score.deadline",
+                f"the deadline passed {where}",
+                cure="allow more time, or run `promptray doctor`",
             )
 
 
@@ -368,5 +372,3 @@ def _name_of(source: Source) -> str:
     if isinstance(source, str | os.PathLike):
         return Path(source).name
     return {"ndarray": "array", "bytes": "bytes"}.get(type(source).__name__, type(source).__name__)
-
-

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-
 from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BundleError, PromptError
+from tokenizers import Tokenizer
 
 _NUMBERING = re.compile(r"[0-9]+\.")
 _WORD = re.compile(r"\w+")
@@ -24,7 +23,7 @@ _LONGEST_PROMPT = 20_000  # characters; far above any context, so a pasted file 
 
 
 def clean_carzero(text: str) -> str:
-    """Clean a prompt as CARZero's original does.
+    r"""Clean a prompt as CARZero's original does.
 
     Sentences are split at full stops and list numbers. Each is lower-cased and reduced to its runs of word
     characters, without non-ASCII characters. A sentence of one word or none is DROPPED, so a bare finding
@@ -63,8 +62,8 @@ class EncodedPrompt:
     truncated : bool
         True when the prompt had more tokens than the model's context.
     arrays : dict of str to array
-        ``input_ids`` int64 (1, tokens), unpadded; ``word_matrix`` float32 (1, words, tokens): 1 where a token is
-        added to a row. Each token starts a row but a "##" piece, which is added to the row before it.
+        ``input_ids`` int64 (1, tokens), unpadded; ``word_matrix`` float32 (1, words, tokens): 1 where a token
+        is added to a row. Each token starts a row but a "##" piece, which is added to the row before it.
     """
 
     cleaned: str
@@ -96,7 +95,10 @@ class TextEncoder:
             self._tokenizer = Tokenizer.from_buffer(tokenizer)
         except Exception as error:  # the tokenizers library raises bare Exception, nothing narrower
             raise BundleError(
-                "bundle.format", "the tokenizer cannot be read", artefact=rule.tokenizer, cure="build the bundle again"
+                "bundle.format",
+                "the tokenizer cannot be read",
+                artefact=rule.tokenizer,
+                cure="build the bundle again",
             ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -9,7 +9,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BundleError
@@ -118,6 +117,6 @@ def _check_preprocessing(bundle: Bundle) -> None:
                 artefact=name,
                 expected="every pixel equal to the stored picture",
                 found=f"{different} pixels differ",
-                cure="run `promptray doctor`; reinstall numpy, pillow and simplejpeg; do not use this machine until "
-                "it passes",
+                cure="run `promptray doctor`; reinstall numpy, pillow, simplejpeg; do not use this machine "
+                "until it passes",
             )

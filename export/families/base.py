@@ -16,10 +16,9 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-
 from promptray.runtime.bundle.manifest import Head, Preprocessing, TensorFacts, TextRule
 from promptray.runtime.text import EncodedPrompt
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class LoadedModel:
     family : str
     sides : sequence of Side
     preprocessing : Preprocessing
-    text : TextRule or None
-    tokenizer : bytes or None
+    text : TextRule
+    tokenizer : bytes
         ``tokenizer.json`` for the runtime.
     heads : sequence of Head
     row_buckets : sequence of int
@@ -85,8 +84,8 @@ class LoadedModel:
     family: str
     sides: Sequence[Side]
     preprocessing: Preprocessing
-    text: TextRule | None
-    tokenizer: bytes | None
+    text: TextRule
+    tokenizer: bytes
     heads: Sequence[Head]
     row_buckets: Sequence[int]
     row_bias: str | None

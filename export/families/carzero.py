@@ -13,19 +13,16 @@ Source: the published implementation (Apache-2.0), Lai et al., CVPR 2024, arXiv 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from promptray.export.checkpoint import load_checkpoint, plain, tensors
 from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
 from promptray.export.layout import fit_state_dict
-from promptray.export.models.carzero import CARZero, DecoderLayer, Fusion
+from promptray.export.models.carzero import CARZero, Fusion
 from promptray.export.models.carzero_sizes import CARZeroSizes
 from promptray.export.tokenizer import BertFolder, read_bert_folder
 from promptray.runtime.bundle.manifest import (
@@ -42,11 +39,14 @@ from promptray.runtime.bundle.manifest import (
 )
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedPrompt
+from torch import Tensor, nn
 
 _PREFIX = "CARZero."
 _ROW_PADDING = -1.0e9
 # Present in the published file and never used for a score (perturbing each leaves every score unchanged).
-_UNUSED = r"\.self_attn\.|decoder\.layers\.\d+\.norm1\.|\.pooler\.|logit_scale$|fusion_module\.decoder\.norm\."
+_UNUSED = (
+    r"\.self_attn\.|decoder\.layers\.\d+\.norm1\.|\.pooler\.|logit_scale$|fusion_module\.decoder\.norm\."
+)
 _IGNORED = r"embeddings\.position_ids$"
 
 #: What the checkpoint's own configuration must say where it says anything: (path, value). A model trained
@@ -73,6 +73,7 @@ class ImageSide(nn.Module):
         self.fusion = model.fusion_module
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return query, first query, keys and values of each layer, all (B, ...)."""
         memory = self.fusion.decoder_norm(self.encoder(pixels))
         return _cached_side(self.fusion, query=memory[:, 0], memory=memory)
 
@@ -87,6 +88,7 @@ class TextSide(nn.Module):
         self.sizes = model.sizes
 
     def forward(self, input_ids: Tensor, word_matrix: Tensor) -> tuple[Tensor, ...]:
+        """Return query, first query, keys and values of each layer, and the row bias of one prompt."""
         states = self.bert(input_ids=input_ids, output_hidden_states=True).hidden_states
         tokens = torch.stack(states[-self.sizes.last_n_layers :]).sum(dim=0)
         words = word_matrix @ tokens
@@ -95,7 +97,9 @@ class TextSide(nn.Module):
         memory = self.fusion.decoder_norm(torch.cat([sentence, words, torch.zeros_like(sentence)], dim=1))
         one_each = torch.ones_like(word_matrix[:, :, 0])
         zero_rows = self.sizes.word_num - one_each.sum(dim=1, keepdim=True)
-        log_count = torch.where(zero_rows > 0, zero_rows.clamp(min=1).log(), torch.full_like(zero_rows, _ROW_PADDING))
+        log_count = torch.where(
+            zero_rows > 0, zero_rows.clamp(min=1).log(), torch.full_like(zero_rows, _ROW_PADDING)
+        )
         row_bias = torch.cat([torch.zeros_like(log_count), torch.zeros_like(one_each), log_count], dim=1)
         cached = _cached_side(self.fusion, query=memory[:, 0], memory=memory)
         return (*(tensor[0] for tensor in cached), row_bias[0])
@@ -103,11 +107,12 @@ class TextSide(nn.Module):
 
 def _cached_side(fusion: Fusion, *, query: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
     """Return query, first-layer query, then keys (transposed) and values of every layer."""
-    first: DecoderLayer = fusion.decoder.layers[0]  # type: ignore[assignment]
+    layers = list(fusion.decoder.each_layer())
+    first = layers[0]
     first_query = first.multihead_attn.query(first.norm2(query)[:, None])
     keys, values = [], []
-    for layer in fusion.decoder.layers:
-        key, value = layer.multihead_attn.keys_values(memory)  # type: ignore[operator, union-attr]
+    for layer in layers:
+        key, value = layer.multihead_attn.keys_values(memory)
         keys.append(key.transpose(-2, -1))
         values.append(value)
     return (query, first_query.flatten(1), *keys, *values)
@@ -122,6 +127,7 @@ class HeadSide(nn.Module):
         self.sizes = model.sizes
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Score; the inputs are the image side's outputs, then the text side's with a prompts axis."""
         layers = self.sizes.fusion_layers
         image_query, image_first = inputs[:2]
         image_keys, image_values = inputs[2 : 2 + layers], inputs[2 + layers : 2 + 2 * layers]
@@ -131,15 +137,19 @@ class HeadSide(nn.Module):
 
         x = _stack_directions(query, image_query)
         attention = []
-        for number, layer in enumerate(self.fusion.decoder.layers):
+        for number, layer in enumerate(self.fusion.decoder.each_layer()):
             if number == 0:
                 queries = _stack_directions(first, image_first)
                 queries = queries.unflatten(-1, (self.sizes.fusion_heads, -1))
             else:
                 queries = layer.multihead_attn.query(layer.norm2(x)).transpose(1, 2)
             prompts = queries.shape[1] // 2
-            by_prompt, weights = _attend(queries[:, :prompts].transpose(1, 2), image_keys[number], image_values[number])
-            by_image, _ = _attend(queries[:, prompts:].permute(1, 2, 0, 3), keys[number], values[number], row_bias)
+            by_prompt, weights = _attend(
+                queries[:, :prompts].transpose(1, 2), image_keys[number], image_values[number]
+            )
+            by_image, _ = _attend(
+                queries[:, prompts:].permute(1, 2, 0, 3), keys[number], values[number], row_bias
+            )
             both = torch.cat([by_prompt.transpose(1, 2), by_image.permute(2, 0, 1, 3)], dim=1).flatten(2)
             x = x + layer.multihead_attn.out_proj(both)
             x = x + layer.feed_forward(x)
@@ -173,7 +183,7 @@ class CARZeroFamily:
         "and a text model folder with config.json and vocab.txt"
     )
     options: Mapping[str, str] = {
-        "image_heads": "attention heads of the image side (no tensor tells; default: those of the text model, "
+        "image_heads": "attention heads of the image side (no tensor tells; default: the text model's, "
         "which is right for the published file: 12)"
     }
 
@@ -225,11 +235,16 @@ def _published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Ten
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in ours.items()}
 
 
-def _sizes(state: Mapping[str, Tensor], text: BertFolder, options: Mapping[str, object], artefact: str) -> CARZeroSizes:
+def _sizes(
+    state: Mapping[str, Tensor], text: BertFolder, options: Mapping[str, object], artefact: str
+) -> CARZeroSizes:
     heads = options.get("image_heads")
     if heads is not None and not (isinstance(heads, int) and heads > 0):
         raise BuildError(
-            "recipe.invalid", "image_heads must be a positive integer", artefact="model_options", found=repr(heads)
+            "recipe.invalid",
+            "image_heads must be a positive integer",
+            artefact="model_options",
+            found=repr(heads),
         )
     try:
         sizes = CARZeroSizes.from_state_dict(state, bert_heads=text.heads, vit_heads=heads)
@@ -273,7 +288,12 @@ def _describe(model: CARZero, text: BertFolder) -> LoadedModel:
     )
     image_features, bank = _side_tensors(sizes)
     sides = (
-        Side("image", ImageSide(model).eval(), [_facts("pixels", "batch", 3, *[sizes.image_size] * 2)], image_features),
+        Side(
+            "image",
+            ImageSide(model).eval(),
+            [_facts("pixels", "batch", 3, *[sizes.image_size] * 2)],
+            image_features,
+        ),
         Side(
             "text",
             TextSide(model).eval(),
@@ -299,7 +319,9 @@ def _describe(model: CARZero, text: BertFolder) -> LoadedModel:
         row_bias="row_bias",
         identity={
             "text_weights": weights_sha256({k: v for k, v in state.items() if k.startswith("text_encoder.")}),
-            "head_weights": weights_sha256({k: v for k, v in state.items() if k.startswith("fusion_module.")}),
+            "head_weights": weights_sha256(
+                {k: v for k, v in state.items() if k.startswith("fusion_module.")}
+            ),
             "layout": "carzero-keys-values-1",
         },
         reference=lambda pixels, prompts: _reference(model, pixels, prompts),
@@ -353,11 +375,14 @@ def _reference(model: CARZero, pixels: Tensor, prompts: Sequence[EncodedPrompt])
         for prompt in prompts:
             ids = torch.from_numpy(prompt.arrays["input_ids"])
             matrix = torch.from_numpy(prompt.arrays["word_matrix"])
-            sentence, rows = model.text_encoder(ids, torch.ones_like(ids), torch.zeros_like(ids), matrix.argmax(dim=1))
+            sentence, rows = model.text_encoder(
+                ids, torch.ones_like(ids), torch.zeros_like(ids), matrix.argmax(dim=1)
+            )
             sentences.append(sentence)
             words.append(rows)
         outputs = [
-            model.fuse(model.img_encoder(image[None]), torch.cat(sentences), torch.cat(words)) for image in pixels
+            model.fuse(model.img_encoder(image[None]), torch.cat(sentences), torch.cat(words))
+            for image in pixels
         ]
     return Reference(
         logits=torch.cat([output.scores for output in outputs]).numpy(),

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from promptray.export.models.carzero_sizes import CARZeroSizes
@@ -96,7 +98,7 @@ class TextEncoder(nn.Module):
             intermediate_size=sizes.bert_mlp,
             max_position_embeddings=sizes.positions,
             type_vocab_size=sizes.token_types,
-            attn_implementation="eager",
+            attn_implementation="eager",  # type: ignore[call-arg]
         )
         self.model = BertModel(config, add_pooling_layer=True)
 
@@ -211,10 +213,15 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(sizes, dropout) for _ in range(sizes.fusion_layers))
         self.norm = norm
 
+    def each_layer(self) -> Iterator[DecoderLayer]:
+        """Yield the layers in order (a ModuleList does not know what it holds)."""
+        for layer in self.layers:
+            yield cast(DecoderLayer, layer)
+
     def forward(self, queries: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Decode normed queries (G, K, width) over a normed memory (G, S, width), which no layer changes."""
         attention = []
-        for layer in self.layers:
+        for layer in self.each_layer():
             queries, weights = layer(queries, *layer.multihead_attn.keys_values(memory))
             attention.append(weights)
         return self.norm(queries), torch.stack(attention)

@@ -56,7 +56,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(package_name="promptray")
 def cli() -> None:
-    """Turn trained medical image-text models into verified bundles, and score radiographs with them.
+    r"""Turn trained medical image-text models into verified bundles, and score radiographs with them.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our stdout has gone, as `promptray ... | head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last door: shown as a fault, exit code 3
         # The message of an unforeseen error may hold patient data, so only its type is shown.
         if os.environ.get(_DEBUG):
             traceback.print_exc()

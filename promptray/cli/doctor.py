@@ -22,7 +22,7 @@ _EXPORT = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript")
 @click.command("doctor")
 @json_option
 def command(as_json: bool) -> int:
-    """Show what this machine can run: versions, CPU, backends. Holds no patient data and no paths.
+    r"""Show what this machine can run: versions, CPU, backends. Holds no patient data and no paths.
 
     Exits with 1 when something would keep the runtime from working.
 
@@ -45,7 +45,7 @@ def command(as_json: bool) -> int:
         "cores": os.cpu_count(),
         "runtime": {name: _version(name) for name in _RUNTIME},
         "export": {name: _version(name) for name in _EXPORT},
-        "backends": {name: "ready" if not problems else "not ready" for name in NAMES},
+        "backends": dict.fromkeys(NAMES, "ready" if not problems else "not ready"),
         "not in this version": ["OpenVINO", "ONNX Runtime CUDA", "TensorRT", "TensorRT-RTX"],
         "problems": problems,
     }

@@ -10,7 +10,7 @@ from promptray.cli.output import json_option, print_json, print_table
 @click.command("families")
 @json_option
 def command(as_json: bool) -> None:
-    """List the model families, the checkpoint layout each one reads, and its options.
+    r"""List the model families, the checkpoint layout each one reads, and its options.
 
     \b
     Example:
@@ -25,13 +25,23 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json(
             [
-                {"name": item.name, "summary": item.summary, "layout": item.layout, "options": dict(item.options)}
+                {
+                    "name": item.name,
+                    "summary": item.summary,
+                    "layout": item.layout,
+                    "options": dict(item.options),
+                }
                 for item in known
             ]
         )
         return
     rows = [
-        [item.name, item.summary, item.layout, "\n".join(f"{key}: {text}" for key, text in item.options.items())]
+        [
+            item.name,
+            item.summary,
+            item.layout,
+            "\n".join(f"{key}: {text}" for key, text in item.options.items()),
+        ]
         for item in known
     ]
     print_table("Families", ["name", "what", "checkpoint", "model_options"], rows)

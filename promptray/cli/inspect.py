@@ -27,7 +27,7 @@ from promptray.runtime.site import Site
 @no_site_option
 @json_option
 def command(bundle: str, site: str | None, no_site: bool, as_json: bool) -> None:
-    """Show what a bundle holds: model, findings, gates passed, provenance, and what this site added.
+    r"""Show what a bundle holds: model, findings, gates passed, provenance, and what this site added.
 
     Checks the seal and the report it prints; `promptray verify` checks everything.
 
@@ -66,11 +66,17 @@ def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
         ["intended use", manifest.model.intended_use],
         ["training data", manifest.model.training_data],
         ["model licence", manifest.model.licence],
-        ["door", f"modalities {', '.join(manifest.door.modalities)}; at least {manifest.door.minimum_side} px"],
+        [
+            "door",
+            f"modalities {', '.join(manifest.door.modalities)}; at least {manifest.door.minimum_side} px",
+        ],
         ["made", provenance.created],
         ["checkpoint", f"{provenance.checkpoint.name}, sha256 {provenance.checkpoint.sha256}"],
         ["libraries", ", ".join(f"{name} {version}" for name, version in provenance.libraries.items())],
-        ["size", f"{sum(item.size for item in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"],
+        [
+            "size",
+            f"{sum(item.size for item in manifest.files.values()) / 1e6:.1f} MB, {len(manifest.files)} files",
+        ],
     ]
     rows += [[f"graph {g.role}", f"{g.file}, for {', '.join(g.consumers)}"] for g in manifest.graphs]
     print_table("Bundle", ["", ""], rows)
@@ -85,13 +91,16 @@ def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
         right=(1, 2),
     )
     findings = [
-        [finding.key, finding.prompt, finding.code.value if finding.code else ""] for finding in manifest.findings
+        [finding.key, finding.prompt, finding.code.value if finding.code else ""]
+        for finding in manifest.findings
     ]
     print_table("Findings", ["key", "prompt", "code"], findings)
     if added is None:
         return
     kept = [[item["key"], "added here"] for item in added["prompts"]]
     kept += [[key, "removed here"] for key in added["removed"]]
-    click.echo(f"Site revision {added['revision']}: {len(kept)} changes." if kept else "This site added nothing.")
+    click.echo(
+        f"Site revision {added['revision']}: {len(kept)} changes." if kept else "This site added nothing."
+    )
     if kept:
         print_table("Site", ["key", ""], kept)

@@ -46,7 +46,9 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> None:
+def print_table(
+    title: str, columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()
+) -> None:
     """Print a table on stdout; columns in `right` are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
@@ -84,7 +86,12 @@ def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
 
         yield lines
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
 

@@ -15,7 +15,7 @@ from promptray.runtime.scorer import USER_SITE, Scorer
 @click.argument("bundle", type=click.Path())
 @click.pass_context
 def command(context: click.Context, bundle: str) -> None:
-    """List, add, remove, import and export the findings of a bundle.
+    r"""List, add, remove, import and export the findings of a bundle.
 
     A bundle never changes: what is added or removed is kept in the site directory of this machine.
 
@@ -58,7 +58,9 @@ def list_(context: click.Context, site: str | None, as_json: bool) -> None:
 @click.argument("key")
 @click.argument("prompt", required=False)
 @click.option("--display", help="Name for people (default: the key).")
-@click.option("--code", nargs=3, metavar="VALUE SCHEME MEANING", help="Coded concept, for example of SNOMED CT.")
+@click.option(
+    "--code", nargs=3, metavar="VALUE SCHEME MEANING", help="Coded concept, for example of SNOMED CT."
+)
 @click.option("--allow-empty", is_flag=True, help="Accept a prompt of which cleaning leaves nothing.")
 @site_option
 @click.pass_context

@@ -19,7 +19,6 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
-from promptray.runtime.errors import PromptRayError
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.scorer import Scorer
 
@@ -31,16 +30,20 @@ from promptray.runtime.scorer import Scorer
 @click.option("--modality", help="Modality of inputs that state none (PNG, JPEG), for example CR or DX.")
 @click.option("--frame", type=click.IntRange(1), help="Frame of multi-frame objects, counted from 1.")
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
-@click.option("--heatmaps", type=click.Path(path_type=Path), help="Folder for overlay PNGs, original resolution.")
+@click.option(
+    "--heatmaps", type=click.Path(path_type=Path), help="Folder for overlay PNGs, original resolution."
+)
 @click.option("--finding", "findings", multiple=True, help="Only these findings in overlays (default: all).")
-@click.option("--backend", default="auto", show_default=True, help="Backend; the result says which ran and why.")
+@click.option(
+    "--backend", default="auto", show_default=True, help="Backend; the result says which ran and why."
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
 @site_option
 @no_site_option
 @click.pass_context
 def command(context: click.Context, bundle: str, images: tuple[Path, ...], **options: Any) -> int:
-    """Score images (DICOM, PNG or JPEG files, or folders of them) against every finding.
+    r"""Score images (DICOM, PNG or JPEG files, or folders of them) against every finding.
 
     Scores are raw logits unless the bundle is calibrated: they rank images, they are not probabilities.
     An image that is refused gets no score; the others are still scored, and the exit code is 1.
@@ -63,7 +66,9 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
         strict=options["strict"],
     ) as scorer:
         if not options["as_json"]:
-            click.echo(f"Backend {scorer.backend.name} {scorer.backend.version}: {scorer.backend.reason}", err=True)
+            click.echo(
+                f"Backend {scorer.backend.name} {scorer.backend.version}: {scorer.backend.reason}", err=True
+            )
         shown = progress("scoring") if not options["as_json"] and len(files) > 3 else nullcontext(_silent)
         with shown as report:
             for number, outcome in enumerate(scorer.score_many(files, **declared)):
@@ -74,7 +79,9 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
                     continue
                 _print_result(outcome, options["as_json"])
                 if options["heatmaps"]:
-                    _write_overlays(scorer, outcome, files[number], options["heatmaps"], options["findings"], declared)
+                    _write_overlays(
+                        scorer, outcome, files[number], options["heatmaps"], options["findings"], declared
+                    )
     if refused:
         click.echo(f"{refused} of {len(files)} images were refused and have no score.", err=True)
     return 1 if refused else 0
@@ -95,9 +102,15 @@ def _files(images: tuple[Path, ...]) -> Iterator[Path]:
 
 def _print_refused(outcome: Refused, as_json: bool) -> None:
     error = outcome.error
-    assert isinstance(error, PromptRayError)
     if as_json:
-        print_json({"schema": "promptray-refusal", "schema_version": 1, "file": outcome.name, "error": error.to_json()})
+        print_json(
+            {
+                "schema": "promptray-refusal",
+                "schema_version": 1,
+                "file": outcome.name,
+                "error": error.to_json(),
+            }
+        )
     else:
         click.echo(f"{outcome.name}: no score", err=True)
         refuse(error)
@@ -124,7 +137,12 @@ def _probability(value: float | None) -> str:
 
 
 def _write_overlays(
-    scorer: Scorer, result: Result, source: Path, folder: Path, findings: tuple[str, ...], declared: dict[str, Any]
+    scorer: Scorer,
+    result: Result,
+    source: Path,
+    folder: Path,
+    findings: tuple[str, ...],
+    declared: dict[str, Any],
 ) -> None:
     from promptray.runtime.overlay import write_overlay
 

@@ -25,7 +25,7 @@ from promptray.cli.output import (
 def command(
     bundle: str, site: str | None, no_site: bool, backend: str, threads: int | None, as_json: bool
 ) -> None:
-    """Check a bundle on this machine: every hash, the schema, preprocessing and scores of the golden images.
+    r"""Check a bundle on this machine: every hash, the schema, preprocessing and scores of the golden images.
 
     \b
     Example:
@@ -34,7 +34,9 @@ def command(
     from promptray.runtime.verify import verify
 
     with progress("verifying") as report:
-        found = verify(bundle, site=site_choice(site, no_site), backend=backend, threads=threads, progress=report)
+        found = verify(
+            bundle, site=site_choice(site, no_site), backend=backend, threads=threads, progress=report
+        )
     if as_json:
         print_json(found.to_json())
         return
@@ -43,5 +45,6 @@ def command(
     click.echo(f"OK  {found.golden.pictures} golden images: preprocessing equal in every pixel")
     click.echo(
         f"OK  golden scores on {found.backend}: largest difference {found.golden.score_error:.2g} "
-        f"(bound {found.score_tolerance:g}), maps {found.golden.map_error:.2g} (bound {found.map_tolerance:g})"
+        f"(bound {found.score_tolerance:g}), maps {found.golden.map_error:.2g} "
+        f"(bound {found.map_tolerance:g})"
     )

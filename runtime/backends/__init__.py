@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError
 
@@ -129,7 +128,7 @@ def open_backend(name: str, *, threads: int | None, consumers: Sequence[str]) ->
             "the bundle's graphs were not gated on this backend",
             artefact=name,
             expected=", ".join(usable) or "a bundle gated on a backend of this software",
-            cure="build the bundle again with this version, or choose a backend it lists in `promptray inspect`",
+            cure="build the bundle again with this version, or use one that `promptray inspect` lists",
         )
     from promptray.runtime.backends import onnxruntime
 

@@ -8,20 +8,25 @@ from collections.abc import Mapping
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
-
 from promptray.runtime.backends import Array
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError
 
 # The binding raises its own exception classes, which share no base below Exception.
-_FAULTS = (
+_FAULTS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
 )
 
 # Each of these wheels writes the same folder; with two installed, what runs is whichever came last.
-_WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
+_WHEELS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
+)
 
 
 def installed_wheels() -> dict[str, str]:

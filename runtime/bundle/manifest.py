@@ -257,6 +257,10 @@ class Manifest(_Struct, frozen=True):
         """Return the graph of a role, or None where the bundle has none."""
         return next((graph for graph in self.graphs if graph.role == role), None)
 
+    def required_graph(self, role: str) -> Graph:
+        """Return the graph of a role that every valid bundle has: ``image`` or ``head``."""
+        return next(graph for graph in self.graphs if graph.role == role)
+
 
 def bank_id(identity: Mapping[str, str]) -> str:
     """Return the sha256 of a bank's identity: JSON with sorted keys, no white space, ASCII."""

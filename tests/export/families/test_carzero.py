@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families import family
 from promptray.export.families.base import LoadedModel
@@ -51,7 +50,8 @@ def prompts() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def encoder(model: LoadedModel) -> TextEncoder:
-    assert model.text is not None and model.tokenizer is not None
+    assert model.text is not None
+    assert model.tokenizer is not None
     return TextEncoder(model.text, model.tokenizer)
 
 
@@ -81,7 +81,9 @@ class Exported:
         return BoundHead(bound, len(bank)).run(self.image.run({"pixels": pixels}))
 
     def bank(self, encoder: TextEncoder, texts: Sequence[str]) -> PromptBank:
-        entries = [encode_prompt(encoder, self.text, f"f{n}", text, allow_empty=True) for n, text in enumerate(texts)]
+        entries = [
+            encode_prompt(encoder, self.text, f"f{n}", text, allow_empty=True) for n, text in enumerate(texts)
+        ]
         return PromptBank(self.rule, entries)
 
 
@@ -90,7 +92,9 @@ def exported(model: LoadedModel) -> Exported:
     return Exported(model)
 
 
-def test_tokens_equal_the_original(encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any]) -> None:
+def test_tokens_equal_the_original(
+    encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any]
+) -> None:
     for n, text in enumerate(prompts.values()):
         encoded = encoder.encode(text)
         ids = encoded.arrays["input_ids"][0]
@@ -104,7 +108,9 @@ def test_torch_sides_equal_the_original(
 ) -> None:
     """Image side, text side and head put together in torch, one prompt at a time."""
     image, text, head = (model.side(role) for role in ("image", "text", "head"))
-    assert image and text and head
+    assert image
+    assert text
+    assert head
     with torch.inference_mode():
         features = image.module(torch.from_numpy(oracle["images"]))
         for n, prompt in enumerate(prompts.values()):
@@ -117,7 +123,11 @@ def test_torch_sides_equal_the_original(
 
 @pytest.mark.parametrize("per_batch", [None, 1, 4, 16])
 def test_exported_graphs_equal_the_original(
-    exported: Exported, encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any], per_batch: int | None
+    exported: Exported,
+    encoder: TextEncoder,
+    prompts: dict[str, str],
+    oracle: dict[str, Any],
+    per_batch: int | None,
 ) -> None:
     bank = exported.bank(encoder, list(prompts.values()))
     logits, maps = exported.score(bank, oracle["images"], per_batch=per_batch)
@@ -150,10 +160,14 @@ LENGTHS = (0, 1, 2, 8, 40, 93, 94, 95, 96, 120)
 
 
 @pytest.fixture(scope="module")
-def of_every_length(model: LoadedModel, encoder: TextEncoder, oracle: dict[str, Any]) -> tuple[list[str], Any, Any]:
-    """Prompts from none to too many words with the original's scores: padded text, 98 rows, nothing cached."""
+def of_every_length(
+    model: LoadedModel, encoder: TextEncoder, oracle: dict[str, Any]
+) -> tuple[list[str], Any, Any]:
+    """Prompts from none to too many words, with the original's scores (98 rows, nothing cached)."""
     texts = [_prompt_of(words) for words in LENGTHS]
-    answers = model.reference(torch.from_numpy(oracle["images"][:2]), [encoder.encode(text) for text in texts])
+    answers = model.reference(
+        torch.from_numpy(oracle["images"][:2]), [encoder.encode(text) for text in texts]
+    )
     return texts, answers.logits, answers.maps
 
 
@@ -167,7 +181,10 @@ def test_lengths_are_what_they_claim(encoder: TextEncoder) -> None:
 
 
 def test_every_prompt_length_alone_equals_the_original(
-    exported: Exported, encoder: TextEncoder, oracle: dict[str, Any], of_every_length: tuple[list[str], Any, Any]
+    exported: Exported,
+    encoder: TextEncoder,
+    oracle: dict[str, Any],
+    of_every_length: tuple[list[str], Any, Any],
 ) -> None:
     texts, logits, maps = of_every_length
     for n, text in enumerate(texts):
@@ -179,9 +196,13 @@ def test_every_prompt_length_alone_equals_the_original(
 @pytest.mark.parametrize("per_batch", [None, 3])
 @pytest.mark.parametrize("buckets", [None, [99], [8, 99], list(range(2, 100))])
 def test_every_prompt_length_mixed_equals_the_original(
-    exported: Exported, encoder: TextEncoder, oracle: dict[str, Any], of_every_length: tuple[list[str], Any, Any],
-    per_batch: int | None, buckets: list[int] | None,
-) -> None:  # fmt: skip
+    exported: Exported,
+    encoder: TextEncoder,
+    oracle: dict[str, Any],
+    of_every_length: tuple[list[str], Any, Any],
+    per_batch: int | None,
+    buckets: list[int] | None,
+) -> None:
     texts, logits, maps = of_every_length
     bank = exported.bank(encoder, texts)
     rule = bank.rule
@@ -240,24 +261,33 @@ def _checkpoint(path: Path, change: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("change", "code", "named"),
-    [
-        (lambda c: c["state_dict"].pop("CARZero.img_encoder.model.norm.weight"), "checkpoint.layout", "norm.weight"),
-        (lambda c: c["state_dict"].update({"CARZero.extra.weight": torch.zeros(2)}), "checkpoint.layout", "extra"),
-        (lambda c: c["state_dict"]["CARZero.fusion_module.decoder_norm.bias"].fill_(np.nan), "checkpoint.layout",
-         "not finite"),
-        (lambda c: c.update(state_dict={"model.weight": torch.zeros(2)}), "checkpoint.layout", "CARZero."),
-        (lambda c: c.update(hyper_parameters={"data": {"text": {"word_num": 64}}}), "checkpoint.config", "word_num"),
-        (lambda c: c.update(hyper_parameters={"transforms": {"norm": "imagenet"}}), "checkpoint.config", "imagenet"),
-        (lambda c: c["state_dict"].pop("CARZero.img_encoder.model.pos_embed"), "checkpoint.layout", "pos_embed"),
-    ],
-)  # fmt: skip
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, change: Any, code: str, named: str) -> None:
+VIT, FUSION = "CARZero.img_encoder.model.", "CARZero.fusion_module."
+SPOILT: dict[str, tuple[Any, str, str]] = {
+    "a key is missing": (lambda c: c["state_dict"].pop(VIT + "norm.weight"), "layout", "norm.weight"),
+    "a key too many": (
+        lambda c: c["state_dict"].update({"CARZero.extra.weight": torch.zeros(2)}), "layout", "extra",
+    ),
+    "NaN": (lambda c: c["state_dict"][FUSION + "decoder_norm.bias"].fill_(np.nan), "layout", "not finite"),
+    "another model": (
+        lambda c: c.update(state_dict={"model.weight": torch.zeros(2)}), "layout", "CARZero.",
+    ),
+    "another word count": (
+        lambda c: c.update(hyper_parameters={"data": {"text": {"word_num": 64}}}), "config", "word_num",
+    ),
+    "another normalisation": (
+        lambda c: c.update(hyper_parameters={"transforms": {"norm": "imagenet"}}), "config", "imagenet",
+    ),
+    "no sizes": (lambda c: c["state_dict"].pop(VIT + "pos_embed"), "layout", "pos_embed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, spoilt: str) -> None:
+    change, code, named = SPOILT[spoilt]
     path = _checkpoint(tmp_path / "model.ckpt", change)
     with pytest.raises(BuildError) as refusal:
         FAMILY.load(path, TINY / "text_model", {})
-    assert refusal.value.code == code
+    assert refusal.value.code == f"checkpoint.{code}"
     assert named in str(refusal.value)
 
 
@@ -271,7 +301,9 @@ def test_a_stripped_checkpoint_gives_the_same_scores(
         kept = {
             key: value
             for key, value in content["state_dict"].items()
-            if not (any(part in key for part in unused) and ("fusion" in key or "pooler" in key or "_ids" in key))
+            if not (
+                any(part in key for part in unused) and ("fusion" in key or "pooler" in key or "_ids" in key)
+            )
         }
         content["state_dict"] = kept
 
