@@ -61,6 +61,7 @@ def dataset(pixels: NDArray[Any] | None = None, **changes: Any) -> Dataset:
 def encode(made: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
     """The object as a file with preamble and file meta information."""
     made.file_meta = FileMetaDataset()
+    made.file_meta.MediaStorageSOPInstanceUID = "1.2.3.1"
     made.file_meta.TransferSyntaxUID = syntax
     stream = io.BytesIO()
     made.save_as(stream, enforce_file_format=True)

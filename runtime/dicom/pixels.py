@@ -69,9 +69,12 @@ def stored_values(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index:
 
 def _native(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
     """View an uncompressed frame (PS3.5 8.1.1, A.1 to A.3)."""
-    start = index * pixels.frame_bytes
-    if len(data) < pixels.frames * pixels.frame_bytes:
+    start, excess = index * pixels.frame_bytes, len(data) - pixels.frames * pixels.frame_bytes
+    if excess < 0:
         raise _broken("the pixel data end before the last row")
+    # Some writers pad to more than an even length; a whole row or column too many: a size tag lies.
+    if excess >= pixels.frame_bytes // max(pixels.rows, pixels.columns):
+        raise _broken("the pixel data hold more than rows, columns and frames allow")
     order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
     size = pixels.bits_allocated // 8
     if order == ">" and size == 1:

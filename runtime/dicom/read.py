@@ -10,6 +10,7 @@ import zlib
 
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from pydicom.uid import ExplicitVRLittleEndian as ExplicitLittle
@@ -37,6 +38,7 @@ KEYWORDS = (
 _TAGS = [tag for tag in map(tag_for_keyword, KEYWORDS) if tag is not None]
 
 _PREAMBLE = 128
+_UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data
 #: Explicit VRs that a data set's first elements have; used to recognise data sets without file meta.
 _FIRST_VRS = frozenset({b"UL", b"OB", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM", b"UN"})
 
@@ -75,12 +77,12 @@ def read_dataset(data: bytes) -> Dataset:
     _check_deflated(data)
     dataset: Dataset = quietly(
         lambda: dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS),
-        lambda: ImageError(
-            "image.broken",
-            "the DICOM object cannot be parsed",
-            cure="export it again from its archive",
-        ),
+        lambda: _broken("the DICOM object cannot be parsed"),
     )
+    pixels = quietly(lambda: dataset.get_item("PixelData"), lambda: tags.unreadable("PixelData"))
+    held = len(pixels.value or b"") if isinstance(pixels, RawDataElement) else None
+    if held is not None and pixels.length not in (held, _UNDEFINED):
+        raise _broken("the DICOM object ends within its pixel data")
     return dataset
 
 
@@ -92,11 +94,15 @@ def transfer_syntax(dataset: Dataset) -> tuple[UID, bool]:
     """
     stated = tags.text(getattr(dataset, "file_meta", None) or Dataset(), "TransferSyntaxUID")
     if stated:
-        return UID(stated), True
+        return quietly(lambda: UID(stated), lambda: tags.unreadable("TransferSyntaxUID")), True
     implicit, little = dataset.original_encoding
     if implicit is None or implicit:
         return ImplicitLittle, False
     return (ExplicitLittle if little else ExplicitVRBigEndian), False
+
+
+def _broken(message: str) -> ImageError:
+    return ImageError("image.broken", message, cure="export the object again from its archive")
 
 
 def _check_deflated(data: bytes) -> None:
@@ -118,7 +124,7 @@ def _check_deflated(data: bytes) -> None:
             expected=f"at most {MAX_FILE_BYTES} bytes",
         )
     if not inflater.eof:
-        raise ImageError("image.broken", "the deflated DICOM data set is damaged")
+        raise _broken("the deflated DICOM data set is damaged")
 
 
 def _deflated_start(data: bytes) -> int | None:

@@ -95,6 +95,15 @@ def test_pixel_data_that_end_early_are_refused() -> None:
     made = factory.dataset()
     made.PixelData = made.PixelData[:-2]
     assert code_of(factory.encode(made)) == "image.broken"
+    assert code_of(factory.file()[:-2]) == "image.broken"
+
+
+def test_a_size_tag_that_lies_is_refused() -> None:
+    for changes in ({"Columns": 47}, {"Rows": 39}, {"Columns": 24, "Rows": 79}, {"Columns": 49}):
+        assert code_of(factory.file(**changes)) == "image.broken"
+    made = factory.dataset()
+    made.PixelData += bytes(2)
+    np.testing.assert_array_equal(decode(factory.encode(made)), factory.ramp())
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.55", "1.2.840.10008.1.2.4.100", "1.2.3.4"])

@@ -1,0 +1,127 @@
+"""The policy table: contradictions refuse, absences warn, suspicions only warn."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from promptray.runtime import policy
+from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.errors import ImageError
+from promptray.runtime.image_file import decode_jpeg
+from promptray.runtime.picture import NOTICES, Notice
+from pydicom.dataset import Dataset
+
+from tests.dicom_factory import CHEST, dataset
+
+pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # of the objects made here
+
+
+def check(changes: dict[str, str | None], door: Door = CHEST, declared: str | None = None) -> list[str]:
+    return [notice.code for notice in policy.check_tags(dataset(**changes), door, declared)]
+
+
+def code_of(changes: dict[str, str | None], door: Door = CHEST, declared: str | None = None) -> str:
+    with pytest.raises(ImageError) as refusal:
+        check(changes, door, declared)
+    return refusal.value.code
+
+
+def test_a_fitting_object_passes_without_notice() -> None:
+    assert check({}) == []
+    assert check({"Modality": "dx"}, declared="DX") == []
+    assert check({"PatientSpeciesDescription": "Homo sapiens"}) == []
+
+
+def test_absent_tags_are_noted() -> None:
+    assert check({"Modality": None}) == ["modality-absent"]
+    assert check({"Modality": ""}) == ["modality-absent"]
+    assert check({"BodyPartExamined": None}) == ["body-part-absent"]
+    assert check({"BodyPartExamined": None}, Door(modalities=["CR"])) == []  # the door does not ask
+
+
+def test_a_declared_modality_stands_in_for_the_tag_but_never_overrules_it() -> None:
+    assert check({"Modality": None}, declared="CR") == []
+    assert code_of({"Modality": None}, declared="MG") == "image.modality"
+    assert code_of({"Modality": "CR"}, declared="DX") == "image.modality"
+
+
+@pytest.mark.parametrize("modality", ["MG", "CT", "RG", "SR", "CR1", "C"])
+def test_another_modality_is_refused(modality: str) -> None:
+    assert code_of({"Modality": modality}) == "image.modality"
+
+
+@pytest.mark.parametrize("part", ["BREAST", "breast", "LEFT BREAST", "BREAST, LEFT", " BREAST "])
+def test_a_refused_body_part_is_refused_as_a_whole_word(part: str) -> None:
+    assert code_of({"BodyPartExamined": part}) == "image.contradiction"
+
+
+@pytest.mark.parametrize("part", ["CHEST", "NON GRID CHEST", "BREASTBONE", "THORAX"])
+def test_other_body_parts_pass(part: str) -> None:
+    assert check({"BodyPartExamined": part}) == []
+
+
+def test_an_animal_is_refused_where_its_species_is_stated() -> None:
+    assert code_of({"PatientSpeciesDescription": "Canis lupus familiaris"}) == "image.contradiction"
+
+
+def test_a_tag_that_is_not_text_is_refused() -> None:
+    with pytest.raises(ImageError) as refusal:
+        policy.check_tags(dataset(Modality=["CR", "DX"]), CHEST, None)
+    assert refusal.value.code == "dicom.tags"
+
+
+def test_every_notice_of_the_table_is_registered() -> None:
+    assert {rule.absent for rule in policy.RULES if rule.absent} <= NOTICES.keys()
+    with pytest.raises(ValueError, match="unregistered"):
+        Notice("no-such-code", "")
+
+
+def test_sources_without_tags_must_be_declared() -> None:
+    policy.check_declared(CHEST, "CR")
+    for declared, code in ((None, "image.modality-undeclared"), ("CT", "image.modality")):
+        with pytest.raises(ImageError) as refusal:
+            policy.check_declared(CHEST, declared)
+        assert refusal.value.code == code
+
+
+def trunk(background: int = 20) -> NDArray[np.uint8]:
+    """A crude film of a trunk: bright spine, dark lungs, darker air around."""
+    grey = np.full((200, 160), background, np.uint8)
+    grey[:, 20:140] = 120
+    grey[30:150, 30:70] = grey[30:150, 90:130] = 60
+    grey[:, 70:90] = 200
+    return grey
+
+
+def test_inversion_is_suspected() -> None:
+    assert not policy.looks_inverted(trunk())
+    assert policy.looks_inverted(255 - trunk())
+    assert not policy.looks_inverted(np.full((100, 100), 7, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 2)])
+def test_thin_pictures_raise_no_error(shape: tuple[int, int]) -> None:
+    assert not policy.looks_inverted(np.full(shape, 9, np.uint8))
+
+
+def test_inversion_on_real_films(data_dir: Path | None) -> None:
+    if data_dir is None:
+        return  # the rule itself is tested above; these counts need the radiographs
+    with (data_dir / "cxr" / "labels.csv").open(encoding="utf-8", newline="") as table:
+        rows = list(csv.DictReader(table))
+    suspected, missed = [], []
+    for row in rows:
+        grey = decode_jpeg((data_dir / "cxr" / row["file"]).read_bytes())
+        suspected += [row["view"]] if policy.looks_inverted(grey) else []
+        missed += [] if policy.looks_inverted(255 - grey) else [row["view"]]
+    assert suspected == ["L"]
+    assert set(missed) <= {"L"}
+
+
+def test_an_empty_data_set_raises_only_notices() -> None:
+    assert [notice.code for notice in policy.check_tags(Dataset(), CHEST, None)] == [
+        "modality-absent",
+        "body-part-absent",
+    ]
