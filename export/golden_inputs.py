@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from promptray.runtime.bundle.manifest import Door, Preprocessing
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError

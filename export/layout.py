@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping
 
 import torch
-from promptray.runtime.errors import BuildError
 from torch import Tensor, nn
+
+from promptray.runtime.errors import BuildError
 
 _LISTED = 8
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import yaml
 from msgspec import Meta
+
 from promptray.runtime.bundle.manifest import Code, Door, Key, ModelFacts, Text
 from promptray.runtime.errors import BuildError
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from promptray.runtime.image_file import decode_jpeg
 
 SOURCE = "kermany-guangzhou"

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from promptray.runtime.resize import resize_area
 
+from promptray.runtime.resize import resize_area
 from reference.derived_dicom import ENCODINGS, write_dicom
 from reference.radiographs import ATTRIBUTION, LICENCE, Radiograph, read_radiographs
 

@@ -8,6 +8,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+
 from promptray.runtime.errors import BundleError
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.preprocess import normalise

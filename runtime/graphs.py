@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.errors import BundleError, PromptError

@@ -21,6 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+
 from promptray.runtime.bundle.manifest import BankRule, TensorFacts
 from promptray.runtime.errors import BundleError, PromptError
 

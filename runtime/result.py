@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
 from promptray.runtime.bundle.manifest import Code, ModelFacts
 from promptray.runtime.errors import PromptError, PromptRayError, ScoringError
 from promptray.runtime.geometry import Geometry, map_to_original

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
 from promptray.runtime.active_prompts import ActivePrompts, ActiveSet
 from promptray.runtime.backends import BackendFacts, open_backend
 from promptray.runtime.bundle import Bundle

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from promptray.runtime.bundle.manifest import FileFacts
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import sync_folder

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+
 from promptray.runtime.bundle.manifest import FileFacts, Key, Sha256
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import is_link, sync_folder, write_new

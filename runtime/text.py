@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
 from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BundleError, PromptError
-from tokenizers import Tokenizer
 
 _NUMBERING = re.compile(r"[0-9]+\.")
 _WORD = re.compile(r"\w+")

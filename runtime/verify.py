@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BundleError

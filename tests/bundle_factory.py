@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from promptray.runtime.bundle import Bundle, Manifest, write_bundle
 from promptray.runtime.bundle.manifest import ModelFacts, bank_id
 

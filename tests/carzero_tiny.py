@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 from PIL import Image
+
 from promptray.export.build import build
 
 FOLDER = Path(__file__).parent / "data" / "carzero_tiny"

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from promptray.runtime.bundle.manifest import Door
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from promptray.runtime.bundle.manifest import Door
 
 CHEST = Door(modalities=["CR", "DX"], refused_body_parts=["BREAST"])
 

@@ -11,8 +11,8 @@ import onnx
 import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from promptray.runtime.bundle import Bundle, write_bundle
 
+from promptray.runtime.bundle import Bundle, write_bundle
 from tests import bundle_factory as factory
 
 SIDE, WIDTH, ROWS = factory.SIDE, factory.WIDTH, (3, 5)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site import Site
 

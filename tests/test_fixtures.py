@@ -7,7 +7,6 @@ from pathlib import Path
 from promptray.export.stage_cache import default_cache
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.site import default_root
-
 from tests.carzero_tiny import PROMPTS
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from promptray.export.checkpoint import load_checkpoint, plain, tensors
 from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
 from promptray.export.layout import fit_state_dict
@@ -39,7 +41,6 @@ from promptray.runtime.bundle.manifest import (
 )
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedPrompt
-from torch import Tensor, nn
 
 _PREFIX = "CARZero."
 _ROW_PADDING = -1.0e9

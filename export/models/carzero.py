@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from promptray.export.models.carzero_sizes import CARZeroSizes
-from promptray.export.torchvision_guard import ensure_torchvision_imports
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from promptray.export.models.carzero_sizes import CARZeroSizes
+from promptray.export.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
 

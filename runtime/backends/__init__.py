@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError
 

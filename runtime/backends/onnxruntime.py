@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
 from promptray.runtime.backends import Array
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError

@@ -6,6 +6,7 @@ import json
 from typing import Any, NoReturn
 
 import msgspec
+
 from promptray.runtime.bundle.manifest import FORMAT, FORMAT_VERSION, Manifest
 from promptray.runtime.bundle.names import MANIFEST
 from promptray.runtime.bundle.validate import check_manifest

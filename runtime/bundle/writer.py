@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+
 from promptray.runtime.bundle.manifest import FileFacts, Manifest, to_json
 from promptray.runtime.bundle.names import MANIFEST, SEAL, check_names, folders_of
 from promptray.runtime.bundle.parse import parse_manifest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from promptray.calibrate.auroc import _weighted_auroc, auroc_interval
 from sklearn.metrics import roc_auc_score
+
+from promptray.calibrate.auroc import _weighted_auroc, auroc_interval
 
 
 def noisy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

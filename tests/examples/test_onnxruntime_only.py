@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import bank_id
-
 from tests import bundle_factory as factory
 from tests.onnx_bundle import write_runnable
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+
 from promptray.runtime.bundle.manifest import Door, Greyscale
 from promptray.runtime.door import open_picture
-
 from reference.derived_dicom import ENCODINGS, derived_uid
 from reference.radiographs import ATTRIBUTION, LICENCE, Radiograph, read_radiographs
 from reference.samples import GOLDEN, SAMPLES, choose, write_golden, write_samples

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from promptray.runtime.array_input import grey_from_array
 from promptray.runtime.dicom.greyscale import to_grey
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.errors import ImageError
-
 from tests.dicom_factory import ramp
 
 

@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
 from promptray.runtime.bundle.manifest import Door, Greyscale
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BundleError, ImageError
 from promptray.runtime.picture import Picture
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
 from tests import dicom_factory as factory
 from tests.dicom_factory import CHEST
 

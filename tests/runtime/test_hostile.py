@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+
 from promptray.runtime.bundle.manifest import Greyscale
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import ImageError
 from promptray.runtime.picture import Picture
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataset import Dataset
-
 from tests import dicom_factory as factory
 
 FILES = Path(__file__).parents[1] / "data" / "dicom" / "files"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_jpeg, decode_png
 

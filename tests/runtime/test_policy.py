@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
 from promptray.runtime import policy
 from promptray.runtime.bundle.manifest import Door
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_jpeg
 from promptray.runtime.picture import NOTICES, Notice
-from pydicom.dataset import Dataset
-
 from tests.dicom_factory import CHEST, dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # of the objects made here

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+
 from promptray.runtime.bundle.manifest import (
     CentreCrop,
     Greyscale,

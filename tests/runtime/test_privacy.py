@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset
+
 from promptray.runtime.bundle.manifest import Greyscale
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.dicom.read import KEYWORDS, read_dataset
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import ImageError
-from pydicom import dcmread
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataset import Dataset
-
 from tests import dicom_factory as factory
 
 #: Fits into every text VR and contains what no number or UID may.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from promptray.runtime.bundle.manifest import BankRule, TensorFacts
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack

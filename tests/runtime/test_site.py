@@ -13,10 +13,10 @@ from typing import Any
 import filelock
 import platformdirs
 import pytest
+
 from promptray.runtime import site_files
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.site import Site, SiteEntry
-
 from tests.site_factory import BUNDLE, PAYLOAD, filled, index_of, refused, reopened
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from promptray.runtime.bundle.manifest import bank_id
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site
-
 from tests import bundle_factory as factory
 from tests.site_factory import BUNDLE, filled, index_of, refused, reopened
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from promptray.export.tokenizer import read_bert_folder
 from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BundleError, PromptError

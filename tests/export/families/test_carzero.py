@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families import family
 from promptray.export.families.base import LoadedModel

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from promptray.export.models.carzero import CARZero, CARZeroSizes
 
 TINY = Path(__file__).parents[2] / "data" / "carzero_tiny"

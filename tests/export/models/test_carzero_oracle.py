@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from promptray.export.checkpoint import load_checkpoint
 from promptray.export.models.carzero import CARZero, CARZeroOutput, CARZeroSizes
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.names import check_names
 from promptray.runtime.bundle.parse import parse_manifest
 from promptray.runtime.errors import BundleError
-
 from tests import bundle_factory as factory
 
 FLIPS = 200

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from promptray.runtime.bundle import manifest as structures
 from promptray.runtime.bundle.manifest import Manifest, bank_id, schema, to_json
 from promptray.runtime.bundle.names import MOST_FILES
@@ -17,7 +18,6 @@ from promptray.runtime.bundle.parse import LARGEST_MANIFEST, parse_manifest, str
 from promptray.runtime.bundle.validate import LEAST_GOLDEN
 from promptray.runtime.errors import CODES
 from promptray.runtime.site_files import SiteIndex
-
 from tests import bundle_factory as factory
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.errors import BundleError
-
 from tests import bundle_factory as factory
 
 

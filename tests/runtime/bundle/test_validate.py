@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from promptray.runtime.bundle.manifest import bank_id
 from promptray.runtime.bundle.parse import parse_manifest
 from promptray.runtime.errors import BundleError
-
 from tests import bundle_factory as factory
 
 Document = dict[str, Any]

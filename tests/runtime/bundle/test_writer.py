@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+
 from promptray.runtime.bundle import Bundle, write_bundle, writer
 from promptray.runtime.errors import BundleError
-
 from tests import bundle_factory as factory
 
 

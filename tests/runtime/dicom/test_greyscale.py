@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_voi, apply_windowing
+
 from promptray.runtime.dicom import greyscale_reference as reference
 from promptray.runtime.dicom.greyscale import to_grey
 from promptray.runtime.dicom.photometric import LookupTable, Photometric
 from promptray.runtime.errors import ImageError
-from pydicom.dataset import Dataset
-from pydicom.pixels import apply_voi, apply_windowing
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 

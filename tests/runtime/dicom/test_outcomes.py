@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from promptray.runtime.bundle.manifest import Greyscale
 from promptray.runtime.dicom.facts import check_has_pixels, photometric_facts, pixel_format
 from promptray.runtime.dicom.greyscale import to_grey
@@ -23,7 +24,6 @@ from promptray.runtime.dicom.pixels import stored_values
 from promptray.runtime.dicom.read import read_dataset, transfer_syntax
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import ImageError
-
 from tests.dicom_factory import CHEST
 
 COMMITTED = Path(__file__).parents[2] / "data" / "dicom"

@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from promptray.runtime.dicom.facts import check_has_pixels, pixel_format
-from promptray.runtime.dicom.pixels import DECODERS, stored_values
-from promptray.runtime.dicom.read import read_dataset, transfer_syntax
-from promptray.runtime.errors import ImageError
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
@@ -27,6 +23,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from promptray.runtime.dicom.facts import check_has_pixels, pixel_format
+from promptray.runtime.dicom.pixels import DECODERS, stored_values
+from promptray.runtime.dicom.read import read_dataset, transfer_syntax
+from promptray.runtime.errors import ImageError
 from tests import dicom_factory as factory
 
 FILES = Path(__file__).parents[2] / "data" / "dicom" / "files"
