@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .dicom.greyscale import to_grey
-from .dicom.photometric import Photometric
-from .errors import ImageError
-from .limits import check_size
+from promptray.runtime.dicom.greyscale import to_grey
+from promptray.runtime.dicom.photometric import Photometric
+from promptray.runtime.errors import ImageError
+from promptray.runtime.limits import check_size
 
 _INTEGERS = tuple(np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4"))
 

@@ -16,25 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from . import policy
-from .array_input import grey_from_array
-from .bundle.manifest import Door, Greyscale
-from .dicom import tags
-from .dicom.facts import (
+from promptray.runtime import policy
+from promptray.runtime.array_input import grey_from_array
+from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.dicom import tags
+from promptray.runtime.dicom.facts import (
     check_has_pixels,
     choose_frame,
     photometric_facts,
     pixel_format,
     pixel_spacing,
 )
-from .dicom.greyscale import to_grey
-from .dicom.photometric import Photometric
-from .dicom.pixels import stored_values
-from .dicom.read import looks_like_dicom, read_dataset, transfer_syntax
-from .errors import BundleError, ImageError
-from .image_file import JPEG_SIGNATURE, PNG_SIGNATURE, decode_jpeg, decode_png
-from .limits import MAX_FILE_BYTES, check_bytes
-from .picture import Kind, Picture, SourceFacts, notice
+from promptray.runtime.dicom.greyscale import to_grey
+from promptray.runtime.dicom.photometric import Photometric
+from promptray.runtime.dicom.pixels import stored_values
+from promptray.runtime.dicom.read import looks_like_dicom, read_dataset, transfer_syntax
+from promptray.runtime.errors import BundleError, ImageError
+from promptray.runtime.image_file import JPEG_SIGNATURE, PNG_SIGNATURE, decode_jpeg, decode_png
+from promptray.runtime.limits import MAX_FILE_BYTES, check_bytes
+from promptray.runtime.picture import Kind, Picture, SourceFacts, notice
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset | NDArray[np.generic]
 

@@ -23,9 +23,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import ImageError
-from .jpeg_markers import MAX_SCANS, exif_orientation, read_frame_header
-from .limits import check_size
+from promptray.runtime.errors import ImageError
+from promptray.runtime.jpeg_markers import MAX_SCANS, exif_orientation, read_frame_header
+from promptray.runtime.limits import check_size
 
 Grey = NDArray[np.uint8]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import ImageError
+from promptray.runtime.errors import ImageError
 
 #: Most bytes of an image file.
 MAX_FILE_BYTES = 512 * 1024 * 1024

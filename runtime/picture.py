@@ -18,6 +18,7 @@ NOTICES: dict[str, str] = {
     "prompt-empty": "Nothing was left of a prompt after cleaning: all such prompts score alike.",
     "prompt-truncated": "A prompt was longer than the model's context and was cut.",
     "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",
+    "burned-in-text": "The DICOM object states that text is burned into its pixels.",
     "inversion-suspected": "The middle is darker than the rest: black and white may be swapped.",
 }
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from .bundle.manifest import Door
-from .dicom import tags
-from .errors import ImageError
-from .picture import Notice, Picture, notice
+from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.dicom import tags
+from promptray.runtime.errors import ImageError
+from promptray.runtime.picture import Notice, Picture, notice
 
 #: Defined terms of Modality (PS3.3 C.7.3.1.1.1) that an error may quote; anything else could be a name.
 _QUOTABLE = frozenset("CR CT DX ECG IO MG MR NM OT PT PX RF RG RTDOSE RTPLAN SC SEG SM SR US XA XC".split())
@@ -95,6 +95,8 @@ def check_tags(dataset: Dataset, door: Door, declared: str | None) -> list[Notic
             notices.append(notice(rule.absent))
         elif value is not None and rule.contradicts(value.upper(), door):
             raise _contradiction(rule, value.upper(), door)
+    if (tags.text(dataset, "BurnedInAnnotation") or "").upper() == "YES":
+        notices.append(notice("burned-in-text"))
     tag = tags.text(dataset, "Modality")
     if declared is not None and tag is not None and tag.upper() != declared:
         raise ImageError(

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle.manifest import CentreCrop, PadSquare, Preprocessing, ResizeLongerSide
-from .errors import BundleError, ImageError
-from .geometry import AxisMap, Geometry
-from .resize import resize_area
+from promptray.runtime.bundle.manifest import CentreCrop, PadSquare, Preprocessing, ResizeLongerSide
+from promptray.runtime.errors import BundleError, ImageError
+from promptray.runtime.geometry import AxisMap, Geometry
+from promptray.runtime.resize import resize_area
 
 Grey = NDArray[np.uint8]
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
-from ..errors import ImageError
-from ..limits import check_size
-from .photometric import LookupTable, Photometric
-from .quiet import quietly
-from .tags import element_value, integer, items, numbers, required, text, unreadable
+from promptray.runtime.dicom.photometric import LookupTable, Photometric
+from promptray.runtime.dicom.quiet import quietly
+from promptray.runtime.dicom.tags import element_value, integer, items, numbers, required, text, unreadable
+from promptray.runtime.errors import ImageError
+from promptray.runtime.limits import check_size
 
 
 @dataclass(frozen=True)

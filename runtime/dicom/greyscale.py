@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from . import greyscale_reference as reference
-from .photometric import Photometric
+from promptray.runtime.dicom import greyscale_reference as reference
+from promptray.runtime.dicom.photometric import Photometric
 
 #: Pixels per look-up: the 64-bit indices NumPy makes of a block stay in the processor's cache.
 _BLOCK = 65536

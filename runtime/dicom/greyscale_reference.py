@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ImageError
-from .photometric import LookupTable, Photometric
+from promptray.runtime.dicom.photometric import LookupTable, Photometric
+from promptray.runtime.errors import ImageError
 
 Values = NDArray[np.float64]
 

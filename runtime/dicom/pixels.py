@@ -18,12 +18,12 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
-from ..errors import ImageError
-from ..image_file import decode_strict_jpeg
-from ..jpeg_markers import MAX_SCANS, FrameHeader, read_frame_header, read_j2k_header
-from . import tags
-from .facts import PixelFormat
-from .quiet import quietly
+from promptray.runtime.dicom import tags
+from promptray.runtime.dicom.facts import PixelFormat
+from promptray.runtime.dicom.quiet import quietly
+from promptray.runtime.errors import ImageError
+from promptray.runtime.image_file import decode_strict_jpeg
+from promptray.runtime.jpeg_markers import MAX_SCANS, FrameHeader, read_frame_header, read_j2k_header
 
 Stored = NDArray[np.integer]
 
@@ -61,10 +61,16 @@ def stored_values(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index:
     data = tags.element_value(dataset, "PixelData")
     if not isinstance(data, (bytes, bytearray)):
         raise _broken("the pixel data are missing or not bytes")
-    words = decode(bytes(data) if isinstance(data, bytearray) else data, syntax, pixels, index)
+    if syntax == uid.ExplicitVRBigEndian and pixels.bits_allocated == 8 and _vr(dataset) == "OW":
+        data = np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().tobytes()
+    words = decode(bytes(data), syntax, pixels, index)
     if words.shape != (pixels.rows, pixels.columns):
         raise _broken("the decoded frame has another size than the header states")
     return words
+
+
+def _vr(dataset: Dataset) -> str:
+    return quietly(lambda: str(dataset["PixelData"].VR), lambda: tags.unreadable("PixelData"))
 
 
 def _native(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
@@ -77,8 +83,6 @@ def _native(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> St
         raise _broken("the pixel data hold more than rows, columns and frames allow")
     order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
     size = pixels.bits_allocated // 8
-    if order == ">" and size == 1:
-        return _decoded("", data, syntax, pixels, index)  # bytes may be swapped within words
     words = np.frombuffer(data, f"{order}u{size}", pixels.rows * pixels.columns, start)
     return _significant(words.astype(f"=u{size}", copy=False), pixels).reshape(pixels.rows, pixels.columns)
 
@@ -97,10 +101,9 @@ def _significant(words: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Sto
 
 def _plugin(name: str) -> Callable[[bytes, uid.UID, PixelFormat, int], Stored]:
     def decode(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
-        if syntax != uid.RLELossless:
-            frame = _frame(data, pixels, index)
-            header = read_j2k_header(frame) if syntax in _J2K else read_frame_header(frame)
-            _check_frame(frame, header, pixels)
+        frame = _frame(data, pixels, index)
+        header = read_j2k_header(frame) if syntax in _J2K else read_frame_header(frame)
+        _check_frame(frame, header, pixels)
         return _decoded(name, data, syntax, pixels, index)
 
     return decode
@@ -118,6 +121,7 @@ def _decoded(plugin: str, data: bytes, syntax: uid.UID, pixels: PixelFormat, ind
         "bits_stored": pixels.bits_stored,
         "pixel_representation": int(pixels.signed),
         "pixel_keyword": "PixelData",
+        "correct_unused_bits": False,  # done here, because pydicom does not know the high bit
     }
     words, _ = quietly(
         lambda: get_decoder(syntax).as_array(data, index=index, raw=True, decoding_plugin=plugin, **options),
@@ -125,6 +129,12 @@ def _decoded(plugin: str, data: bytes, syntax: uid.UID, pixels: PixelFormat, ind
     )
     stored: Stored = words
     return stored
+
+
+def _rle(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
+    """Decode RLE (PS3.5 Annex G), which keeps whole containers, overlay bits included."""
+    words = np.ascontiguousarray(_decoded("pylibjpeg", data, syntax, pixels, index))
+    return _significant(words.view(f"u{words.dtype.itemsize}"), pixels)
 
 
 def _jpeg(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
@@ -192,7 +202,7 @@ DECODERS: dict[str, Callable[[bytes, uid.UID, PixelFormat, int], Stored]] = {
     uid.ExplicitVRLittleEndian: _native,
     uid.DeflatedExplicitVRLittleEndian: _native,
     uid.ExplicitVRBigEndian: _native,
-    uid.RLELossless: _plugin("pylibjpeg"),
+    uid.RLELossless: _rle,
     uid.JPEGLSLossless: _plugin("pyjpegls"),
     uid.JPEGLSNearLossless: _plugin("pyjpegls"),
     **dict.fromkeys(_J2K, _plugin("pylibjpeg")),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from ..errors import ImageError
+from promptray.runtime.errors import ImageError
 
 Result = TypeVar("Result")
 

@@ -16,15 +16,15 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from pydicom.uid import ExplicitVRLittleEndian as ExplicitLittle
 from pydicom.uid import ImplicitVRLittleEndian as ImplicitLittle
 
-from ..errors import ImageError
-from ..limits import MAX_FILE_BYTES
-from . import tags
-from .quiet import quietly
+from promptray.runtime.dicom import tags
+from promptray.runtime.dicom.quiet import quietly
+from promptray.runtime.errors import ImageError
+from promptray.runtime.limits import MAX_FILE_BYTES
 
 #: All that is ever read of a data set.
 KEYWORDS = (
     *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
-    *("BodyPartExamined", "PatientSpeciesDescription"),
+    *("BodyPartExamined", "PatientSpeciesDescription", "BurnedInAnnotation"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -32,7 +32,6 @@ KEYWORDS = (
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
 )
 _TAGS = [tag for tag in map(tag_for_keyword, KEYWORDS) if tag is not None]

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from ..errors import ImageError
-from .quiet import quietly
+from promptray.runtime.dicom.quiet import quietly
+from promptray.runtime.errors import ImageError
 
 
 def unreadable(keyword: str, why: str = "cannot be read") -> ImageError:

@@ -41,6 +41,11 @@ def test_absent_tags_are_noted() -> None:
     assert check({"BodyPartExamined": None}, Door(modalities=["CR"])) == []  # the door does not ask
 
 
+def test_burned_in_text_is_noted_where_it_is_stated() -> None:
+    assert check({"BurnedInAnnotation": "YES"}) == ["burned-in-text"]
+    assert check({"BurnedInAnnotation": "NO"}) == []
+
+
 def test_a_declared_modality_stands_in_for_the_tag_but_never_overrules_it() -> None:
     assert check({"Modality": None}, declared="CR") == []
     assert code_of({"Modality": None}, declared="MG") == "image.modality"

@@ -73,6 +73,7 @@ def full_file() -> bytes:
         ImagerPixelSpacing=["0.20000000", "0.20000000"],
         NominalScannedPixelSpacing=["0.20000000", "0.20000000"],
         NumberOfFrames="1         ",
+        BurnedInAnnotation="NO        ",
         VOILUTFunction="LINEAR_EXACT",
         RescaleSlope="1.00000000",
         RescaleIntercept="0.00000000",

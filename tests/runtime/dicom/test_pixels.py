@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     UID,
@@ -77,6 +77,26 @@ def test_bits_above_the_stored_ones_are_overlays_and_removed() -> None:
     packed = (signed & 0x0FFF).astype(np.uint16) | np.uint16(0x5000)
     made = factory.dataset(packed, PixelRepresentation=1)
     np.testing.assert_array_equal(decode(factory.encode(made)), signed)
+
+
+def test_rle_keeps_overlays_and_they_are_removed_there_too() -> None:
+    pixels = factory.ramp().astype(np.int16) - 2048
+    packed = (pixels & 0x0FFF).astype(np.uint16) | np.uint16(0x5000)
+    made = factory.dataset(packed, PixelRepresentation=1)
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    np.testing.assert_array_equal(decode(factory.encode(made, RLELossless)), pixels)
+
+
+@pytest.mark.parametrize("vr", ["OB", "OW"])
+def test_big_endian_bytes_swapped_within_words(vr: str) -> None:
+    pixels = (factory.ramp() >> 4).astype(np.uint8)
+    made = factory.dataset(pixels, BitsStored=8, HighBit=7)
+    made["PixelData"].VR = vr
+    if vr == "OW":
+        made.PixelData = np.frombuffer(made.PixelData, "u2").byteswap().tobytes()
+    np.testing.assert_array_equal(decode(factory.encode(made, ExplicitVRBigEndian)), pixels)
 
 
 def test_stored_bits_that_do_not_begin_at_bit_0() -> None:
