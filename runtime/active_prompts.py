@@ -194,8 +194,7 @@ class ActivePrompts:
                 bank,
             )
             if keep:
-                for finding, entry in added:
-                    store_prompt(self._writable_site(), bank.rule, finding, entry)
+                self._writable_site().add_all("prompt", [_stored(bank.rule, *pair) for pair in added])
             self._state = new
 
     def _activate(
@@ -241,12 +240,11 @@ class ActivePrompts:
             )
 
 
-def store_prompt(site: Site, rule: BankRule, finding: Finding, entry: BankEntry) -> None:
-    """Write one encoded prompt into the site directory."""
+def _stored(rule: BankRule, finding: Finding, entry: BankEntry) -> tuple[str, bytes, dict[str, object]]:
+    """Return a prompt as the site directory keeps it: key, bank file of one prompt, facts."""
     code = None if finding.code is None else [finding.code.value, finding.code.scheme, finding.code.meaning]
-    site.add(
-        "prompt", finding.key, pack(PromptBank(rule, [entry])), {"display": finding.display, "code": code}
-    )
+    facts = {"display": finding.display, "code": code}
+    return finding.key, pack(PromptBank(rule, [entry])), facts
 
 
 def _with_site(

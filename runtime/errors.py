@@ -20,6 +20,7 @@ CODES: dict[str, str] = {
     "bundle.unsafe-path": "A file name leaves the bundle, or is a link.",
     "bundle.foreign-bank": "A prompt bank was made with other weights, tokenizer, rule or layout.",
     "bundle.exists": "The output already exists.",
+    "bundle.unwritable": "The bundle cannot be written where it was asked for.",
     "bundle.golden": "The golden self-test gave other numbers than those stored.",
     "site.corrupt": "The site directory does not match its own hashes.",
     "site.not-found": "The site directory given does not exist.",

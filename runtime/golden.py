@@ -72,6 +72,8 @@ def read_golden(bundle: BundleContent) -> GoldenSet:
     dtypes = {key: "uint8" if key == "pictures" else "float32" for key in expected}
     if found != expected or any(tensors[key].dtype != dtype for key, dtype in dtypes.items()):
         raise _malformed(name, f"expected {expected}, found {found}")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise _malformed(name, "a stored answer that is no number")
     return GoldenSet(tensors["pictures"], tensors["logits"], tensors.get("maps"))
 
 

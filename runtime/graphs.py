@@ -53,7 +53,18 @@ def own_bank(bundle: BundleContent) -> PromptBank:
             artefact=f"{bundle.manifest.name} {bundle.short_hash}",
             cure="upgrade promptray",
         )
-    return unpack(bundle.read(rule.file), rule, artefact=rule.file)
+    bank = unpack(bundle.read(rule.file), rule, artefact=rule.file)
+    stated = [(finding.key, finding.prompt) for finding in bundle.manifest.findings]
+    if [(entry.key, entry.prompt) for entry in bank] != stated:
+        raise BundleError(
+            "bundle.foreign-bank",
+            "the prompt bank does not hold the manifest's findings in their order",
+            artefact=rule.file,
+            expected=", ".join(key for key, _ in stated)[:200],
+            found=", ".join(bank.keys)[:200],
+            cure="build the bundle again",
+        )
+    return bank
 
 
 @dataclass(frozen=True, eq=False)

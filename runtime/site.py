@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,17 +159,20 @@ class Site:
     def add(
         self, kind: Kind, key: str, payload: bytes = b"", facts: Mapping[str, Any] | None = None
     ) -> SiteEntry:
-        """Add an entry, durably: when this returns, a power cut does not undo it.
+        """Add one entry (see `add_all`)."""
+        return self.add_all(kind, [(key, payload, facts or {})])[0]
+
+    def add_all(
+        self, kind: Kind, additions: Sequence[tuple[str, bytes, Mapping[str, Any]]]
+    ) -> list[SiteEntry]:
+        """Add entries, all or none, durably: when this returns, a power cut does not undo it.
 
         Parameters
         ----------
         kind : {'prompt', 'removed-prompt'}
             A prompt has a payload; the removal of one of the bundle's has none.
-        key : str
-            The finding's; unique within its kind.
-        payload : bytes
-            Content of the entry: for a prompt, a bank file of one prompt.
-        facts : mapping, optional
+        additions : sequence of (key, payload, facts)
+            The finding's key, unique within its kind; the content, for a prompt a bank file of one prompt;
             JSON values kept with it.
 
         Raises
@@ -179,22 +182,26 @@ class Site:
         BundleError
             ``site.busy``, ``site.unwritable``, ``site.corrupt``.
         """
-        if bool(payload) != (kind == "prompt"):
-            raise ValueError(f"an entry of kind {kind!r} {'has no' if payload else 'needs a'} payload")
-        entry = _entry(kind, key, payload, facts or {})
+        payloads = [payload for _, payload, _ in additions]
+        if any(bool(payload) != (kind == "prompt") for payload in payloads):
+            raise ValueError(f"a payload belongs to a prompt and to nothing else, not to {kind!r}")
+        added = [_entry(kind, key, payload, facts) for key, payload, facts in additions]
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:
-            if any((other.kind, other.key) == (kind, key) for other in entries):
-                raise PromptError(
-                    "prompt.exists",
-                    f"the site has a {kind} entry of this key already",
-                    artefact=key,
-                    cure="remove it first, or choose another key",
-                )
-            return [*entries, entry]
+            taken = {other.key for other in entries if other.kind == kind}
+            for entry in added:
+                if entry.key in taken:
+                    raise PromptError(
+                        "prompt.exists",
+                        f"the site has a {kind} entry of this key already",
+                        artefact=entry.key,
+                        cure="remove it first, or choose another key",
+                    )
+                taken.add(entry.key)
+            return [*entries, *added]
 
-        self._write(append, payload)
-        return entry
+        self._write(append, payloads)
+        return added
 
     def remove(self, kind: Kind, key: str) -> None:
         """Remove an entry; its payload is not looked at, so this mends a site with a damaged one.
@@ -218,9 +225,11 @@ class Site:
                 )
             return kept
 
-        self._write(drop, b"")
+        self._write(drop, [])
 
-    def _write(self, change: Callable[[list[SiteEntry]], list[SiteEntry]], payload: bytes) -> None:
+    def _write(
+        self, change: Callable[[list[SiteEntry]], list[SiteEntry]], payloads: Sequence[bytes]
+    ) -> None:
         if self._readonly:
             raise self._unwritable("it was opened for reading only")
         try:
@@ -231,7 +240,7 @@ class Site:
                 if index.revision == 0:  # from now on payloads without an index are no accident
                     index = store_index(self.folder, index, [])
                 entries = change(list(index.entries))
-                if payload:
+                for payload in filter(None, payloads):
                     store_payload(self.folder, payload)
                 self._index = store_index(self.folder, index, entries)
                 clean(self.folder, self._index)

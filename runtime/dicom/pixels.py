@@ -132,8 +132,12 @@ def _decoded(plugin: str, data: bytes, syntax: uid.UID, pixels: PixelFormat, ind
 
 
 def _rle(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
-    """Decode RLE (PS3.5 Annex G), which keeps whole containers, overlay bits included."""
-    words = np.ascontiguousarray(_decoded("pylibjpeg", data, syntax, pixels, index))
+    """Decode RLE (PS3.5 Annex G), which keeps whole containers, overlay bits included.
+
+    pydicom's own decoder is used: pylibjpeg-rle is about three times as fast, but panics on hostile
+    segments and then prints a trace.
+    """
+    words = np.ascontiguousarray(_decoded("pydicom", data, syntax, pixels, index))
     return _significant(words.view(f"u{words.dtype.itemsize}"), pixels)
 
 

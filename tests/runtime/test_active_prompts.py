@@ -1,0 +1,168 @@
+"""Findings added and removed while scoring, kept in the site directory, carried to another machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from promptray import BundleError, PromptError, Scorer
+from promptray.runtime.bundle.manifest import Code
+from tests.carzero_tiny import FOLDER, PROMPTS
+
+IMAGE = FOLDER / "images" / "wide.png"
+KEYS = list(PROMPTS)
+
+
+def scores(scorer: Scorer) -> dict[str, float]:
+    return {key: score.logit for key, score in scorer.score(IMAGE, modality="DX").scores.items()}
+
+
+def test_a_prompt_added_at_run_time_scores_like_one_of_the_bundle(carzero_bundle: Path) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        before = scores(scorer)
+        finding = scorer.prompts.add("again", PROMPTS[KEYS[0]])
+        after = scores(scorer)
+        result = scorer.score(IMAGE, modality="DX")
+    assert finding.key == "again"
+    assert after["again"] == pytest.approx(before[KEYS[0]], abs=2e-5)
+    assert {key: after[key] for key in KEYS} == pytest.approx(before, abs=2e-5)
+    assert {item.key: item.origin for item in result.document.findings}["again"] == "session"
+    assert "prompt-duplicate" in [notice.code for notice in result.notices]
+
+
+def test_the_template_words_a_bare_name(carzero_bundle: Path) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        assert scorer.prompts.add("rib fracture").prompt == "There is rib fracture"
+
+
+def test_what_is_kept_is_there_next_time_and_shown_as_the_sites(carzero_bundle: Path, tmp_path: Path) -> None:
+    code = Code(value="20297003", scheme="SCT", meaning="Rib fracture")
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        scorer.prompts.add("rib fracture", "There is rib fracture.", display="Rib", code=code, keep=True)
+        scorer.prompts.remove(KEYS[1], keep=True)
+        now = scores(scorer)
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        result = scorer.score(IMAGE, modality="DX")
+        assert scores(scorer) == now
+    finding = result.document.findings[-1]
+    assert (finding.key, finding.display, finding.origin, finding.code) == (
+        "rib fracture",
+        "Rib",
+        "site",
+        code,
+    )
+    assert KEYS[1] not in result.scores
+    assert result.document.bundle.site_revision
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        assert list(scores(scorer)) == KEYS, "the bundle itself never changes"
+
+
+def test_a_kept_prompt_can_be_taken_away_again(carzero_bundle: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+            scorer.prompts.add("new", "There is something new", keep=True)
+            scorer.prompts.remove("new", keep=True)
+        with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+            assert "new" not in scorer.prompts
+
+
+def test_a_removed_finding_can_be_worded_anew_at_the_site(carzero_bundle: Path, tmp_path: Path) -> None:
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        scorer.prompts.remove(KEYS[0], keep=True)
+        scorer.prompts.add(KEYS[0], "There is another wording", keep=True)
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        assert scorer.prompts.origin(KEYS[0]) == "site"
+        assert list(scores(scorer))[-1] == KEYS[0]
+
+
+def test_without_a_text_graph_prompts_are_imported(
+    carzero_bundle: Path, carzero_bundle_no_text: Path, tmp_path: Path
+) -> None:
+    with Scorer.open(carzero_bundle, site=None) as full:
+        full.prompts.add("carried", "There is a carried finding")
+        expected = scores(full)["carried"]
+        data = full.prompts.export(["carried"])
+    with Scorer.open(carzero_bundle_no_text, site=tmp_path) as edge:
+        with pytest.raises(PromptError) as refusal:
+            edge.prompts.add("carried", "There is a carried finding")
+        assert refusal.value.code == "prompt.no-text-graph"
+        assert "promptray prompts" in str(refusal.value.cure)
+        edge.prompts.import_(data, keep=True)
+        assert scores(edge)["carried"] == pytest.approx(expected, abs=2e-5)
+    with Scorer.open(carzero_bundle_no_text, site=tmp_path) as edge:
+        assert "carried" in edge.prompts
+
+
+def test_an_import_is_all_or_nothing(carzero_bundle: Path) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        scorer.prompts.add("b", "There is b finding")
+        data = scorer.prompts.export(["b"])
+        both = scorer.prompts.export([KEYS[0], "b"])
+        scorer.prompts.remove("b")
+        with pytest.raises(PromptError) as refusal:
+            scorer.prompts.import_(both)
+        assert refusal.value.code == "prompt.exists"
+        assert "b" not in scorer.prompts
+        with pytest.raises(BundleError):
+            scorer.prompts.import_(data[:-9])
+
+
+@pytest.mark.parametrize("prompt", ["Edema", "normal.", "T12. fracture", "..."])
+def test_a_prompt_of_which_nothing_is_left_is_refused(carzero_bundle: Path, prompt: str) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        with pytest.raises(PromptError) as refusal:
+            scorer.prompts.add("x", prompt)
+        assert refusal.value.code == "prompt.empty"
+        assert "x" not in scorer.prompts
+        scorer.prompts.add("x", prompt, allow_empty=True)
+        assert "x" in scorer.prompts
+
+
+@pytest.mark.parametrize("key", ["", " lead", "a/b", "a\\b", "tab\t", "x" * 129, None, 3])
+def test_a_bad_key_is_refused(carzero_bundle: Path, key: str) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        with pytest.raises(PromptError) as refusal:
+            scorer.prompts.add(key, "There is something")
+        assert refusal.value.code == "prompt.invalid"
+
+
+def test_keys_are_unique_and_known(carzero_bundle: Path) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        with pytest.raises(PromptError, match=r"prompt\.exists"):
+            scorer.prompts.add(KEYS[0], "There is something")
+        for call in (scorer.prompts.remove, scorer.prompts.origin, lambda key: scorer.prompts.export([key])):
+            with pytest.raises(PromptError, match=r"prompt\.unknown"):
+                call("absent")
+        with pytest.raises(PromptError, match=r"prompt\.unknown"):
+            scorer.score(IMAGE, modality="DX").heatmap("absent")
+        with pytest.raises(PromptError):
+            scorer.prompts.add("kept", "There is something", keep=True)  # opened without a site
+        assert "kept" not in scorer.prompts
+
+
+def test_with_no_finding_left_there_is_no_score(carzero_bundle: Path) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        for key in KEYS:
+            scorer.prompts.remove(key)
+        with pytest.raises(PromptError):
+            scorer.score(IMAGE, modality="DX")
+
+
+def test_a_prompt_of_another_model_in_the_site_is_refused(carzero_bundle: Path, tmp_path: Path) -> None:
+    """A site folder copied below another bundle's hash does not slip in."""
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        scorer.prompts.add("new", "There is something new", keep=True)
+        digest = scorer.bundle.hash
+    other = tmp_path / ("0" * 64)
+    shutil.copytree(tmp_path / digest, other)
+    shutil.rmtree(tmp_path / digest)
+    shutil.copytree(other, tmp_path / digest)
+    entry = next((tmp_path / digest / "entries").iterdir())
+    content = bytearray(entry.read_bytes())
+    content[-1] ^= 1
+    entry.write_bytes(content)
+    with pytest.raises(BundleError) as refusal:
+        Scorer.open(carzero_bundle, site=tmp_path)
+    assert refusal.value.code == "site.corrupt"

@@ -1,0 +1,73 @@
+"""Verify checks every byte, then the golden images from file to score."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from promptray import BundleError, Scorer
+from promptray.runtime import verify as verify_module
+from promptray.runtime.preprocess import NetworkInput, preprocess
+from promptray.runtime.verify import verify
+
+
+def test_a_good_bundle_passes_and_says_how_close(carzero_bundle: Path) -> None:
+    report = verify(carzero_bundle, site=None)
+    assert report.golden.pictures == 16
+    assert 0 < report.golden.score_error <= report.score_tolerance == 2e-5
+    assert report.golden.map_error <= report.map_tolerance == 1e-6
+    assert report.to_json()["verified"] is True
+
+
+def test_every_file_is_hashed(carzero_bundle: Path, tmp_path: Path) -> None:
+    names = [path.relative_to(carzero_bundle) for path in carzero_bundle.rglob("*") if path.is_file()]
+    assert len(names) > 20
+    copy = tmp_path / "copy"
+    shutil.copytree(carzero_bundle, copy)
+    for name in names:
+        content = (copy / name).read_bytes()
+        changed = bytearray(content)
+        changed[len(changed) // 3] ^= 0x10
+        (copy / name).write_bytes(changed)
+        with pytest.raises(BundleError) as refusal:
+            verify(copy, site=None)
+        assert refusal.value.code in ("bundle.hash", "bundle.seal")
+        assert name.name in str(refusal.value)
+        assert refusal.value.expected
+        assert refusal.value.found
+        assert refusal.value.cure
+        (copy / name).write_bytes(content)
+    assert verify(copy, site=None).files == len(names) - 1, "all but the seal, which hashes bundle.json"
+
+
+def test_a_machine_that_prepares_otherwise_is_refused(
+    carzero_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_grey_level_off(*arguments: object) -> NetworkInput:
+        made = preprocess(*arguments)  # type: ignore[arg-type]
+        grey = made.grey.copy()
+        grey[100, 100] ^= 1
+        return NetworkInput(grey, made.pixels, made.geometry)
+
+    monkeypatch.setattr(verify_module, "preprocess", one_grey_level_off)
+    with pytest.raises(BundleError) as refusal:
+        verify(carzero_bundle, site=None)
+    assert refusal.value.code == "bundle.golden"
+    assert "1 pixels differ" in str(refusal.value)
+
+
+def test_site_entries_are_hashed_too(carzero_bundle: Path, tmp_path: Path) -> None:
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        scorer.prompts.add("kept", "There is something kept", keep=True)
+        digest = scorer.bundle.hash
+    assert verify(carzero_bundle, site=str(tmp_path)).site_entries == 1
+    entry = next((tmp_path / digest / "entries").iterdir())
+    content = np.frombuffer(entry.read_bytes(), np.uint8).copy()
+    content[len(content) // 2] ^= 1
+    entry.write_bytes(content.tobytes())
+    with pytest.raises(BundleError) as refusal:
+        verify(carzero_bundle, site=str(tmp_path))
+    assert refusal.value.code == "site.corrupt"
