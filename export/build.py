@@ -1,7 +1,7 @@
 """Recipe -> bundle: load, export fp32, encode prompts, golden answers, parity gate, write.
 
 Each stage is a function from artefacts to a folder of files, cached by content (see `stage_cache`). torch is
-imported only when a stage that needs the original model has to run.
+imported only when a stage that needs the original model has to run: a build from cache takes seconds.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import safetensors.numpy
-from promptray.export.checkpoint import file_sha256
+
+from promptray.export.families import facts as family_facts
 from promptray.export.families import family
-from promptray.export.families.base import LoadedModel
+from promptray.export.files import file_sha256
 from promptray.export.golden_inputs import GoldenInputs, golden_inputs, read_pictures
-from promptray.export.model_facts import ModelFile, describe
-from promptray.export.onnx_graph import OPSET, export_graph
+from promptray.export.model_facts import OPSET, ModelFile, describe
 from promptray.export.parity import check_parity
 from promptray.export.recipe import Recipe, read_recipe
 from promptray.export.stage_cache import StageCache, default_cache
@@ -38,11 +39,14 @@ from promptray.runtime.bundle.manifest import (
     SourceFile,
     bank_id,
 )
-from promptray.runtime.errors import BuildError
+from promptray.runtime.errors import BuildError, BundleError
 from promptray.runtime.graphs import encode_prompt
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank, pack
 from promptray.runtime.text import EncodedPrompt, TextEncoder
+
+if TYPE_CHECKING:
+    from promptray.export.families.base import LoadedModel
 
 PRECISION = "fp32"
 _LIBRARIES = (
@@ -90,17 +94,12 @@ def build(
     BuildError
         The recipe, checkpoint, export or gate was refused; nothing is written.
     BundleError
-        ``bundle.exists``.
+        ``bundle.exists`` or ``bundle.unwritable``.
     """
     recipe = read_recipe(recipe_path)
-    if output.exists():
-        raise BuildError(
-            "bundle.exists",
-            "the output exists already",
-            artefact=output.name,
-            cure="remove it or choose another -o",
-        )
+    _require_writable(output)
     sources = _Sources(recipe, recipe_path)
+    inputs = golden_inputs(sources.golden_folder, recipe.golden.licence if recipe.golden else None)
     stages = StageCache(cache or default_cache())
     libraries = _libraries()
 
@@ -114,7 +113,6 @@ def build(
     progress("prompts", f"encoding {len(findings)} prompts", 0.5)
     prompts, _ = stages.run("prompts", prompts_key, lambda folder: _prompts(recipe, facts, graphs, folder))
 
-    inputs = golden_inputs(sources.golden_folder, recipe.golden.licence if recipe.golden else None)
     golden_hashes = [(path.name, file_sha256(path)) for path in inputs.files]
     golden_key = stages.key(
         "golden", {"prompts": prompts_key, "images": golden_hashes, "door": msgspec.to_builtins(recipe.door)}
@@ -135,6 +133,24 @@ def build(
     return bundle
 
 
+def _require_writable(output: Path) -> None:
+    """Find out before the long work whether its result can be kept."""
+    if os.path.lexists(output):
+        raise BundleError(
+            "bundle.exists",
+            "the output exists already",
+            artefact=output.name,
+            cure="remove it or choose another output",
+        )
+    if not os.access(output.absolute().parent, os.W_OK):
+        raise BundleError(
+            "bundle.unwritable",
+            "the folder of the output does not exist or cannot be written",
+            artefact=output.absolute().parent.name,
+            cure="make the folder first, or choose another output",
+        )
+
+
 class _Sources:
     """The files a recipe names, and the original model, loaded once and only when asked for."""
 
@@ -142,17 +158,17 @@ class _Sources:
         folder = path.resolve().parent
         self.recipe = recipe
         self.recipe_file = SourceFile(name=path.name, sha256=file_sha256(path))
-        self.family = family(recipe.family)
+        options = family_facts(recipe.family).options
         self.checkpoint = folder / recipe.checkpoint
         self.text_model = folder / recipe.text_model if recipe.text_model else None
         self.golden_folder = folder / recipe.golden.images if recipe.golden else None
-        unknown = sorted(set(recipe.model_options) - set(self.family.options))
+        unknown = sorted(set(recipe.model_options) - set(options))
         if unknown:
             raise BuildError(
                 "recipe.invalid",
-                f"the family {self.family.name} has no such option",
+                f"the family {recipe.family} has no such option",
                 artefact=f"{path.name}, key model_options.{unknown[0]}",
-                expected=f"one of {', '.join(self.family.options)}",
+                expected=f"one of {', '.join(options)}",
                 cure="`promptray families` lists the options",
             )
         if not self.checkpoint.is_file():
@@ -170,7 +186,7 @@ class _Sources:
 
     @cached_property
     def model(self) -> LoadedModel:
-        return self.family.load(self.checkpoint, self.text_model, self.recipe.model_options)
+        return family(self.recipe.family).load(self.checkpoint, self.text_model, self.recipe.model_options)
 
     def hashes(self) -> dict[str, Any]:
         """Return what the exported graphs depend on."""
@@ -187,7 +203,10 @@ class _Sources:
 
 
 def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
-    progress("load", f"loading {sources.checkpoint.name}", 0.02)
+    progress("load", "importing torch", 0.02)
+    from promptray.export.onnx_graph import export_graph
+
+    progress("load", f"loading {sources.checkpoint.name}", 0.03)
     model = sources.model
     for number, side in enumerate(model.sides):
         progress("export", f"exporting the {side.role} graph", 0.1 + 0.13 * number)

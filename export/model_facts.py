@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+
 from promptray.export.families.base import LoadedModel
 from promptray.runtime.bundle.manifest import Head, Preprocessing, TensorFacts, TextRule
+
+#: ONNX operator set of every exported graph.
+OPSET = 20
 
 
 class GraphFile(msgspec.Struct, frozen=True, kw_only=True):

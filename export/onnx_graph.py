@@ -9,12 +9,13 @@ from collections import Counter
 
 import onnx
 import torch
-from promptray.export.families.base import Side
-from promptray.runtime.bundle.manifest import TensorFacts
-from promptray.runtime.errors import BuildError
 from torch import Tensor
 
-OPSET = 20
+from promptray.export.families.base import Side
+from promptray.export.model_facts import OPSET
+from promptray.runtime.bundle.manifest import TensorFacts
+from promptray.runtime.errors import BuildError
+
 # Example sizes of dynamic dimensions: all different and above 1, so that the exporter can neither merge two
 # of them nor take one for a constant.
 _EXAMPLE_SIZES = (2, 3, 5, 7, 11)

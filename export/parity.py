@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.errors import BuildError
 from promptray.runtime.golden import GoldenSet, read_golden
@@ -64,11 +66,12 @@ def check_parity(draft: BundleContent, progress: Callable[[float], None] = lambd
         "against_original": original,
         "noise": noise,
     }
-    failed = [original["against"]] if original["score_error"] > scores_bound else []
-    failed += [original["against"] + ": maps"] if original["map_error"] > maps_bound else []
-    failed += [item["varied"] for item in noise if item["score_error"] > scores_bound]
+    # "Not within" rather than "beyond": NaN is neither, and must fail.
+    failed = [] if original["score_error"] <= scores_bound else [original["against"]]
+    failed += [] if original["map_error"] <= maps_bound else [f"{original['against']}: maps"]
+    failed += [item["varied"] for item in noise if not item["score_error"] <= scores_bound]
     if failed:
-        worst = max(original["score_error"], *(item["score_error"] for item in noise))
+        worst = np.max([original["score_error"], *(item["score_error"] for item in noise)])
         raise BuildError(
             "gate.failed",
             f"the exported graphs disagree: {', '.join(failed)}",
@@ -92,7 +95,10 @@ class _Run:
 
 
 def _difference(against: str, logits: Any, maps: Any, golden: GoldenSet) -> dict[str, Any]:
-    map_error = 0.0 if maps is None or golden.maps is None else float(np.abs(maps - golden.maps).max())
+    if maps is None or golden.maps is None:
+        map_error = 0.0 if maps is golden.maps else math.inf
+    else:
+        map_error = float(np.abs(maps - golden.maps).max())
     return {
         "against": against,
         "score_error": float(np.abs(logits - golden.logits).max()),

@@ -8,6 +8,7 @@ records what it was given and executes nothing. So a Lightning checkpoint full o
 
 from __future__ import annotations
 
+import collections
 import io
 import math
 import pickle
@@ -59,12 +60,14 @@ class StandIn:
     """
 
     name = "?"
+    arguments: tuple[Any, ...]
+    state: Any
+    items: dict[Any, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> StandIn:
+        """Take any arguments, for whichever way the pickle makes its objects."""
         self = super().__new__(cls)
-        self.arguments = args
-        self.state: Any = None
-        self.items: dict[Any, Any] = {}
+        self.arguments, self.state, self.items = args, None, {}
         return self
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -73,11 +76,12 @@ class StandIn:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    # A pickle may fill list-like and dict-like objects item by item.
     def append(self, value: Any) -> None:
+        """Be filled as a list is."""
         self.items[len(self.items)] = value
 
     def extend(self, values: Any) -> None:
+        """Be filled as a list is."""
         for value in values:
             self.append(value)
 
@@ -91,60 +95,38 @@ class StandIn:
         return f"<stand-in for {self.name}>"
 
 
-class Storage:
+class _Fixed:
+    """Base of what a pickle may use and not change."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise BrokenPickle("a state for something that has none")
+
+
+class Storage(_Fixed):
     """One raw storage of the archive as a flat tensor."""
+
+    __slots__ = ("elements",)
 
     def __init__(self, elements: torch.Tensor) -> None:
         self.elements = elements
 
 
-class _OrderedDict(dict):  # type: ignore[type-arg]
-    """Ordered, as every dict is, but without attributes: a pickle could hide ``items`` behind one."""
+class _Builder(_Fixed):
+    """A function that the pickle may call."""
 
-    __slots__ = ()
+    __slots__ = ("_function",)
 
-    def __setstate__(self, state: Any) -> None:
-        """Drop what torch attaches to a state dict (``_metadata``)."""
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
 
-
-class _Tensor(torch.Tensor):
-    """A tensor while the pickle is read: it takes no state, which could replace its numbers."""
-
-    def __setstate__(self, state: Any) -> None:
-        raise BrokenPickle("a tensor with a state of its own")
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
 
 
-def _rebuild_tensor(
-    storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> torch.Tensor:
-    """Rebuild a strided tensor, refusing one that reaches outside its storage."""
-    if not isinstance(storage, Storage) or len(size) != len(stride):
-        raise BrokenPickle("a tensor without a storage")
-    if any(not isinstance(n, int) or n < 0 for n in (offset, *size, *stride)):
-        raise BrokenPickle("a tensor with a negative size, stride or offset")
-    there = storage.elements.numel()
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 not in size and last >= there:
-        raise BrokenPickle(f"a tensor of shape {tuple(size)} that is larger than its storage")
-    if math.prod(size) > max(there, _REPEATED):
-        raise BrokenPickle(f"a tensor of shape {tuple(size)} that repeats its storage without end")
-    return torch.as_strided(storage.elements, tuple(size), tuple(stride), offset)
-
-
-def _rebuild_parameter(tensor: torch.Tensor, *_: Any) -> torch.Tensor:
-    if not isinstance(tensor, torch.Tensor):
-        raise BrokenPickle("a parameter that is no tensor")
-    return tensor
-
-
-_BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    ("collections", "OrderedDict"): _OrderedDict,
-    ("torch", "Size"): tuple,
-}
+def _refuse_state(state: Any) -> None:
+    raise BrokenPickle("a tensor with a state of its own")
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
@@ -154,10 +136,28 @@ class _RestrictedUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(data), encoding="utf-8")
         self._storage = storage
         self._types: dict[tuple[str, str], type[StandIn]] = {}
+        self._tensors: list[torch.Tensor] = []
+        self._ordered: list[collections.OrderedDict[Any, Any]] = []
+        self._builders = {
+            ("torch._utils", "_rebuild_tensor_v2"): _Builder(self._tensor),
+            ("torch._utils", "_rebuild_tensor"): _Builder(self._tensor),
+            ("torch._utils", "_rebuild_parameter"): _Builder(_parameter),
+            ("torch._utils", "_rebuild_parameter_with_state"): _Builder(_parameter),
+            ("collections", "OrderedDict"): _Builder(self._ordered_dict),
+            ("torch", "Size"): _Builder(tuple),
+        }
+
+    def load(self) -> Any:
+        content = super().load()
+        for tensor in self._tensors:
+            del tensor.__setstate__
+        for mapping in self._ordered:  # torch attaches `_metadata`; a pickle could hide `items` behind one
+            vars(mapping).clear()
+        return content
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _BUILDERS:
-            return _BUILDERS[module, name]
+        if (module, name) in self._builders:
+            return self._builders[module, name]
         if module in ("builtins", "__builtin__") and name in _PLAIN:
             return _PLAIN[name]
         if module in ("torch", "torch.storage") and name in _STORAGE_DTYPES:
@@ -176,6 +176,39 @@ class _RestrictedUnpickler(pickle.Unpickler):
             raise BrokenPickle("a storage of an unknown type")
         return self._storage(key, dtype, count)
 
+    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+        tensor = _strided(storage, offset, size, stride)
+        # The pickle could replace the numbers through Tensor.__setstate__; this hides it until the end.
+        tensor.__setstate__ = _refuse_state  # type: ignore[method-assign]
+        self._tensors.append(tensor)
+        return tensor
+
+    def _ordered_dict(self, *items: Any) -> collections.OrderedDict[Any, Any]:
+        mapping = collections.OrderedDict(*items)
+        self._ordered.append(mapping)
+        return mapping
+
+
+def _strided(storage: Any, offset: Any, size: Any, stride: Any) -> torch.Tensor:
+    """Rebuild a strided tensor, refusing one that reaches outside its storage."""
+    if not isinstance(storage, Storage) or len(size) != len(stride):
+        raise BrokenPickle("a tensor without a storage")
+    if any(not isinstance(n, int) or n < 0 for n in (offset, *size, *stride)):
+        raise BrokenPickle("a tensor with a negative size, stride or offset")
+    there = storage.elements.numel()
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and last >= there:
+        raise BrokenPickle(f"a tensor of shape {tuple(size)} that is larger than its storage")
+    if math.prod(size) > max(there, _REPEATED):
+        raise BrokenPickle(f"a tensor of shape {tuple(size)} that repeats its storage without end")
+    return torch.as_strided(storage.elements, tuple(size), tuple(stride), offset)
+
+
+def _parameter(tensor: Any, *_: Any) -> torch.Tensor:
+    if not isinstance(tensor, torch.Tensor):
+        raise BrokenPickle("a parameter that is no tensor")
+    return tensor
+
 
 def _stand_in(module: str, name: str) -> type[StandIn]:
     return type(name.rpartition(".")[2] or "StandIn", (StandIn,), {"name": f"{module}.{name}"})
@@ -184,7 +217,7 @@ def _stand_in(module: str, name: str) -> type[StandIn]:
 def _require_sane(data: bytes) -> None:
     """Refuse memo numbers beyond what the pickle could use: the unpickler would allocate that many slots."""
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "LONG_BINPUT") and argument > len(data):
+        if opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise BrokenPickle("a memo number out of all proportion")
 
 

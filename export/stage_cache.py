@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import platformdirs
-from promptray.export.checkpoint import file_sha256
+
+from promptray.export.files import file_sha256
 
 _HASHES = "sha256.json"
 
@@ -70,8 +71,9 @@ class StageCache:
             produce(partial)
             hashes = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
             (partial / _HASHES).write_text(json.dumps(hashes))
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(partial, final)
+            if not _is_whole(final):  # else another process was first, and may be reading its files
+                shutil.rmtree(final, ignore_errors=True)
+                os.replace(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return final, False

@@ -11,14 +11,16 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
 from promptray.runtime.bundle.manifest import Head, Preprocessing, TensorFacts, TextRule
 from promptray.runtime.text import EncodedPrompt
-from torch import Tensor, nn
+
+if TYPE_CHECKING:  # a build that finds everything in its cache never waits for torch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,31 @@ class LoadedModel:
         return next((side for side in self.sides if side.role == role), None)
 
 
-class Family(Protocol):
-    """One door to every model: what ``promptray families`` lists and ``promptray build`` calls."""
+@dataclass(frozen=True)
+class FamilyFacts:
+    """What ``promptray families`` lists; known without importing the family, which needs torch.
+
+    Attributes
+    ----------
+    name : str
+    summary : str
+    layout : str
+        The checkpoint layout that is read, in one sentence.
+    options : dict of str to str
+        Options of the recipe's ``model_options`` with their meaning.
+    module : str
+        Where its ``FAMILY`` is.
+    """
 
     name: str
     summary: str
     layout: str
-    """The checkpoint layout that is read, in one sentence."""
     options: Mapping[str, str]
-    """Options of the recipe's ``model_options`` with their meaning."""
+    module: str
+
+
+class Family(Protocol):
+    """One door to every model: what ``promptray build`` calls."""
 
     def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
         """Load a published checkpoint.
@@ -123,6 +141,8 @@ class Family(Protocol):
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:
     """Return a hash of tensors that depends on their names, dtypes, shapes and bytes only."""
+    import torch
+
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().contiguous()

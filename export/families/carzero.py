@@ -177,17 +177,6 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = N
 class CARZeroFamily:
     """Reads the published Lightning checkpoint of CARZero."""
 
-    name = "carzero"
-    summary = "CARZero: ViT and BERT with two-way cross-attention; raw logits, attention maps"
-    layout = (
-        "Lightning .ckpt with state_dict keys 'CARZero.{img_encoder,text_encoder,fusion_module}.*', "
-        "and a text model folder with config.json and vocab.txt"
-    )
-    options: Mapping[str, str] = {
-        "image_heads": "attention heads of the image side (no tensor tells; default: the text model's, "
-        "which is right for the published file: 12)"
-    }
-
     def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
         """Load the checkpoint and check it against the family's constants (see `Family.load`)."""
         content = load_checkpoint(checkpoint)

@@ -16,12 +16,8 @@ def command(as_json: bool) -> None:
     Example:
       promptray families --json
     """
-    from promptray.cli.extras import require_extra
+    from promptray.export.families import FAMILIES as known
 
-    require_extra("export")
-    from promptray.export.families import family, names
-
-    known = [family(name) for name in names()]
     if as_json:
         print_json(
             [
