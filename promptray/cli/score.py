@@ -13,12 +13,12 @@ from promptray.cli.output import (
     bundle_argument,
     no_site_option,
     print_json,
-    print_table,
     progress,
     refuse,
     site_choice,
     site_option,
 )
+from promptray.cli.score_table import print_results
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.scorer import Scorer
 
@@ -56,7 +56,7 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
     """
     files = list(_files(images))
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
-    refused = 0
+    as_json, results, refused = options["as_json"], [], 0
     with Scorer.open(
         bundle,
         backend=options["backend"],
@@ -65,23 +65,23 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
         reproducible=options["reproducible"],
         strict=options["strict"],
     ) as scorer:
-        if not options["as_json"]:
-            click.echo(
-                f"Backend {scorer.backend.name} {scorer.backend.version}: {scorer.backend.reason}", err=True
-            )
-        shown = progress("scoring") if not options["as_json"] and len(files) > 3 else nullcontext(_silent)
-        with shown as report:
+        with nullcontext(_silent) if as_json else progress("scoring") as report:
             for number, outcome in enumerate(scorer.score_many(files, **declared)):
                 report("score", f"{number + 1} of {len(files)}", (number + 1) / len(files))
                 if isinstance(outcome, Refused):
                     refused += 1
-                    _print_refused(outcome, options["as_json"])
+                    _print_refused(outcome, as_json)
                     continue
-                _print_result(outcome, options["as_json"])
+                if as_json:
+                    print_json({"file": outcome.name, **outcome.to_json()})
+                else:
+                    results.append(outcome)
                 if options["heatmaps"]:
-                    _write_overlays(
+                    write_overlays(
                         scorer, outcome, files[number], options["heatmaps"], options["findings"], declared
                     )
+        if results:
+            print_results(results)
     if refused:
         click.echo(f"{refused} of {len(files)} images were refused and have no score.", err=True)
     return 1 if refused else 0
@@ -116,27 +116,7 @@ def _print_refused(outcome: Refused, as_json: bool) -> None:
         refuse(error)
 
 
-def _print_result(result: Result, as_json: bool) -> None:
-    if as_json:
-        print_json({"file": result.name, **result.to_json()})
-        return
-    document = result.document
-    rows = [
-        [item.key, f"{item.score.logit:+.4f}", _probability(item.score.probability), item.prompt, item.origin]
-        for item in document.findings
-    ]
-    print_table(result.name, ["finding", "logit", "probability", "prompt", "origin"], rows, right=(1, 2))
-    stages = "  ".join(f"{stage} {value:.1f}" for stage, value in result.timing.items())
-    click.echo(f"  ms: {stages}")
-    for notice in document.notices:
-        click.echo(f"  note [{notice.code}] {notice.message}")
-
-
-def _probability(value: float | None) -> str:
-    return "not calibrated" if value is None else f"{value:.3f}"
-
-
-def _write_overlays(
+def write_overlays(
     scorer: Scorer,
     result: Result,
     source: Path,
@@ -144,6 +124,7 @@ def _write_overlays(
     findings: tuple[str, ...],
     declared: dict[str, Any],
 ) -> None:
+    """Write one overlay PNG for each finding, at the image's own resolution."""
     from promptray.runtime.overlay import write_overlay
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,62 @@
+"""Scores as tables for people: the scores, the time of each stage, what ran, and what to be careful about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from promptray.cli.output import print_table
+from promptray.runtime.result import FindingScore, Result
+
+_WIDEST = 6  # columns of scores that still fit a terminal
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Print the results of one scorer. With few findings a row is an image, otherwise a row is a finding."""
+    findings = results[0].document.findings
+    if len(findings) <= _WIDEST:
+        rows = [[result.name, *map(_value, result.document.findings)] for result in results]
+        _print_scores(["image", *(finding.key for finding in findings)], rows)
+    else:
+        for start in range(0, len(results), _WIDEST):
+            some = results[start : start + _WIDEST]
+            rows = [
+                [finding.key, *(_value(result.document.findings[n]) for result in some)]
+                for n, finding in enumerate(findings)
+            ]
+            _print_scores(["finding", *(result.name for result in some)], rows)
+    _print_timing(results)
+    backend = results[0].document.backend
+    click.echo(
+        f"Backend: {backend.name} {backend.version} on {backend.device}, {backend.precision}, "
+        f"{backend.threads} threads. Why: {backend.reason}."
+    )
+    _print_notices(results)
+
+
+def _value(finding: FindingScore) -> str:
+    score = finding.score
+    return f"{score.logit:+.3f}" if score.probability is None else f"{score.probability:.3f}"
+
+
+def _print_scores(columns: list[str], rows: list[list[str]]) -> None:
+    title = "Scores: raw logits. They rank images for one finding; they are not probabilities."
+    print_table(title, columns, rows, right=tuple(range(1, len(columns))))
+
+
+def _print_timing(results: Sequence[Result]) -> None:
+    stages = list(results[0].timing)
+    rows = [[result.name, *(f"{result.timing[stage]:.1f}" for stage in stages)] for result in results]
+    print_table("Milliseconds", ["image", *stages], rows, right=tuple(range(1, len(stages) + 1)))
+
+
+def _print_notices(results: Sequence[Result]) -> None:
+    """Print every notice once, with the images it concerns."""
+    concerned: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for notice in result.notices:
+            concerned.setdefault((notice.code, notice.message), []).append(result.name)
+    for (code, message), names in concerned.items():
+        images = "every image" if len(names) == len(results) else ", ".join(names)
+        click.echo(f"Note [{code}] {message} ({images})")
