@@ -21,6 +21,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from promptray.runtime.dicom import tags
 from promptray.runtime.dicom.facts import PixelFormat
 from promptray.runtime.dicom.quiet import quietly
+from promptray.runtime.dicom.rle import decode_rle
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_strict_jpeg
 from promptray.runtime.jpeg_markers import MAX_SCANS, FrameHeader, read_frame_header, read_j2k_header
@@ -121,7 +122,6 @@ def _decoded(plugin: str, data: bytes, syntax: uid.UID, pixels: PixelFormat, ind
         "bits_stored": pixels.bits_stored,
         "pixel_representation": int(pixels.signed),
         "pixel_keyword": "PixelData",
-        "correct_unused_bits": False,  # done here, because pydicom does not know the high bit
     }
     words, _ = quietly(
         lambda: get_decoder(syntax).as_array(data, index=index, raw=True, decoding_plugin=plugin, **options),
@@ -132,13 +132,12 @@ def _decoded(plugin: str, data: bytes, syntax: uid.UID, pixels: PixelFormat, ind
 
 
 def _rle(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
-    """Decode RLE (PS3.5 Annex G), which keeps whole containers, overlay bits included.
-
-    pydicom's own decoder is used: pylibjpeg-rle is about three times as fast, but panics on hostile
-    segments and then prints a trace.
-    """
-    words = np.ascontiguousarray(_decoded("pydicom", data, syntax, pixels, index))
-    return _significant(words.view(f"u{words.dtype.itemsize}"), pixels)
+    """Decode RLE, which keeps whole containers, overlay bits included."""
+    frame = _frame(data, pixels, index)
+    words = decode_rle(frame, pixels.rows * pixels.columns, pixels.bits_allocated // 8)
+    if words is None:
+        raise _broken("the RLE frame is damaged or ends early")
+    return _significant(words, pixels).reshape(pixels.rows, pixels.columns)
 
 
 def _jpeg(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
@@ -159,7 +158,7 @@ def _frame(data: bytes, pixels: PixelFormat, index: int) -> bytes:
         lambda: get_frame(data, index, number_of_frames=pixels.frames),
         lambda: _broken("the compressed frame is missing or its fragments are damaged"),
     )
-    return frame.rstrip(b"\0")
+    return frame
 
 
 def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) -> None:
@@ -171,7 +170,7 @@ def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) 
     if header.precision > pixels.bits_allocated:
         raise _broken("the compressed frame is deeper than bits allocated")
     # Fragments have even lengths: one pad byte, which some writers leave undefined, may follow the end.
-    if _END not in frame[-3:]:
+    if _END not in frame.rstrip(b"\0")[-3:]:
         raise _broken("the compressed frame ends early")
 
 
