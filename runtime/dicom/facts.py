@@ -200,5 +200,5 @@ def _lut_words(data: Any, count: int, bits: int, *, big_endian: bool) -> np.ndar
         whole = data[: len(data) // 2 * 2]
         return np.frombuffer(whole, ">u2" if big_endian else "<u2").astype(np.uint16)
     many = [] if data is None else [data] if isinstance(data, int) else data
-    wide = quietly(lambda: np.array([int(one) for one in many]), lambda: unreadable("LUTData"))
+    wide = quietly(lambda: np.array([int(one) for one in many], np.int64), lambda: unreadable("LUTData"))
     return (wide & 0xFFFF).astype(np.uint16)

@@ -178,6 +178,8 @@ def test_pixel_spacing_and_where_it_comes_from() -> None:
         {"PresentationLUTShape": "INVERSE"},
         {"VOILUTSequence": [Dataset()]},
         {"VOILUTSequence": [lut([3, 0, 8], [1, 2])]},
+        {"VOILUTSequence": [lut([3, 0, 8], None)]},
+        {"VOILUTSequence": [lut([3, 0, 8], b"", "OW")]},
         {"VOILUTSequence": [lut([3, 0, 8], [1, 2, 300])]},
         {"ModalityLUTSequence": [lut([3, 0], [1, 2, 3])]},
     ],

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
-from promptray.runtime.dicom.rle import decode_rle
 from pydicom.pixels.encoders.base import RLELosslessEncoder
+
+from promptray.runtime.dicom.rle import decode_rle
 
 
 def encode(pixels: NDArray[np.unsignedinteger]) -> bytes:
@@ -36,7 +37,7 @@ def frame(*segments: bytes) -> bytes:
 
 
 @given(
-    st.sampled_from(["u1", "u2", "u4"]).flatmap(
+    st.sampled_from(["u1", "u2"]).flatmap(
         lambda dtype: arrays.arrays(dtype, st.tuples(st.integers(1, 30), st.integers(1, 30)))
     )
 )
