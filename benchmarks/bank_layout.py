@@ -2,9 +2,9 @@
 
     python benchmarks/bank_layout.py BUNDLE -o benchmarks/results/bank_layout.json
 
-Two prompt sets: 192 short ones (PadChest), and the same with one of 95 words among them. The whole head is timed
-in ONNX Runtime for each padding rule. Packing (no padding, segments by owner index) needs another attention graph;
-its attention alone is timed against the bucketed attention alone, on the same rows.
+Two prompt sets: 192 short ones (PadChest), and the same with one of 95 words among them. The whole head is
+timed in ONNX Runtime for each padding rule. Packing (no padding, segments by owner index) needs another
+attention graph; its attention alone is timed against the bucketed attention alone, on the same rows.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ def attention_sessions(heads: int, width: int, threads: int) -> tuple[Any, Any]:
     padded = Side(
         "head",
         Padded().eval(),
-        [query, facts("keys", "prompts", heads, width, "rows"), facts("values", "prompts", heads, "rows", width),
-         facts("bias", "prompts", "rows")],
+        [query, facts("keys", "prompts", heads, width, "rows"),
+         facts("values", "prompts", heads, "rows", width), facts("bias", "prompts", "rows")],
         [facts("out", "prompts", heads, width)],
     )  # fmt: skip
     packed = Side(
         "head",
         Packed().eval(),
-        [query, facts("keys", "rows", heads, width), facts("values", "rows", heads, width), facts("bias", "rows"),
-         facts("owner", "rows", dtype="int64")],
+        [query, facts("keys", "rows", heads, width), facts("values", "rows", heads, width),
+         facts("bias", "rows"), facts("owner", "rows", dtype="int64")],
         [facts("out", "prompts", heads, width)],
     )  # fmt: skip
     options = ort.SessionOptions()

@@ -29,8 +29,8 @@ def interleaved(
     Returns
     -------
     dict
-        For each: median, least and greatest milliseconds, and the median of the per-round ratio to the baseline
-        with its quartiles.
+        For each: median, least and greatest milliseconds, and the median of the per-round ratio to the
+        baseline with its quartiles.
     """
     for run in alternatives.values():
         run()
