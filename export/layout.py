@@ -48,7 +48,13 @@ def fit_state_dict(
         f"shape of {key}: expected {tuple(expected[key].shape)}, found {tuple(given[key].shape)}"
         for key in misshapen
     ]
-    problems += [f"not finite: {key}" for key in given if not bool(torch.isfinite(given[key]).all())]
+    fitting = [key for key in expected if key in given and key not in misshapen]
+    problems += [
+        f"type of {key}: expected {expected[key].dtype}, found {given[key].dtype}"
+        for key in fitting
+        if given[key].is_floating_point() != expected[key].is_floating_point()
+    ]
+    problems += [f"not finite: {key}" for key in fitting if not bool(torch.isfinite(given[key]).all())]
     if problems:
         shown = "; ".join(problems[:_LISTED])
         more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""

@@ -105,7 +105,8 @@ def read_bert_folder(path: Path | None) -> BertFolder:
         )
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        vocabulary = tuple((path / "vocab.txt").read_text(encoding="utf-8").splitlines())
+        # Not splitlines: it also cuts at characters such as U+2028, which a piece may be.
+        vocabulary = tuple((path / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except (OSError, ValueError) as error:
         raise BuildError(
             "text-model.invalid",
@@ -116,7 +117,7 @@ def read_bert_folder(path: Path | None) -> BertFolder:
         ) from error
     folder = BertFolder(path.name, vocabulary, config if isinstance(config, dict) else {})
     heads = folder.config.get("num_attention_heads")
-    if not isinstance(heads, int) or heads < 1:
+    if type(heads) is not int or heads < 1:
         raise folder._invalid(
             "config.json states no number of attention heads", "num_attention_heads", repr(heads)
         )
