@@ -186,6 +186,7 @@ class CARZeroFamily:
         sizes = _sizes(state, text, options, checkpoint.name)
         model = CARZero(sizes, dropout=0.0).eval().requires_grad_(False)
         fit_state_dict(model, state, artefact=checkpoint.name, optional=_UNUSED, ignored=_IGNORED)
+        _check_alias(state, checkpoint.name)
         text.require_fit(width=sizes.width, vocabulary=sizes.vocab_size, layers=sizes.bert_depth)
         return _describe(model, text)
 
@@ -223,6 +224,20 @@ def _published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Ten
             cure="check that the recipe names the right family and file",
         )
     return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in ours.items()}
+
+
+def _check_alias(state: Mapping[str, Tensor], artefact: str) -> None:
+    """Refuse two values for one norm: the published file names decoder_norm twice."""
+    for part in ("weight", "bias"):
+        one, other = (state.get(f"fusion_module.{name}.{part}") for name in ("decoder_norm", "decoder.norm"))
+        if one is not None and other is not None and not torch.equal(one, other):
+            raise BuildError(
+                "checkpoint.layout",
+                "the checkpoint holds two different values for one norm",
+                artefact=artefact,
+                expected=f"fusion_module.decoder_norm.{part} equal to fusion_module.decoder.norm.{part}",
+                cure="get the file again from its publisher and compare its sha256",
+            )
 
 
 def _sizes(

@@ -278,6 +278,10 @@ SPOILT: dict[str, tuple[Any, str, str]] = {
     "another normalisation": (
         lambda c: c.update(hyper_parameters={"transforms": {"norm": "imagenet"}}), "config", "imagenet",
     ),
+    "one norm with two values": (
+        lambda c: c["state_dict"].update({FUSION + "decoder.norm.bias": torch.ones(64)}),
+        "layout", "one norm",
+    ),
     "no sizes": (lambda c: c["state_dict"].pop(VIT + "pos_embed"), "layout", "pos_embed"),
 }  # fmt: skip
 
