@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
@@ -79,10 +80,10 @@ def write_dicom(grey: NDArray[np.uint8], path: Path, encoding: Encoding, name: s
     dataset.save_as(path, enforce_file_format=True)
 
 
-def derived_uid(name: str, level: str) -> str:
+def derived_uid(name: str, level: str) -> UID:
     """Derive a UID under 2.25 from a name (PS3.5 B.2: a 128-bit number)."""
     digest = hashlib.sha256(f"promptray sample {name} {level}".encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+    return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
 
 
 def _identify(dataset: FileDataset, encoding: Encoding, name: str) -> None:

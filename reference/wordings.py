@@ -1,8 +1,8 @@
 """What the reference model is told about a radiograph, and what it is tested with.
 
 A wording is true of some of the three classes and false of the others; a negated one is true where its plain
-form is false. The test wordings never occur in training: they say the same in other sentences. Every wording
-has two words or more, since CARZero's text cleaning drops shorter sentences.
+form is false. The held-out wordings are other sentences, from other templates, and never occur in training.
+Every wording has two words or more, since CARZero's text cleaning drops shorter sentences.
 """
 
 from __future__ import annotations
@@ -10,6 +10,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CLASSES = ("normal", "bacterial", "viral")
+
+# A plain template, and the negated one that says the contrary.
+_TRAINING_TEMPLATES = (
+    ("There is {}.", "There is no {}."),
+    ("Findings consistent with {}.", "No findings consistent with {}."),
+    ("The lungs show {}.", "The lungs show no {}."),
+    ("Signs of {} are seen.", "No signs of {} are seen."),
+    ("Chest radiograph with {}.", "Chest radiograph without {}."),
+    ("The child has {}.", "The child has no {}."),
+    ("{} is seen in the chest.", "{} is not seen in the chest."),
+    ("There is evidence of {}.", "There is no evidence of {}."),
+    ("Opacity suspicious for {}.", "No opacity suspicious for {}."),
+    ("The film shows {}.", "The film shows no {}."),
+    ("There are findings of {}.", "There are no findings of {}."),
+    ("{} is noted.", "{} is not noted."),
+    ("{} was found.", "{} was not found."),
+    ("Lungs with {} are present.", "Lungs without {} are present."),
+    ("There is likely {}.", "{} is absent."),
+)
+_HELD_OUT_TEMPLATES = (
+    ("{} is present.", "{} is not present."),
+    ("There are signs of {}.", "There are no signs of {}."),
+    ("The chest radiograph shows {}.", "The chest radiograph shows no {}."),
+    ("Evidence of {} in the lungs.", "No evidence of {} in the lungs."),
+    ("Findings suspicious for {}.", "No findings suspicious for {}."),
+    ("Film of a child with {}.", "Film of a child without {}."),
+    ("{} is seen.", "{} is not seen."),
+    ("The findings show {}.", "The findings show no {}."),
+)
+_PLAIN, _NEGATED = 0, 1
+
+_PNEUMONIA = ("pneumonia", "lung infection", "infiltrate", "consolidation")
+_BACTERIAL = ("bacterial pneumonia", "bacterial lung infection", "bacterial infiltrate")
+_VIRAL = ("viral pneumonia", "viral lung infection", "viral infiltrate")
 
 
 @dataclass(frozen=True)
@@ -29,87 +63,54 @@ class Meaning:
     held_out: tuple[str, ...]
 
 
+def _about(terms: tuple[str, ...], polarity: int, *, true_of: tuple[str, ...]) -> Meaning:
+    """Put every term into every template of one polarity."""
+
+    def filled(templates: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+        sentences = (pair[polarity].format(term) for pair in templates for term in terms)
+        return tuple(sentence[0].upper() + sentence[1:] for sentence in sentences)
+
+    return Meaning(true_of, filled(_TRAINING_TEMPLATES), filled(_HELD_OUT_TEMPLATES))
+
+
 MEANINGS = {
-    "pneumonia": Meaning(
-        true_of=("bacterial", "viral"),
-        training=(
-            "There is pneumonia.",
-            "Findings consistent with pneumonia.",
-            "The lungs show pneumonia.",
-            "Signs of pneumonia are seen.",
-            "Chest radiograph with pneumonia.",
-            "Pneumonia is seen in the lung.",
-            "The child has pneumonia.",
-            "There is infection of the lung.",
-            "Findings of lung infection are present.",
-            "There is an infiltrate in the lungs.",
-            "Opacity suspicious for pneumonia.",
-            "Evidence of consolidation or infiltrate is present.",
-            "Consolidation is seen in the chest.",
-            "There is opacity of the lungs.",
-        ),
-        held_out=(
-            "Pneumonia is present.",
-            "The chest radiograph shows pneumonia.",
-            "There are signs of lung infection.",
-            "Findings suspicious for pneumonia.",
-            "Evidence of infection in the lungs.",
-            "The child has an infiltrate.",
-            "There is consolidation of the lung.",
-            "Radiograph with opacity of the lung.",
-        ),
-    ),
-    "no pneumonia": Meaning(
-        true_of=("normal",),
-        training=(
-            "There is no pneumonia.",
-            "No findings of pneumonia.",
-            "The lungs show no pneumonia.",
-            "No signs of pneumonia are seen.",
-            "Chest radiograph without pneumonia.",
-            "Pneumonia is not seen in the lung.",
-            "The child has no pneumonia.",
-            "There is no infection of the lung.",
-            "No findings of lung infection are present.",
-            "There is no infiltrate in the lungs.",
-            "No opacity suspicious for pneumonia.",
-            "No evidence of consolidation or infiltrate.",
-            "Consolidation is not seen in the chest.",
-            "The lungs are without opacity.",
-        ),
-        held_out=(
-            "Pneumonia is not present.",
-            "The chest radiograph shows no pneumonia.",
-            "There are no signs of lung infection.",
-            "No findings suspicious for pneumonia.",
-            "No evidence of infection in the lungs.",
-            "The child has no infiltrate.",
-            "There is no consolidation of the lung.",
-            "Radiograph without opacity of the lung.",
-        ),
-    ),
+    "pneumonia": _about(_PNEUMONIA, _PLAIN, true_of=("bacterial", "viral")),
+    "no pneumonia": _about(_PNEUMONIA, _NEGATED, true_of=("normal",)),
+    "bacterial pneumonia": _about(_BACTERIAL, _PLAIN, true_of=("bacterial",)),
+    "no bacterial pneumonia": _about(_BACTERIAL, _NEGATED, true_of=("normal", "viral")),
+    "viral pneumonia": _about(_VIRAL, _PLAIN, true_of=("viral",)),
+    "no viral pneumonia": _about(_VIRAL, _NEGATED, true_of=("normal", "bacterial")),
     "normal": Meaning(
         true_of=("normal",),
         training=(
             "The lungs are clear.",
+            "The lungs are healthy.",
             "Normal chest radiograph.",
             "The chest is normal.",
+            "The chest is healthy.",
             "There are clear lungs.",
+            "There is a healthy chest.",
             "The radiograph is normal.",
-            "Findings of a healthy chest.",
+            "The findings are normal.",
+            "The film is unremarkable.",
+            "Normal film of the lungs.",
             "Both lungs are clear and normal.",
             "The child is healthy.",
-            "There is no abnormality.",
-            "No abnormal findings are seen.",
             "Unremarkable radiograph of the chest.",
+            "There is no abnormality.",
+            "There are no abnormal findings.",
+            "No abnormality of the lungs.",
+            "No abnormal film of the chest.",
         ),
         held_out=(
             "There are normal lungs.",
             "The chest is clear.",
             "Normal radiograph of a healthy child.",
             "Both lungs are healthy.",
-            "There are no abnormal findings.",
+            "The lungs are normal.",
             "The chest radiograph is unremarkable.",
+            "The chest film is normal.",
+            "No abnormal findings are seen.",
             "No abnormality is seen in the chest.",
         ),
     ),
@@ -117,82 +118,32 @@ MEANINGS = {
         true_of=("bacterial", "viral"),
         training=(
             "The lungs are not clear.",
+            "The lungs are not healthy.",
+            "Not a normal chest radiograph.",
             "The chest is not normal.",
-            "The radiograph is not normal.",
+            "The chest is not healthy.",
+            "There are no clear lungs.",
             "This is not a healthy chest.",
+            "The radiograph is not normal.",
+            "The findings are not normal.",
+            "The film is not unremarkable.",
             "The child is not healthy.",
             "There is an abnormality.",
-            "Abnormal findings are seen.",
+            "There are abnormal findings.",
+            "Abnormality of the lungs.",
             "Abnormal radiograph of the chest.",
+            "Abnormal film of the lungs.",
+            "The chest is abnormal.",
         ),
         held_out=(
             "The lungs are not normal.",
             "The chest is not clear.",
-            "There are abnormal findings.",
-            "This is not a normal chest radiograph.",
+            "This is not a normal radiograph.",
+            "The chest film is not normal.",
+            "Both lungs are not healthy.",
+            "Abnormal findings are seen.",
             "An abnormality is seen in the chest.",
+            "The chest radiograph is abnormal.",
         ),
-    ),
-    "bacterial pneumonia": Meaning(
-        true_of=("bacterial",),
-        training=(
-            "There is bacterial pneumonia.",
-            "Findings consistent with bacterial pneumonia.",
-            "The lungs show bacterial pneumonia.",
-            "Signs of bacterial infection are seen.",
-            "Chest radiograph with bacterial pneumonia.",
-            "The child has bacterial pneumonia.",
-            "There is bacterial infection of the lung.",
-            "Pneumonia caused by bacteria.",
-            "Bacteria are the cause of the pneumonia.",
-        ),
-        held_out=(
-            "Bacterial pneumonia is present.",
-            "There are signs of bacterial pneumonia.",
-            "Evidence of bacterial infection in the lungs.",
-            "The infection is caused by bacteria.",
-            "Radiograph with bacterial infection of the lung.",
-        ),
-    ),
-    "viral pneumonia": Meaning(
-        true_of=("viral",),
-        training=(
-            "There is viral pneumonia.",
-            "Findings consistent with viral pneumonia.",
-            "The lungs show viral pneumonia.",
-            "Signs of viral infection are seen.",
-            "Chest radiograph with viral pneumonia.",
-            "The child has viral pneumonia.",
-            "There is viral infection of the lung.",
-            "Pneumonia caused by a virus.",
-            "A virus is the cause of the pneumonia.",
-        ),
-        held_out=(
-            "Viral pneumonia is present.",
-            "There are signs of viral pneumonia.",
-            "Evidence of viral infection in the lungs.",
-            "The infection is caused by a virus.",
-            "Radiograph with viral infection of the lung.",
-        ),
-    ),
-    "no bacterial pneumonia": Meaning(
-        true_of=("normal", "viral"),
-        training=(
-            "There is no bacterial pneumonia.",
-            "No signs of bacterial infection are seen.",
-            "The child has no bacterial pneumonia.",
-            "The lungs show no bacterial infection.",
-        ),
-        held_out=("No evidence of bacterial pneumonia.", "Bacterial pneumonia is not present."),
-    ),
-    "no viral pneumonia": Meaning(
-        true_of=("normal", "bacterial"),
-        training=(
-            "There is no viral pneumonia.",
-            "No signs of viral infection are seen.",
-            "The child has no viral pneumonia.",
-            "The lungs show no viral infection.",
-        ),
-        held_out=("No evidence of viral pneumonia.", "Viral pneumonia is not present."),
     ),
 }
