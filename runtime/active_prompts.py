@@ -243,7 +243,7 @@ class ActivePrompts:
 def _stored(rule: BankRule, finding: Finding, entry: BankEntry) -> tuple[str, bytes, dict[str, object]]:
     """Return a prompt as the site directory keeps it: key, bank file of one prompt, facts."""
     code = None if finding.code is None else [finding.code.value, finding.code.scheme, finding.code.meaning]
-    facts = {"display": finding.display, "code": code}
+    facts: dict[str, object] = {"display": finding.display, "code": code}
     return finding.key, pack(PromptBank(rule, [entry])), facts
 
 

@@ -7,36 +7,28 @@ names, that it shows a human where the species is not stated, or that its polari
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from promptray.runtime import policy
 from promptray.runtime.array_input import grey_from_array
 from promptray.runtime.bundle.manifest import Door, Greyscale
-from promptray.runtime.dicom import tags
-from promptray.runtime.dicom.facts import (
-    check_has_pixels,
-    choose_frame,
-    photometric_facts,
-    pixel_format,
-    pixel_spacing,
-)
-from promptray.runtime.dicom.greyscale import to_grey
+from promptray.runtime.dicom.detect import looks_like_dicom
 from promptray.runtime.dicom.photometric import Photometric
-from promptray.runtime.dicom.pixels import stored_values
-from promptray.runtime.dicom.read import looks_like_dicom, read_dataset, transfer_syntax
 from promptray.runtime.errors import BundleError, ImageError
+from promptray.runtime.frames import choose_frame
 from promptray.runtime.image_file import JPEG_SIGNATURE, PNG_SIGNATURE, decode_jpeg, decode_png
 from promptray.runtime.limits import MAX_FILE_BYTES, check_bytes
-from promptray.runtime.picture import Kind, Picture, SourceFacts, notice
+from promptray.runtime.picture import Clock, Kind, Picture, SourceFacts
 
-Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset | NDArray[np.generic]
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Dataset | NDArray[np.generic]"
 
 _FILE_TYPES: tuple[tuple[Kind, bytes, Callable[[bytes], NDArray[np.uint8]]], ...] = (
     ("png", PNG_SIGNATURE, decode_png),
@@ -109,19 +101,24 @@ def open_picture(
 def _open(
     source: Source, door: Door, declared: str | None, frame: int | None, photometric: Photometric | None
 ) -> Picture:
-    clock = _Clock()
-    if isinstance(source, Dataset):
-        return _from_dataset(source, door, declared, frame, clock)
+    clock = Clock()
     if isinstance(source, np.ndarray):
         _check_tagless(door, declared, frame)
         grey = grey_from_array(source, photometric)
         clock.lap("window")
         return _tagless("array", grey, declared, clock)
+    if _is_dataset(source):
+        from promptray.runtime.dicom.source import picture_of
+
+        return picture_of(source, door, declared, frame, clock)
     data = _read(source)
     if looks_like_dicom(data):
+        # pydicom takes longer to import than all the rest: only those who read DICOM wait for it.
+        from promptray.runtime.dicom.source import picture_of, read_dataset
+
         dataset = read_dataset(data)
         clock.lap("read")
-        return _from_dataset(dataset, door, declared, frame, clock)
+        return picture_of(dataset, door, declared, frame, clock)
     clock.lap("read")
     for kind, signature, decode in _FILE_TYPES:
         if data.startswith(signature):
@@ -137,49 +134,20 @@ def _open(
     )
 
 
+def _is_dataset(source: Source) -> TypeGuard[Dataset]:
+    """Tell a pydicom Dataset without importing pydicom: who has one has imported it."""
+    return any(kind.__module__ == "pydicom.dataset" for kind in type(source).__mro__)
+
+
 def _check_tagless(door: Door, declared: str | None, frame: int | None) -> None:
     policy.check_declared(door, declared)
     choose_frame(1, frame)
 
 
-def _tagless(kind: Kind, grey: NDArray[np.uint8], declared: str | None, clock: _Clock) -> Picture:
+def _tagless(kind: Kind, grey: NDArray[np.uint8], declared: str | None, clock: Clock) -> Picture:
     rows, columns = grey.shape
     facts = SourceFacts(kind, rows, columns, modality=declared, modality_declared=True)
     return Picture(grey, facts, (), clock.laps)
-
-
-def _from_dataset(
-    dataset: Dataset, door: Door, declared: str | None, frame: int | None, clock: _Clock
-) -> Picture:
-    check_has_pixels(dataset)
-    notices = policy.check_tags(dataset, door, declared)
-    pixels = pixel_format(dataset)
-    syntax, stated = transfer_syntax(dataset)
-    index = choose_frame(pixels.frames, frame)
-    photometric = photometric_facts(dataset, pixels, index)
-    stored = stored_values(dataset, syntax, pixels, index)
-    clock.lap("decode")
-    grey = to_grey(stored, photometric)
-    clock.lap("window")
-    notices += [] if stated else [notice("file-meta-absent")]
-    notices += [] if photometric.has_voi else [notice("window-absent")]
-    tag = tags.text(dataset, "Modality")
-    spacing, spacing_source = pixel_spacing(dataset, index)
-    facts = SourceFacts(
-        kind="dicom",
-        rows=pixels.rows,
-        columns=pixels.columns,
-        modality=tag or declared,
-        modality_declared=tag is None and declared is not None,
-        frame=index + 1 if pixels.frames > 1 else None,
-        sop_instance_uid=tags.uid(dataset, "SOPInstanceUID"),
-        series_instance_uid=tags.uid(dataset, "SeriesInstanceUID"),
-        study_instance_uid=tags.uid(dataset, "StudyInstanceUID"),
-        pixel_spacing=spacing,
-        pixel_spacing_source=spacing_source,
-        transfer_syntax=str(syntax),
-    )
-    return Picture(grey, facts, tuple(notices), clock.laps)
 
 
 def _read(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
@@ -221,16 +189,3 @@ def _base_name(source: Source) -> str | None:
 def _with_name(error: ImageError, name: str | None) -> ImageError:
     fields = {**error.to_json(), "artefact": error.artefact or name}
     return ImageError(str(fields.pop("code")), str(fields.pop("message")), **fields)
-
-
-class _Clock:
-    """Milliseconds per stage; stages that a source does not have stay at zero."""
-
-    def __init__(self) -> None:
-        self.laps = {"read": 0.0, "decode": 0.0, "window": 0.0}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.laps[stage] += (now - self._last) * 1e3
-        self._last = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,3 +109,17 @@ class Picture:
     source: SourceFacts
     notices: tuple[Notice, ...] = ()
     timing: dict[str, float] = field(default_factory=dict)
+
+
+class Clock:
+    """Milliseconds per stage; stages that a source does not have stay at zero."""
+
+    def __init__(self) -> None:
+        self.laps = {"read": 0.0, "decode": 0.0, "window": 0.0}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Give the time since the last lap to a stage."""
+        now = time.perf_counter()
+        self.laps[stage] += (now - self._last) * 1e3
+        self._last = now

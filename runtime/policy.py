@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from promptray.runtime.bundle.manifest import Door
 from promptray.runtime.dicom import tags
 from promptray.runtime.errors import ImageError
 from promptray.runtime.picture import Notice, Picture, notice
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 #: Defined terms of Modality (PS3.3 C.7.3.1.1.1) that an error may quote; anything else could be a name.
 _QUOTABLE = frozenset("CR CT DX ECG IO MG MR NM OT PT PX RF RG RTDOSE RTPLAN SC SEG SM SR US XA XC".split())

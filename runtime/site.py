@@ -227,9 +227,7 @@ class Site:
 
         self._write(drop, [])
 
-    def _write(
-        self, change: Callable[[list[SiteEntry]], list[SiteEntry]], payloads: Sequence[bytes]
-    ) -> None:
+    def _write(self, change: Callable[[list[SiteEntry]], list[SiteEntry]], payloads: Sequence[bytes]) -> None:
         if self._readonly:
             raise self._unwritable("it was opened for reading only")
         try:

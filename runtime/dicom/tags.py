@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
-
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING, Any
 
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.errors import ImageError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 
 def unreadable(keyword: str, why: str = "cannot be read") -> ImageError:
@@ -78,6 +79,8 @@ def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     value = element_value(dataset, keyword)
     if value is None:
         return []
+    from pydicom.dataset import Dataset  # loaded already: there is a data set
+
     entries = quietly(lambda: list(value), lambda: unreadable(keyword))
     if not all(isinstance(entry, Dataset) for entry in entries):
         raise unreadable(keyword, "is not a sequence")

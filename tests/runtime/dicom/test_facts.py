@@ -7,12 +7,13 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from promptray.runtime.dicom.facts import choose_frame, photometric_facts, pixel_format, pixel_spacing
+from promptray.runtime.dicom.facts import photometric_facts, pixel_format, pixel_spacing
 from promptray.runtime.dicom.greyscale import to_grey
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.dicom.pixels import stored_values
 from promptray.runtime.dicom.read import read_dataset, transfer_syntax
 from promptray.runtime.errors import ImageError
+from promptray.runtime.frames import choose_frame
 from tests import dicom_factory as factory
 
 

@@ -1,0 +1,60 @@
+"""A DICOM data set becomes an 8-bit grey picture with the facts of its origin."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+from promptray.runtime import policy
+from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.dicom import tags
+from promptray.runtime.dicom.facts import (
+    check_has_pixels,
+    photometric_facts,
+    pixel_format,
+    pixel_spacing,
+)
+from promptray.runtime.dicom.greyscale import to_grey
+from promptray.runtime.dicom.pixels import stored_values
+from promptray.runtime.dicom.read import read_dataset, transfer_syntax
+from promptray.runtime.frames import choose_frame
+from promptray.runtime.picture import Clock, Picture, SourceFacts, notice
+
+__all__ = ["picture_of", "read_dataset"]
+
+
+def picture_of(
+    dataset: Dataset, door: Door, declared: str | None, frame: int | None, clock: Clock
+) -> Picture:
+    """Check the tags, decode the chosen frame and take it to 8-bit grey.
+
+    Parameters and errors are those of :func:`promptray.runtime.door.open_picture`.
+    """
+    check_has_pixels(dataset)
+    notices = policy.check_tags(dataset, door, declared)
+    pixels = pixel_format(dataset)
+    syntax, stated = transfer_syntax(dataset)
+    index = choose_frame(pixels.frames, frame)
+    photometric = photometric_facts(dataset, pixels, index)
+    stored = stored_values(dataset, syntax, pixels, index)
+    clock.lap("decode")
+    grey = to_grey(stored, photometric)
+    clock.lap("window")
+    notices += [] if stated else [notice("file-meta-absent")]
+    notices += [] if photometric.has_voi else [notice("window-absent")]
+    tag = tags.text(dataset, "Modality")
+    spacing, spacing_source = pixel_spacing(dataset, index)
+    facts = SourceFacts(
+        kind="dicom",
+        rows=pixels.rows,
+        columns=pixels.columns,
+        modality=tag or declared,
+        modality_declared=tag is None and declared is not None,
+        frame=index + 1 if pixels.frames > 1 else None,
+        sop_instance_uid=tags.uid(dataset, "SOPInstanceUID"),
+        series_instance_uid=tags.uid(dataset, "SeriesInstanceUID"),
+        study_instance_uid=tags.uid(dataset, "StudyInstanceUID"),
+        pixel_spacing=spacing,
+        pixel_spacing_source=spacing_source,
+        transfer_syntax=str(syntax),
+    )
+    return Picture(grey, facts, tuple(notices), clock.laps)
