@@ -13,7 +13,9 @@ from msgspec import Meta
 from promptray.runtime.bundle.manifest import Code, Door, Key, ModelFacts, Text
 from promptray.runtime.errors import BuildError
 
-_LIMIT_BYTES = 4 * 2**20
+_LIMIT_BYTES = 2**20
+_LIMIT_DEPTH = 20
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
 _PATH = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -64,35 +66,29 @@ def read_recipe(path: Path) -> Recipe:
     Parameters
     ----------
     path : Path
-        YAML file (safe subset: no tags, no Python objects), at most 4 MiB.
+        YAML file, UTF-8, at most 1 MiB; no tags, aliases or merges; keys are text, and dates are text.
 
     Raises
     ------
     BuildError
         ``recipe.invalid``, naming file, line and key.
     """
+    text = _read(path)
     try:
-        if path.stat().st_size > _LIMIT_BYTES:
-            raise _invalid(path, None, "the file is too large", expected=f"at most {_LIMIT_BYTES >> 20} MiB")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(path, None, f"the recipe cannot be read ({type(error).__name__})") from error
+        _refuse_bombs(path, text)
+        tree = yaml.compose(text, Loader=_Loader)
+        if not isinstance(tree, yaml.MappingNode):
+            raise _invalid(path, 1, "the recipe must be a mapping of keys to values")
+        _refuse_surprises(path, tree)
+        content = _Loader(text).construct_document(tree)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+        raise _invalid(path, mark.line + 1 if mark else None, f"not valid YAML: {problem}") from error
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise _invalid(path, None if line is None else line + 1, f"not valid YAML: {problem}") from error
-    if not isinstance(tree, yaml.MappingNode):
-        raise _invalid(path, 1, "the recipe must be a mapping of keys to values")
-    _refuse_repetition(path, tree)
-    try:
-        content = yaml.SafeLoader(text).construct_document(tree)
         recipe: Recipe = msgspec.convert(content, Recipe)
     except msgspec.ValidationError as error:
         raise _from_validation(path, tree, str(error)) from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise _invalid(path, None, f"not valid YAML: {str(error).splitlines()[0]}") from error
     keys = [finding.key for finding in recipe.findings]
     for number, key in enumerate(keys):
         if key in keys[:number]:
@@ -103,26 +99,63 @@ def read_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def _refuse_repetition(path: Path, node: yaml.Node) -> None:
-    """Refuse a key written twice, and aliases (which can blow up a small file without end)."""
-    seen: set[int] = set()
-    waiting = [node]
+class _Loader(yaml.SafeLoader):
+    """Plain values only; 2026-01-31 is text here, not a date."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LIMIT_BYTES:
+            raise _invalid(path, None, "the file is too large", expected=f"at most {_LIMIT_BYTES >> 20} MiB")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise _invalid(path, None, f"the recipe cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _invalid(path, None, "the recipe is not UTF-8 text") from error
+
+
+def _refuse_bombs(path: Path, text: str) -> None:
+    """Refuse what can blow up a small file without end, before anything is built of it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark else None
+        if isinstance(event, yaml.AliasEvent):
+            raise _invalid(path, line, "YAML aliases are not allowed in a recipe")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _LIMIT_DEPTH:
+            raise _invalid(
+                path, line, "the recipe is nested too deep", expected=f"at most {_LIMIT_DEPTH} levels"
+            )
+
+
+def _refuse_surprises(path: Path, tree: yaml.Node) -> None:
+    """Refuse a key written twice, one that is not text, and every tag that is not a plain value's."""
+    waiting: list[tuple[yaml.Node, str]] = [(tree, "")]
     while waiting:
-        current = waiting.pop()
-        if id(current) in seen:
-            raise _invalid(path, current.start_mark.line + 1, "YAML aliases are not allowed in a recipe")
-        seen.add(id(current))
-        if isinstance(current, yaml.MappingNode):
-            keys = set()
-            for key, value in current.value:
-                if key.value in keys:
-                    raise _invalid(
-                        path, key.start_mark.line + 1, "a key is written twice", key=str(key.value)
-                    )
-                keys.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-                waiting.append(value)
-        elif isinstance(current, yaml.SequenceNode):
-            waiting.extend(current.value)
+        node, place = waiting.pop()
+        line = node.start_mark.line + 1
+        if node.tag not in _TAGS:
+            raise _invalid(path, line, "YAML tags are not allowed in a recipe", key=place, found=node.tag)
+        if isinstance(node, yaml.SequenceNode):
+            waiting.extend((item, f"{place}[{number}]") for number, item in enumerate(node.value))
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        seen = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            name = f"{place}.{key.value}".lstrip(".") if isinstance(key, yaml.ScalarNode) else place
+            if key.tag != "tag:yaml.org,2002:str":
+                raise _invalid(path, line, "a key must be text; put it in quotes", key=name)
+            if key.value in seen:
+                raise _invalid(path, line, "a key is written twice", key=name)
+            seen.add(key.value)
+            waiting.append((value, name))
 
 
 def _from_validation(path: Path, tree: yaml.Node, message: str) -> BuildError:
@@ -138,7 +171,25 @@ def _from_validation(path: Path, tree: yaml.Node, message: str) -> BuildError:
     missing = re.search(r"missing required field `([^`]+)`", what)
     if missing:
         key = f"{key}.{missing[1]}".lstrip(".")
-    return _invalid(path, _line(tree, steps), what, key=key)
+    return _invalid(path, _line(tree, steps), _in_words(what), key=key)
+
+
+def _in_words(what: str) -> str:
+    """Say it in the words of YAML, and the rule for keys in any words."""
+    if "matching regex" in what:
+        return "this cannot be a key: 1 to 128 characters, no leading space, no slash, no control character"
+    for old, new in (
+        ("Object contains unknown field", "unknown key"),
+        ("Object missing required field", "missing key"),
+        ("`array`", "a list"),
+        ("`object`", "a mapping"),
+        ("`str`", "text"),
+        ("`bool`", "true or false"),
+        ("`null`", "nothing"),
+    ):
+        what = what.replace(old, new)
+    unquoted = ("Expected text, got `", "Expected text, got true")
+    return f"{what}; put it in quotes" if what.startswith(unquoted) else what
 
 
 def _line(tree: yaml.Node, steps: list[str | int]) -> int:
