@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock
 
 from promptray.export.files import file_sha256
 
@@ -71,9 +72,10 @@ class StageCache:
             produce(partial)
             hashes = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
             (partial / _HASHES).write_text(json.dumps(hashes))
-            if not _is_whole(final):  # else another process was first, and may be reading its files
-                shutil.rmtree(final, ignore_errors=True)
-                os.replace(partial, final)
+            with FileLock(self._root / ".lock"):
+                if not _is_whole(final):  # else another process was first, and may be reading its files
+                    shutil.rmtree(final, ignore_errors=True)
+                    os.replace(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return final, False
