@@ -57,10 +57,21 @@ def export_graph(side: Side) -> bytes:
         raise _failed(side, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
     if program is None:
         raise _failed(side, "the exporter gave no program")
+    model = program.model_proto
+    _require_declared(side, model)
+    _strip(model)
     buffer = io.BytesIO()
-    onnx.save(program.model_proto, buffer)
-    _require_declared(side, program.model_proto)
+    onnx.save(model, buffer)
     return buffer.getvalue()
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: stack traces, which name folders of this machine."""
+    graph = model.graph
+    noted = (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer)
+    for item in noted:
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
 
 
 def _takes_star(side: Side) -> bool:

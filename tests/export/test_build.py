@@ -1,0 +1,287 @@
+"""A build writes a gated bundle or nothing, and does again only what changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import promptray.export.build as build_module
+from promptray import BuildError, BundleError, PromptError, PromptRayError, Scorer
+from promptray.export.build import build
+from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle import Bundle
+from tests.carzero_tiny import PROMPTS
+
+Recipe = Callable[..., Path]
+
+
+@pytest.fixture
+def cache(carzero_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the cache in which the shared bundle's stages are finished."""
+    return Path(shutil.copytree(carzero_bundle.parent / "cache", tmp_path / "cache"))
+
+
+def files_of(bundle: Path) -> dict[str, str]:
+    """Name and hash of every file but the manifest, which holds the date, and its seal."""
+    return {
+        path.relative_to(bundle).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(bundle.rglob("*"))
+        if path.is_file() and path.name not in ("bundle.json", "bundle.sha256")
+    }
+
+
+def test_the_bundle_is_complete_and_verifies(carzero_bundle: Path) -> None:
+    bundle = Bundle.open(carzero_bundle)
+    bundle.verify_files()
+    manifest = bundle.manifest
+    assert [graph.role for graph in manifest.graphs] == ["image", "text", "head"]
+    assert len(manifest.golden.images) == 16
+    assert manifest.provenance.checkpoint.name == "CARZero_best_model.ckpt"
+    assert manifest.provenance.recipe.name == "recipe.yaml"
+    assert {"torch", "onnxruntime", "promptray"} <= set(manifest.provenance.libraries)
+    assert manifest.golden.licence == "CC0"
+
+
+def test_no_file_of_the_bundle_names_a_folder_of_this_machine(carzero_bundle: Path) -> None:
+    folders = {str(carzero_bundle.parent), str(Path(__file__).parents[2]), str(Path.home())}
+    contents = {path: path.read_bytes() for path in carzero_bundle.rglob("*") if path.is_file()}
+    found = [
+        (path.name, folder) for path, raw in contents.items() for folder in folders if folder.encode() in raw
+    ]
+    assert found == []
+
+
+def test_the_report_holds_every_comparison_and_its_bound(carzero_bundle: Path) -> None:
+    parity = json.loads((carzero_bundle / "parity.json").read_text())
+    assert parity["decisions"] == 16 * len(PROMPTS)
+    assert parity["against_original"]["score_error"] <= parity["score_tolerance"] == 2e-5
+    assert parity["against_original"]["map_error"] <= parity["map_tolerance"] == 1e-6
+    assert len(parity["noise"]) >= 5
+    assert all(item["score_error"] <= parity["score_tolerance"] for item in parity["noise"])
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+from promptray.export.build import build
+build(Path(sys.argv[1]), Path(sys.argv[2]), cache=Path(sys.argv[3]))
+print(sorted({"torch", "transformers", "timm", "onnxscript"} & set(sys.modules)))
+"""
+
+
+def test_a_second_build_gives_the_same_files_without_torch(
+    carzero_bundle: Path, carzero_recipe: Recipe, cache: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "again.bundle"
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN, str(carzero_recipe()), str(output), str(cache)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+    assert files_of(output) == files_of(carzero_bundle)
+
+
+@pytest.fixture
+def stages_run(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """Which stages came from the cache."""
+    found: dict[str, bool] = {}
+    original = StageCache.run
+
+    def run(self: StageCache, stage: str, key: str, produce: Any) -> tuple[Path, bool]:
+        folder, cached = original(self, stage, key, produce)
+        found[stage] = cached
+        return folder, cached
+
+    monkeypatch.setattr(StageCache, "run", run)
+    return found
+
+
+def test_a_changed_prompt_exports_nothing_again(
+    carzero_recipe: Recipe, cache: Path, tmp_path: Path, stages_run: dict[str, bool]
+) -> None:
+    recipe = carzero_recipe(findings=[{"key": "edema", "prompt": "There is edema."}], name="changed")
+    bundle = build(recipe, tmp_path / "changed.bundle", cache=cache)
+    assert stages_run == {"export": True, "prompts": False, "golden": False}
+    assert [finding.display for finding in bundle.manifest.findings] == ["edema"]
+
+
+def test_progress_goes_from_nothing_to_done(carzero_recipe: Recipe, cache: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, float]] = []
+    build(
+        carzero_recipe(),
+        tmp_path / "new.bundle",
+        cache=cache,
+        progress=lambda stage, message, fraction: seen.append((stage, fraction)),
+    )
+    fractions = [fraction for _, fraction in seen]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert seen[0][0] == "load"
+    assert {"load", "prompts", "golden", "check", "bundle"} <= {stage for stage, _ in seen}
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path) -> Iterator[Path]:
+    """A folder for the output that must be empty after the test."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def falsify(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], None]:
+    """``falsify(what, by)`` changes one of the original's answers before the gate sees it."""
+
+    def change(what: str, by: float) -> None:
+        tensors = safetensors.numpy.load((next(cache.glob("golden-*")) / "golden.safetensors").read_bytes())
+        tensors[what][3, 1] += np.float32(by)
+        shutil.rmtree(next(cache.glob("golden-*")))
+        content = safetensors.numpy.save(tensors)
+        monkeypatch.setattr(
+            build_module, "_golden", lambda *stage: (stage[-1] / "golden.safetensors").write_bytes(content)
+        )
+
+    return change
+
+
+@pytest.mark.parametrize("what", ["logits", "maps"])
+def test_a_graph_that_disagrees_with_the_original_is_not_written(
+    carzero_recipe: Recipe, cache: Path, nothing_left: Path, falsify: Callable[[str, float], None], what: str
+) -> None:
+    falsify(what, 1e-3)
+    with pytest.raises(BuildError, match="torch fp32") as refusal:
+        build(carzero_recipe(), nothing_left / "new.bundle", cache=cache)
+    assert refusal.value.code == "gate.failed"
+    assert "2e-05" in str(refusal.value.expected)
+    assert "0.001" in str(refusal.value.found)
+
+
+@pytest.mark.parametrize("what", ["logits", "maps"])
+def test_an_original_that_gives_no_number_is_not_written(
+    carzero_recipe: Recipe, cache: Path, nothing_left: Path, falsify: Callable[[str, float], None], what: str
+) -> None:
+    falsify(what, np.nan)
+    with pytest.raises(PromptRayError, match="no number"):
+        build(carzero_recipe(), nothing_left / "new.bundle", cache=cache)
+
+
+def test_an_interrupted_build_leaves_nothing_behind(
+    carzero_recipe: Recipe, cache: Path, nothing_left: Path
+) -> None:
+    def interrupt_at(stage: str) -> Callable[[str, str, float], None]:
+        def progress(now: str, message: str, fraction: float) -> None:
+            if now == stage:
+                raise KeyboardInterrupt
+
+        return progress
+
+    for stage in ("load", "prompts", "golden", "check", "bundle"):
+        with pytest.raises(KeyboardInterrupt):
+            build(carzero_recipe(), nothing_left / "new.bundle", cache=cache, progress=interrupt_at(stage))
+
+
+def test_an_existing_output_is_refused_before_any_work(carzero_recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "folder", "link"):
+        with pytest.raises(BundleError) as refusal:
+            build(carzero_recipe(), tmp_path / name, cache=tmp_path / "cache")
+        assert refusal.value.code == "bundle.exists"
+    assert (tmp_path / "file").read_text() == "precious"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
+    carzero_recipe: Recipe, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError) as refusal:
+        build(carzero_recipe(), tmp_path / "absent" / "new.bundle", cache=tmp_path / "cache")
+    assert refusal.value.code == "bundle.unwritable"
+    assert not (tmp_path / "cache").exists()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "missing checkpoint": ({"checkpoint": "absent.ckpt"}, "checkpoint.not-found", "key checkpoint"),
+    "unknown family": ({"family": "medclip"}, "family.unknown", "carzero"),
+    "unknown option": ({"model_options": {"heads": 4}}, "recipe.invalid", "model_options.heads"),
+    "too few golden images": (
+        {"golden": {"images": "recipe.yaml", "licence": "CC0"}},
+        "recipe.invalid",
+        "at least 16",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_recipe_that_cannot_work_is_refused_before_any_work(
+    carzero_recipe: Recipe, tmp_path: Path, nothing_left: Path, case: str
+) -> None:
+    changes, code, named = REFUSED[case]
+    with pytest.raises(BuildError) as refusal:
+        build(carzero_recipe(**changes), nothing_left / "new.bundle", cache=tmp_path / "cache")
+    assert refusal.value.code == code
+    assert named in str(refusal.value)
+    assert not (tmp_path / "cache").exists()
+
+
+LATE: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no text model": ({"text_model": None}, "text-model.invalid", "text_model"),
+    "foreign text model": ({"text_model": "golden"}, "text-model.invalid", "config.json"),
+    "a prompt of which nothing is left": (
+        {"findings": [{"key": "edema", "prompt": "Edema"}]},
+        "prompt.empty",
+        "edema",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+def test_what_only_the_model_can_tell_is_refused_too(
+    carzero_recipe: Recipe, cache: Path, nothing_left: Path, case: str
+) -> None:
+    changes, code, named = LATE[case]
+    with pytest.raises(PromptRayError) as refusal:
+        build(carzero_recipe(**changes), nothing_left / "new.bundle", cache=cache)
+    assert refusal.value.code == code
+    assert named in str(refusal.value)
+
+
+def test_a_golden_image_that_the_door_refuses_is_named(
+    carzero_recipe: Recipe, cache: Path, nothing_left: Path
+) -> None:
+    recipe = carzero_recipe()
+    shutil.copy(Path(os.fspath(recipe)), recipe.parent / "golden" / "05.png")
+    with pytest.raises(PromptRayError, match=r"05\.png") as refusal:
+        build(recipe, nothing_left / "new.bundle", cache=cache)
+    assert refusal.value.code == "image.format"
+
+
+def test_without_text_graph_prompts_are_imported_but_not_added(
+    carzero_bundle: Path, carzero_bundle_no_text: Path
+) -> None:
+    assert not any("text" in name for name in files_of(carzero_bundle_no_text))
+    with Scorer.open(carzero_bundle, site=None) as full:
+        full.prompts.add("rib fracture", "There is rib fracture.")
+        exported = full.prompts.export(["rib fracture"])
+    with Scorer.open(carzero_bundle_no_text, site=None) as scorer:
+        with pytest.raises(PromptError) as refusal:
+            scorer.prompts.add("pneumonia", "There is pneumonia.")
+        assert refusal.value.code == "prompt.no-text-graph"
+        assert refusal.value.cure
+        assert [finding.key for finding in scorer.prompts.import_(exported)] == ["rib fracture"]
+        assert "rib fracture" in scorer.prompts
