@@ -1,14 +1,15 @@
 """The whole chain on the reference model: build a bundle, verify it, score real radiographs, add a prompt.
 
-`make demo` runs this. Every step is a command that you can type yourself; it is printed before it runs. Output goes
-to ``demo-output/``: the bundle, scores as JSON, and heat-map overlays at the original resolution.
+`make demo` runs this. Every step is a command that you can type yourself; it is printed before it runs.
+Output goes to ``demo-output/``: the bundle, scores as JSON, and heat maps at the original resolution.
 
-The model is a small demonstration trained on 144 children's radiographs (reference/MODEL_CARD.md). It is not a
-medical device and its scores mean nothing for a patient.
+The model is a small demonstration trained on 144 children's radiographs (reference/MODEL_CARD.md). It is not
+a medical device and its scores mean nothing for a patient.
 """
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import shutil
 import subprocess
@@ -16,8 +17,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTPUT = Path("demo-output")
-BUNDLE, SITE = OUTPUT / "children.bundle", OUTPUT / "site"
 SAMPLES = Path("examples") / "samples"
 
 
@@ -35,27 +34,35 @@ def run(*arguments: str | Path, into: Path | None = None) -> None:
 
 def main() -> None:
     """Run every step."""
-    shutil.rmtree(ROOT / OUTPUT, ignore_errors=True)
-    (ROOT / SITE).mkdir(parents=True)
+    parser = argparse.ArgumentParser(description="Build, verify, score, add a prompt, score again.")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="replaced if it exists")
+    output = parser.parse_args().output
+    bundle, site_folder, heatmaps = output / "children.bundle", output / "site", output / "heatmaps"
+    shutil.rmtree(ROOT / output, ignore_errors=True)
+    (ROOT / site_folder).mkdir(parents=True)
     dicom = sorted(path.relative_to(ROOT) for path in (ROOT / SAMPLES).glob("*.dcm"))
     png = sorted(path.relative_to(ROOT) for path in (ROOT / SAMPLES).glob("*.png"))
-    site = ("--site", SITE)
+    site = ("--site", site_folder)
 
     print("1. checkpoint -> ONNX graphs -> gates -> bundle")
-    run("build", Path("reference") / "recipe.yaml", "-o", BUNDLE)
+    run("build", Path("reference") / "recipe.yaml", "-o", bundle)
     print("\n2. every hash, the schema, and the golden images on this machine")
-    run("verify", BUNDLE, *site)
+    run("verify", bundle, *site)
     print("\n3. real radiographs: DICOM says its modality, a PNG needs it declared")
-    run("score", BUNDLE, *dicom, *site, "--heatmaps", OUTPUT / "heatmaps", "--finding", "pneumonia")
-    run("score", BUNDLE, *png, *site, "--modality", "CR")
-    run("score", BUNDLE, *dicom, *site, "--json", into=OUTPUT / "scores.jsonl")
+    run("score", bundle, *dicom, *site, "--heatmaps", heatmaps, "--finding", "pneumonia")
+    run("score", bundle, *png, *site, "--modality", "CR")
+    run("score", bundle, *dicom, *site, "--json", into=output / "scores.jsonl")
     print("\n4. a new prompt, encoded on this machine and kept for this site, then scored")
-    run("prompts", BUNDLE, "add", "opacity in the left lung", "There is an opacity in the left lung.", *site)
-    run("prompts", BUNDLE, "list", *site)
-    run("score", BUNDLE, *dicom[:2], *site)
-    maps = len(list((ROOT / OUTPUT / "heatmaps").glob("*.png")))
-    print(f"\nDone. In {OUTPUT}/: {BUNDLE.name}, scores.jsonl ({len(dicom)} results), heatmaps/ ({maps} overlays).")
-    print("Raw logits of a demonstration model: they rank images for one finding and prove the chain, nothing else.")
+    run("prompts", bundle, "add", "opacity in the left lung", "There is an opacity in the left lung.", *site)
+    run("prompts", bundle, "list", *site)
+    run("score", bundle, *dicom[:2], *site)
+    maps = len(list((ROOT / heatmaps).glob("*.png")))
+    print(
+        f"\nDone. In {output}: {bundle.name}, scores.jsonl ({len(dicom)} results), heatmaps/ ({maps} overlays)."
+    )
+    print(
+        "Raw logits of a demonstration model: they rank images for one finding and prove the chain, no more."
+    )
 
 
 if __name__ == "__main__":

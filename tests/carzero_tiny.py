@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,17 @@ def write_golden_images(folder: Path) -> None:
 
 
 def shared_bundle(folder: Path, name: str, **changes: Any) -> Path:
-    """Build a bundle below `folder`, once for all test processes that share it."""
+    """Build a bundle of the tiny checkpoint below `folder`, once for all test processes that share it."""
+    return build_once(folder, name, lambda recipe_folder: write_recipe(recipe_folder, **changes))
+
+
+def build_once(folder: Path, name: str, recipe: Callable[[Path], Path]) -> Path:
+    """Build ``<name>.bundle`` below `folder`, once; `recipe` writes or names its recipe."""
     folder.mkdir(parents=True, exist_ok=True)
     output = folder / f"{name}.bundle"
     with FileLock(folder / "build.lock"):
         if not output.exists():
             recipe_folder = folder / name
             recipe_folder.mkdir(exist_ok=True)
-            build(write_recipe(recipe_folder, **changes), output, cache=folder / "cache")
+            build(recipe(recipe_folder), output, cache=folder / "cache")
     return output

@@ -90,3 +90,12 @@ def carzero_bundle_no_text(shared_dir: Path) -> Path:
     from tests.carzero_tiny import shared_bundle
 
     return shared_bundle(shared_dir, "carzero-no-text", text_graph=False)
+
+
+@pytest.fixture(scope="session")
+def reference_bundle(shared_dir: Path) -> Path:
+    """The bundle of the committed reference model, as ``make demo`` builds it. Read only."""
+    from tests.carzero_tiny import build_once
+
+    recipe = Path(__file__).parents[1] / "reference" / "recipe.yaml"
+    return build_once(shared_dir, "reference", lambda folder: recipe)
