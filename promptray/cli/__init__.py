@@ -7,6 +7,7 @@ Results go to stdout, everything else to stderr.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 import click
 
-from promptray.cli.output import refuse
+from promptray.cli.output import print_json, refuse
 from promptray.runtime.errors import PromptRayError
 
 DONE, REFUSED, USAGE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -56,7 +57,7 @@ class _LazyGroup(click.Group):
 )
 @click.version_option(package_name="promptray")
 def cli() -> None:
-    r"""Turn trained medical image-text models into verified bundles, and score radiographs with them.
+    """Turn trained medical image-text models into verified bundles, and score radiographs with them.
 
     \b
     Examples:
@@ -68,6 +69,9 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the console cannot show must not end a batch
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
@@ -78,6 +82,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else DONE
     except PromptRayError as error:
         refuse(error)
+        if "--json" in (sys.argv[1:] if arguments is None else arguments):
+            print_json({"schema": "promptray-refusal", "schema_version": 1, "error": error.to_json()})
         return REFUSED
     except click.UsageError as error:
         error.show()
@@ -95,8 +101,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The message of an unforeseen error may hold patient data, so only its type is shown.
         if os.environ.get(_DEBUG):
             traceback.print_exc()
+        # What the system says of a full disk or a missing right is no patient data.
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         click.echo(
-            f"Internal fault: {type(error).__name__}. No result was given for what was being worked on. "
+            f"Internal fault: {type(error).__name__}{reason}. "
+            "No result was given for what was being worked on. "
             f"Please report it with the output of `promptray doctor`; {_DEBUG}=1 shows the traceback, "
             "which may name files.",
             err=True,

@@ -19,7 +19,7 @@ from promptray.cli.output import json_option, print_json, progress
 )
 @json_option
 def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> None:
-    r"""Build a bundle from a recipe: load, export, encode prompts, compare with the original, write.
+    """Build a bundle from a recipe: load, export, encode prompts, compare with the original, write.
 
     Stages that did not change are taken from the cache. A model that fails its gate is not written.
 

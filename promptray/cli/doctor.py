@@ -22,7 +22,7 @@ _EXPORT = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript")
 @click.command("doctor")
 @json_option
 def command(as_json: bool) -> int:
-    r"""Show what this machine can run: versions, CPU, backends. Holds no patient data and no paths.
+    """Show what this machine can run: versions, CPU, backends. Holds no patient data and no paths.
 
     Exits with 1 when something would keep the runtime from working.
 
@@ -31,11 +31,15 @@ def command(as_json: bool) -> int:
       promptray doctor --json
     """
     from promptray.runtime.backends import NAMES
-    from promptray.runtime.backends.onnxruntime import installed_wheels
 
-    wheels = installed_wheels()
-    missing = [name for name in _RUNTIME if _version(name) is None]
-    problems = [f"not installed: {name}" for name in missing]
+    problems = [f"not installed: {name}" for name in _RUNTIME if _version(name) is None]
+    try:
+        from promptray.runtime.backends.onnxruntime import installed_wheels
+
+        wheels = installed_wheels()
+    except ImportError as error:  # a wheel for another system or Python installs, and then does not load
+        wheels = {}
+        problems.append(f"onnxruntime cannot be imported ({type(error).__name__})")
     if len(wheels) > 1:
         problems.append(f"several onnxruntime wheels: {', '.join(wheels)} (keep one)")
     facts: dict[str, Any] = {

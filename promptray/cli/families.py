@@ -10,7 +10,7 @@ from promptray.cli.output import json_option, print_json, print_table
 @click.command("families")
 @json_option
 def command(as_json: bool) -> None:
-    r"""List the model families, the checkpoint layout each one reads, and its options.
+    """List the model families, the checkpoint layout each one reads, and its options.
 
     \b
     Example:

@@ -27,7 +27,7 @@ from promptray.runtime.site import Site
 @no_site_option
 @json_option
 def command(bundle: str, site: str | None, no_site: bool, as_json: bool) -> None:
-    r"""Show what a bundle holds: model, findings, gates passed, provenance, and what this site added.
+    """Show what a bundle holds: model, findings, gates passed, provenance, and what this site added.
 
     Checks the seal and the report it prints; `promptray verify` checks everything.
 

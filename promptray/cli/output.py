@@ -42,8 +42,11 @@ def refuse(error: PromptRayError) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print one JSON document on one line of stdout. NaN cannot occur and would be an error."""
-    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    """Print one JSON document on one line of stdout, in ASCII, which every console and pipe can carry.
+
+    NaN cannot occur and would be an error.
+    """
+    click.echo(json.dumps(document, allow_nan=False))
 
 
 def print_table(

@@ -15,7 +15,7 @@ from promptray.runtime.scorer import USER_SITE, Scorer
 @click.argument("bundle", type=click.Path())
 @click.pass_context
 def command(context: click.Context, bundle: str) -> None:
-    r"""List, add, remove, import and export the findings of a bundle.
+    """List, add, remove, import and export the findings of a bundle.
 
     A bundle never changes: what is added or removed is kept in the site directory of this machine.
 
@@ -39,7 +39,12 @@ def _open(context: click.Context, site: str | None) -> Scorer:
 @site_option
 @click.pass_context
 def list_(context: click.Context, site: str | None, as_json: bool) -> None:
-    """List the findings that are scored here, in order."""
+    """List the findings that are scored here, in order.
+
+    \b
+    Example:
+      promptray prompts chest.bundle list --json
+    """
     with _open(context, site) as scorer:
         rows = [
             {"key": finding.key, "prompt": finding.prompt, "origin": scorer.prompts.origin(finding.key)}
@@ -73,7 +78,12 @@ def add(
     code: tuple[str, str, str] | None,
     allow_empty: bool,
 ) -> None:
-    """Encode PROMPT (default: the bundle's template filled with KEY) and keep it for this site."""
+    """Encode PROMPT (default: the bundle's template filled with KEY) and keep it for this site.
+
+    \b
+    Example:
+      promptray prompts chest.bundle add "rib fracture" "There is rib fracture."
+    """
     coded = Code(value=code[0], scheme=code[1], meaning=code[2]) if code else None
     with _open(context, site) as scorer:
         finding = scorer.prompts.add(
@@ -87,7 +97,12 @@ def add(
 @site_option
 @click.pass_context
 def remove(context: click.Context, site: str | None, key: str) -> None:
-    """Stop scoring KEY at this site."""
+    """Stop scoring KEY at this site.
+
+    \b
+    Example:
+      promptray prompts chest.bundle remove "rib fracture"
+    """
     with _open(context, site) as scorer:
         scorer.prompts.remove(key, keep=True)
     click.echo(f"Removed {key!r} at this site.")
@@ -99,7 +114,12 @@ def remove(context: click.Context, site: str | None, key: str) -> None:
 @site_option
 @click.pass_context
 def export(context: click.Context, site: str | None, keys: tuple[str, ...], output: Path) -> None:
-    """Write the cached prompts of KEYS (default: all) to a file, for a machine with the same model."""
+    """Write the cached prompts of KEYS (default: all) to a file, for a machine with the same model.
+
+    \b
+    Example:
+      promptray prompts chest.bundle export "rib fracture" -o rib.safetensors
+    """
     with _open(context, site) as scorer:
         data = scorer.prompts.export(keys or None)
     try:
@@ -115,7 +135,12 @@ def export(context: click.Context, site: str | None, keys: tuple[str, ...], outp
 @site_option
 @click.pass_context
 def import_(context: click.Context, site: str | None, file: Path) -> None:
-    """Add the prompts of a file written by `export` with the same model; needs no text graph."""
+    """Add the prompts of a file written by `export` with the same model; needs no text graph.
+
+    \b
+    Example:
+      promptray prompts chest.bundle import rib.safetensors
+    """
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -43,7 +43,7 @@ from promptray.runtime.scorer import Scorer
 @no_site_option
 @click.pass_context
 def command(context: click.Context, bundle: str, images: tuple[Path, ...], **options: Any) -> int:
-    r"""Score images (DICOM, PNG or JPEG files, or folders of them) against every finding.
+    """Score images (DICOM, PNG or JPEG files, or folders of them) against every finding.
 
     Scores are raw logits unless the bundle is calibrated: they rank images, they are not probabilities.
     An image that is refused gets no score; the others are still scored, and the exit code is 1.
@@ -55,6 +55,10 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
       promptray score chest.bundle film.dcm --heatmaps maps --finding pneumonia
     """
     files = list(_files(images))
+    if not files:
+        raise click.UsageError("the folder holds no file")
+    if options["findings"] and not options["heatmaps"]:
+        raise click.UsageError("--finding chooses among overlays: it needs --heatmaps")
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
     as_json, results, refused = options["as_json"], [], 0
     with Scorer.open(
@@ -65,23 +69,27 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
         reproducible=options["reproducible"],
         strict=options["strict"],
     ) as scorer:
-        with nullcontext(_silent) if as_json else progress("scoring") as report:
-            for number, outcome in enumerate(scorer.score_many(files, **declared)):
-                report("score", f"{number + 1} of {len(files)}", (number + 1) / len(files))
-                if isinstance(outcome, Refused):
-                    refused += 1
-                    _print_refused(outcome, as_json)
-                    continue
-                if as_json:
-                    print_json({"file": outcome.name, **outcome.to_json()})
-                else:
-                    results.append(outcome)
-                if options["heatmaps"]:
-                    write_overlays(
-                        scorer, outcome, files[number], options["heatmaps"], options["findings"], declared
-                    )
-        if results:
-            print_results(results)
+        findings = options["findings"] or tuple(finding.key for finding in scorer.prompts)
+        for key in findings:
+            scorer.prompts.origin(key)  # an unknown one is refused before the first image, not after it
+        overlays = Overlays(options["heatmaps"], findings) if options["heatmaps"] else None
+        try:
+            with nullcontext(_silent) if as_json else progress("scoring") as report:
+                for number, outcome in enumerate(scorer.score_many(files, **declared)):
+                    report("score", f"{number + 1} of {len(files)}", (number + 1) / len(files))
+                    if isinstance(outcome, Refused):
+                        refused += 1
+                        _print_refused(outcome, as_json)
+                        continue
+                    if as_json:
+                        print_json({"file": outcome.name, **outcome.to_json()})
+                    else:
+                        results.append(outcome)
+                    if overlays:
+                        overlays.write(scorer, outcome, files[number], declared)
+        finally:  # whatever stops the batch, what was scored is shown
+            if results:
+                print_results(results)
     if refused:
         click.echo(f"{refused} of {len(files)} images were refused and have no score.", err=True)
     return 1 if refused else 0
@@ -116,19 +124,32 @@ def _print_refused(outcome: Refused, as_json: bool) -> None:
         refuse(error)
 
 
-def write_overlays(
-    scorer: Scorer,
-    result: Result,
-    source: Path,
-    folder: Path,
-    findings: tuple[str, ...],
-    declared: dict[str, Any],
-) -> None:
-    """Write one overlay PNG for each finding, at the image's own resolution."""
-    from promptray.runtime.overlay import write_overlay
+class Overlays:
+    """Writes one PNG for each image and finding, at the image's own resolution; no two get the same name."""
 
-    folder.mkdir(parents=True, exist_ok=True)
-    grey = scorer.picture(source, **declared).grey
-    for key in findings or result.scores:
-        safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in key)
-        write_overlay(folder / f"{source.name}.{safe}.png", grey, result.heatmap(key))
+    def __init__(self, folder: Path, findings: tuple[str, ...]) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.ClickException(f"{folder} cannot be made: {error.strerror}") from error
+        self._folder = folder
+        self._findings = findings
+        self._names: set[str] = set()
+
+    def write(self, scorer: Scorer, result: Result, source: Path, declared: dict[str, Any]) -> None:
+        """Write the overlays of one image."""
+        from promptray.runtime.overlay import write_overlay
+
+        grey = scorer.picture(source, **declared).grey
+        for key in self._findings:
+            safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in key)
+            write_overlay(self._folder / self._unused(f"{source.name}.{safe}"), grey, result.heatmap(key))
+
+    def _unused(self, stem: str) -> str:
+        """Number a name that is taken: files of several folders, and keys, may be called alike."""
+        name, number = f"{stem}.png", 1
+        while name in self._names:
+            number += 1
+            name = f"{stem}-{number}.png"
+        self._names.add(name)
+        return name

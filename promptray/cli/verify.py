@@ -25,7 +25,7 @@ from promptray.cli.output import (
 def command(
     bundle: str, site: str | None, no_site: bool, backend: str, threads: int | None, as_json: bool
 ) -> None:
-    r"""Check a bundle on this machine: every hash, the schema, preprocessing and scores of the golden images.
+    """Check a bundle on this machine: every hash, the schema, preprocessing and scores of the golden images.
 
     \b
     Example:
