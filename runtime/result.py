@@ -87,6 +87,8 @@ class GateRef(_Struct, frozen=True, kw_only=True):
 class SourceRef(_Struct, frozen=True, kw_only=True):
     """What was scored."""
 
+    name: str
+    """Base name of the file, or what the caller called it; never a folder."""
     kind: str
     rows: int
     columns: int
@@ -146,13 +148,17 @@ class Result:
     """
 
     def __init__(
-        self, document: ResultDocument, maps: NDArray[np.float32] | None, geometry: Geometry, name: str
+        self, document: ResultDocument, maps: NDArray[np.float32] | None, geometry: Geometry
     ) -> None:
         self.document = document
-        self.name = name
         self._maps = maps
         self._geometry = geometry
         self._positions = {finding.key: n for n, finding in enumerate(document.findings)}
+
+    @property
+    def name(self) -> str:
+        """Base name of the file, or what the caller called it."""
+        return self.document.source.name
 
     @property
     def scores(self) -> Mapping[str, Score]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -223,9 +222,7 @@ class Scorer:
         limit.check("after the head")
         timing["total"] = sum(timing.values())
         document = self._document(prepared, state, logits[0], timing)
-        return Result(
-            document, None if maps is None else maps[0], prepared.network_input.geometry, prepared.name
-        )
+        return Result(document, None if maps is None else maps[0], prepared.network_input.geometry)
 
     def score(
         self,
@@ -335,7 +332,7 @@ class Scorer:
             ),
             backend=BackendRef(**asdict(self.backend)),
             gates=[GateRef(name="golden", passed=True, detail="first golden picture, here, at opening")],
-            source=msgspec.convert(asdict(prepared.picture.source), SourceRef),
+            source=SourceRef(name=prepared.name, **asdict(prepared.picture.source)),
             transform=prepared.network_input.geometry.to_json(),
             findings=findings,
             notices=[NoticeRef(**item.to_json()) for item in notices],

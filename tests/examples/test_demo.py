@@ -23,11 +23,11 @@ def test_the_demo_runs_the_whole_chain(tmp_path: Path) -> None:
     samples = sorted((ROOT / "examples" / "samples").glob("*.dcm"))
     lines = (output / "scores.jsonl").read_text(encoding="utf-8").splitlines()
     documents = [json.loads(line) for line in lines]
-    assert [document["file"] for document in documents] == [path.name for path in samples]
+    assert [document["source"]["name"] for document in documents] == [path.name for path in samples]
     assert all(document["source"]["sop_instance_uid"].startswith("2.25.") for document in documents)
 
     for document in documents:
-        overlay = output / "heatmaps" / f"{document['file']}.pneumonia.png"
+        overlay = output / "heatmaps" / f"{document['source']['name']}.pneumonia.png"
         with Image.open(overlay) as image:
             assert image.size == (document["source"]["columns"], document["source"]["rows"])
 
