@@ -57,12 +57,8 @@ def main() -> None:
     run("prompts", bundle, "list", *site)
     run("score", bundle, *dicom[:2], *site)
     maps = len(list((ROOT / heatmaps).glob("*.png")))
-    print(
-        f"\nDone. In {output}: {bundle.name}, scores.jsonl ({len(dicom)} results), heatmaps/ ({maps} overlays)."
-    )
-    print(
-        "Raw logits of a demonstration model: they rank images for one finding and prove the chain, no more."
-    )
+    print(f"\nDone. In {output}: {bundle.name}, scores.jsonl ({len(dicom)} results), {maps} heat maps.")
+    print("Raw logits of a demonstration model: they rank images for one finding, and prove no more.")
 
 
 if __name__ == "__main__":
