@@ -12,11 +12,9 @@ import numpy as np
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.errors import BuildError
 from promptray.runtime.golden import GoldenSet, read_golden
-from promptray.runtime.graphs import BundleContent, Graphs, own_bank
+from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, BundleContent, Graphs, own_bank
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank
-
-_FIXED_PROMPTS = 16
 
 
 def check_parity(draft: BundleContent, progress: Callable[[float], None] = lambda _: None) -> dict[str, Any]:
@@ -131,6 +129,6 @@ def _noise(
     alone = np.concatenate([baseline.score(single, few[:1])[0] for single in singles], axis=1)
     measure("a prompt alone instead of with the others", alone, logits[:1, positions])
     measure("2 threads instead of 1", _Run(draft, threads=2).score(bank, few[:1])[0], logits[:1])
-    fixed = _Run(draft, threads=1, prompts_per_batch=_FIXED_PROMPTS)
+    fixed = _Run(draft, threads=1, prompts_per_batch=REPRODUCIBLE_PROMPTS)
     measure("reproducible mode's fixed shapes", fixed.score(bank, few[:1])[0], logits[:1])
     return found

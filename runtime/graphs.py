@@ -17,6 +17,9 @@ from promptray.runtime.text import TextEncoder
 
 Array = NDArray[Any]
 
+#: In reproducible mode every head call has this many prompts, the last one padded.
+REPRODUCIBLE_PROMPTS = 16
+
 
 class BundleContent(Protocol):
     """What is needed of a bundle: its facts and its files. A build gives one that is not on disk yet."""

@@ -22,7 +22,7 @@ from promptray.runtime.bundle import Bundle
 from promptray.runtime.door import Source, open_picture
 from promptray.runtime.errors import PromptRayError, ScoringError
 from promptray.runtime.golden import GoldenReport, check_golden
-from promptray.runtime.graphs import Graphs, own_bank
+from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
 from promptray.runtime.picture import Notice, Picture
 from promptray.runtime.preprocess import NetworkInput, preprocess
 from promptray.runtime.result import (
@@ -42,8 +42,6 @@ from promptray.runtime.version import VERSION
 
 #: Pass as ``site`` to use the user's own data folder, the default.
 USER_SITE: Final = "user"
-# In reproducible mode every head call has this many prompts, the last call padded.
-_PROMPTS_PER_BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +140,7 @@ class Scorer:
         manifest = bundle.manifest
         image = manifest.required_graph("image")
         chosen, reason = open_backend(backend, threads=threads, consumers=image.consumers)
-        graphs = Graphs(bundle, chosen, prompts_per_batch=_PROMPTS_PER_BATCH if reproducible else None)
+        graphs = Graphs(bundle, chosen, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
         bank = own_bank(bundle)
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind(bank), pictures=1)
