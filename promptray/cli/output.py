@@ -56,13 +56,18 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    class Out(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the command line, which ends with 0; rich would end with 1."""
+            raise BrokenPipeError
+
+    table = Table(title=_plain(title), title_justify="left", title_style="bold", header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number in right else "left", overflow="fold")
+        table.add_column(_plain(column), justify="right" if number in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*[_plain(cell) for cell in row])
     # A pipe has no width: give it enough for one line a row.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Out(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _plain(text: str) -> str:
