@@ -1,0 +1,95 @@
+"""What the documents say of codes, schemas and recipes is what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from promptray.cli import run
+from promptray.export.recipe import Recipe, read_recipe
+from promptray.runtime.errors import CODES
+from tools.write_docs import pages
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+def test_a_written_page_is_up_to_date(name: str) -> None:
+    committed = (DOCS / name).read_text(encoding="utf-8")
+    assert committed == pages()[name], "run tools/write_docs.py"
+
+
+def test_every_code_of_the_table_is_raised_somewhere() -> None:
+    sources = [path for part in ("runtime", "export", "promptray") for path in (ROOT / part).rglob("*.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources if path.name != "errors.py")
+    assert [code for code in CODES if f'"{code}"' not in text] == []
+
+
+def test_lines_of_score_are_valid_by_the_committed_schema(
+    carzero_bundle: Path, carzero_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = json.loads((DOCS / "result.schema.json").read_text(encoding="utf-8"))
+    image = carzero_checkpoint / "images" / "half.png"
+    assert run(["score", str(carzero_bundle), str(image), "--modality", "DX", "--json"]) == 0
+    jsonschema.Draft202012Validator(schema).validate(json.loads(capsys.readouterr().out))
+
+
+@pytest.fixture
+def example() -> str:
+    found = re.findall(r"```yaml\n(.*?)```", (DOCS / "recipe.md").read_text(encoding="utf-8"), re.DOTALL)
+    (text,) = found
+    return str(text)
+
+
+def test_the_recipe_of_the_documentation_is_a_recipe(example: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(example, encoding="utf-8")
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert [finding.key for finding in recipe.findings] == ["effusion", "wordless"]
+
+
+def test_what_is_marked_optional_may_be_left_out(example: str, tmp_path: Path) -> None:
+    """A line marked optional goes, and with it the deeper lines below it."""
+    kept, cut = [], None
+    for line in example.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if cut is not None and line.strip() and indent > cut:
+            continue
+        cut = indent if "# optional" in line else None
+        kept += [] if cut is not None else [line]
+    (tmp_path / "recipe.yaml").write_text("\n".join(kept), encoding="utf-8")
+    recipe = read_recipe(tmp_path / "recipe.yaml")
+    assert recipe.golden is None
+    assert recipe.text_model is None
+
+
+def fields(kind: Any) -> Iterator[str]:
+    """Names of a structure's fields and of the structures in them."""
+    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        yield field.name
+        yield from inner(field.type)
+
+
+def inner(kind: Any) -> Iterator[str]:
+    if isinstance(kind, msgspec.inspect.StructType):
+        yield from fields(kind.cls)
+    elif isinstance(kind, msgspec.inspect.ListType):
+        yield from inner(kind.item_type)
+    elif isinstance(kind, msgspec.inspect.UnionType):
+        for item in kind.types:
+            yield from inner(item)
+
+
+def test_every_key_of_a_recipe_is_in_the_example_and_explained(example: str) -> None:
+    page = (DOCS / "recipe.md").read_text(encoding="utf-8")
+    names = set(fields(Recipe))
+    assert {"minimum_side", "allow_empty", "scheme", "licence"} <= names
+    assert [name for name in names if not re.search(rf"^[ -]*{name}:", example, re.MULTILINE)] == []
+    assert [name for name in names if f"`{name}`" not in page] == []
