@@ -98,7 +98,7 @@ def time_heads(bank: PromptBank, graphs: Graphs, features: Any, rounds: int) -> 
     layouts = {
         "buckets of the bundle": with_buckets(bank, bank.rule.row_buckets),
         "padded to the longest prompt": with_buckets(bank, [longest]),
-        "coarser buckets: 16 32 64 99": with_buckets(bank, (16, 32, 64, 99)),
+        "finer buckets: 8 12 16 32 64 99": with_buckets(bank, (8, 12, 16, 32, 64, 99)),
         "a bucket for every length": with_buckets(bank, range(1, longest + 1)),
     }
     heads = {name: graphs.bind(laid) for name, laid in layouts.items()}

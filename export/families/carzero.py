@@ -320,7 +320,8 @@ def _describe(model: CARZero, text: BertFolder) -> LoadedModel:
         text=rule,
         tokenizer=text.tokenizer_json(context=rule.context),
         heads=(head,),
-        row_buckets=(8, 12, 16, 32, 64, sizes.word_num + 2),
+        # Finer buckets were no faster (benchmarks/bank_layout.py), and each is one more shape to compile.
+        row_buckets=(16, 32, 64, sizes.word_num + 2),
         row_bias="row_bias",
         identity={
             "text_weights": weights_sha256({k: v for k, v in state.items() if k.startswith("text_encoder.")}),
