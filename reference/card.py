@@ -40,15 +40,6 @@ def results_section(results: Mapping[str, Any]) -> str:
         f"wording by lot, {shuffled['shuffles']} times): {_with_interval(shuffled)}.",
         f"- The width-to-height ratio of the picture alone, without any model: {_with_interval(ratio)}.",
     ]
-    if control := results.get("trained on shuffled pairs"):
-        lines.append(
-            "- Models trained on images with shuffled classes: "
-            + ", ".join(
-                f"{_with_interval(found)} for {kind.replace('_', '-')} wordings"
-                for kind, found in control.items()
-            )
-            + "."
-        )
     return "\n".join(lines)
 
 

@@ -50,15 +50,11 @@ def main() -> None:
     started = time.perf_counter()
     experiment = Experiment(arguments)
     seconds: dict[str, float] = {}
-    report = experiment.cross_validate("cross-validation", experiment.labels)
+    report = experiment.cross_validate()
     seconds["cross-validation"] = time.perf_counter() - started
     results = {"data": experiment.describe_data(), "results": report}
-    if arguments.control:
-        shuffled = np.random.default_rng(arguments.seed).permutation(experiment.labels)
-        control = experiment.cross_validate("control", shuffled)
-        results["trained on shuffled pairs"] = control["pneumonia against normal"]["pneumonia"]
     before_final = time.perf_counter()
-    model, curve = experiment.fit(np.arange(len(experiment.labels)), experiment.labels, fold=arguments.folds)
+    model, curve = experiment.fit(np.arange(len(experiment.labels)), fold=arguments.folds)
     seconds["final model"] = time.perf_counter() - before_final
     experiment.write(model, curve, {**results, "run": _describe_run(arguments, experiment, seconds)})
 
@@ -90,23 +86,23 @@ class Experiment:
             save_checkpoint(CARZero(self.sizes), untrained, epochs=0, steps=0)
             return FAMILY.load(untrained, self.out / "text_model", {})
 
-    def cross_validate(self, name: str, told: NDArray[np.int64]) -> dict[str, Any]:
-        """Score each fold by a model trained on the others with the labels it is ``told``."""
+    def cross_validate(self) -> dict[str, Any]:
+        """Score each fold by a model trained on the others, and measure all of it together."""
         splitter = StratifiedGroupKFold(self.folds, shuffle=True, random_state=self.seed)
         scores = np.full((len(self.labels), len(self.texts)), np.nan)
         tested_in = np.zeros(len(self.labels), dtype=np.int64)
         for fold, (train, test) in enumerate(splitter.split(self.labels, self.labels, self.patients)):
             began = time.perf_counter()
-            model, curve = self.fit(train, told, fold=fold)
+            model, curve = self.fit(train, fold=fold)
             scores[test] = self.score(model, test)
             tested_in[test] = fold
             took, loss = time.perf_counter() - began, curve.pairs[-1]
-            _say(f"{name}: fold {fold + 1} of {self.folds}, {took:.0f} s, loss {loss:.3f}")
+            _say(f"fold {fold + 1} of {self.folds}, {took:.0f} s, loss {loss:.3f}")
         scored = Scored(scores, self.kinds, self.texts, self.labels, self.patients, tested_in)
         return measure(scored, seed=self.seed)
 
-    def fit(self, images: NDArray[np.int64], told: NDArray[np.int64], *, fold: int) -> tuple[CARZero, Curve]:
-        """Train on some images with the labels it is told."""
+    def fit(self, images: NDArray[np.int64], *, fold: int) -> tuple[CARZero, Curve]:
+        """Train on some images; each fold has a seed of its own."""
         trained = torch.tensor([n for n, (_, kind) in enumerate(self.kinds) if kind == "trained"])
         meanings = list(MEANINGS)
         truth = [[float(name in MEANINGS[of].true_of) for name in CLASSES] for of, _ in self.kinds]
@@ -118,7 +114,7 @@ class Experiment:
         return fit(
             self.sizes,
             self.pictures[images],
-            torch.from_numpy(told[images]),
+            torch.from_numpy(self.labels[images]),
             wordings,
             seed=1000 * self.seed + fold,
             schedule=self.schedule,
@@ -191,7 +187,7 @@ def _describe_run(
         "command": (
             f"python -m reference.train --data DATA --out reference --folds {arguments.folds} "
             f"--seed {arguments.seed} --epochs {arguments.epochs} --device {arguments.device} "
-            f"--threads {arguments.threads}" + (" --control" if arguments.control else "")
+            f"--threads {arguments.threads}"
         ),
         "seed": arguments.seed,
         "folds": arguments.folds,
@@ -234,9 +230,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=Schedule.epochs)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--control", action="store_true", help="also cross-validate models trained on shuffled pairs"
-    )
     return parser.parse_args()
 
 
