@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
@@ -73,16 +72,6 @@ def errors_page() -> str:
     return _HEAD + "".join(sections)
 
 
-def line_schema() -> dict[str, Any]:
-    """Return the schema of a result, to which `promptray score --json` adds the file's name."""
-    schema = result_schema()
-    schema["$defs"]["ResultDocument"]["properties"]["file"] = {
-        "type": "string",
-        "description": "Base name of the image; only in the lines of `promptray score --json`.",
-    }
-    return schema
-
-
 def _json(document: object) -> str:
     return json.dumps(document, indent=2) + "\n"
 
@@ -91,7 +80,7 @@ def pages() -> Mapping[str, str]:
     """Return every written page: name below docs/ -> text."""
     return {
         "errors.md": errors_page(),
-        "result.schema.json": _json(line_schema()),
+        "result.schema.json": _json(result_schema()),
         "bundle.schema.json": _json(bundle_schema()),
     }
 

@@ -82,7 +82,7 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
                         _print_refused(outcome, as_json)
                         continue
                     if as_json:
-                        print_json({"file": outcome.name, **outcome.to_json()})
+                        print_json(outcome.to_json())
                     else:
                         results.append(outcome)
                     if overlays:

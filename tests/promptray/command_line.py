@@ -17,5 +17,10 @@ class Answer(NamedTuple):
         """The JSON documents on stdout, which must be one to a line and nothing else."""
         return [json.loads(line) for line in self.out.splitlines()]
 
+    @property
+    def images(self) -> list[str]:
+        """The image of each document: of a result, or of a refusal."""
+        return [item["file"] if "error" in item else item["source"]["name"] for item in self.documents]
+
 
 Call = Callable[..., Answer]

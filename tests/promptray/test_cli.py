@@ -220,14 +220,14 @@ def test_score_with_json_prints_one_document_for_each_image(
     images = sorted((carzero_checkpoint / "images").glob("*.png"))
     answer = call("score", bundle, *images, "--modality", "DX", "--json")
     assert answer.code == 0
-    assert [document["file"] for document in answer.documents] == [path.name for path in images]
+    assert answer.images == [path.name for path in images]
     with Scorer.open(bundle, site=None) as scorer:
         expected = [result.scores for result in scorer.score_many(images, modality="DX")]
     found = [{item["key"]: item["score"]["logit"] for item in doc["findings"]} for doc in answer.documents]
     for scores, document in zip(expected, found, strict=True):
         assert document == pytest.approx({key: score.logit for key, score in scores.items()}, abs=2e-5)
     folder = call("score", bundle, carzero_checkpoint / "images", "--modality", "DX", "--json")
-    assert [document["file"] for document in folder.documents] == [path.name for path in images]
+    assert folder.images == [path.name for path in images]
 
 
 def test_a_refused_image_does_not_stop_the_others(
@@ -238,7 +238,7 @@ def test_a_refused_image_does_not_stop_the_others(
     files = (tmp_path / "absent.dcm", image, tmp_path / "broken.png", tmp_path / "note.txt", image)
     answer = call("score", bundle, *files, "--modality", "DX", "--json")
     assert answer.code == 1
-    assert [document["file"] for document in answer.documents] == [path.name for path in files]
+    assert answer.images == [path.name for path in files]
     codes = [document.get("error", {}).get("code") for document in answer.documents]
     assert (codes[1], codes[4]) == (None, None)
     assert [code for code in codes if code] == ["image.not-found", "image.broken", "image.format"]

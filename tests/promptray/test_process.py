@@ -64,7 +64,7 @@ def test_a_file_name_that_is_no_text_is_scored_all_the_same(
     arguments = ("score", carzero_bundle, tmp_path / name, "--modality", "DX")
     done = promptray(*arguments, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["file"] == name
+    assert json.loads(done.stdout)["source"]["name"] == name
     table = promptray(*arguments)
     assert table.returncode == 0, table.stderr
     assert b"film-" in table.stdout
