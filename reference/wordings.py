@@ -73,6 +73,54 @@ def _about(terms: tuple[str, ...], polarity: int, *, true_of: tuple[str, ...]) -
     return Meaning(true_of, filled(_TRAINING_TEMPLATES), filled(_HELD_OUT_TEMPLATES))
 
 
+_SUBJECTS = (
+    ("The lungs are", "The lungs are not"),
+    ("Both lungs are", "Both lungs are not"),
+    ("The chest is", "The chest is not"),
+    ("The child is", "The child is not"),
+    ("The film is", "The film is not"),
+    ("The radiograph is", "The radiograph is not"),
+    ("The chest radiograph is", "The chest radiograph is not"),
+    ("The chest film is", "The chest film is not"),
+    ("The findings are", "The findings are not"),
+)
+_ADJECTIVES = ("normal", "healthy", "clear", "unremarkable")
+# These pairs of subject and adjective are never trained, only the others are.
+_HELD_OUT_PAIRS = {(0, 0), (1, 1), (2, 2), (3, 0), (4, 3), (5, 1), (6, 3), (7, 0), (8, 2)}
+_OTHER_TRAINING = (
+    ("Normal chest radiograph.", "Not a normal chest radiograph."),
+    ("There are clear lungs.", "There are no clear lungs."),
+    ("There is a healthy chest.", "This is not a healthy chest."),
+    ("Normal film of the lungs.", "Abnormal film of the lungs."),
+    ("Unremarkable radiograph of the chest.", "Abnormal radiograph of the chest."),
+    ("There is no abnormality.", "There is an abnormality."),
+    ("There are no abnormal findings.", "There are abnormal findings."),
+    ("No abnormality of the lungs.", "Abnormality of the lungs."),
+    ("No abnormal film of the chest.", "The chest is abnormal."),
+    ("No abnormality is noted.", "An abnormality is noted."),
+)
+_OTHER_HELD_OUT = (
+    ("There are normal lungs.", "There are no normal lungs."),
+    ("Normal radiograph of a healthy child.", "Not a normal radiograph of the child."),
+    ("No abnormal findings are seen.", "Abnormal findings are seen."),
+    ("No abnormality is seen in the chest.", "An abnormality is seen in the chest."),
+)
+
+
+def _of_normality(polarity: int, *, true_of: tuple[str, ...]) -> Meaning:
+    """Say that all is well, or that it is not."""
+    pairs = [(subject, adjective) for subject in range(len(_SUBJECTS)) for adjective in range(4)]
+    said = {pair: f"{_SUBJECTS[pair[0]][polarity]} {_ADJECTIVES[pair[1]]}." for pair in pairs}
+    return Meaning(
+        true_of,
+        (
+            *(said[pair] for pair in pairs if pair not in _HELD_OUT_PAIRS),
+            *(o[polarity] for o in _OTHER_TRAINING),
+        ),
+        (*(said[pair] for pair in pairs if pair in _HELD_OUT_PAIRS), *(o[polarity] for o in _OTHER_HELD_OUT)),
+    )
+
+
 MEANINGS = {
     "pneumonia": _about(_PNEUMONIA, _PLAIN, true_of=("bacterial", "viral")),
     "no pneumonia": _about(_PNEUMONIA, _NEGATED, true_of=("normal",)),
@@ -80,70 +128,6 @@ MEANINGS = {
     "no bacterial pneumonia": _about(_BACTERIAL, _NEGATED, true_of=("normal", "viral")),
     "viral pneumonia": _about(_VIRAL, _PLAIN, true_of=("viral",)),
     "no viral pneumonia": _about(_VIRAL, _NEGATED, true_of=("normal", "bacterial")),
-    "normal": Meaning(
-        true_of=("normal",),
-        training=(
-            "The lungs are clear.",
-            "The lungs are healthy.",
-            "Normal chest radiograph.",
-            "The chest is normal.",
-            "The chest is healthy.",
-            "There are clear lungs.",
-            "There is a healthy chest.",
-            "The radiograph is normal.",
-            "The findings are normal.",
-            "The film is unremarkable.",
-            "Normal film of the lungs.",
-            "Both lungs are clear and normal.",
-            "The child is healthy.",
-            "Unremarkable radiograph of the chest.",
-            "There is no abnormality.",
-            "There are no abnormal findings.",
-            "No abnormality of the lungs.",
-            "No abnormal film of the chest.",
-        ),
-        held_out=(
-            "There are normal lungs.",
-            "The chest is clear.",
-            "Normal radiograph of a healthy child.",
-            "Both lungs are healthy.",
-            "The lungs are normal.",
-            "The chest radiograph is unremarkable.",
-            "The chest film is normal.",
-            "No abnormal findings are seen.",
-            "No abnormality is seen in the chest.",
-        ),
-    ),
-    "not normal": Meaning(
-        true_of=("bacterial", "viral"),
-        training=(
-            "The lungs are not clear.",
-            "The lungs are not healthy.",
-            "Not a normal chest radiograph.",
-            "The chest is not normal.",
-            "The chest is not healthy.",
-            "There are no clear lungs.",
-            "This is not a healthy chest.",
-            "The radiograph is not normal.",
-            "The findings are not normal.",
-            "The film is not unremarkable.",
-            "The child is not healthy.",
-            "There is an abnormality.",
-            "There are abnormal findings.",
-            "Abnormality of the lungs.",
-            "Abnormal radiograph of the chest.",
-            "Abnormal film of the lungs.",
-            "The chest is abnormal.",
-        ),
-        held_out=(
-            "The lungs are not normal.",
-            "The chest is not clear.",
-            "This is not a normal radiograph.",
-            "The chest film is not normal.",
-            "Both lungs are not healthy.",
-            "Abnormal findings are seen.",
-            "An abnormality is seen in the chest.",
-            "The chest radiograph is abnormal.",
-        ),
-    ),
+    "normal": _of_normality(_PLAIN, true_of=("normal",)),
+    "not normal": _of_normality(_NEGATED, true_of=("bacterial", "viral")),
 }

@@ -14,7 +14,7 @@ from promptray.cli.output import json_option, print_json, print_table
 
 _RUNTIME = (
     "promptray", "numpy", "onnxruntime", "pydicom", "pillow", "simplejpeg", "pylibjpeg", "pylibjpeg-openjpeg",
-    "pylibjpeg-rle", "pyjpegls", "tokenizers", "safetensors", "msgspec",
+    "pyjpegls", "tokenizers", "safetensors", "msgspec",
 )  # fmt: skip
 _EXPORT = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript")
 

@@ -36,7 +36,7 @@ class _LogFilter(logging.Filter):
 
 _ENTRY: Any = ("ignore", _WhileReading(), Warning, None, 0)
 _LOG_FILTER = _LogFilter()
-_LOGGERS = ("pydicom", "openjpeg", "openjpeg.utils", "pylibjpeg", "pylibjpeg.utils", "rle", "rle.utils")
+_LOGGERS = ("pydicom", "openjpeg", "openjpeg.utils", "pylibjpeg", "pylibjpeg.utils")
 
 
 def quietly(call: Callable[[], Result], refusal: Callable[[], ImageError]) -> Result:

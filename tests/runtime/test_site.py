@@ -128,9 +128,9 @@ def test_facts_that_are_no_json(site: Site, facts: dict[str, Any]) -> None:
 
 
 def test_payloads_belong_to_prompts(site: Site) -> None:
-    with pytest.raises(ValueError, match="needs a payload"):
+    with pytest.raises(ValueError, match="belongs to a prompt"):
         site.add("prompt", "key")
-    with pytest.raises(ValueError, match="has no payload"):
+    with pytest.raises(ValueError, match="belongs to a prompt"):
         site.add("removed-prompt", "key", b"payload")
     with pytest.raises(ValueError, match="has no payload"):
         site.read(site.entries("removed-prompt")[0])
