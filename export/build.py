@@ -118,7 +118,14 @@ def build(
         "golden", {"prompts": prompts_key, "images": golden_hashes, "door": msgspec.to_builtins(recipe.door)}
     )
     progress("golden", f"scoring {len(inputs.files)} golden images with the original", 0.55)
-    golden, _ = stages.run("golden", golden_key, lambda folder: _golden(sources, facts, inputs, folder))
+
+    def scored(images: int) -> None:
+        part = images / len(inputs.files)
+        progress("golden", f"{images} of {len(inputs.files)} scored with the original", 0.55 + 0.2 * part)
+
+    golden, _ = stages.run(
+        "golden", golden_key, lambda folder: _golden(sources, facts, inputs, folder, scored)
+    )
 
     files = _files(facts, graphs, prompts, golden, inputs, text_graph=recipe.text_graph)
     manifest = _manifest(sources, facts, inputs, files, libraries)
@@ -229,13 +236,16 @@ def _prompts(recipe: Recipe, facts: ModelFile, graphs: Path, folder: Path) -> No
     (folder / "prompts.safetensors").write_bytes(pack(PromptBank(_bank(facts, graphs), entries)))
 
 
-def _golden(sources: _Sources, facts: ModelFile, inputs: GoldenInputs, folder: Path) -> None:
+def _golden(
+    sources: _Sources, facts: ModelFile, inputs: GoldenInputs, folder: Path, scored: Callable[[int], None]
+) -> None:
     """Score the golden images with the original model in torch, fp32."""
     import torch
 
     pictures = read_pictures(inputs, sources.recipe.door, facts.preprocessing)
     prompts = _encoded(sources, facts)
-    answers = sources.model.reference(torch.from_numpy(normalise(pictures, facts.preprocessing)), prompts)
+    pixels = torch.from_numpy(normalise(pictures, facts.preprocessing))
+    answers = sources.model.reference(pixels, prompts, scored)
     tensors: dict[str, Any] = {"pictures": pictures, "logits": answers.logits}
     if answers.maps is not None:
         tensors["maps"] = answers.maps

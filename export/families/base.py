@@ -56,6 +56,16 @@ class Reference:
     maps: NDArray[np.float32] | None
 
 
+class Scoring(Protocol):
+    """The original's own arithmetic, plainly."""
+
+    def __call__(
+        self, pixels: Tensor, prompts: Sequence[EncodedPrompt], done: Callable[[int], None] = ..., /
+    ) -> Reference:
+        """Score images float32 (B, C, H, W) against prompts; `done` gets the number of images finished."""
+        ...
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A checkpoint, loaded and described.
@@ -76,7 +86,8 @@ class LoadedModel:
     identity : dict of str to str
         What of the model a cached prompt depends on, as hashes and rule names.
     reference : callable
-        ``reference(pixels, prompts)`` scores float32 (B, C, H, W) by the original's own arithmetic.
+        ``reference(pixels, prompts)`` scores float32 (B, C, H, W) by the original's own arithmetic. It may be
+        slow, so a third argument is called with the number of images done.
     score_tolerance, map_tolerance : float
         Largest absolute difference a faithful fp32 export may show.
     notes : sequence of str
@@ -92,7 +103,7 @@ class LoadedModel:
     row_buckets: Sequence[int]
     row_bias: str | None
     identity: Mapping[str, str]
-    reference: Callable[[Tensor, Sequence[EncodedPrompt]], Reference]
+    reference: Scoring
     score_tolerance: float
     map_tolerance: float
     notes: Sequence[str] = field(default=())

@@ -14,7 +14,8 @@ Source: the published implementation (Apache-2.0), Lai et al., CVPR 2024, arXiv 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +331,7 @@ def _describe(model: CARZero, text: BertFolder) -> LoadedModel:
             ),
             "layout": "carzero-keys-values-1",
         },
-        reference=lambda pixels, prompts: _reference(model, pixels, prompts),
+        reference=partial(_reference, model),
         score_tolerance=2e-5,
         map_tolerance=1e-6,
         notes=(f"image side: {sizes.vit_heads} attention heads (no tensor tells)",),
@@ -374,7 +375,12 @@ def _preprocessing(sizes: CARZeroSizes) -> Preprocessing:
     )
 
 
-def _reference(model: CARZero, pixels: Tensor, prompts: Sequence[EncodedPrompt]) -> Reference:
+def _reference(
+    model: CARZero,
+    pixels: Tensor,
+    prompts: Sequence[EncodedPrompt],
+    done: Callable[[int], None] = lambda _: None,
+) -> Reference:
     """Score by the original's arithmetic: unpadded text, all 98 memory rows, nothing cached."""
     sentences, words = [], []
     with torch.inference_mode():
@@ -386,10 +392,10 @@ def _reference(model: CARZero, pixels: Tensor, prompts: Sequence[EncodedPrompt])
             )
             sentences.append(sentence)
             words.append(rows)
-        outputs = [
-            model.fuse(model.img_encoder(image[None]), torch.cat(sentences), torch.cat(words))
-            for image in pixels
-        ]
+        outputs = []
+        for number, image in enumerate(pixels, start=1):
+            outputs.append(model.fuse(model.img_encoder(image[None]), torch.cat(sentences), torch.cat(words)))
+            done(number)
     return Reference(
         logits=torch.cat([output.scores for output in outputs]).numpy(),
         maps=torch.cat([output.heatmap14 for output in outputs]).numpy(),

@@ -152,7 +152,7 @@ def falsify(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, floa
         shutil.rmtree(next(cache.glob("golden-*")))
         content = safetensors.numpy.save(tensors)
         monkeypatch.setattr(
-            build_module, "_golden", lambda *stage: (stage[-1] / "golden.safetensors").write_bytes(content)
+            build_module, "_golden", lambda *stage: (stage[3] / "golden.safetensors").write_bytes(content)
         )
 
     return change
