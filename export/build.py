@@ -21,13 +21,12 @@ import safetensors.numpy
 
 from promptray.export.families import facts as family_facts
 from promptray.export.families import family
-from promptray.export.files import file_sha256
 from promptray.export.golden_inputs import GoldenInputs, golden_inputs, read_pictures
 from promptray.export.model_facts import OPSET, ModelFile, describe
 from promptray.export.parity import check_parity
 from promptray.export.recipe import Recipe, read_recipe
 from promptray.export.stage_cache import StageCache, default_cache
-from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from promptray.runtime.backends import load_backend
 from promptray.runtime.bundle import Bundle, write_bundle
 from promptray.runtime.bundle.manifest import (
     BankRule,
@@ -39,6 +38,7 @@ from promptray.runtime.bundle.manifest import (
     SourceFile,
     bank_id,
 )
+from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError, BundleError
 from promptray.runtime.graphs import encode_prompt
 from promptray.runtime.preprocess import normalise
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from promptray.export.families.base import LoadedModel
 
 PRECISION = "fp32"
+#: The backend that the parity gate runs on, and so the only one the graphs are for.
+GATED_ON = "onnxruntime-cpu"
 _LIBRARIES = (
     "promptray",
     "torch",
@@ -113,7 +115,7 @@ def build(
     progress("prompts", f"encoding {len(findings)} prompts", 0.5)
     prompts, _ = stages.run("prompts", prompts_key, lambda folder: _prompts(recipe, facts, graphs, folder))
 
-    golden_hashes = [(path.name, file_sha256(path)) for path in inputs.files]
+    golden_hashes = [(path.name, hash_file(path)[0]) for path in inputs.files]
     golden_key = stages.key(
         "golden", {"prompts": prompts_key, "images": golden_hashes, "door": msgspec.to_builtins(recipe.door)}
     )
@@ -131,7 +133,7 @@ def build(
     manifest = _manifest(sources, facts, inputs, files, libraries)
     draft = _Draft(manifest, files)
     progress("check", "comparing the graphs with the original", 0.75)
-    parity = check_parity(draft, lambda part: progress("check", "comparing", 0.75 + 0.2 * part))
+    parity = check_parity(draft, GATED_ON, lambda part: progress("check", "comparing", 0.75 + 0.2 * part))
     parity["notes"] = list(facts.notes)
     files["parity.json"] = json.dumps(parity, indent=2).encode() + b"\n"
     progress("bundle", f"writing {output.name}", 0.97)
@@ -164,7 +166,7 @@ class _Sources:
     def __init__(self, recipe: Recipe, path: Path) -> None:
         folder = path.resolve().parent
         self.recipe = recipe
-        self.recipe_file = SourceFile(name=path.name, sha256=file_sha256(path))
+        self.recipe_file = SourceFile(name=path.name, sha256=hash_file(path)[0])
         options = family_facts(recipe.family).options
         self.checkpoint = folder / recipe.checkpoint
         self.text_model = folder / recipe.text_model if recipe.text_model else None
@@ -189,7 +191,7 @@ class _Sources:
 
     @cached_property
     def checkpoint_file(self) -> SourceFile:
-        return SourceFile(name=self.checkpoint.name, sha256=file_sha256(self.checkpoint))
+        return SourceFile(name=self.checkpoint.name, sha256=hash_file(self.checkpoint)[0])
 
     @cached_property
     def model(self) -> LoadedModel:
@@ -199,7 +201,7 @@ class _Sources:
         """Return what the exported graphs depend on."""
         names = ("config.json", "vocab.txt")
         text = {} if self.text_model is None else {
-            name: file_sha256(self.text_model / name) for name in names if (self.text_model / name).is_file()
+            name: hash_file(self.text_model / name)[0] for name in names if (self.text_model / name).is_file()
         }  # fmt: skip
         return {
             "family": self.recipe.family,
@@ -227,7 +229,9 @@ def _prompts(recipe: Recipe, facts: ModelFile, graphs: Path, folder: Path) -> No
     encoder = TextEncoder(facts.text, (graphs / "tokenizer.json").read_bytes())
     side = next(graph for graph in facts.graphs if graph.role == "text")
     bound = (
-        OnnxRuntimeCpu(threads=1).load((graphs / "text.onnx").read_bytes(), _graph(side.role, facts)).bind({})
+        load_backend(GATED_ON, threads=1)
+        .load((graphs / "text.onnx").read_bytes(), _graph(side.role, facts))
+        .bind({})
     )
     entries = [
         encode_prompt(encoder, bound, finding.key, finding.prompt, allow_empty=finding.allow_empty)
@@ -266,14 +270,14 @@ def _graph(role: str, facts: ModelFile) -> Graph:
         opset=OPSET,
         inputs=side.inputs,
         outputs=side.outputs,
-        consumers=[OnnxRuntimeCpu.name],
+        consumers=[GATED_ON],
     )
 
 
 def _bank(facts: ModelFile, graphs: Path) -> BankRule:
     identity = {
         **facts.identity,
-        "tokenizer": file_sha256(graphs / "tokenizer.json"),
+        "tokenizer": hash_file(graphs / "tokenizer.json")[0],
         "cleaning": facts.text.cleaning,
         "context": str(facts.text.context),
         "template": facts.text.template,
@@ -297,9 +301,12 @@ def _files(
     files["tokenizer.json"] = graphs / "tokenizer.json"
     files["prompts.safetensors"] = prompts / "prompts.safetensors"
     files["golden/golden.safetensors"] = golden / "golden.safetensors"
-    for number, path in enumerate(inputs.files):
-        files[f"golden/images/{number:03}{path.suffix.lower()}"] = path
-    return files
+    return {**files, **dict(zip(_golden_names(inputs), inputs.files, strict=True))}
+
+
+def _golden_names(inputs: GoldenInputs) -> list[str]:
+    """Return the pictures' names in the bundle; their order is that of the golden tensors."""
+    return [f"golden/images/{number:03}{path.suffix.lower()}" for number, path in enumerate(inputs.files)]
 
 
 def _manifest(
@@ -308,7 +315,6 @@ def _manifest(
 ) -> Manifest:  # fmt: skip
     recipe = sources.recipe
     tokenizer = Path(str(files["tokenizer.json"]))
-    images = sorted(name for name in files if name.startswith("golden/images/"))
     return Manifest(
         format="promptray-bundle",
         format_version=1,
@@ -341,7 +347,7 @@ def _manifest(
         ],
         golden=Golden(
             tensors="golden/golden.safetensors",
-            images=images,
+            images=_golden_names(inputs),
             licence=inputs.licence,
             score_tolerance=facts.score_tolerance,
             map_tolerance=facts.map_tolerance,

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import Door, Preprocessing
+from promptray.runtime.bundle.validate import LEAST_GOLDEN
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError
 from promptray.runtime.preprocess import preprocess
 
-LEAST = 16
 _SHIPPED = Path(__file__).parent / "golden"
 _SHIPPED_LICENCE = "CC BY 4.0: Kermany, Zhang, Goldbaum, Mendeley Data v2, doi:10.17632/rscbjbr9sj.2"
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -37,12 +37,12 @@ def golden_inputs(folder: Path | None, licence: str | None) -> GoldenInputs:
     """
     root = folder or _SHIPPED
     files = tuple(sorted(path for path in root.glob("*") if path.suffix.lower() in _SUFFIXES))
-    if len(files) < LEAST:
+    if len(files) < LEAST_GOLDEN:
         raise BuildError(
             "recipe.invalid",
             "too few golden images",
             artefact=root.name,
-            expected=f"at least {LEAST} PNG or JPEG files",
+            expected=f"at least {LEAST_GOLDEN} PNG or JPEG files",
             found=str(len(files)),
             cure="add images that you may distribute, or leave 'golden' out to use the ones PromptRay ships",
         )

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Code, Door, Key, ModelFacts, Text
+from promptray.runtime.bundle.manifest import Code, Door, Key, ModelFacts, Text, body_part_words
 from promptray.runtime.errors import BuildError
 
 _LIMIT_BYTES = 2**20
@@ -89,6 +89,11 @@ def read_recipe(path: Path) -> Recipe:
         recipe: Recipe = msgspec.convert(content, Recipe)
     except msgspec.ValidationError as error:
         raise _from_validation(path, tree, str(error)) from error
+    for number, part in enumerate(recipe.door.refused_body_parts):
+        if not body_part_words(part):
+            line = _line(tree, ["door", "refused_body_parts", number])
+            what = "a body part without letter or digit refuses nothing"
+            raise _invalid(path, line, what, key=f"door.refused_body_parts[{number}]", found=part)
     keys = [finding.key for finding in recipe.findings]
     for number, key in enumerate(keys):
         if key in keys[:number]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
-from promptray.export.files import file_sha256
+from promptray.runtime.disk import hash_file
 
 _HASHES = "sha256.json"
 
@@ -70,7 +70,7 @@ class StageCache:
         partial.mkdir()
         try:
             produce(partial)
-            hashes = {path.name: file_sha256(path) for path in sorted(partial.iterdir())}
+            hashes = {path.name: hash_file(path)[0] for path in sorted(partial.iterdir())}
             (partial / _HASHES).write_text(json.dumps(hashes))
             with FileLock(self._root / ".lock"):
                 if not _is_whole(final):  # else another process was first, and may be reading its files
@@ -85,7 +85,7 @@ def _is_whole(folder: Path) -> bool:
     """Tell whether a cached stage still has the bytes it was made with."""
     try:
         hashes = json.loads((folder / _HASHES).read_text())
-        return all(file_sha256(folder / name) == digest for name, digest in hashes.items())
+        return all(hash_file(folder / name)[0] == digest for name, digest in hashes.items())
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -6,7 +6,6 @@ suspicions, because they prove nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.manifest import Door, body_part_words
 from promptray.runtime.dicom import tags
 from promptray.runtime.errors import ImageError
 from promptray.runtime.picture import Notice, Picture, notice
@@ -56,8 +55,8 @@ class Rule:
 
 def _names_refused_part(value: str, door: Door) -> bool:
     """Tell whether a refused body part occurs as whole words: 'LEFT BREAST' names BREAST."""
-    words = f" {' '.join(re.findall('[A-Z0-9]+', value))} "
-    return any(f" {part} " in words for part in door.refused_body_parts)
+    words = f" {body_part_words(value)} "
+    return any(f" {body_part_words(part)} " in words for part in door.refused_body_parts)
 
 
 RULES = (
@@ -80,6 +79,12 @@ RULES = (
         lambda value, _: value not in ("HOMO SAPIENS", "HUMAN"),
         "image.contradiction",
         lambda _: "a human",
+    ),
+    Rule(  # raw detector data (PS3.3 C.8.11.1): not windowed, often inverted, never what a model saw
+        "PresentationIntentType",
+        lambda value, _: value == "FOR PROCESSING",
+        "image.contradiction",
+        lambda _: "FOR PRESENTATION",
     ),
 )
 

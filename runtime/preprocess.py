@@ -94,7 +94,7 @@ def normalise(grey8: Grey, spec: Preprocessing) -> NDArray[np.float32]:
     grey8 : ndarray of uint8, shape (B, height, width)
         For example a bundle's golden inputs, which are stored in 8 bits.
     spec : Preprocessing
-        Its `channels` and `normalise` are used; one mean and one std serve all channels.
+        Its `channels` and `normalise` are used: one mean and one std for each channel.
 
     Returns
     -------
@@ -102,26 +102,11 @@ def normalise(grey8: Grey, spec: Preprocessing) -> NDArray[np.float32]:
         C-contiguous.
     """
     unit = np.arange(256, dtype=np.float32) / np.float32(255)
-    means, stds = (
-        _per_channel(values, spec.channels) for values in (spec.normalise.mean, spec.normalise.std)
-    )
     pixels = np.empty((grey8.shape[0], spec.channels, *grey8.shape[1:]), np.float32)
-    for channel, (mean, std) in enumerate(zip(means, stds, strict=True)):
+    for channel, (mean, std) in enumerate(zip(spec.normalise.mean, spec.normalise.std, strict=True)):
         table = (unit - np.float32(mean)) / np.float32(std)
         np.take(table, grey8, out=pixels[:, channel], mode="clip")
     return pixels
-
-
-def _per_channel(values: list[float], channels: int) -> list[float]:
-    if len(values) not in (1, channels):
-        raise BundleError(
-            "bundle.format",
-            "normalise does not fit the number of channels",
-            artefact="bundle.json",
-            expected=f"1 or {channels} values",
-            found=f"{len(values)}",
-        )
-    return list(values) * (channels // len(values))
 
 
 def _resize_longer_side(picture: Grey, step: ResizeLongerSide, geometry: Geometry) -> tuple[Grey, Geometry]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -69,7 +70,7 @@ class Door(_Struct, frozen=True):
     modalities: Annotated[list[Text], Meta(min_length=1)]
     """DICOM modalities (0008,0060) the model was made for, for example CR and DX."""
     refused_body_parts: list[Text] = []
-    """Body parts (0018,0015) that contradict the model, upper case."""
+    """Body parts (0018,0015) that contradict the model; compared by :func:`body_part_words`."""
     minimum_side: Side = 32
     """Least number of rows and of columns, pixels."""
 
@@ -166,7 +167,7 @@ class BankRule(_Struct, frozen=True):
     """The prompt bank: its file, its identity and the layout of its tensors.
 
     A dimension named ``prompts`` is stacked, one named ``rows`` differs from prompt to prompt and is
-    padded with `row_padding` up to the next of `row_buckets`.
+    padded up to the next of `row_buckets`: `row_bias` with `row_bias_padding`, other tensors with 0.
     """
 
     file: Text
@@ -176,7 +177,7 @@ class BankRule(_Struct, frozen=True):
     tensors: Annotated[list[TensorFacts], Meta(min_length=1)]
     row_buckets: list[Annotated[int, Meta(ge=1)]]
     row_bias: Text | None = None
-    """The bank tensor added to attention logits; its padding is `row_bias_padding`, others pad with 0."""
+    """The bank tensor added to attention logits."""
     row_bias_padding: float = -1.0e9
 
 
@@ -257,9 +258,23 @@ class Manifest(_Struct, frozen=True):
         """Return the graph of a role, or None where the bundle has none."""
         return next((graph for graph in self.graphs if graph.role == role), None)
 
-    def required_graph(self, role: str) -> Graph:
-        """Return the graph of a role that every valid bundle has: ``image`` or ``head``."""
-        return next(graph for graph in self.graphs if graph.role == role)
+    def graph_for(self, role: str, backend: str) -> Graph | None:
+        """Return the first graph of a role that was gated on a backend, or None."""
+        return next((g for g in self.graphs if g.role == role and backend in g.consumers), None)
+
+    @property
+    def head(self) -> Head:
+        """The head: version 1 has exactly one."""
+        return self.heads[0]
+
+
+def body_part_words(text: str) -> str:
+    """Return the words by which body parts are compared: runs of letters and digits, upper case.
+
+    >>> body_part_words(" c-spine, Lateral")
+    'C SPINE LATERAL'
+    """
+    return " ".join(re.findall(r"[^\W_]+", text.upper()))
 
 
 def bank_id(identity: Mapping[str, str]) -> str:

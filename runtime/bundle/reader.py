@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptray.runtime.bundle.manifest import FileFacts, Manifest
-from promptray.runtime.bundle.names import MANIFEST, MOST_FILES, SEAL, SIGNATURE, folders_of
+from promptray.runtime.bundle.names import MANIFEST, SEAL, SIGNATURE, folders_of
 from promptray.runtime.bundle.parse import LARGEST_MANIFEST, parse_manifest
 from promptray.runtime.disk import hash_file, is_link
 from promptray.runtime.errors import BundleError
@@ -230,8 +230,6 @@ def _check_tree(root: Path, manifest: Manifest) -> None:
         if not stat.S_ISREG(facts.st_mode):
             raise _unsafe(name, "is no ordinary file")
         sizes[name] = facts.st_size
-        if len(sizes) > MOST_FILES + 2:
-            raise _unlisted(name)
     for name, listed in manifest.files.items():
         if name not in sizes:
             raise _unreadable(name, None)
@@ -244,11 +242,18 @@ def _walk(root: Path, folders: set[str]) -> Iterator[tuple[str, os.stat_result]]
     pending = [""]
     while pending:
         folder = pending.pop()
-        with os.scandir(root / folder) as entries:
-            names = sorted(entry.name for entry in entries)
-        for base in names:
+        try:
+            with os.scandir(root / folder) as entries:
+                found = sorted((entry.name, os.lstat(entry.path)) for entry in entries)
+        except OSError as error:  # no permission, or it went away meanwhile
+            raise BundleError(
+                "bundle.missing-file",
+                f"the folder cannot be listed ({error.strerror})",
+                artefact=f"{folder}/" if folder else str(root),
+                cure=_COPY_AGAIN,
+            ) from error
+        for base, facts in found:
             name = f"{folder}/{base}" if folder else base
-            facts = os.lstat(root / name)
             if is_link(facts):
                 raise _unsafe(name, "is a link")
             if not stat.S_ISDIR(facts.st_mode):

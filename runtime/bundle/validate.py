@@ -15,6 +15,7 @@ from promptray.runtime.bundle.manifest import (
     BankRule,
     CentreCrop,
     Dims,
+    Door,
     Graph,
     Head,
     Manifest,
@@ -23,6 +24,7 @@ from promptray.runtime.bundle.manifest import (
     ResizeLongerSide,
     TensorFacts,
     bank_id,
+    body_part_words,
 )
 from promptray.runtime.bundle.names import MANIFEST, check_names
 from promptray.runtime.errors import BundleError
@@ -58,6 +60,7 @@ def check_manifest(manifest: Manifest, *, files_known: bool = True) -> None:
             if name not in manifest.files:
                 _refuse("$.files", f"does not list {name!r}, which the manifest refers to")
     _check_provenance(manifest)
+    _check_door(manifest.door)
     _check_findings(manifest)
     _check_preprocessing(manifest.preprocessing)
     _check_bank(manifest)
@@ -84,6 +87,13 @@ def _check_provenance(manifest: Manifest) -> None:
     for field, source in (("checkpoint", provenance.checkpoint), ("recipe", provenance.recipe)):
         if re.search(r"[/\\:]", source.name):
             _refuse(f"$.provenance.{field}.name", "is a path, not a base name")
+
+
+def _check_door(door: Door) -> None:
+    for index, part in enumerate(door.refused_body_parts):
+        if not body_part_words(part):
+            where = f"$.door.refused_body_parts[{index}]"
+            _refuse(where, "has no letter or digit, so it refuses nothing", part)
 
 
 def _check_findings(manifest: Manifest) -> None:

@@ -25,6 +25,7 @@ from promptray.runtime.limits import MAX_FILE_BYTES
 KEYWORDS = (
     *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
     *("BodyPartExamined", "PatientSpeciesDescription", "BurnedInAnnotation"),
+    *("PresentationIntentType",),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),

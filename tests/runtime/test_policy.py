@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from promptray.runtime import policy
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.door import open_picture
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_jpeg
 from promptray.runtime.picture import NOTICES, Notice
-from tests.dicom_factory import CHEST, dataset
+from tests.dicom_factory import CHEST, dataset, file
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # of the objects made here
 
@@ -62,6 +63,23 @@ def test_a_refused_body_part_is_refused_as_a_whole_word(part: str) -> None:
     assert code_of({"BodyPartExamined": part}) == "image.contradiction"
 
 
+@pytest.mark.parametrize(
+    ("rule", "part"),
+    [
+        ("breast", "BREAST"),
+        ("Breast ", "left breast"),
+        ("C-SPINE", "C-SPINE"),
+        ("C-SPINE", "C SPINE"),
+        ("c_spine", "LATERAL C-SPINE"),
+        ("Hüfte", "HÜFTE"),
+    ],
+)
+def test_rule_and_tag_are_compared_by_their_words(rule: str, part: str) -> None:
+    door = Door(modalities=["CR"], refused_body_parts=["SKULL", rule])
+    assert code_of({"BodyPartExamined": part}, door) == "image.contradiction"
+    assert check({"BodyPartExamined": "CHEST"}, door) == []
+
+
 @pytest.mark.parametrize("part", ["CHEST", "NON GRID CHEST", "BREASTBONE", "THORAX"])
 def test_other_body_parts_pass(part: str) -> None:
     assert check({"BodyPartExamined": part}) == []
@@ -69,6 +87,16 @@ def test_other_body_parts_pass(part: str) -> None:
 
 def test_an_animal_is_refused_where_its_species_is_stated() -> None:
     assert code_of({"PatientSpeciesDescription": "Canis lupus familiaris"}) == "image.contradiction"
+
+
+@pytest.mark.parametrize("intent", ["FOR PROCESSING", "for processing "])
+def test_raw_detector_data_are_refused(intent: str) -> None:
+    data = file(Modality="DX", PresentationIntentType=intent)
+    with pytest.raises(ImageError, match="PresentationIntentType") as refusal:
+        open_picture(data, CHEST, Greyscale())
+    assert refusal.value.code == "image.contradiction"
+    shown = file(Modality="DX", PresentationIntentType="FOR PRESENTATION")
+    assert open_picture(shown, CHEST, Greyscale()).notices == ()
 
 
 def test_a_tag_that_is_not_text_is_refused() -> None:

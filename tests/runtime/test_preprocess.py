@@ -24,7 +24,7 @@ FIXTURE = Path(__file__).parents[1] / "data" / "carzero_tiny"
 CARZERO = Preprocessing(
     greyscale=Greyscale(),
     steps=[ResizeLongerSide(size=256), PadSquare(size=256), CentreCrop(size=224)],
-    normalise=Normalise(mean=[0.4978], std=[0.2449]),
+    normalise=Normalise(mean=[0.4978] * 3, std=[0.2449] * 3),
     channels=3,
     height=224,
     width=224,
@@ -72,17 +72,13 @@ def test_result_is_contiguous_and_apart_from_the_picture() -> None:
     np.testing.assert_array_equal(grey, before)
 
 
-def test_one_mean_per_channel_or_one_for_all() -> None:
+def test_every_channel_has_its_own_mean_and_std() -> None:
     grey = np.arange(224 * 224, dtype=np.uint8).reshape(1, 224, 224)
-    one = normalise(grey, CARZERO)
-    facts = Normalise(mean=[0.4978] * 3, std=[0.2449] * 3)
-    np.testing.assert_array_equal(one, normalise(grey, msgspec.structs.replace(CARZERO, normalise=facts)))
-    single = normalise(grey, msgspec.structs.replace(CARZERO, channels=1))
-    np.testing.assert_array_equal(single, one[:, :1])
-    with pytest.raises(BundleError, match="normalise"):
-        normalise(
-            grey, msgspec.structs.replace(CARZERO, normalise=Normalise(mean=[0.5, 0.5], std=[1.0, 1.0]))
-        )
+    facts = Normalise(mean=[0.1, 0.4978, 0.9], std=[0.5, 0.2449, 2.0])
+    each = normalise(grey, msgspec.structs.replace(CARZERO, normalise=facts))
+    np.testing.assert_array_equal(each[:, 1], normalise(grey, CARZERO)[:, 1])
+    expected = (grey / np.float32(255) - np.float32(0.9)) / np.float32(2)
+    np.testing.assert_array_equal(each[:, 2], expected)
 
 
 @pytest.mark.parametrize(

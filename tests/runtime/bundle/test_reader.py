@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,24 @@ def test_opening_reads_no_listed_file_and_writes_nothing(bundle: Bundle) -> None
             path.chmod(0o444)
     Bundle.open(bundle.path).verify_files()
     assert {path: path.stat().st_mtime_ns for path in bundle.path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("fault", [PermissionError, FileNotFoundError])
+@pytest.mark.parametrize("call", ["scandir", "lstat"])
+def test_a_folder_that_cannot_be_listed_is_refused_by_name(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, call: str, fault: type[OSError]
+) -> None:
+    original = getattr(os, call)
+
+    def fail(path: Any, *rest: Any, **options: Any) -> Any:
+        if Path(path).name == {"scandir": "images", "lstat": "003.png"}[call]:
+            raise fault(1, "not today")
+        return original(path, *rest, **options)
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(BundleError, match="cannot be listed") as caught:
+        Bundle.open(bundle.path)
+    assert (caught.value.code, caught.value.artefact) == ("bundle.missing-file", "golden/images/")
 
 
 def test_the_seal_is_in_the_format_of_sha256sum(bundle: Bundle) -> None:

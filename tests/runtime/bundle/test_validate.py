@@ -54,6 +54,11 @@ def windows_path_of_the_builder(doc: Document) -> None:
     doc["provenance"]["recipe"]["name"] = "C:\\models\\recipe.yaml"
 
 
+@broken("$.door.refused_body_parts[1] has no letter or digit")
+def body_part_without_words(doc: Document) -> None:
+    doc["door"]["refused_body_parts"] = ["breast", " - "]
+
+
 @broken("exactly one head")
 def two_heads(doc: Document) -> None:
     doc["heads"].append({**doc["heads"][0], "name": "second"})
