@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from promptray.runtime.errors import BundleError, PromptError, PromptRayError
 from promptray.runtime.site_files import (
     ENTRIES,
     LOCK,
+    SHA256,
     Kind,
     SiteEntry,
     SiteIndex,
@@ -35,8 +35,6 @@ from promptray.runtime.site_files import (
 )
 
 __all__ = ["Kind", "Site", "SiteEntry", "default_root"]
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def default_root() -> Path:
@@ -99,7 +97,7 @@ class Site:
         BundleError
             ``site.not-found``, ``site.corrupt``.
         """
-        if not _SHA256.fullmatch(bundle_hash):
+        if not SHA256.fullmatch(bundle_hash):
             raise ValueError("bundle_hash is not a sha256 in lower-case hex")
         base = default_root() if root is None else Path(os.path.abspath(root))
         if root is not None and not base.is_dir():

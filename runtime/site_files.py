@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 Kind = Literal["prompt", "removed-prompt"]
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"tmp\.[0-9a-f]+")
 LOCK, ENTRIES = "site.lock", "entries"
 _LARGEST_INDEX = 16 << 20
@@ -82,7 +82,7 @@ def _survey(folder: Path) -> tuple[bool, list[str]]:
         elif not stat.S_ISREG(facts.st_mode) or not (name == LOCK or _TEMPORARY.fullmatch(name)):
             raise _foreign(folder / name)
     for name, facts in _listing(folder / ENTRIES) if present else ():
-        if not stat.S_ISREG(facts.st_mode) or not (_SHA256.fullmatch(name) or _TEMPORARY.fullmatch(name)):
+        if not stat.S_ISREG(facts.st_mode) or not (SHA256.fullmatch(name) or _TEMPORARY.fullmatch(name)):
             raise _foreign(folder / ENTRIES / name)
     return present, names
 
