@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from promptray.runtime.backends import load_backend
 from promptray.runtime.errors import BuildError
 from promptray.runtime.golden import GoldenSet, read_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, BundleContent, Graphs, own_bank
@@ -17,13 +17,17 @@ from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank
 
 
-def check_parity(draft: BundleContent, progress: Callable[[float], None] = lambda _: None) -> dict[str, Any]:
+def check_parity(
+    draft: BundleContent, backend: str, progress: Callable[[float], None] = lambda _: None
+) -> dict[str, Any]:
     """Compare the graphs with the original's golden scores and measure the noise between call shapes.
 
     Parameters
     ----------
     draft : BundleContent
         Everything of the bundle but the report itself.
+    backend : str
+        What the graphs run on.
     progress : callable
         Called with the fraction done.
 
@@ -43,7 +47,7 @@ def check_parity(draft: BundleContent, progress: Callable[[float], None] = lambd
     pixels = normalise(golden.pictures, manifest.preprocessing)
     scores_bound, maps_bound = manifest.golden.score_tolerance, manifest.golden.map_tolerance
 
-    baseline = _Run(draft, threads=1)
+    baseline = _Run(draft, backend, threads=1)
     alone = [baseline.score(bank, pixels[n : n + 1]) for n in range(len(pixels))]
     progress(0.4)
     logits = np.concatenate([scores for scores, _ in alone])
@@ -54,7 +58,7 @@ def check_parity(draft: BundleContent, progress: Callable[[float], None] = lambd
         "format": "promptray-parity",
         "format_version": 1,
         "graphs": "fp32",
-        "backend": f"{OnnxRuntimeCpu.name} {baseline.backend.version}",
+        "backend": f"{backend} {baseline.backend.version}",
         "machine": f"{platform.system()} {platform.machine()}",
         "images": len(pixels),
         "findings": len(bank),
@@ -84,8 +88,10 @@ def check_parity(draft: BundleContent, progress: Callable[[float], None] = lambd
 class _Run:
     """Graphs on one backend setting."""
 
-    def __init__(self, draft: BundleContent, *, threads: int, prompts_per_batch: int | None = None) -> None:
-        self.backend = OnnxRuntimeCpu(threads=threads)
+    def __init__(
+        self, draft: BundleContent, backend: str, *, threads: int, prompts_per_batch: int | None = None
+    ) -> None:
+        self.backend = load_backend(backend, threads=threads)
         self.graphs = Graphs(draft, self.backend, prompts_per_batch=prompts_per_batch)
 
     def score(self, bank: PromptBank, pixels: Any) -> tuple[Any, Any]:
@@ -128,7 +134,11 @@ def _noise(
     measure("order of the prompts", baseline.score(backwards, few[:1])[0][:, ::-1], logits[:1])
     alone = np.concatenate([baseline.score(single, few[:1])[0] for single in singles], axis=1)
     measure("a prompt alone instead of with the others", alone, logits[:1, positions])
-    measure("2 threads instead of 1", _Run(draft, threads=2).score(bank, few[:1])[0], logits[:1])
-    fixed = _Run(draft, threads=1, prompts_per_batch=REPRODUCIBLE_PROMPTS)
+    measure(
+        "2 threads instead of 1",
+        _Run(draft, baseline.backend.name, threads=2).score(bank, few[:1])[0],
+        logits[:1],
+    )
+    fixed = _Run(draft, baseline.backend.name, threads=1, prompts_per_batch=REPRODUCIBLE_PROMPTS)
     measure("reproducible mode's fixed shapes", fixed.score(bank, few[:1])[0], logits[:1])
     return found

@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from promptray.runtime.bundle.manifest import BankRule, Code, Finding
+from promptray.runtime.bundle.manifest import Code, Finding
 from promptray.runtime.errors import PromptError
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site
-
-T = TypeVar("T")
-Origin = Literal["bundle", "site", "session"]
-_KEY = re.compile(r"^[^\s\x00-\x1f/\\][^\x00-\x1f/\\]{0,127}$")
+from promptray.runtime.site_prompts import (
+    ActiveFinding,
+    Origin,
+    finding_of,
+    forget_finding,
+    keep_prompts,
+    with_site,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class ActiveSet:
-    """One consistent state: findings, bank and bound head. Replaced whole, never changed."""
+    """One consistent state: findings, their bank bound to the head. Replaced whole, never changed.
 
-    findings: tuple[Finding, ...]
-    origins: tuple[Origin, ...]
-    bank: PromptBank
+    Attributes
+    ----------
+    active : tuple of ActiveFinding
+        In score order.
+    head : BoundHead
+        The head with just these prompts.
+    notices : tuple of Notice
+        What to know about the prompts.
+    site_revision : int or None
+        The site's revision these findings come from; None without a site.
+    """
+
+    active: tuple[ActiveFinding, ...]
     head: BoundHead
     notices: tuple[Notice, ...]
+    site_revision: int | None
+
+    def find(self, key: str) -> ActiveFinding:
+        """Return a finding by key.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.unknown``.
+        """
+        found = next((item for item in self.active if item.finding.key == key), None)
+        if found is None:
+            raise PromptError(
+                "prompt.unknown",
+                "no finding has this key",
+                artefact=str(key)[:200],
+                expected=f"one of {', '.join(item.finding.key for item in self.active) or '(none)'}",
+            )
+        return found
 
 
 class ActivePrompts:
@@ -44,16 +75,16 @@ class ActivePrompts:
     """
 
     def __init__(self, bundle: BundleContent, graphs: Graphs, own: PromptBank, site: Site | None) -> None:
-        self._bundle = bundle
+        self._manifest = bundle.manifest
         self._graphs = graphs
+        self._rule = own.rule
         self._site = site
         self._lock = threading.Lock()
-        findings = list(bundle.manifest.findings)
-        origins: list[Origin] = ["bundle"] * len(findings)
-        bank = own
+        pairs = zip(bundle.manifest.findings, own, strict=True)
+        active = [ActiveFinding(finding, entry, "bundle") for finding, entry in pairs]
         if site is not None:
-            findings, origins, bank = _with_site(findings, bank, site)
-        self._state = self._activate(tuple(findings), tuple(origins), bank)
+            active = with_site(active, own.rule, bundle.manifest.head.name, site)
+        self._state = self._activate(active)
 
     @property
     def state(self) -> ActiveSet:
@@ -61,19 +92,17 @@ class ActivePrompts:
         return self._state
 
     def __len__(self) -> int:
-        return len(self._state.findings)
+        return len(self._state.active)
 
     def __iter__(self) -> Iterator[Finding]:
-        return iter(self._state.findings)
+        return iter([item.finding for item in self._state.active])
 
     def __contains__(self, key: object) -> bool:
-        return any(finding.key == key for finding in self._state.findings)
+        return any(item.finding.key == key for item in self._state.active)
 
     def origin(self, key: str) -> Origin:
         """Return where a finding comes from: the bundle, the site directory, or this session."""
-        state = self._state
-        self._require_known(key, state)
-        return state.origins[state.bank.keys.index(key)]
+        return self._state.find(key).origin
 
     def add(
         self,
@@ -110,19 +139,14 @@ class ActivePrompts:
         BundleError
             ``site.*`` when `keep` is set and the site directory cannot be written.
         """
-        _require_key(key)
         self._require_editable()
-        template = self._bundle.manifest.text.template if self._bundle.manifest.text else "{}"
+        template = self._manifest.text.template if self._manifest.text else "{}"
         wording = template.format(key) if prompt is None else prompt
-        entry = self._graphs.encode(key, wording, allow_empty=allow_empty)
-        finding = Finding(
-            key=key,
-            display=display or key,
-            prompt=wording,
-            head=self._bundle.manifest.heads[0].name,
-            code=code,
-        )
-        self._append([(finding, entry)], keep=keep)
+        stated = BankEntry(key, str(wording), "", 0, False, {}, display=display, code=code)
+        finding = finding_of(stated, self._manifest.head.name)
+        encoded = self._graphs.encode(key, wording, allow_empty=allow_empty)
+        entry = replace(encoded, display=display, code=code)
+        self._append([ActiveFinding(finding, entry, "site" if keep else "session")])
         return finding
 
     def remove(self, key: str, *, keep: bool = False) -> None:
@@ -135,14 +159,10 @@ class ActivePrompts:
         """
         self._require_editable()
         with self._lock:
-            state = self._state
-            self._require_known(key, state)
-            at = state.bank.keys.index(key)
-            if keep:
-                self._forget(key, state.origins[at])
-            self._state = self._activate(
-                _without(state.findings, at), _without(state.origins, at), state.bank.without(key)
-            )
+            removed = self._state.find(key)
+            if keep and removed.origin != "session":
+                forget_finding(self._require_site(), self._manifest, key)
+            self._state = self._activate([item for item in self._state.active if item is not removed])
 
     def export(self, keys: Iterable[str] | None = None) -> bytes:
         """Return cached prompts as bytes that another installation of the same model can import.
@@ -153,11 +173,9 @@ class ActivePrompts:
             ``prompt.unknown``.
         """
         state = self._state
-        chosen = list(keys) if keys is not None else list(state.bank.keys)
-        for key in chosen:
-            self._require_known(key, state)
-        entries = {entry.key: entry for entry in state.bank}
-        return pack(PromptBank(state.bank.rule, (entries[key] for key in chosen)))
+        chosen = state.active if keys is None else [state.find(key) for key in keys]
+        named = [replace(item.entry, display=item.finding.display, code=item.finding.code) for item in chosen]
+        return pack(PromptBank(self._rule, named))
 
     def import_(
         self, data: bytes, *, keep: bool = False, artefact: str = "imported prompts"
@@ -167,48 +185,37 @@ class ActivePrompts:
         Raises
         ------
         BundleError
-            ``bundle.foreign-bank`` when they were made with another model, rule or precision.
+            ``bundle.foreign-bank`` when they were made with another model, rule or precision;
+            ``bundle.format`` when a byte was changed.
         PromptError
             ``prompt.exists`` when a key is taken; then nothing is added.
         """
         self._require_editable()
-        bank = unpack(data, self._rule(), artefact=artefact)
-        head = self._bundle.manifest.heads[0].name
-        added = []
-        for entry in bank:
-            _require_key(entry.key)
-            added.append((Finding(key=entry.key, display=entry.key, prompt=entry.prompt, head=head), entry))
-        self._append(added, keep=keep)
-        return [finding for finding, _ in added]
+        origin: Origin = "site" if keep else "session"
+        head = self._manifest.head.name
+        added = [
+            ActiveFinding(finding_of(entry, head), entry, origin)
+            for entry in unpack(data, self._rule, artefact=artefact)
+        ]
+        self._append(added)
+        return [item.finding for item in added]
 
-    def _append(self, added: list[tuple[Finding, BankEntry]], *, keep: bool) -> None:
+    def _append(self, added: Sequence[ActiveFinding]) -> None:
         with self._lock:
-            state = self._state
-            bank = state.bank
-            for _, entry in added:
-                bank = bank.with_entry(entry)
-            origin: Origin = "site" if keep else "session"
-            new = self._activate(
-                (*state.findings, *(finding for finding, _ in added)),
-                (*state.origins, *[origin] * len(added)),
-                bank,
-            )
-            if keep:
-                self._writable_site().add_all("prompt", [_stored(bank.rule, *pair) for pair in added])
+            new = self._activate([*self._state.active, *added])
+            kept = [item.entry for item in added if item.origin == "site"]
+            if kept:
+                site = self._require_site()
+                keep_prompts(site, self._manifest, self._rule, kept, revision=self._state.site_revision or 0)
+                new = replace(new, site_revision=site.revision)
             self._state = new
 
-    def _activate(
-        self, findings: tuple[Finding, ...], origins: tuple[Origin, ...], bank: PromptBank
-    ) -> ActiveSet:
-        return ActiveSet(findings, origins, bank, self._graphs.bind(bank), _prompt_notices(bank))
+    def _activate(self, active: Sequence[ActiveFinding]) -> ActiveSet:
+        bank = PromptBank(self._rule, (item.entry for item in active))
+        revision = None if self._site is None else self._site.revision
+        return ActiveSet(tuple(active), self._graphs.bind(bank), _prompt_notices(bank), revision)
 
-    def _forget(self, key: str, origin: Origin) -> None:
-        if origin == "site":
-            self._writable_site().remove("prompt", key)
-        elif origin == "bundle":
-            self._writable_site().add("removed-prompt", key)
-
-    def _writable_site(self) -> Site:
+    def _require_site(self) -> Site:
         if self._site is None:
             raise PromptError(
                 "prompt.invalid",
@@ -217,11 +224,8 @@ class ActivePrompts:
             )
         return self._site
 
-    def _rule(self) -> BankRule:
-        return self._state.bank.rule
-
     def _require_editable(self) -> None:
-        head = self._bundle.manifest.heads[0]
+        head = self._manifest.head
         if head.bank != "free":
             raise PromptError(
                 "prompt.fixed-set",
@@ -229,47 +233,6 @@ class ActivePrompts:
                 artefact=head.name,
                 cure="build a bundle with the wanted findings",
             )
-
-    def _require_known(self, key: str, state: ActiveSet) -> None:
-        if key not in state.bank.keys:
-            raise PromptError(
-                "prompt.unknown",
-                "no finding has this key",
-                artefact=key,
-                expected=f"one of {', '.join(state.bank.keys) or '(none)'}",
-            )
-
-
-def _stored(rule: BankRule, finding: Finding, entry: BankEntry) -> tuple[str, bytes, dict[str, object]]:
-    """Return a prompt as the site directory keeps it: key, bank file of one prompt, facts."""
-    code = None if finding.code is None else [finding.code.value, finding.code.scheme, finding.code.meaning]
-    facts: dict[str, object] = {"display": finding.display, "code": code}
-    return finding.key, pack(PromptBank(rule, [entry])), facts
-
-
-def _with_site(
-    findings: list[Finding], bank: PromptBank, site: Site
-) -> tuple[list[Finding], list[Origin], PromptBank]:
-    removed = {entry.key for entry in site.entries("removed-prompt")}
-    kept = [finding for finding in findings if finding.key not in removed]
-    origins: list[Origin] = ["bundle"] * len(kept)
-    for key in removed & set(bank.keys):
-        bank = bank.without(key)
-    for stored in site.entries("prompt"):
-        entry = unpack(site.read(stored), bank.rule, artefact=f"site prompt {stored.key}").entries[0]
-        code = stored.facts.get("code")
-        kept.append(
-            Finding(
-                key=entry.key,
-                display=str(stored.facts.get("display") or entry.key),
-                prompt=entry.prompt,
-                head=findings[0].head if findings else "findings",
-                code=Code(value=code[0], scheme=code[1], meaning=code[2]) if code else None,
-            )
-        )
-        origins.append("site")
-        bank = bank.with_entry(entry)
-    return kept, origins, bank
 
 
 def _prompt_notices(bank: PromptBank) -> tuple[Notice, ...]:
@@ -286,17 +249,3 @@ def _prompt_notices(bank: PromptBank) -> tuple[Notice, ...]:
         if keys:
             found.append(Notice(code, f"{notice(code).message} Findings: {', '.join(keys)}."))
     return tuple(found)
-
-
-def _require_key(key: str) -> None:
-    if not isinstance(key, str) or not _KEY.match(key):
-        raise PromptError(
-            "prompt.invalid",
-            "this cannot be a finding's key",
-            expected="1 to 128 characters, no leading space, no slash, no control character",
-            found=repr(key)[:80],
-        )
-
-
-def _without(items: tuple[T, ...], at: int) -> tuple[T, ...]:
-    return items[:at] + items[at + 1 :]

@@ -45,6 +45,7 @@ def open_picture(
     frame: int | None = None,
     photometric: Photometric | None = None,
     strict: bool = False,
+    name: str | None = None,
 ) -> Picture:
     """Read any source as an 8-bit grey picture, or refuse it.
 
@@ -69,6 +70,8 @@ def open_picture(
         Only with an array: what its values mean.
     strict : bool
         Refuse (`image.tag-missing`) where an absent tag would only be noted.
+    name : str, optional
+        What errors call it; by default `source_name`.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def open_picture(
         picture = _open(source, door, declared, frame, photometric)
         policy.check_picture(picture, door, strict=strict)
     except ImageError as error:
-        raise _with_name(error, _base_name(source)) from None
+        raise _with_name(error, name or source_name(source)) from None
     return policy.with_suspicions(picture)
 
 
@@ -180,12 +183,14 @@ def _read_path(path: Path) -> bytes:
         ) from None
 
 
-def _base_name(source: Source) -> str | None:
-    """Return the file's own name, without its folders; None for what has no name."""
+def source_name(source: Source) -> str:
+    """Name a source for people, without its folders: those of hospital archives hold patient names."""
     name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", None)
-    return Path(name).name if isinstance(name, (str, os.PathLike)) else None
+    if isinstance(name, (str, os.PathLike)):
+        return Path(name).name
+    return {"ndarray": "array", "FileDataset": "Dataset"}.get(type(source).__name__, type(source).__name__)
 
 
-def _with_name(error: ImageError, name: str | None) -> ImageError:
+def _with_name(error: ImageError, name: str) -> ImageError:
     fields = {**error.to_json(), "artefact": error.artefact or name}
     return ImageError(str(fields.pop("code")), str(fields.pop("message")), **fields)

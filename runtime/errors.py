@@ -58,6 +58,7 @@ CODES: dict[str, str] = {
     "score.not-finite": "The model produced NaN or infinity.",
     "score.deadline": "The deadline passed before the score was ready.",
     "score.cancelled": "The caller cancelled the call.",
+    "score.fault": "Something unforeseen failed while an image was being scored; it has no score.",
     "score.closed": "The scorer is closed.",
     "score.map-unavailable": "The head has no explanation map.",
     # making a bundle

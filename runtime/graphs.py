@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.errors import BundleError, PromptError, ScoringError
 from promptray.runtime.prompts import BankEntry, PromptBank, unpack
 from promptray.runtime.text import TextEncoder
 
@@ -139,7 +139,14 @@ class Graphs:
         self._text: tuple[TextEncoder, BoundGraph] | None = None
 
     def _load(self, role: str) -> Graph:
-        facts = self._bundle.manifest.required_graph(role)
+        facts = self._bundle.manifest.graph_for(role, self._backend.name)
+        if facts is None:
+            raise ScoringError(
+                "backend.unavailable",
+                f"the bundle has no {role} graph that was gated on this backend",
+                artefact=self._backend.name,
+                cure="use a backend that `promptray inspect` lists for every graph",
+            )
         return self._backend.load(self._bundle.read(facts.file), facts)
 
     def features(self, pixels: NDArray[np.float32]) -> dict[str, Array]:

@@ -11,6 +11,7 @@ its own bucket and not the 192 short ones beside it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import BankRule, TensorFacts
+from promptray.runtime.bundle.manifest import BankRule, Code, TensorFacts
 from promptray.runtime.errors import BundleError, PromptError
 
 Array = NDArray[Any]
@@ -38,6 +39,8 @@ class _EntryFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cleaned: str
     words: int
     truncated: bool
+    display: str | None
+    code: Code | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,10 @@ class BankEntry:
         True when the prompt was longer than the model's context.
     tensors : dict of str to array
         As ``bank.tensors`` declares them, without the ``prompts`` dimension.
+    display : str or None
+        Name for people of a prompt that travels without a manifest (exports, site entries).
+    code : Code or None
+        Its coded concept, likewise.
     """
 
     key: str
@@ -66,6 +73,8 @@ class BankEntry:
     words: int
     truncated: bool
     tensors: Mapping[str, Array]
+    display: str | None = None
+    code: Code | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return all but the tensors, as stored in the bank's metadata."""
@@ -75,6 +84,8 @@ class BankEntry:
             "cleaned": self.cleaned,
             "words": self.words,
             "truncated": self.truncated,
+            "display": self.display,
+            "code": None if self.code is None else msgspec.to_builtins(self.code),
         }
 
 
@@ -239,7 +250,7 @@ def _require_fit(entry: BankEntry, rule: BankRule) -> None:
         fits = tensor is not None and tensor.dtype == facts.dtype and tensor.ndim == len(expected)
         if fits and tensor is not None:
             for dim, size in zip(expected, tensor.shape, strict=True):
-                fits = fits and (size == (rows or size) if dim == ROWS else size == dim)
+                fits = fits and (0 < size == (size if rows is None else rows) if dim == ROWS else size == dim)
                 rows = size if dim == ROWS else rows
             fits = fits and bool(np.isfinite(tensor).all())
         if not fits:
@@ -273,8 +284,19 @@ def pack(bank: PromptBank) -> bytes:
         else:
             joined = np.stack(parts) if parts else np.empty((0, *map(int, dims)), facts.dtype)
         tensors[facts.name] = np.ascontiguousarray(joined)
-    metadata = {"bank_id": bank.rule.id, "prompts": json.dumps([entry.facts() for entry in bank])}
+    prompts = json.dumps([entry.facts() for entry in bank])
+    metadata = {"bank_id": bank.rule.id, "prompts": prompts}
+    metadata["sha256"] = _content_sha256(bank.rule.id, prompts, tensors)
     return bytes(safetensors.numpy.save(tensors, metadata))
+
+
+def _content_sha256(bank_id: str, prompts: str, tensors: Mapping[str, Array]) -> str:
+    """Hash what a bank says: exports travel alone, without a manifest that holds their hash."""
+    digest = hashlib.sha256(f"{bank_id}\n{prompts}\n".encode())
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode() + tensor.tobytes())
+    return digest.hexdigest()
 
 
 def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
@@ -301,6 +323,8 @@ def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
         facts_list = msgspec.json.decode(metadata["prompts"], type=list[_EntryFacts])
         found_id = metadata["bank_id"]
         offsets = tensors[_OFFSETS]
+        if metadata["sha256"] != _content_sha256(found_id, metadata["prompts"], tensors):
+            raise ValueError("content hash")
         if found_id == rule.id:
             _require_offsets(offsets, len(facts_list), tensors, rule)
             return PromptBank(
@@ -316,10 +340,10 @@ def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
     ) as error:
         raise BundleError(
             "bundle.format",
-            f"not a prompt bank ({type(error).__name__})",
+            f"not a whole prompt bank ({type(error).__name__})",
             artefact=artefact,
-            expected="safetensors as docs/bundle-format.md describes",
-            cure="build the bundle again",
+            expected="safetensors as docs/bundle-format.md describes, with the hash of its own content",
+            cure="copy the file again from where it was written, or write it again",
         ) from error
     raise BundleError(
         "bundle.foreign-bank",
@@ -359,4 +383,13 @@ def _entry(
             own[tensor.name] = np.moveaxis(rows, 0, dims.index(ROWS))
         else:
             own[tensor.name] = stored[n]
-    return BankEntry(facts.key, facts.prompt, facts.cleaned, facts.words, facts.truncated, own)
+    return BankEntry(
+        facts.key,
+        facts.prompt,
+        facts.cleaned,
+        facts.words,
+        facts.truncated,
+        own,
+        display=facts.display,
+        code=facts.code,
+    )

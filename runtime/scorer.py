@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -17,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.active_prompts import ActivePrompts, ActiveSet
-from promptray.runtime.backends import BackendFacts, open_backend
-from promptray.runtime.bundle import Bundle
-from promptray.runtime.door import Source, open_picture
+from promptray.runtime.backends import NAMES, BackendFacts, choose_backend
+from promptray.runtime.bundle import Bundle, Manifest
+from promptray.runtime.door import Source, open_picture, source_name
 from promptray.runtime.errors import PromptRayError, ScoringError
 from promptray.runtime.golden import GoldenReport, check_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
@@ -87,7 +86,6 @@ class Scorer:
         graphs: Graphs,
         prompts: ActivePrompts,
         backend: BackendFacts,
-        site: Site | None,
         *,
         strict: bool,
     ) -> None:
@@ -95,7 +93,6 @@ class Scorer:
         self.backend = backend
         self.prompts = prompts
         self._graphs = graphs
-        self._site = site
         self._strict = strict
         self._closed = threading.Event()
 
@@ -138,8 +135,9 @@ class Scorer:
         """
         bundle = Bundle.open(path)
         manifest = bundle.manifest
-        image = manifest.required_graph("image")
-        chosen, reason = open_backend(backend, threads=threads, consumers=image.consumers)
+        roles = {graph.role for graph in manifest.graphs}
+        gated = [name for name in NAMES if all(manifest.graph_for(role, name) for role in roles)]
+        chosen, reason = choose_backend(backend, threads=threads, gated=gated)
         graphs = Graphs(bundle, chosen, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
         bank = own_bank(bundle)
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
@@ -148,9 +146,14 @@ class Scorer:
         if site is not None:
             local = Site.open(None if site == USER_SITE else site, bundle.hash)
         facts = BackendFacts(
-            chosen.name, chosen.version, chosen.device, image.precision, chosen.threads, reason
+            chosen.name,
+            chosen.version,
+            chosen.device,
+            _precision(manifest, chosen.name),
+            chosen.threads,
+            reason,
         )
-        return cls(bundle, graphs, ActivePrompts(bundle, graphs, bank, local), facts, local, strict=strict)
+        return cls(bundle, graphs, ActivePrompts(bundle, graphs, bank, local), facts, strict=strict)
 
     def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
         """Read an image, check it at the door and bring it to the network's input. Runs in any thread.
@@ -170,13 +173,14 @@ class Scorer:
         ImageError
             ``image.*`` or ``dicom.*``; the image gets no score.
         """
-        picture = self.picture(source, **declared)
+        called = name or source_name(source)
+        picture = self.picture(source, name=called, **declared)
         start = time.perf_counter()
         network_input = preprocess(picture.grey, self.bundle.manifest.preprocessing)
         timing = {**picture.timing, "resize": _milliseconds(start)}
         # The full-size picture is not needed any more, and a queue of them would fill the memory.
         picture = replace(picture, grey=network_input.grey)
-        return Prepared(network_input, picture, timing, name or _name_of(source))
+        return Prepared(network_input, picture, timing, called)
 
     def picture(self, source: Source, **declared: Any) -> Picture:
         """Read an image at its original size and check it at the door (see :meth:`prepare`)."""
@@ -267,7 +271,7 @@ class Scorer:
             try:
                 while True:
                     for source in islice(pending, ahead - len(waiting)):
-                        waiting.append((pool.submit(self.prepare, source, **declared), _name_of(source)))
+                        waiting.append((pool.submit(self.prepare, source, **declared), source_name(source)))
                     if not waiting:
                         return
                     future, name = waiting.pop(0)
@@ -281,6 +285,8 @@ class Scorer:
             return self.infer(future.result())
         except PromptRayError as error:
             return Refused(error, name)
+        except Exception as error:  # noqa: BLE001 - one image's fault must not lose the studies after it
+            return Refused(_fault(error, name), name)
 
     def check_golden(self) -> GoldenReport:
         """Score every golden picture against the bundle's own findings and compare with the stored answers.
@@ -314,10 +320,11 @@ class Scorer:
         manifest = self.bundle.manifest
         findings = [
             FindingScore(
-                key=finding.key, display=finding.display, head=finding.head, prompt=finding.prompt,
-                origin=origin, code=finding.code, score=Score(logit=float(logit)),
+                key=item.finding.key, display=item.finding.display, head=item.finding.head,
+                prompt=item.finding.prompt, origin=item.origin, code=item.finding.code,
+                score=Score(logit=float(logit)),
             )
-            for finding, origin, logit in zip(state.findings, state.origins, logits, strict=True)
+            for item, logit in zip(state.active, logits, strict=True)
         ]  # fmt: skip
         notices: list[Notice] = [*prepared.picture.notices, *state.notices]
         return ResultDocument(
@@ -326,7 +333,7 @@ class Scorer:
             software=f"promptray {VERSION}",
             bundle=BundleRef(
                 name=manifest.name, family=manifest.family, sha256=self.bundle.hash,
-                site_revision=None if self._site is None else self._site.revision, model=manifest.model,
+                site_revision=state.site_revision, model=manifest.model,
             ),
             backend=BackendRef(**asdict(self.backend)),
             gates=[GateRef(name="golden", passed=True, detail="first golden picture, here, at opening")],
@@ -359,12 +366,24 @@ class _Limit:
             )
 
 
+def _precision(manifest: Manifest, backend: str) -> str:
+    """Name the precision of what runs: one word where image side and head agree."""
+    used = {role: manifest.graph_for(role, backend) for role in ("image", "head")}
+    stated = {role: graph.precision for role, graph in used.items() if graph is not None}
+    if len(set(stated.values())) == 1:
+        return stated["image"]
+    return ", ".join(f"{role} {precision}" for role, precision in stated.items())
+
+
+def _fault(error: Exception, name: str) -> ScoringError:
+    """Wrap an unforeseen fault without its text, which may hold patient data."""
+    return ScoringError(
+        "score.fault",
+        f"an internal fault ({type(error).__name__}) while this image was being scored",
+        artefact=name,
+        cure="report it with the output of `promptray doctor`",
+    )
+
+
 def _milliseconds(start: float) -> float:
     return (time.perf_counter() - start) * 1000.0
-
-
-def _name_of(source: Source) -> str:
-    """Name a source without its folder: folder names of hospital archives hold patient names."""
-    if isinstance(source, str | os.PathLike):
-        return Path(source).name
-    return {"ndarray": "array", "bytes": "bytes"}.get(type(source).__name__, type(source).__name__)

@@ -161,7 +161,11 @@ class Site:
         return self.add_all(kind, [(key, payload, facts or {})])[0]
 
     def add_all(
-        self, kind: Kind, additions: Sequence[tuple[str, bytes, Mapping[str, Any]]]
+        self,
+        kind: Kind,
+        additions: Sequence[tuple[str, bytes, Mapping[str, Any]]],
+        *,
+        revision: int | None = None,
     ) -> list[SiteEntry]:
         """Add entries, all or none, durably: when this returns, a power cut does not undo it.
 
@@ -172,6 +176,8 @@ class Site:
         additions : sequence of (key, payload, facts)
             The finding's key, unique within its kind; the content, for a prompt a bank file of one prompt;
             JSON values kept with it.
+        revision : int, optional
+            Refuse (``site.changed``) unless this is still the site's revision.
 
         Raises
         ------
@@ -198,7 +204,7 @@ class Site:
                 taken.add(entry.key)
             return [*entries, *added]
 
-        self._write(append, payloads)
+        self._write(append, payloads, revision)
         return added
 
     def remove(self, kind: Kind, key: str) -> None:
@@ -225,7 +231,12 @@ class Site:
 
         self._write(drop, [])
 
-    def _write(self, change: Callable[[list[SiteEntry]], list[SiteEntry]], payloads: Sequence[bytes]) -> None:
+    def _write(
+        self,
+        change: Callable[[list[SiteEntry]], list[SiteEntry]],
+        payloads: Sequence[bytes],
+        revision: int | None = None,
+    ) -> None:
         if self._readonly:
             raise self._unwritable("it was opened for reading only")
         try:
@@ -233,6 +244,8 @@ class Site:
             sync_folder(self.folder.parent)
             with self._lock():
                 index = load_index(self.folder, self.folder.name)
+                if revision is not None and index.revision != revision:
+                    raise self._changed(index.revision)
                 if index.revision == 0:  # from now on payloads without an index are no accident
                     index = store_index(self.folder, index, [])
                 entries = change(list(index.entries))
@@ -261,6 +274,16 @@ class Site:
             yield
         finally:
             lock.release()
+
+    def _changed(self, found: int) -> BundleError:
+        return BundleError(
+            "site.changed",
+            "another process changed the site directory since it was opened; nothing was written",
+            artefact=str(self.folder),
+            expected=f"revision {self.revision}",
+            found=f"revision {found}",
+            cure="open the bundle again and repeat the change",
+        )
 
     def _lost(self, entry: SiteEntry, name: str, error: OSError) -> PromptRayError:
         if load_index(self.folder, self.folder.name).revision != self.revision:

@@ -90,7 +90,7 @@ def verify(
     progress("golden", "preprocessing the golden images", 0.4)
     _check_preprocessing(bundle)
     progress("golden", "scoring the golden images", 0.6)
-    with Scorer.open(path, backend=backend, site=None, threads=threads) as scorer:
+    with Scorer.open(path, backend=backend, site=site, threads=threads) as scorer:
         report = scorer.check_golden()
         backend_text = f"{scorer.backend.name} {scorer.backend.version}, {scorer.backend.threads} threads"
     golden = bundle.manifest.golden

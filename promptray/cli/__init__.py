@@ -26,7 +26,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "build": ("build", "Build a bundle from a recipe: checkpoint -> verified bundle."),
     "inspect": ("inspect", "What is in a bundle: model, findings, gates passed, provenance, site."),
     "verify": ("verify", "Check a bundle: every hash, the schema, the golden self-test on this machine."),
-    "prompts": ("prompts", "List, add, remove, import and export the findings of a bundle."),
+    "prompts": ("prompts", "List, add, remove, restore, import and export the findings of a bundle."),
     "score": ("score", "Score images with a bundle."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),
 }

@@ -7,15 +7,19 @@ from pathlib import Path
 import click
 
 from promptray.cli.output import json_option, print_json, print_table, site_option
+from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Code
+from promptray.runtime.errors import PromptError
 from promptray.runtime.scorer import USER_SITE, Scorer
+from promptray.runtime.site import Site
+from promptray.runtime.site_prompts import forget_finding, restore_finding
 
 
 @click.group("prompts", invoke_without_command=False)
 @click.argument("bundle", type=click.Path())
 @click.pass_context
 def command(context: click.Context, bundle: str) -> None:
-    """List, add, remove, import and export the findings of a bundle.
+    """List, add, remove, restore, import and export the findings of a bundle.
 
     A bundle never changes: what is added or removed is kept in the site directory of this machine.
 
@@ -32,6 +36,15 @@ def command(context: click.Context, bundle: str) -> None:
 
 def _open(context: click.Context, site: str | None) -> Scorer:
     return Scorer.open(context.obj, site=site or USER_SITE)
+
+
+def _site_of(context: click.Context, site: str | None) -> tuple[Bundle, Site]:
+    """Open bundle and site without a scorer: what is removed need not be readable."""
+    bundle = Bundle.open(context.obj)
+    head = bundle.manifest.head
+    if head.bank != "free":
+        raise PromptError("prompt.fixed-set", "the findings of this head form one unit", artefact=head.name)
+    return bundle, Site.open(site, bundle.hash)
 
 
 @command.command("list")
@@ -103,9 +116,25 @@ def remove(context: click.Context, site: str | None, key: str) -> None:
     Example:
       promptray prompts chest.bundle remove "rib fracture"
     """
-    with _open(context, site) as scorer:
-        scorer.prompts.remove(key, keep=True)
+    bundle, local = _site_of(context, site)
+    forget_finding(local, bundle.manifest, key)
     click.echo(f"Removed {key!r} at this site.")
+
+
+@command.command("restore")
+@click.argument("key")
+@site_option
+@click.pass_context
+def restore(context: click.Context, site: str | None, key: str) -> None:
+    """Score KEY of the bundle again after it was removed at this site.
+
+    \b
+    Example:
+      promptray prompts chest.bundle restore pneumonia
+    """
+    _, local = _site_of(context, site)
+    restore_finding(local, key)
+    click.echo(f"Restored {key!r} at this site.")
 
 
 @command.command("export")

@@ -18,8 +18,9 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.overlays import Overlays
 from promptray.cli.score_table import print_results
-from promptray.runtime.result import Refused, Result
+from promptray.runtime.result import Refused
 from promptray.runtime.scorer import Scorer
 
 
@@ -92,7 +93,7 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
                 print_results(results)
     if refused:
         click.echo(f"{refused} of {len(files)} images were refused and have no score.", err=True)
-    return 1 if refused else 0
+    return 1 if refused or (overlays and overlays.failed) else 0
 
 
 def _silent(stage: str, message: str, fraction: float) -> None:
@@ -122,34 +123,3 @@ def _print_refused(outcome: Refused, as_json: bool) -> None:
     else:
         click.echo(f"{outcome.name}: no score", err=True)
         refuse(error)
-
-
-class Overlays:
-    """Writes one PNG for each image and finding, at the image's own resolution; no two get the same name."""
-
-    def __init__(self, folder: Path, findings: tuple[str, ...]) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise click.ClickException(f"{folder} cannot be made: {error.strerror}") from error
-        self._folder = folder
-        self._findings = findings
-        self._names: set[str] = set()
-
-    def write(self, scorer: Scorer, result: Result, source: Path, declared: dict[str, Any]) -> None:
-        """Write the overlays of one image."""
-        from promptray.runtime.overlay import write_overlay
-
-        grey = scorer.picture(source, **declared).grey
-        for key in self._findings:
-            safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in key)
-            write_overlay(self._folder / self._unused(f"{source.name}.{safe}"), grey, result.heatmap(key))
-
-    def _unused(self, stem: str) -> str:
-        """Number a name that is taken: files of several folders, and keys, may be called alike."""
-        name, number = f"{stem}.png", 1
-        while name in self._names:
-            number += 1
-            name = f"{stem}-{number}.png"
-        self._names.add(name)
-        return name

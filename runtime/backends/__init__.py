@@ -8,7 +8,8 @@ prompts atomic: a new bound graph replaces the old one in a single assignment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -88,10 +89,18 @@ class Backend(Protocol):
         ...
 
 
-NAMES: tuple[str, ...] = ("onnxruntime-cpu",)
+#: Backend -> the module whose ``open_backend(threads=...)`` makes it. In the order "auto" prefers them.
+_MODULES: dict[str, str] = {"onnxruntime-cpu": "promptray.runtime.backends.onnxruntime"}
+NAMES: tuple[str, ...] = tuple(_MODULES)
 
 
-def open_backend(name: str, *, threads: int | None, consumers: Sequence[str]) -> tuple[Backend, str]:
+def load_backend(name: str, *, threads: int | None = None) -> Backend:
+    """Make a backend of :data:`NAMES`."""
+    backend: Backend = importlib.import_module(_MODULES[name]).open_backend(threads=threads)
+    return backend
+
+
+def choose_backend(name: str, *, threads: int | None, gated: Collection[str]) -> tuple[Backend, str]:
     """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
 
     Parameters
@@ -99,9 +108,9 @@ def open_backend(name: str, *, threads: int | None, consumers: Sequence[str]) ->
     name : str
         One of :data:`NAMES`, or ``"auto"``.
     threads : int or None
-        Threads of one call; None lets the backend use every physical core.
-    consumers : sequence of str
-        The backends the bundle's graphs were gated on.
+        Threads of one call; None lets the backend use every core of this process.
+    gated : collection of str
+        The backends that all of the bundle's graphs were gated on.
 
     Returns
     -------
@@ -121,7 +130,7 @@ def open_backend(name: str, *, threads: int | None, consumers: Sequence[str]) ->
             expected=f"auto or one of {', '.join(NAMES)}",
             cure="run `promptray doctor` to see what this machine can run",
         )
-    usable = [known for known in NAMES if known in consumers]
+    usable = [known for known in NAMES if known in gated]
     chosen = usable[0] if name == "auto" and usable else name
     if chosen not in usable:
         raise ScoringError(
@@ -131,14 +140,12 @@ def open_backend(name: str, *, threads: int | None, consumers: Sequence[str]) ->
             expected=", ".join(usable) or "a bundle gated on a backend of this software",
             cure="build the bundle again with this version, or use one that `promptray inspect` lists",
         )
-    from promptray.runtime.backends import onnxruntime
-
     reason = (
         "asked for by the caller"
         if name != "auto"
         else f"auto: the first of the backends this bundle was gated on ({', '.join(usable)})"
     )
-    return onnxruntime.OnnxRuntimeCpu(threads=threads), reason
+    return load_backend(chosen, threads=threads), reason
 
 
 def require_finite(outputs: Mapping[str, Array], role: str) -> None:

@@ -61,6 +61,11 @@ def refuse_mixed_wheels() -> None:
         )
 
 
+def open_backend(*, threads: int | None = None) -> OnnxRuntimeCpu:
+    """Make this backend."""
+    return OnnxRuntimeCpu(threads=threads)
+
+
 class OnnxRuntimeCpu:
     """Compiles graphs for ONNX Runtime's CPU provider, in true float32.
 
@@ -74,6 +79,8 @@ class OnnxRuntimeCpu:
     device = "CPU"
 
     def __init__(self, *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError("threads must be at least 1")
         refuse_mixed_wheels()
         self.version = ort.__version__
         self.threads = threads or _usable_cores()
@@ -88,6 +95,7 @@ class OnnxRuntimeCpu:
             session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _FAULTS as error:
             raise _failed(f"the {facts.role} graph could not be loaded", facts, error) from error
+        _require_declared(session, facts)
         return OnnxRuntimeGraph(session, facts)
 
 
@@ -136,6 +144,30 @@ class OnnxRuntimeBoundGraph:
         except _FAULTS as error:
             raise _failed(f"the {self._facts.role} graph failed", self._facts, error) from error
         return {name: value.numpy() for name, value in zip(self._outputs, results, strict=True)}
+
+
+_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)",
+          "uint8": "tensor(uint8)"}  # fmt: skip
+
+
+def _require_declared(session: ort.InferenceSession, facts: GraphFacts) -> None:
+    """Refuse a graph whose inputs or outputs are not those of the manifest."""
+    for kind, declared, actual in (
+        ("inputs", facts.inputs, session.get_inputs()),
+        ("outputs", facts.outputs, session.get_outputs()),
+    ):
+        expected = {tensor.name: (_TYPES[tensor.dtype], len(tensor.dims)) for tensor in declared}
+        found = {node.name: (node.type, len(node.shape)) for node in actual}
+        if expected != found:
+            differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+            raise ScoringError(
+                "backend.failed",
+                f"the {facts.role} graph has other {kind} than the manifest says",
+                artefact=facts.file,
+                expected=", ".join(f"{name} {expected.get(name, 'absent')}" for name in differing[:5]),
+                found=", ".join(f"{name} {found.get(name, 'absent')}" for name in differing[:5]),
+                cure="build the bundle again",
+            )
 
 
 def _failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from promptray import BundleError, PromptError, Scorer
+from promptray import Bundle, BundleError, PromptError, Scorer
+from promptray.cli import run
 from promptray.runtime.bundle.manifest import Code
+from promptray.runtime.site import Site
+from promptray.runtime.verify import verify
 from tests.carzero_tiny import FOLDER, PROMPTS
 
 IMAGE = FOLDER / "images" / "wide.png"
@@ -120,7 +123,7 @@ def test_a_prompt_of_which_nothing_is_left_is_refused(carzero_bundle: Path, prom
         assert "x" in scorer.prompts
 
 
-@pytest.mark.parametrize("key", ["", " lead", "a/b", "a\\b", "tab\t", "x" * 129, None, 3])
+@pytest.mark.parametrize("key", ["", " lead", "a/b", "a\\b", "tab\t", "line\n", "x" * 129, None, 3])
 def test_a_bad_key_is_refused(carzero_bundle: Path, key: str) -> None:
     with Scorer.open(carzero_bundle, site=None) as scorer:
         with pytest.raises(PromptError) as refusal:
@@ -150,19 +153,113 @@ def test_with_no_finding_left_there_is_no_score(carzero_bundle: Path) -> None:
             scorer.score(IMAGE, modality="DX")
 
 
-def test_a_prompt_of_another_model_in_the_site_is_refused(carzero_bundle: Path, tmp_path: Path) -> None:
-    """A site folder copied below another bundle's hash does not slip in."""
-    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
-        scorer.prompts.add("new", "There is something new", keep=True)
-        digest = scorer.bundle.hash
-    other = tmp_path / ("0" * 64)
-    shutil.copytree(tmp_path / digest, other)
-    shutil.rmtree(tmp_path / digest)
-    shutil.copytree(other, tmp_path / digest)
-    entry = next((tmp_path / digest / "entries").iterdir())
-    content = bytearray(entry.read_bytes())
-    content[-1] ^= 1
-    entry.write_bytes(content)
+def test_a_site_prompt_of_another_bundle_is_refused(
+    carzero_bundle: Path, reference_bundle: Path, tmp_path: Path
+) -> None:
+    """Its payload is whole and its index sealed, but it was encoded with another model."""
+    with Scorer.open(reference_bundle, site=None) as other:
+        payload = other.prompts.export(["pneumonia"])
+    Site.open(tmp_path, Bundle.open(carzero_bundle).hash).add("prompt", "pneumonia", payload)
     with pytest.raises(BundleError) as refusal:
         Scorer.open(carzero_bundle, site=tmp_path)
-    assert refusal.value.code == "site.corrupt"
+    assert refusal.value.code == "bundle.foreign-bank"
+
+
+def test_a_site_entry_under_another_key_is_refused(carzero_bundle: Path, tmp_path: Path) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        payload = scorer.prompts.export(KEYS[:1])
+        both = scorer.prompts.export(KEYS[:2])
+        digest = scorer.bundle.hash
+    for n, content in enumerate((payload, both)):
+        root = tmp_path / str(n)
+        root.mkdir()
+        Site.open(root, digest).add("prompt", "pneumothorax", content)
+        with pytest.raises(BundleError) as refusal:
+            Scorer.open(carzero_bundle, site=root)
+        assert refusal.value.code == "site.corrupt"
+
+
+def test_no_bit_of_an_exported_prompt_may_change(carzero_bundle: Path) -> None:
+    """Exports travel alone to other machines; 200 seeded single-bit flips, none is imported."""
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        scorer.prompts.add("carried", "There is a carried finding")
+        data = scorer.prompts.export(["carried"])
+        scorer.prompts.remove("carried")
+        random = np.random.default_rng(11)
+        for bit in random.choice(len(data) * 8, 200, replace=False):
+            changed = bytearray(data)
+            changed[bit // 8] ^= 1 << (bit % 8)
+            with pytest.raises(BundleError):
+                scorer.prompts.import_(bytes(changed))
+        assert "carried" not in scorer.prompts
+
+
+def test_display_name_and_code_travel_with_a_prompt(carzero_bundle: Path) -> None:
+    code = Code(value="20297003", scheme="SCT", meaning="Rib fracture")
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        scorer.prompts.add("rib", "There is rib fracture.", display="Rib", code=code)
+        data = scorer.prompts.export(["rib"])
+        scorer.prompts.remove("rib")
+        (finding,) = scorer.prompts.import_(data)
+    assert (finding.display, finding.code) == ("Rib", code)
+
+
+def test_a_site_can_always_be_opened_again(carzero_bundle: Path, tmp_path: Path) -> None:
+    """Removing for a session and keeping another prompt of that key must not leave the site with two."""
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        scorer.prompts.remove(KEYS[0])
+        with pytest.raises(PromptError) as refusal:
+            scorer.prompts.add(KEYS[0], "There is another wording", keep=True)
+        assert refusal.value.code == "prompt.exists"
+        assert "prompts BUNDLE remove" in str(refusal.value.cure)
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        assert [finding.key for finding in scorer.prompts] == KEYS
+
+
+def test_a_change_made_meanwhile_is_not_overlooked(carzero_bundle: Path, tmp_path: Path) -> None:
+    """A result's site revision names exactly the findings it was scored with."""
+    with Scorer.open(carzero_bundle, site=tmp_path) as one, Scorer.open(carzero_bundle, site=tmp_path) as two:
+        two.prompts.add("of two", "There is a finding of two", keep=True)
+        with pytest.raises(BundleError) as refusal:
+            one.prompts.add("of one", "There is a finding of one", keep=True)
+        assert refusal.value.code == "site.changed"
+        assert "of one" not in one.prompts
+        assert one.score(IMAGE, modality="DX").document.bundle.site_revision == 0
+
+
+def test_verify_finds_a_site_that_cannot_be_opened(carzero_bundle: Path, tmp_path: Path) -> None:
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        payload = scorer.prompts.export(KEYS[:1])
+        digest = scorer.bundle.hash
+    Site.open(tmp_path, digest).add("prompt", KEYS[0], payload)
+    with pytest.raises(PromptError) as refusal:
+        verify(carzero_bundle, site=str(tmp_path))
+    assert refusal.value.code == "prompt.exists"
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_printed_cure_mends_a_site(
+    carzero_bundle: Path, tmp_path: Path, damaged: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged prompt is removed by the command that the refusal names; so is a sound one."""
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        scorer.prompts.add("rib", "There is rib fracture.", keep=True)
+        digest = scorer.bundle.hash
+    if damaged:
+        payload = next((tmp_path / digest / "entries").iterdir())
+        payload.write_bytes(payload.read_bytes()[:-1] + b"?")
+        assert run(["prompts", str(carzero_bundle), "list", "--site", str(tmp_path)]) == 1
+        assert 'remove "rib"' in capsys.readouterr().err
+    assert run(["prompts", str(carzero_bundle), "remove", "rib", "--site", str(tmp_path)]) == 0
+    assert run(["prompts", str(carzero_bundle), "list", "--site", str(tmp_path)]) == 0
+
+
+def test_a_removed_finding_can_be_restored(carzero_bundle: Path, tmp_path: Path) -> None:
+    arguments = ["--site", str(tmp_path)]
+    assert run(["prompts", str(carzero_bundle), "remove", KEYS[0], *arguments]) == 0
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        assert KEYS[0] not in scorer.prompts
+    assert run(["prompts", str(carzero_bundle), "restore", KEYS[0], *arguments]) == 0
+    with Scorer.open(carzero_bundle, site=tmp_path) as scorer:
+        assert [finding.key for finding in scorer.prompts] == KEYS
+    assert run(["prompts", str(carzero_bundle), "restore", KEYS[0], *arguments]) == 1

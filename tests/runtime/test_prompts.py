@@ -111,6 +111,9 @@ def test_a_foreign_bank_is_refused() -> None:
         lambda tensors: tensors.update(query=tensors["query"] * np.nan),
         lambda tensors: tensors.update(query=np.zeros((3, 1), np.float32)),
         lambda tensors: tensors.update(keys=np.zeros((2, 2, 4), np.float32)),
+        lambda tensors: tensors.update(
+            keys=np.zeros((2, 2, 0), np.float32), row_bias=np.zeros(0, np.float32)
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(spoil: Any) -> None:

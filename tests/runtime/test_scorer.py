@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -10,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from promptray import ImageError, PromptRayError, Refused, Result, Scorer, ScoringError
 from promptray.runtime.backends import onnxruntime as backend_module
 from promptray.runtime.graphs import BoundHead, Graphs
+from tests.bundle_factory import edited, relist
 from tests.carzero_tiny import FOLDER, PROMPTS
 
 SCORES, MAPS = 2e-5, 1e-6
@@ -275,3 +279,65 @@ def test_what_is_loaded_is_hashed(carzero_bundle: Path, tmp_path: Path) -> None:
             Scorer.open(copy, site=None)
         assert refusal.value.code == "bundle.hash"
         assert graph.name in str(refusal.value)
+
+
+def test_one_unforeseen_fault_loses_no_other_study(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file that fails while it is read is refused without its text, and the batch goes on."""
+
+    class Broken(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise ConnectionError("patient DOE^JOHN")
+
+    outcomes = list(scorer.score_many([IMAGES[0], Broken(), IMAGES[1]], modality="DX"))
+    assert [type(outcome) for outcome in outcomes] == [Result, Refused, Result]
+    assert isinstance(outcomes[1], Refused)
+    assert outcomes[1].error.code == "score.fault"
+    assert "DOE" not in str(outcomes[1].error)
+
+
+def test_a_given_name_replaces_the_files_own_everywhere(scorer: Scorer, tmp_path: Path) -> None:
+    path = tmp_path / "DOE^JOHN.png"
+    path.write_bytes(IMAGES[0].read_bytes())
+    result = scorer.score(path, name="study 17", modality="DX")
+    assert result.name == "study 17"
+    assert "DOE" not in json.dumps(result.to_json())
+    path.write_bytes(b"no image")
+    with pytest.raises(ImageError) as refusal:
+        scorer.score(path, name="study 17", modality="DX")
+    assert "study 17" in str(refusal.value)
+    assert "DOE" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("threads", [0, -3])
+def test_threads_must_be_positive(carzero_bundle: Path, threads: int) -> None:
+    with pytest.raises(ValueError, match="threads"):
+        Scorer.open(carzero_bundle, site=None, threads=threads)
+
+
+@pytest.mark.parametrize("role", ["image", "head", "text"])
+def test_every_graph_must_be_gated_on_the_backend(carzero_bundle: Path, tmp_path: Path, role: str) -> None:
+    def elsewhere(document: dict[str, Any]) -> None:
+        for graph in document["graphs"]:
+            if graph["role"] == role:
+                graph["consumers"] = ["tensorrt"]
+
+    copy = tmp_path / "copy"
+    shutil.copytree(carzero_bundle, copy)
+    edited(copy, elsewhere)
+    for backend in ("auto", "onnxruntime-cpu"):
+        with pytest.raises(ScoringError) as refusal:
+            Scorer.open(copy, site=None, backend=backend)
+        assert refusal.value.code == "backend.unavailable"
+
+
+def test_a_head_that_lost_its_maps_is_refused(carzero_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(carzero_bundle, copy)
+    path = next((copy / "graphs" / "head").glob("*.onnx"))
+    model = onnx.load(path)
+    del model.graph.output[1]
+    relist(copy, path.relative_to(copy).as_posix(), model.SerializeToString())
+    with pytest.raises(ScoringError) as refusal:
+        Scorer.open(copy, site=None)
+    assert refusal.value.code == "backend.failed"
+    assert "maps" in str(refusal.value)

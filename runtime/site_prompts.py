@@ -1,0 +1,160 @@
+"""What a site's directory says of the findings: prompts it added, and the bundle's that it does not use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from promptray.runtime.bundle.manifest import BankRule, Finding, Manifest
+from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
+from promptray.runtime.site import Site, SiteEntry
+
+Origin = Literal["bundle", "site", "session"]
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveFinding:
+    """A finding that is scored: what it is, its cached prompt, and where it comes from."""
+
+    finding: Finding
+    entry: BankEntry
+    origin: Origin
+
+
+def finding_of(entry: BankEntry, head: str) -> Finding:
+    """Return the finding of a cached prompt, checked against the schema.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.invalid`` when its key, display name or code breaks the schema.
+    """
+    stated = {
+        "key": entry.key,
+        "display": entry.display or entry.key,
+        "prompt": entry.prompt,
+        "head": head,
+        "code": None if entry.code is None else msgspec.to_builtins(entry.code),
+    }
+    try:
+        return msgspec.convert(stated, Finding)
+    except msgspec.ValidationError as error:
+        raise PromptError(
+            "prompt.invalid",
+            f"this cannot be a finding: {error}",
+            expected="a key of 1 to 128 characters without leading space, slash or control character; a "
+            "display name; a code with value, scheme and meaning, or none",
+            found=repr(entry.key)[:80],
+        ) from error
+
+
+def with_site(own: Sequence[ActiveFinding], rule: BankRule, head: str, site: Site) -> list[ActiveFinding]:
+    """Return what is scored at a site: the bundle's findings it did not remove, then its own.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.foreign-bank`` for a prompt of another model; ``site.corrupt``.
+    """
+    removed = _removed(site)
+    active = [item for item in own if item.finding.key not in removed]
+    for stored in site.entries("prompt"):
+        entry = _entry(stored, rule, site)
+        active.append(ActiveFinding(finding_of(entry, head), entry, "site"))
+    return active
+
+
+def keep_prompts(
+    site: Site, manifest: Manifest, rule: BankRule, entries: Sequence[BankEntry], *, revision: int
+) -> None:
+    """Store encoded prompts at a site, all or none.
+
+    Parameters
+    ----------
+    revision : int
+        The site's revision that the caller knows; another is refused.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.exists`` when the site scores a finding of that key the next time it opens the bundle.
+    BundleError
+        ``site.*``.
+    """
+    for entry in entries:
+        if _is_own(manifest, entry.key) and entry.key not in _removed(site):
+            raise PromptError(
+                "prompt.exists",
+                "the bundle has a finding with this key, and this site still uses it",
+                artefact=entry.key,
+                cure=f'first `promptray prompts BUNDLE remove "{entry.key}"`, or choose another key',
+            )
+    additions: list[tuple[str, bytes, dict[str, object]]] = [
+        (entry.key, pack(PromptBank(rule, [entry])), {}) for entry in entries
+    ]
+    site.add_all("prompt", additions, revision=revision)
+
+
+def forget_finding(site: Site, manifest: Manifest, key: str) -> None:
+    """Stop using a finding at a site. Looks at no payload, so it also mends a site with a damaged one.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.unknown`` when this site does not use such a finding.
+    """
+    if any(entry.key == key for entry in site.entries("prompt")):
+        site.remove("prompt", key)
+    elif _is_own(manifest, key) and key not in _removed(site):
+        site.add("removed-prompt", key)
+    else:
+        raise PromptError(
+            "prompt.unknown",
+            "this site uses no finding with this key",
+            artefact=key,
+            cure="`promptray inspect BUNDLE` lists the bundle's findings and the site's changes",
+        )
+
+
+def restore_finding(site: Site, key: str) -> None:
+    """Use a finding of the bundle again that was removed at this site.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.unknown`` when it was not removed; ``prompt.exists`` when the site has its own of that key.
+    """
+    if any(entry.key == key for entry in site.entries("prompt")):
+        raise PromptError(
+            "prompt.exists",
+            "this site has its own prompt under this key",
+            artefact=key,
+            cure=f'first `promptray prompts BUNDLE remove "{key}"`',
+        )
+    site.remove("removed-prompt", key)
+
+
+def _entry(stored: SiteEntry, rule: BankRule, site: Site) -> BankEntry:
+    bank = unpack(site.read(stored), rule, artefact=f"site prompt {stored.key!r}")
+    if bank.keys != (stored.key,):
+        raise BundleError(
+            "site.corrupt",
+            "an entry of the site directory holds another prompt than its index says",
+            artefact=stored.key,
+            expected=repr(stored.key),
+            found=", ".join(map(repr, bank.keys)) or "no prompt",
+            cure=f'`promptray prompts BUNDLE remove "{stored.key}"`, then add it again',
+        )
+    return bank.entries[0]
+
+
+def _removed(site: Site) -> set[str]:
+    return {entry.key for entry in site.entries("removed-prompt")}
+
+
+def _is_own(manifest: Manifest, key: str) -> bool:
+    return any(finding.key == key for finding in manifest.findings)
