@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptray.export.checkpoint import load_checkpoint, plain, tensors
+from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
+from promptray.export.families.carzero_checkpoint import check_alias, check_configuration, published_state
 from promptray.export.layout import fit_state_dict
 from promptray.export.models.carzero import CARZero, Fusion
 from promptray.export.models.carzero_sizes import CARZeroSizes
@@ -43,27 +44,12 @@ from promptray.runtime.bundle.manifest import (
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedPrompt
 
-_PREFIX = "CARZero."
 _ROW_PADDING = -1.0e9
 # Present in the published file and never used for a score (perturbing each leaves every score unchanged).
 _UNUSED = (
     r"\.self_attn\.|decoder\.layers\.\d+\.norm1\.|\.pooler\.|logit_scale$|fusion_module\.decoder\.norm\."
 )
 _IGNORED = r"embeddings\.position_ids$"
-
-#: What the checkpoint's own configuration must say where it says anything: (path, value). A model trained
-#: otherwise would load and give wrong scores.
-_CONSTANTS: tuple[tuple[str, object], ...] = (
-    ("model.text.last_n_layers", 4),
-    ("model.text.aggregate_method", "sum"),
-    ("model.text.agg_tokens", True),
-    ("model.text.norm", False),
-    ("model.fusion.class_num", 1),
-    ("data.text.word_num", 97),
-    ("data.image.imsize", 256),
-    ("transforms.norm", "CXR_MAE"),
-    ("transforms.random_crop.crop_size", 224),
-)
 
 
 class ImageSide(nn.Module):
@@ -181,64 +167,18 @@ class CARZeroFamily:
     def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
         """Load the checkpoint and check it against the family's constants (see `Family.load`)."""
         content = load_checkpoint(checkpoint)
-        _check_configuration(plain(content.get("hyper_parameters")), checkpoint.name)
-        state = _published_state(content, checkpoint.name)
+        unsaid = check_configuration(content, checkpoint.name)
+        state = published_state(content, checkpoint.name)
         text = read_bert_folder(text_model)
         sizes = _sizes(state, text, options, checkpoint.name)
         model = CARZero(sizes, dropout=0.0).eval().requires_grad_(False)
         fit_state_dict(model, state, artefact=checkpoint.name, optional=_UNUSED, ignored=_IGNORED)
-        _check_alias(state, checkpoint.name)
+        check_alias(state, checkpoint.name)
         text.require_fit(width=sizes.width, vocabulary=sizes.vocab_size, layers=sizes.bert_depth)
-        return _describe(model, text)
+        return _describe(model, text, unsaid)
 
 
 FAMILY = CARZeroFamily()
-
-
-def _check_configuration(configuration: Any, artefact: str) -> None:
-    for path, expected in _CONSTANTS:
-        value = configuration
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is not None and value != expected:
-            raise BuildError(
-                "checkpoint.config",
-                f"the checkpoint was trained with {path} = {value!r}, which this family does not implement",
-                artefact=artefact,
-                expected=repr(expected),
-                found=repr(value),
-                cure="only the released configuration of CARZero is supported",
-            )
-
-
-def _published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tensor]:
-    state = content.get("state_dict")
-    found = dict(tensors(state)) if isinstance(state, Mapping) else {}
-    ours = {key.partition(_PREFIX)[2]: tensor for key, tensor in found.items() if _PREFIX in key}
-    if not ours:
-        raise BuildError(
-            "checkpoint.layout",
-            "no tensor of this checkpoint belongs to CARZero",
-            artefact=artefact,
-            expected=f"a 'state_dict' with keys '{_PREFIX}...'",
-            found=", ".join(list(found or content)[:5]),
-            cure="check that the recipe names the right family and file",
-        )
-    return {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in ours.items()}
-
-
-def _check_alias(state: Mapping[str, Tensor], artefact: str) -> None:
-    """Refuse two values for one norm: the published file names decoder_norm twice."""
-    for part in ("weight", "bias"):
-        one, other = (state.get(f"fusion_module.{name}.{part}") for name in ("decoder_norm", "decoder.norm"))
-        if one is not None and other is not None and not torch.equal(one, other):
-            raise BuildError(
-                "checkpoint.layout",
-                "the checkpoint holds two different values for one norm",
-                artefact=artefact,
-                expected=f"fusion_module.decoder_norm.{part} equal to fusion_module.decoder.norm.{part}",
-                cure="get the file again from its publisher and compare its sha256",
-            )
 
 
 def _sizes(
@@ -272,7 +212,7 @@ def _sizes(
     return sizes
 
 
-def _describe(model: CARZero, text: BertFolder) -> LoadedModel:
+def _describe(model: CARZero, text: BertFolder, unsaid: Sequence[str]) -> LoadedModel:
     sizes = model.sizes
     rule = TextRule(
         cleaning="carzero-sentences",
@@ -334,7 +274,7 @@ def _describe(model: CARZero, text: BertFolder) -> LoadedModel:
         reference=partial(_reference, model),
         score_tolerance=2e-5,
         map_tolerance=1e-6,
-        notes=(f"image side: {sizes.vit_heads} attention heads (no tensor tells)",),
+        notes=(f"image side: {sizes.vit_heads} attention heads (no tensor tells)", *unsaid),
     )
 
 

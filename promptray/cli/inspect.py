@@ -90,6 +90,8 @@ def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
         gates,
         right=(1, 2),
     )
+    if parity.get("notes"):
+        print_table("What the build assumed", [""], [[note] for note in parity["notes"]])
     findings = [
         [finding.key, finding.prompt, finding.code.value if finding.code else ""]
         for finding in manifest.findings

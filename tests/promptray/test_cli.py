@@ -161,6 +161,7 @@ def test_inspect_shows_what_a_user_must_know(call: Call, bundle: Path) -> None:
         "2e-05",
         "pleural",
         "This site added nothing",
+        "attention heads (no tensor tells)",
     ):
         assert text.lower() in answer.out.lower()
     (document,) = call("inspect", bundle, "--json", "--no-site").documents

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families import family
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.carzero import FAMILY
+from promptray.export.families.carzero_checkpoint import CONSTANTS, check_configuration
 from promptray.export.model_facts import describe
 from promptray.export.onnx_graph import OPSET, export_graph
 from promptray.runtime.backends import BoundGraph
@@ -175,10 +177,9 @@ def of_every_length(
 def test_lengths_are_what_they_claim(encoder: TextEncoder) -> None:
     for words in LENGTHS:
         encoded: EncodedPrompt = encoder.encode(_prompt_of(words))
-        if words < 40:  # beyond, some words are two pieces and the context cuts them
-            assert encoded.words == words
-        assert encoded.truncated == (words == 120) or words >= 93
-        assert encoded.arrays["input_ids"].shape[1] <= 97
+        assert encoded.words == min(words, 95)
+        assert encoded.truncated == (words in (96, 120))
+        assert encoded.arrays["input_ids"].shape[1] == min(words, 95) + 2  # 95 words fill all 97 rows
 
 
 def test_every_prompt_length_alone_equals_the_original(
@@ -282,6 +283,16 @@ SPOILT: dict[str, tuple[Any, str, str]] = {
         lambda c: c["state_dict"].update({FUSION + "decoder.norm.bias": torch.ones(64)}),
         "layout", "one norm",
     ),
+    "one name for two tensors": (
+        lambda c: c["state_dict"].update({"ema." + FUSION + "decoder_norm.bias": torch.zeros(64)}),
+        "layout", f"decoder_norm.bias: {FUSION}decoder_norm.bias and ema.{FUSION}decoder_norm.bias",
+    ),
+    "a configuration that is no mapping": (
+        lambda c: c.update(hyper_parameters=["released"]), "config", "list",
+    ),
+    "a configuration of another program": (
+        lambda c: c.update(hyper_parameters=Namespace(word_num=64)), "config", "Namespace",
+    ),
     "no sizes": (lambda c: c["state_dict"].pop(VIT + "pos_embed"), "layout", "pos_embed"),
 }  # fmt: skip
 
@@ -294,6 +305,26 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, spoilt: str) 
         FAMILY.load(path, TINY / "text_model", {})
     assert refusal.value.code == f"checkpoint.{code}"
     assert named in str(refusal.value)
+
+
+def test_what_the_checkpoint_does_not_say_is_noted(tmp_path: Path, model: LoadedModel) -> None:
+    assert len(model.notes) == 1, "the published configuration says everything"
+    for number, change in enumerate((lambda c: None, lambda c: c.pop("hyper_parameters"))):
+        path = _checkpoint(tmp_path / f"{number}.ckpt", change)
+        notes = FAMILY.load(path, TINY / "text_model", {}).notes[1:]
+        assert [note.rpartition(": ")[2] for note in notes] == [
+            f"{key} = {said!r}" for key, said in CONSTANTS
+        ]
+    said = {"data": {"text": {"word_num": 97}}, "transforms": "none"}
+    path = _checkpoint(tmp_path / "some.ckpt", lambda c: c.update(hyper_parameters=said))
+    notes = FAMILY.load(path, TINY / "text_model", {}).notes[1:]
+    assert len(notes) == len(CONSTANTS) - 1
+    assert not [note for note in notes if "word_num" in note]
+
+
+def test_the_reference_model_says_everything() -> None:
+    content = load_checkpoint(Path(__file__).parents[3] / "reference" / "carzero_reference.ckpt")
+    assert check_configuration(content, "reference") == []
 
 
 def test_a_stripped_checkpoint_gives_the_same_scores(

@@ -1,0 +1,119 @@
+"""What CARZero's published checkpoint must hold: its tensors, named once, and the configuration it states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptray.export.checkpoint import plain, tensors
+from promptray.runtime.errors import BuildError
+
+_PREFIX = "CARZero."
+_CONFIGURATION = "hyper_parameters"
+_AGAIN = "get the file again from its publisher and compare its sha256"
+
+#: What the checkpoint's own configuration must say where it says anything: (path, value). A model trained
+#: otherwise would load and give wrong scores.
+CONSTANTS: tuple[tuple[str, object], ...] = (
+    ("model.text.last_n_layers", 4),
+    ("model.text.aggregate_method", "sum"),
+    ("model.text.agg_tokens", True),
+    ("model.text.norm", False),
+    ("model.fusion.class_num", 1),
+    ("data.text.word_num", 97),
+    ("data.image.imsize", 256),
+    ("transforms.norm", "CXR_MAE"),
+    ("transforms.random_crop.crop_size", 224),
+)
+
+
+def check_configuration(content: Mapping[str, Any], artefact: str) -> list[str]:
+    """Compare the checkpoint's configuration with :data:`CONSTANTS`; return notes of what it does not say.
+
+    Raises
+    ------
+    BuildError
+        ``checkpoint.config`` where it says otherwise, or is there and cannot be read.
+    """
+    configuration = plain(content.get(_CONFIGURATION, {}))
+    if not isinstance(configuration, Mapping):
+        raise BuildError(
+            "checkpoint.config",
+            f"the checkpoint's {_CONFIGURATION} cannot be read, so how the model was trained is unknown",
+            artefact=artefact,
+            expected="a mapping, plain or of OmegaConf",
+            found=type(content[_CONFIGURATION]).__name__,
+            cure=f"{_AGAIN}; or save it again with a plain dict of the configuration as {_CONFIGURATION}",
+        )
+    unsaid = []
+    for path, expected in CONSTANTS:
+        value: Any = configuration
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None:
+            unsaid.append(f"not verified, the checkpoint does not say: {path} = {expected!r}")
+        elif value != expected:
+            raise BuildError(
+                "checkpoint.config",
+                f"the checkpoint was trained with {path} = {value!r}, which this family does not implement",
+                artefact=artefact,
+                expected=repr(expected),
+                found=repr(value),
+                cure="only the released configuration of CARZero is supported",
+            )
+    return unsaid
+
+
+def published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tensor]:
+    """Return the model's tensors, float32, under their names without what wrappers put before them.
+
+    Raises
+    ------
+    BuildError
+        ``checkpoint.layout`` where there are none, or two of one name.
+    """
+    state = content.get("state_dict")
+    found = dict(tensors(state)) if isinstance(state, Mapping) else {}
+    keys: dict[str, str] = {}
+    for key in found:
+        _, prefix, name = key.partition(_PREFIX)
+        if prefix and name in keys:
+            raise BuildError(
+                "checkpoint.layout",
+                f"the checkpoint holds two tensors for {name}: {keys[name]} and {key}",
+                artefact=artefact,
+                expected=f"one key that ends in {_PREFIX}{name}",
+                cure="save a state dict that holds only the weights to deploy",
+            )
+        if prefix:
+            keys[name] = key
+    if not keys:
+        raise BuildError(
+            "checkpoint.layout",
+            "no tensor of this checkpoint belongs to CARZero",
+            artefact=artefact,
+            expected=f"a 'state_dict' with keys '{_PREFIX}...'",
+            found=", ".join(list(found or content)[:5]),
+            cure="check that the recipe names the right family and file",
+        )
+    return {
+        name: found[key].float() if found[key].is_floating_point() else found[key]
+        for name, key in keys.items()
+    }
+
+
+def check_alias(state: Mapping[str, Tensor], artefact: str) -> None:
+    """Refuse (``checkpoint.layout``) two values for one norm: the published file names decoder_norm twice."""
+    for part in ("weight", "bias"):
+        one, other = (state.get(f"fusion_module.{name}.{part}") for name in ("decoder_norm", "decoder.norm"))
+        if one is not None and other is not None and not torch.equal(one, other):
+            raise BuildError(
+                "checkpoint.layout",
+                "the checkpoint holds two different values for one norm",
+                artefact=artefact,
+                expected=f"fusion_module.decoder_norm.{part} equal to fusion_module.decoder.norm.{part}",
+                cure=_AGAIN,
+            )
