@@ -2,7 +2,7 @@
 
     python -m reference.samples --data DATA
 
-writes ``examples/samples`` (12 PNG files, 6 of them as DICOM too) and ``export/golden`` (16 small PNG files).
+writes ``examples/samples`` (12 radiographs, each as PNG and as DICOM) and ``export/golden`` (16 small PNG files).
 The same data gives the same pixels and headers. All are derived from CC BY 4.0 images; attribution and
 changes are recorded beside them.
 """
@@ -75,17 +75,16 @@ def numbered(chosen: list[Radiograph]) -> Iterator[tuple[str, Radiograph]]:
 
 
 def write_samples(chosen: list[Radiograph], folder: Path) -> None:
-    """Write PNG files, every second image as DICOM too, and ``ATTRIBUTION.csv``."""
+    """Write every image as PNG and as DICOM, the encodings in turn, and ``ATTRIBUTION.csv``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (name, radiograph) in enumerate(numbered(chosen)):
         grey = radiograph.grey()
         write_png(grey, folder / f"{name}.png")
         rows.append((f"{name}.png", radiograph, "decoded from JPEG, stored as 8-bit grey PNG"))
-        if number % 2 == 0:
-            encoding = ENCODINGS[number // 2]
-            write_dicom(grey, folder / f"{name}.dcm", encoding, radiograph.image_id)
-            rows.append((f"{name}.dcm", radiograph, f"decoded from JPEG, stored as DICOM: {encoding}"))
+        encoding = ENCODINGS[number % len(ENCODINGS)]
+        write_dicom(grey, folder / f"{name}.dcm", encoding, radiograph.image_id)
+        rows.append((f"{name}.dcm", radiograph, f"decoded from JPEG, stored as DICOM: {encoding}"))
     with (folder / "ATTRIBUTION.csv").open("w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["file", "source_image", "licence", "attribution", "changes"])

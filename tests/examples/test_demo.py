@@ -20,11 +20,15 @@ def test_the_demo_runs_the_whole_chain(tmp_path: Path) -> None:
     assert "auto: the first of the backends this bundle was gated on" in done.stdout
     assert "16 golden images: preprocessing equal in every pixel" in done.stdout
 
-    samples = sorted((ROOT / "examples" / "samples").glob("*.dcm"))
-    lines = (output / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    documents = [json.loads(line) for line in lines]
-    assert [document["source"]["name"] for document in documents] == [path.name for path in samples]
-    assert all(document["source"]["sop_instance_uid"].startswith("2.25.") for document in documents)
+    documents = []
+    for kind, suffix in (("dicom", ".dcm"), ("png", ".png")):
+        samples = sorted((ROOT / "examples" / "samples").glob(f"*{suffix}"))
+        lines = (output / f"scores-{kind}.jsonl").read_text(encoding="utf-8").splitlines()
+        scored = [json.loads(line) for line in lines]
+        assert [document["source"]["name"] for document in scored] == [path.name for path in samples]
+        assert {document["source"]["kind"] for document in scored} == {kind}
+        documents += scored
+    assert len(documents) == 24
 
     for document in documents:
         overlay = output / "heatmaps" / f"{document['source']['name']}.pneumonia.png"

@@ -27,9 +27,9 @@ def grey(path: Path) -> np.ndarray:
     return open_picture(path, door, Greyscale(), modality=modality, strict=True).grey
 
 
-def test_a_dozen_pictures_and_half_of_them_as_dicom() -> None:
+def test_a_dozen_pictures_each_as_png_and_dicom() -> None:
     assert len(list(FOLDER.glob("*.png"))) == sum(SAMPLES.values()) == 12
-    assert len(DICOM) == len(ENCODINGS) == 6
+    assert len(DICOM) == 12 == 2 * len(ENCODINGS)
 
 
 @pytest.mark.parametrize("path", DICOM, ids=lambda path: path.stem)
@@ -55,7 +55,7 @@ def test_the_encodings_exercise_the_chain() -> None:
     datasets = [pydicom.dcmread(path, stop_before_pixels=True) for path in DICOM]
     assert {dataset.Modality for dataset in datasets} == {"CR", "DX"}
     assert {dataset.BitsStored for dataset in datasets} == {8, 10, 12, 14}
-    assert sum(dataset.PhotometricInterpretation == "MONOCHROME1" for dataset in datasets) == 1
+    assert sum(dataset.PhotometricInterpretation == "MONOCHROME1" for dataset in datasets) == 2
     assert any(dataset.RescaleIntercept != 0 for dataset in datasets)
 
 
