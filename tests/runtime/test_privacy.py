@@ -69,6 +69,7 @@ def silence(caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) 
 def full_file() -> bytes:
     return factory.file(
         PatientSpeciesDescription="Homo sapiens",
+        PresentationIntentType="FOR PRESENTATION",
         PixelSpacing=["0.20000000", "0.20000000"],
         ImagerPixelSpacing=["0.20000000", "0.20000000"],
         NominalScannedPixelSpacing=["0.20000000", "0.20000000"],
