@@ -27,7 +27,7 @@ from promptray.export.onnx_graph import export_graph
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.bundle.manifest import TensorFacts
 from promptray.runtime.golden import read_golden
-from promptray.runtime.graphs import Graphs
+from promptray.runtime.graphs import Graphs, own_bank
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank
 
@@ -153,7 +153,7 @@ def main() -> None:
     names = (HERE / "prompts" / "padchest192.txt").read_text(encoding="utf-8").splitlines()
     with Scorer.open(options.bundle, site=None) as scorer:
         graphs = Graphs(scorer.bundle, OnnxRuntimeCpu(threads=options.threads), prompts_per_batch=None)
-        rule = scorer.prompts.state.bank.rule
+        rule = own_bank(scorer.bundle).rule
         pictures = read_golden(scorer.bundle).pictures[:1]
         features = graphs.features(normalise(pictures, scorer.bundle.manifest.preprocessing))
     short = PromptBank(rule, [graphs.encode(f"s{n}", f"There is {name}") for n, name in enumerate(names)])

@@ -2,7 +2,7 @@
 
     python -m reference.samples --data DATA
 
-writes ``examples/samples`` (12 radiographs, each as PNG and as DICOM) and ``export/golden`` (16 small PNG files).
+writes ``examples/samples`` (12 radiographs, each as PNG and as DICOM) and ``export/golden`` (16 small PNGs).
 The same data gives the same pixels and headers. All are derived from CC BY 4.0 images; attribution and
 changes are recorded beside them.
 """

@@ -66,7 +66,7 @@ CODES: dict[str, str] = {
     "checkpoint.not-found": "The checkpoint file does not exist.",
     "checkpoint.format": "The file is not a checkpoint this loader reads.",
     "checkpoint.layout": "Weights are missing, unexpected or of the wrong shape.",
-    "checkpoint.config": "The checkpoint's own configuration contradicts the family's constants.",
+    "checkpoint.config": "The checkpoint's own configuration contradicts the family, or cannot be read.",
     "text-model.invalid": "The text model folder is incomplete or does not fit the checkpoint.",
     "export.failed": "A graph could not be exported.",
     "gate.failed": "A graph disagrees with the original by more than its gate allows.",

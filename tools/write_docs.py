@@ -1,4 +1,4 @@
-"""Write the parts of docs/ that the code knows better: error codes and JSON schemas.
+"""Write the parts of the documents that code and results know better: error codes, schemas, README's numbers.
 
 usage: write_docs.py [ROOT]
 """
@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
@@ -14,6 +15,7 @@ from promptray.runtime.result import result_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 
+_NUMBERS = ("<!-- numbers: begin, written by tools/write_docs.py -->", "<!-- numbers: end -->")
 _GROUPS = {
     "bundle": "Bundles",
     "site": "Site directories",
@@ -72,20 +74,76 @@ def errors_page() -> str:
     return _HEAD + "".join(sections)
 
 
+def readme() -> str:
+    """Return README.md with its numbers taken from the committed results."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, rest = text.split(_NUMBERS[0])
+    return before + _NUMBERS[0] + "\n" + _numbers() + _NUMBERS[1] + rest.split(_NUMBERS[1])[1]
+
+
+def _numbers() -> str:
+    reference = _read("reference/results.json")
+    layout = _read("benchmarks/results/bank_layout.json")
+    start = _read("benchmarks/results/start.json")
+    pneumonia = reference["results"]["pneumonia against normal"]["pneumonia"]
+    shuffled = reference["results"]["shuffled prompts"]
+    mixed = layout["191 short prompts and one of 95 words"]
+    seconds = start["seconds"]
+
+    def interval(found: Mapping[str, float]) -> str:
+        return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+    def ratio(found: Mapping[str, float]) -> str:
+        return f"{found['ratio']:.2f} ({found['ratio_q1']:.2f} to {found['ratio_q3']:.2f})"
+
+    def time(name: str) -> str:
+        found = seconds[name]
+        return f"{found['median']:.2f} s ({found['min']:.2f} to {found['max']:.2f})"
+
+    folds = reference["run"]["folds"]
+    rows = [
+        ("Reference model, AUROC of pneumonia, trained wordings", interval(pneumonia["trained"]), "train"),
+        ("The same, held-out wordings", interval(pneumonia["held_out"]), "train"),
+        ("The same, prompts shuffled", interval(shuffled), "train"),
+        ("`from promptray import Scorer`, cold", time("import"), "start"),
+        (f"Opening the demo bundle ({start['bundle_bytes'] / 1e6:.0f} MB), with golden check", time("open"),
+         "start"),
+        ("Python start to first score of a DICOM file, cold process", time("whole process"), "start"),
+        ("One 95-word prompt among 191: padding all to the longest, against buckets, head",
+         ratio(mixed["head"]["padded to the longest prompt"]), "layout"),
+        ("Packed rows against buckets, attention time", ratio(mixed["attention"]["packed"]), "layout"),
+    ]  # fmt: skip
+    commands = {
+        "train": f"`python -m reference.train`: {folds}-fold by patient, 95 % interval",
+        "start": f"`python -m benchmarks.start`: median (range) of {start['rounds']}",
+        "layout": f"`python -m benchmarks.bank_layout`: ratio (quartiles) of {layout['rounds']} rounds, "
+        "full-size model",
+    }
+    table = "".join(f"| {what} | {value} | {commands[by]} |\n" for what, value, by in rows)
+    where = f"Times: {start['machine']['cores']} cores, {start['machine']['system']}, shared machine."
+    return f"| what | measured | by |\n| --- | --- | --- |\n{table}\n{where}\n"
+
+
+def _read(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((ROOT / path).read_text(encoding="utf-8"))
+    return content
+
+
 def _json(document: object) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
 def pages() -> Mapping[str, str]:
-    """Return every written page: name below docs/ -> text."""
+    """Return every written page: name -> text."""
     return {
-        "errors.md": errors_page(),
-        "result.schema.json": _json(result_schema()),
-        "bundle.schema.json": _json(bundle_schema()),
+        "docs/errors.md": errors_page(),
+        "docs/result.schema.json": _json(result_schema()),
+        "docs/bundle.schema.json": _json(bundle_schema()),
+        "README.md": readme(),
     }
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT) / "docs"
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT)
     for name, text in pages().items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
