@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -116,7 +117,10 @@ _Loader.yaml_implicit_resolvers = {
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > _LIMIT_BYTES:
+        facts = path.stat()
+        if not (stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode)):  # a pipe would hang
+            raise _invalid(path, None, "the recipe is no ordinary file")
+        if facts.st_size > _LIMIT_BYTES:
             raise _invalid(path, None, "the file is too large", expected=f"at most {_LIMIT_BYTES >> 20} MiB")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

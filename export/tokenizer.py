@@ -107,7 +107,7 @@ def read_bert_folder(path: Path | None) -> BertFolder:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         # Not splitlines: it also cuts at characters such as U+2028, which a piece may be.
         vocabulary = tuple((path / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BuildError(
             "text-model.invalid",
             f"the text model folder cannot be read ({type(error).__name__})",

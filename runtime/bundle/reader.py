@@ -174,14 +174,16 @@ def _merged(faults: list[BundleError]) -> BundleError:
 
 
 def _read_manifest(root: Path) -> bytes:
-    if not root.is_dir():
+    # Not the methods of Path: they raise for a path that is too long for the system.
+    if not os.path.isdir(root):
         raise BundleError(
             "bundle.not-found",
-            "no such directory" if not root.exists() else "a bundle is a directory, this is a file",
+            "no such directory" if not os.path.exists(root) else "a bundle is a directory, this is a file",
             artefact=str(root),
             cure="give the path of a directory that `promptray build` wrote",
         )
     try:
+        _require_ordinary(root, MANIFEST)
         with (root / MANIFEST).open("rb") as file:
             return file.read(LARGEST_MANIFEST + 1)
     except OSError as error:
@@ -195,6 +197,7 @@ def _read_manifest(root: Path) -> bytes:
 
 def _check_seal(root: Path, digest: str) -> None:
     try:
+        _require_ordinary(root, SEAL)
         with (root / SEAL).open("rb") as file:
             seal = file.read(1024)
     except OSError as error:
@@ -218,6 +221,15 @@ def _check_seal(root: Path, digest: str) -> None:
             found=f"sha256 {digest}",
             cure=_COPY_AGAIN,
         )
+
+
+def _require_ordinary(root: Path, name: str) -> None:
+    """Refuse what is no file before it is opened: opening a named pipe waits for a writer, for ever."""
+    facts = os.lstat(root / name)
+    if is_link(facts):
+        raise _unsafe(name, "is a link")
+    if not stat.S_ISREG(facts.st_mode):
+        raise _unsafe(name, "is no ordinary file")
 
 
 def _check_tree(root: Path, manifest: Manifest) -> None:

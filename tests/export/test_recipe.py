@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,12 @@ def test_a_broken_recipe_is_refused_with_file_line_and_key(name: str) -> None:
 def test_every_recipe_of_the_folder_is_expected_to_be_valid_or_not() -> None:
     names = {path.name for path in RECIPES.glob("*.yaml")}
     assert names - set(EXPECTED) == {"valid.yaml", "valid-date-is-text.yaml"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "recipe.yaml")
+    assert "no ordinary file" in refusal(tmp_path / "recipe.yaml").message
 
 
 def test_a_valid_recipe_is_read() -> None:

@@ -145,3 +145,11 @@ def test_the_text_model_of_another_checkpoint_is_refused(
     with pytest.raises(BuildError, match=named) as refusal:
         folder.require_fit(**{**fits, **wanted})
     assert refusal.value.code == "text-model.invalid"
+
+
+def test_a_configuration_nested_without_end_is_refused(carzero_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(carzero_checkpoint / "text_model", tmp_path / "text_model")
+    (tmp_path / "text_model" / "config.json").write_text("[" * 100_000)
+    with pytest.raises(BuildError) as caught:
+        read_bert_folder(tmp_path / "text_model")
+    assert caught.value.code == "text-model.invalid"

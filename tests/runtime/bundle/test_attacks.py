@@ -212,10 +212,15 @@ def test_an_extra_link_in_a_loop(bundle: Bundle) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_a_pipe_does_not_hang(bundle: Bundle) -> None:
-    (bundle.path / "parity.json").unlink()
-    os.mkfifo(bundle.path / "parity.json")
-    refused("bundle.unsafe-path", opening(bundle))
+@pytest.mark.parametrize("name", ["parity.json", "bundle.json", "bundle.sha256"])
+def test_a_pipe_does_not_hang(bundle: Bundle, name: str) -> None:
+    (bundle.path / name).unlink()
+    os.mkfifo(bundle.path / name)
+    assert refused("bundle.unsafe-path", opening(bundle)).artefact == name
+
+
+def test_a_path_too_long_for_the_system() -> None:
+    refused("bundle.not-found", lambda: Bundle.open("a" * 5000))
 
 
 def _link(path: Path, target: Path) -> None:
