@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BundleError
 from promptray.runtime.golden import GoldenReport, read_golden
@@ -84,6 +85,7 @@ def verify(
     bundle = Bundle.open(path)
     progress("hashes", "reading every file", 0.05)
     files = bundle.verify_files()
+    read_parity(bundle)
     entries = 0
     if site is not None:
         entries = len(Site.open(None if site == "user" else site, bundle.hash).verify())

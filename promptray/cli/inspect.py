@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -18,6 +17,7 @@ from promptray.cli.output import (
     site_option,
 )
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.site import Site
 
 
@@ -45,7 +45,7 @@ def command(bundle: str, site: str | None, no_site: bool, as_json: bool) -> None
 
 def _facts(bundle: Bundle, site: str | None) -> dict[str, Any]:
     manifest = msgspec.to_builtins(bundle.manifest)
-    parity = json.loads(bundle.read(bundle.manifest.parity))
+    parity = msgspec.to_builtins(read_parity(bundle))
     added: dict[str, Any] | None = None
     if site is not None:
         local = Site.open(None if site == "user" else site, bundle.hash)
@@ -90,7 +90,7 @@ def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
         gates,
         right=(1, 2),
     )
-    if parity.get("notes"):
+    if parity["notes"]:
         print_table("What the build assumed", [""], [[note] for note in parity["notes"]])
     findings = [
         [finding.key, finding.prompt, finding.code.value if finding.code else ""]

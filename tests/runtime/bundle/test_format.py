@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from promptray.runtime.bundle import manifest as structures
 from promptray.runtime.bundle.manifest import Manifest, bank_id, schema, to_json
 from promptray.runtime.bundle.names import MOST_FILES
+from promptray.runtime.bundle.parity import ParityReport
 from promptray.runtime.bundle.parse import LARGEST_MANIFEST, parse_manifest, strict_json
 from promptray.runtime.bundle.validate import LEAST_GOLDEN
 from promptray.runtime.errors import CODES
@@ -64,6 +65,15 @@ def test_the_site_example_is_an_index() -> None:
     assert text
     index = msgspec.convert(strict_json(text[1].encode()), SiteIndex)
     assert index.revision == 7
+
+
+def test_the_parity_example_is_a_report() -> None:
+    text = re.search(r"<!-- parity report -->\n```json\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert text
+    report = msgspec.convert(strict_json(text[1].encode()), ParityReport)
+    assert report.decisions == report.images * report.findings
+    section = DOCUMENT.partition("### 7.1")[2].partition("## 8.")[0]
+    assert all(f"`{name}`" in section or f'"{name}"' in section for name in ParityReport.__struct_fields__)
 
 
 def test_numbers_of_the_document_are_those_of_the_code() -> None:

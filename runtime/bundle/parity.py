@@ -1,0 +1,82 @@
+"""The report of a build's gates (``parity.json``): what was compared, within which bounds, on what.
+
+Section 7 of ``docs/bundle-format.md`` is the format. Scoring does not need it; people read it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from promptray.runtime.bundle.manifest import Count, Text
+from promptray.runtime.bundle.parse import strict_json
+from promptray.runtime.bundle.reader import Bundle
+from promptray.runtime.errors import BundleError
+
+Difference = Annotated[float, Meta(ge=0)]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the report's structures: immutable, keyword-only, closed."""
+
+
+class Comparison(_Struct, frozen=True):
+    """The exported graphs against the original model, over all golden images and findings."""
+
+    against: Text
+    score_error: Difference
+    """Largest absolute difference of a score."""
+    score_error_mean: Difference
+    map_error: Difference
+    """Largest absolute difference of a map's cell; 0 for a head without maps."""
+
+
+class Variation(_Struct, frozen=True):
+    """One thing varied that must not matter, and the largest change of a score it made."""
+
+    varied: Text
+    score_error: Difference
+
+
+class ParityReport(_Struct, frozen=True):
+    """All of ``parity.json``."""
+
+    format: Literal["promptray-parity"]
+    format_version: Literal[1]
+    graphs: Text
+    """Precision of the graphs, for example ``fp32``."""
+    backend: Text
+    machine: Text
+    images: Count
+    findings: Count
+    decisions: Count
+    """Scores compared: images times findings."""
+    score_tolerance: Difference
+    map_tolerance: Difference
+    against_original: Comparison
+    noise: list[Variation]
+    notes: list[Text] = []
+    """What the build had to assume of the model."""
+
+
+def read_parity(bundle: Bundle) -> ParityReport:
+    """Read the report of a bundle's gates.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.hash`` when the file was changed; ``bundle.format`` when it is no such report.
+    """
+    name = bundle.manifest.parity
+    try:
+        return msgspec.convert(strict_json(bundle.read(name)), ParityReport)
+    except ValueError as error:  # msgspec.ValidationError is one
+        raise BundleError(
+            "bundle.format",
+            f"the report of the gates breaks its schema: {error}",
+            artefact=name,
+            expected="the fields of ParityReport (docs/bundle-format.md, section 7)",
+            cure="build the bundle again with `promptray build`",
+        ) from error
