@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from promptray.runtime.bundle.manifest import Code, Finding
-from promptray.runtime.errors import PromptError
+from promptray.runtime.errors import PromptError, ScoringError
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
@@ -30,6 +30,8 @@ class ActiveSet:
     ----------
     active : tuple of ActiveFinding
         In score order.
+    bank : PromptBank
+        Their cached prompts.
     head : BoundHead
         The head with just these prompts.
     notices : tuple of Notice
@@ -39,6 +41,7 @@ class ActiveSet:
     """
 
     active: tuple[ActiveFinding, ...]
+    bank: PromptBank
     head: BoundHead
     notices: tuple[Notice, ...]
     site_revision: int | None
@@ -74,7 +77,15 @@ class ActivePrompts:
     >>> scorer.prompts.remove("rib fracture")                            # doctest: +SKIP
     """
 
-    def __init__(self, bundle: BundleContent, graphs: Graphs, own: PromptBank, site: Site | None) -> None:
+    def __init__(
+        self,
+        bundle: BundleContent,
+        graphs: Graphs,
+        own: PromptBank,
+        site: Site | None,
+        closed: threading.Event,
+    ) -> None:
+        self._closed = closed
         self._manifest = bundle.manifest
         self._graphs = graphs
         self._rule = own.rule
@@ -84,7 +95,7 @@ class ActivePrompts:
         active = [ActiveFinding(finding, entry, "bundle") for finding, entry in pairs]
         if site is not None:
             active = with_site(active, own.rule, bundle.manifest.head.name, site)
-        self._state = self._activate(active)
+        self._state = self._activate(active, own)
 
     @property
     def state(self) -> ActiveSet:
@@ -141,7 +152,7 @@ class ActivePrompts:
         """
         self._require_editable()
         template = self._manifest.text.template if self._manifest.text else "{}"
-        wording = template.format(key) if prompt is None else prompt
+        wording = template.replace("{}", str(key)) if prompt is None else prompt
         stated = BankEntry(key, str(wording), "", 0, False, {}, display=display, code=code)
         finding = finding_of(stated, self._manifest.head.name)
         encoded = self._graphs.encode(key, wording, allow_empty=allow_empty)
@@ -162,7 +173,8 @@ class ActivePrompts:
             removed = self._state.find(key)
             if keep and removed.origin != "session":
                 forget_finding(self._require_site(), self._manifest, key)
-            self._state = self._activate([item for item in self._state.active if item is not removed])
+            left = [item for item in self._state.active if item is not removed]
+            self._state = self._activate(left, self._state.bank)
 
     def export(self, keys: Iterable[str] | None = None) -> bytes:
         """Return cached prompts as bytes that another installation of the same model can import.
@@ -202,7 +214,7 @@ class ActivePrompts:
 
     def _append(self, added: Sequence[ActiveFinding]) -> None:
         with self._lock:
-            new = self._activate([*self._state.active, *added])
+            new = self._activate([*self._state.active, *added], self._state.bank)
             kept = [item.entry for item in added if item.origin == "site"]
             if kept:
                 site = self._require_site()
@@ -210,10 +222,10 @@ class ActivePrompts:
                 new = replace(new, site_revision=site.revision)
             self._state = new
 
-    def _activate(self, active: Sequence[ActiveFinding]) -> ActiveSet:
-        bank = PromptBank(self._rule, (item.entry for item in active))
+    def _activate(self, active: Sequence[ActiveFinding], known: PromptBank) -> ActiveSet:
+        bank = PromptBank(self._rule, (item.entry for item in active), known=known)
         revision = None if self._site is None else self._site.revision
-        return ActiveSet(tuple(active), self._graphs.bind(bank), _prompt_notices(bank), revision)
+        return ActiveSet(tuple(active), bank, self._graphs.bind(bank), _prompt_notices(bank), revision)
 
     def _require_site(self) -> Site:
         if self._site is None:
@@ -225,6 +237,7 @@ class ActivePrompts:
         return self._site
 
     def _require_editable(self) -> None:
+        require_open(self._closed)
         head = self._manifest.head
         if head.bank != "free":
             raise PromptError(
@@ -233,6 +246,18 @@ class ActivePrompts:
                 artefact=head.name,
                 cure="build a bundle with the wanted findings",
             )
+
+
+def require_open(closed: threading.Event) -> None:
+    """Refuse to work for a scorer that was closed.
+
+    Raises
+    ------
+    ScoringError
+        ``score.closed``.
+    """
+    if closed.is_set():
+        raise ScoringError("score.closed", "the scorer is closed", cure="open it again with Scorer.open")
 
 
 def _prompt_notices(bank: PromptBank) -> tuple[Notice, ...]:

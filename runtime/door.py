@@ -157,7 +157,7 @@ def _read(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
     """Return the whole file; the size limit holds before anything is read."""
     if isinstance(source, (str, os.PathLike)):
         return _read_path(Path(source))
-    data = source.read(MAX_FILE_BYTES + 1) if hasattr(source, "read") else source
+    data = source if isinstance(source, (bytes, bytearray, memoryview)) else _read_stream(source)
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise ImageError(
             "image.format",
@@ -167,6 +167,15 @@ def _read(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
         )
     check_bytes(len(data))
     return bytes(data)
+
+
+def _read_stream(source: object) -> object:
+    try:
+        return source.read(MAX_FILE_BYTES + 1) if hasattr(source, "read") else source
+    except (OSError, ValueError):  # without its text: a remote file's error may name the patient
+        raise ImageError(
+            "image.not-found", "the file object cannot be read", expected="an open binary file"
+        ) from None
 
 
 def _read_path(path: Path) -> bytes:

@@ -59,6 +59,7 @@ CODES: dict[str, str] = {
     "score.deadline": "The deadline passed before the score was ready.",
     "score.cancelled": "The caller cancelled the call.",
     "score.fault": "Something unforeseen failed while an image was being scored; it has no score.",
+    "score.foreign-input": "The image was prepared for another bundle.",
     "score.closed": "The scorer is closed.",
     "score.map-unavailable": "The head has no explanation map.",
     # making a bundle

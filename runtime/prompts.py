@@ -114,6 +114,8 @@ class PromptBank:
         Layout, identity and padding rule of the bundle.
     entries : iterable of BankEntry
         In score order; keys are unique.
+    known : PromptBank, optional
+        A bank whose entries have been checked; those are not looked at again.
 
     Raises
     ------
@@ -123,15 +125,24 @@ class PromptBank:
         ``bundle.foreign-bank`` when a tensor does not fit the layout.
     """
 
-    def __init__(self, rule: BankRule, entries: Iterable[BankEntry] = ()) -> None:
+    def __init__(
+        self, rule: BankRule, entries: Iterable[BankEntry] = (), *, known: PromptBank | None = None
+    ) -> None:
         self.rule = rule
         self.entries = tuple(entries)
-        keys = [entry.key for entry in self.entries]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise PromptError("prompt.exists", "two findings have the same key", artefact=key)
+        checked = set() if known is None or known.rule != rule else {id(entry) for entry in known.entries}
+        keys: set[str] = set()
         for entry in self.entries:
-            _require_fit(entry, rule)
+            if entry.key in keys:
+                raise PromptError(
+                    "prompt.exists",
+                    "a finding with this key exists already",
+                    artefact=entry.key,
+                    cure="remove it first, or choose another key",
+                )
+            keys.add(entry.key)
+            if id(entry) not in checked:
+                _require_fit(entry, rule)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -146,14 +157,7 @@ class PromptBank:
 
     def with_entry(self, entry: BankEntry) -> PromptBank:
         """Return a bank with one more prompt, at the end."""
-        if entry.key in self.keys:
-            raise PromptError(
-                "prompt.exists",
-                "a finding with this key exists already",
-                artefact=entry.key,
-                cure="remove it first, or choose another key",
-            )
-        return PromptBank(self.rule, (*self.entries, entry))
+        return PromptBank(self.rule, (*self.entries, entry), known=self)
 
     def without(self, key: str) -> PromptBank:
         """Return a bank without one prompt.
@@ -170,7 +174,7 @@ class PromptBank:
                 artefact=key,
                 expected=f"one of {', '.join(self.keys)}",
             )
-        return PromptBank(self.rule, (entry for entry in self.entries if entry.key != key))
+        return PromptBank(self.rule, (entry for entry in self.entries if entry.key != key), known=self)
 
     def batches(self, *, prompts_per_batch: int | None = None) -> list[BankBatch]:
         """Group the prompts by row bucket and pad them.
@@ -337,6 +341,7 @@ def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
         ValueError,
         TypeError,
         IndexError,
+        RecursionError,
     ) as error:
         raise BundleError(
             "bundle.format",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -10,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.active_prompts import ActivePrompts, ActiveSet
+from promptray.runtime.active_prompts import ActivePrompts, ActiveSet, require_open
 from promptray.runtime.backends import NAMES, BackendFacts, choose_backend
 from promptray.runtime.bundle import Bundle, Manifest
 from promptray.runtime.door import Source, open_picture, source_name
@@ -36,11 +37,8 @@ from promptray.runtime.result import (
     Score,
     SourceRef,
 )
-from promptray.runtime.site import Site
+from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 from promptray.runtime.version import VERSION
-
-#: Pass as ``site`` to use the user's own data folder, the default.
-USER_SITE: Final = "user"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +55,15 @@ class Prepared:
         Milliseconds so far.
     name : str
         Base name of the file, or the kind of object.
+    bundle : str
+        Hash of the bundle whose door and preprocessing it went through; no other bundle scores it.
     """
 
     network_input: NetworkInput
     picture: Picture
     timing: Mapping[str, float]
     name: str
+    bundle: str
 
 
 class Scorer:
@@ -88,13 +89,14 @@ class Scorer:
         backend: BackendFacts,
         *,
         strict: bool,
+        closed: threading.Event,
     ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.prompts = prompts
         self._graphs = graphs
         self._strict = strict
-        self._closed = threading.Event()
+        self._closed = closed
 
     @classmethod
     def open(
@@ -102,7 +104,7 @@ class Scorer:
         path: str | os.PathLike[str],
         *,
         backend: str = "auto",
-        site: str | os.PathLike[str] | None = USER_SITE,
+        site: SiteChoice = USER_SITE,
         threads: int | None = None,
         reproducible: bool = False,
         strict: bool = False,
@@ -115,8 +117,8 @@ class Scorer:
             The bundle directory.
         backend : str
             ``"auto"`` or a name of ``promptray doctor``. What ran, and why, is in every result.
-        site : path, ``"user"`` or None
-            Site directory with what this site added. ``"user"``: the user's data folder. None: no site.
+        site : path, USER_SITE or None
+            Site directory with what this site added; by default in the user's data folder. None: no site.
         threads : int, optional
             Threads of one call; by default every core this process may use.
         reproducible : bool
@@ -142,9 +144,7 @@ class Scorer:
         bank = own_bank(bundle)
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind(bank), pictures=1)
-        local = None
-        if site is not None:
-            local = Site.open(None if site == USER_SITE else site, bundle.hash)
+        local = open_site(site, bundle.hash)
         facts = BackendFacts(
             chosen.name,
             chosen.version,
@@ -153,7 +153,9 @@ class Scorer:
             chosen.threads,
             reason,
         )
-        return cls(bundle, graphs, ActivePrompts(bundle, graphs, bank, local), facts, strict=strict)
+        closed = threading.Event()
+        prompts = ActivePrompts(bundle, graphs, bank, local, closed)
+        return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed)
 
     def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
         """Read an image, check it at the door and bring it to the network's input. Runs in any thread.
@@ -180,7 +182,7 @@ class Scorer:
         timing = {**picture.timing, "resize": _milliseconds(start)}
         # The full-size picture is not needed any more, and a queue of them would fill the memory.
         picture = replace(picture, grey=network_input.grey)
-        return Prepared(network_input, picture, timing, called)
+        return Prepared(network_input, picture, timing, called, self.bundle.hash)
 
     def picture(self, source: Source, **declared: Any) -> Picture:
         """Read an image at its original size and check it at the door (see :meth:`prepare`)."""
@@ -212,6 +214,7 @@ class Scorer:
         """
         limit = _Limit(deadline, cancel)
         self._require_open()
+        self._require_own(prepared)
         state = self.prompts.state
         limit.check("before the image graph")
         start = time.perf_counter()
@@ -296,6 +299,7 @@ class Scorer:
         BundleError
             ``bundle.golden``.
         """
+        self._require_open()
         return check_golden(self.bundle, self._graphs, self._graphs.bind(own_bank(self.bundle)))
 
     def close(self) -> None:
@@ -311,8 +315,19 @@ class Scorer:
         self.close()
 
     def _require_open(self) -> None:
-        if self._closed.is_set():
-            raise ScoringError("score.closed", "the scorer is closed", cure="open it again with Scorer.open")
+        require_open(self._closed)
+
+    def _require_own(self, prepared: Prepared) -> None:
+        """Another bundle has another door and another preprocessing."""
+        if prepared.bundle != self.bundle.hash:
+            raise ScoringError(
+                "score.foreign-input",
+                "the image was prepared by the scorer of another bundle",
+                artefact=prepared.name,
+                expected=f"prepared with bundle {self.bundle.short_hash}",
+                found=f"prepared with bundle {prepared.bundle[:12]}",
+                cure="prepare it with the scorer that scores it",
+            )
 
     def _document(
         self, prepared: Prepared, state: ActiveSet, logits: NDArray[np.float32], timing: Mapping[str, float]
@@ -349,6 +364,8 @@ class _Limit:
     """A deadline and a cancellation, checked between stages."""
 
     def __init__(self, deadline: float | None, cancel: threading.Event | None) -> None:
+        if deadline is not None and math.isnan(deadline):
+            raise ValueError("deadline must be a number of seconds")
         self._end = None if deadline is None else time.monotonic() + deadline
         self._cancel = cancel
 

@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -69,6 +70,10 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    if sys.stdout is None:  # closed by the caller: results would be lost without a word
+        if sys.stderr is not None:
+            click.echo("Refused: standard output is closed, so no result could be given.", err=True)
+        sys.exit(REFUSED)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the console cannot show must not end a batch
             stream.reconfigure(errors="backslashreplace")
@@ -95,19 +100,31 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our stdout has gone, as `promptray ... | head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritten_output()
         return DONE
+    except OSError as error:
+        if os.environ.get(_DEBUG):
+            traceback.print_exc()
+        # The system's own words for a full disk, a missing right or a name too long hold no patient data.
+        reason = error.strerror or type(error).__name__
+        click.echo(f"Refused by the system: {reason}. What was being worked on has no result.", err=True)
+        _drop_unwritten_output()
+        return REFUSED
     except Exception as error:  # noqa: BLE001 - the last door: shown as a fault, exit code 3
         # The message of an unforeseen error may hold patient data, so only its type is shown.
         if os.environ.get(_DEBUG):
             traceback.print_exc()
-        # What the system says of a full disk or a missing right is no patient data.
-        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         click.echo(
-            f"Internal fault: {type(error).__name__}{reason}. "
+            f"Internal fault: {type(error).__name__}. "
             "No result was given for what was being worked on. "
             f"Please report it with the output of `promptray doctor`; {_DEBUG}=1 shows the traceback, "
             "which may name files.",
             err=True,
         )
         return FAULT
+
+
+def _drop_unwritten_output() -> None:
+    """Give Python's own flush at exit a stdout that takes what is left, so that it does not fail again."""
+    with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

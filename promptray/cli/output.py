@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from promptray.runtime.errors import PromptRayError
+from promptray.runtime.site_choice import USER_SITE, SiteChoice
 
 bundle_argument = click.argument("bundle", type=click.Path(exists=False))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -23,13 +24,13 @@ site_option = click.option(
 no_site_option = click.option("--no-site", is_flag=True, help="Ignore every site directory.")
 
 
-def site_choice(site: str | None, no_site: bool) -> str | None:
+def site_choice(site: str | None, no_site: bool = False) -> SiteChoice:
     """Return the ``site`` argument of ``Scorer.open`` for the two options."""
     if site is not None and no_site:
         raise click.UsageError("--site and --no-site exclude each other")
     if no_site:
         return None
-    return site or "user"
+    return USER_SITE if site is None else site
 
 
 def refuse(error: PromptRayError) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from promptray.cli.output import json_option, print_json, print_table, site_option
+from promptray.cli.output import json_option, print_json, print_table, site_choice, site_option
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Code
 from promptray.runtime.errors import PromptError
-from promptray.runtime.scorer import USER_SITE, Scorer
+from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
+from promptray.runtime.site_choice import open_site
 from promptray.runtime.site_prompts import forget_finding, restore_finding
 
 
@@ -35,7 +36,7 @@ def command(context: click.Context, bundle: str) -> None:
 
 
 def _open(context: click.Context, site: str | None) -> Scorer:
-    return Scorer.open(context.obj, site=site or USER_SITE)
+    return Scorer.open(context.obj, site=site_choice(site))
 
 
 def _site_of(context: click.Context, site: str | None) -> tuple[Bundle, Site]:
@@ -44,7 +45,10 @@ def _site_of(context: click.Context, site: str | None) -> tuple[Bundle, Site]:
     head = bundle.manifest.head
     if head.bank != "free":
         raise PromptError("prompt.fixed-set", "the findings of this head form one unit", artefact=head.name)
-    return bundle, Site.open(site, bundle.hash)
+    local = open_site(site_choice(site), bundle.hash)
+    if local is None:
+        raise click.UsageError("a site directory is needed")
+    return bundle, local
 
 
 @command.command("list")

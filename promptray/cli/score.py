@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -101,12 +102,28 @@ def _silent(stage: str, message: str, fraction: float) -> None:
 
 
 def _files(images: tuple[Path, ...]) -> Iterator[Path]:
-    """Expand folders into their files, sorted; a file that does not exist is refused when it is read."""
+    """Expand folders into all that is in them, sorted.
+
+    Nothing in a folder is passed over: a link to nowhere, a linked or unreadable folder, a pipe are given
+    too, and are refused when they are read, so that no study is lost unseen.
+    """
     for path in images:
         if path.is_dir():
-            yield from sorted(item for item in path.rglob("*") if item.is_file())
+            yield from sorted(_inside(path))
         else:
             yield path
+
+
+def _inside(root: Path) -> list[Path]:
+    found: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        found.append(Path(error.filename))
+
+    for folder, folders, names in os.walk(root, onerror=unreadable):
+        linked = [name for name in folders if (Path(folder) / name).is_symlink()]
+        found += [Path(folder) / name for name in (*names, *linked)]
+    return found
 
 
 def _print_refused(outcome: Refused, as_json: bool) -> None:

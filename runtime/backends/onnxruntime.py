@@ -79,8 +79,9 @@ class OnnxRuntimeCpu:
     device = "CPU"
 
     def __init__(self, *, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise ValueError("threads must be at least 1")
+        most = max(8, 4 * _usable_cores())
+        if threads is not None and not 1 <= threads <= most:
+            raise ValueError(f"threads must be 1 to {most} on this machine")
         refuse_mixed_wheels()
         self.version = ort.__version__
         self.threads = threads or _usable_cores()

@@ -42,6 +42,43 @@ def test_a_reader_that_goes_away_is_no_fault(carzero_bundle: Path) -> None:
     assert process.returncode == 0
 
 
+def test_nothing_in_a_folder_is_passed_over(
+    carzero_bundle: Path, carzero_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Links to nowhere, linked folders and pipes get a refusal each, not silence."""
+    folder = tmp_path / "studies"
+    (folder / "sub").mkdir(parents=True)
+    images = carzero_checkpoint / "images"
+    shutil.copy(images / "wide.png", folder / "a.png")
+    shutil.copy(images / "wide.png", folder / "sub" / "b.png")
+    (folder / "lost.dcm").symlink_to(tmp_path / "gone.dcm")
+    (folder / "linked").symlink_to(images)
+    os.mkfifo(folder / "pipe")
+    done = promptray("score", carzero_bundle, folder, "--modality", "DX", "--no-site", "--json")
+    assert done.returncode == 1
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum(document["schema"] == "promptray-result" for document in documents) == 2
+    refused = {d["file"]: d["error"]["code"] for d in documents if d["schema"] == "promptray-refusal"}
+    assert refused == dict.fromkeys(("linked", "lost.dcm", "pipe"), "image.not-found")
+
+
+@pytest.mark.parametrize("arguments", [["doctor", "--json"], ["--help"]])
+def test_a_full_disk_is_the_systems_refusal(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "promptray", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=120)
+    assert done.returncode == 1
+    assert b"No space left" in done.stderr
+    assert b"Internal fault" not in done.stderr
+
+
+def test_a_closed_stdout_is_no_success(carzero_bundle: Path) -> None:
+    command = f"{sys.executable} -m promptray inspect {carzero_bundle} --no-site >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, timeout=120)
+    assert done.returncode == 1
+    assert b"standard output is closed" in done.stderr
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_every_console_can_show_every_finding(carzero_bundle: Path, tmp_path: Path, encoding: str) -> None:
     site = tmp_path / "site"

@@ -206,6 +206,9 @@ def test_a_closed_scorer_scores_nothing(carzero_bundle: Path) -> None:
         lambda: scorer.prepare(IMAGES[0], modality="DX"),
         lambda: scorer.infer(prepared),
         lambda: list(scorer.score_many([IMAGES[0]], modality="DX")),
+        lambda: scorer.prompts.add("late", "There is something late"),
+        lambda: scorer.prompts.remove(KEYS[0]),
+        scorer.check_golden,
     ):
         with pytest.raises(ScoringError) as refusal:
             call()
@@ -285,14 +288,19 @@ def test_one_unforeseen_fault_loses_no_other_study(scorer: Scorer, monkeypatch: 
     """A network file that fails while it is read is refused without its text, and the batch goes on."""
 
     class Broken(io.BytesIO):
-        def read(self, *_: Any) -> bytes:
-            raise ConnectionError("patient DOE^JOHN")
+        def __init__(self, fault: Exception) -> None:
+            self.fault = fault
 
-    outcomes = list(scorer.score_many([IMAGES[0], Broken(), IMAGES[1]], modality="DX"))
-    assert [type(outcome) for outcome in outcomes] == [Result, Refused, Result]
-    assert isinstance(outcomes[1], Refused)
-    assert outcomes[1].error.code == "score.fault"
-    assert "DOE" not in str(outcomes[1].error)
+        def read(self, *_: Any) -> bytes:
+            raise self.fault
+
+    faults = [ConnectionError("patient DOE^JOHN"), RuntimeError("patient DOE^JOHN")]
+    sources = [IMAGES[0], *map(Broken, faults), IMAGES[1]]
+    outcomes = list(scorer.score_many(sources, modality="DX"))
+    assert [type(outcome) for outcome in outcomes] == [Result, Refused, Refused, Result]
+    codes = [outcome.error.code for outcome in outcomes if isinstance(outcome, Refused)]
+    assert codes == ["image.not-found", "score.fault"]
+    assert all("DOE" not in str(o.error) for o in outcomes if isinstance(o, Refused))
 
 
 def test_a_given_name_replaces_the_files_own_everywhere(scorer: Scorer, tmp_path: Path) -> None:
@@ -308,7 +316,7 @@ def test_a_given_name_replaces_the_files_own_everywhere(scorer: Scorer, tmp_path
     assert "DOE" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("threads", [0, -3])
+@pytest.mark.parametrize("threads", [0, -3, 1_000_000])
 def test_threads_must_be_positive(carzero_bundle: Path, threads: int) -> None:
     with pytest.raises(ValueError, match="threads"):
         Scorer.open(carzero_bundle, site=None, threads=threads)
@@ -341,3 +349,34 @@ def test_a_head_that_lost_its_maps_is_refused(carzero_bundle: Path, tmp_path: Pa
         Scorer.open(copy, site=None)
     assert refusal.value.code == "backend.failed"
     assert "maps" in str(refusal.value)
+
+
+def test_an_image_prepared_for_another_bundle_is_refused(scorer: Scorer, reference_bundle: Path) -> None:
+    """The other bundle lets RG in and prepares it by its own rule."""
+    grey = scorer.picture(IMAGES[0], modality="DX").grey
+    with Scorer.open(reference_bundle, site=None) as other:
+        prepared = other.prepare(grey, modality="RG")
+    with pytest.raises(ScoringError) as refusal:
+        scorer.infer(prepared)
+    assert refusal.value.code == "score.foreign-input"
+
+
+def test_a_deadline_that_is_no_number_is_refused(scorer: Scorer) -> None:
+    with pytest.raises(ValueError, match="deadline"):
+        scorer.score(IMAGES[0], modality="DX", deadline=float("nan"))
+
+
+def test_an_empty_site_name_is_not_the_users_site(carzero_bundle: Path) -> None:
+    with pytest.raises(PromptRayError) as refusal:
+        Scorer.open(carzero_bundle, site="")
+    assert refusal.value.code == "site.not-found"
+
+
+def test_a_folder_called_user_is_a_folder(
+    carzero_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "user").mkdir()
+    with Scorer.open(carzero_bundle, site="user") as scorer:
+        scorer.prompts.add("kept", "There is something kept", keep=True)
+    assert list((tmp_path / "user").iterdir())
