@@ -11,7 +11,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Code, Door, Key, ModelFacts, Text, body_part_words
+from promptray.runtime.bundle.manifest import Code, Door, Key, ModelFacts, Text, body_part_words, key_fault
 from promptray.runtime.errors import BuildError
 
 _LIMIT_BYTES = 2**20
@@ -97,6 +97,10 @@ def read_recipe(path: Path) -> Recipe:
             raise _invalid(path, line, what, key=f"door.refused_body_parts[{number}]", found=part)
     keys = [finding.key for finding in recipe.findings]
     for number, key in enumerate(keys):
+        fault = key_fault(key)
+        if fault:
+            line, what = _line(tree, ["findings", number, "key"]), f"this cannot be a key: it {fault}"
+            raise _invalid(path, line, what, key=f"findings[{number}].key", found=ascii(key))
         if key in keys[:number]:
             line = _line(tree, ["findings", number, "key"])
             raise _invalid(
@@ -144,13 +148,15 @@ def _refuse_bombs(path: Path, text: str) -> None:
 
 
 def _refuse_surprises(path: Path, tree: yaml.Node) -> None:
-    """Refuse a key written twice, one that is not text, and every tag that is not a plain value's."""
+    """Refuse a key written twice, one that is not text, half a character, and every tag of no plain value."""
     waiting: list[tuple[yaml.Node, str]] = [(tree, "")]
     while waiting:
         node, place = waiting.pop()
         line = node.start_mark.line + 1
         if node.tag not in _TAGS:
             raise _invalid(path, line, "YAML tags are not allowed in a recipe", key=place, found=node.tag)
+        if isinstance(node, yaml.ScalarNode):
+            _refuse_surrogate(path, line, node.value, place)
         if isinstance(node, yaml.SequenceNode):
             waiting.extend((item, f"{place}[{number}]") for number, item in enumerate(node.value))
         if not isinstance(node, yaml.MappingNode):
@@ -158,6 +164,8 @@ def _refuse_surprises(path: Path, tree: yaml.Node) -> None:
         seen = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode):
+                _refuse_surrogate(path, line, key.value, place)
             name = f"{place}.{key.value}".lstrip(".") if isinstance(key, yaml.ScalarNode) else place
             if key.tag != "tag:yaml.org,2002:str":
                 raise _invalid(path, line, "a key must be text; put it in quotes", key=name)
@@ -165,6 +173,20 @@ def _refuse_surprises(path: Path, tree: yaml.Node) -> None:
                 raise _invalid(path, line, "a key is written twice", key=name)
             seen.add(key.value)
             waiting.append((value, name))
+
+
+def _refuse_surrogate(path: Path, line: int, text: str, place: str) -> None:
+    r"""An escape such as ``"\ud800"`` is half of a character: no file can hold it."""
+    half = re.search("[\ud800-\udfff]", text)
+    if half:
+        raise _invalid(
+            path,
+            line,
+            "the text holds half of a character (a lone surrogate)",
+            key=place,
+            expected="the character itself, or its escape of eight digits",
+            found=f"U+{ord(half[0]):04X}",
+        )
 
 
 def _from_validation(path: Path, tree: yaml.Node, message: str) -> BuildError:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from promptray.runtime.bundle.manifest import BankRule, Finding, Manifest
+from promptray.runtime.bundle.manifest import BankRule, Finding, Manifest, key_fault
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site, SiteEntry
@@ -41,15 +41,19 @@ def finding_of(entry: BankEntry, head: str) -> Finding:
         "code": None if entry.code is None else msgspec.to_builtins(entry.code),
     }
     try:
-        return msgspec.convert(stated, Finding)
+        finding = msgspec.convert(stated, Finding)
+        fault = key_fault(finding.key)
+        if fault:
+            raise msgspec.ValidationError(f"its key {fault}")
     except msgspec.ValidationError as error:
         raise PromptError(
             "prompt.invalid",
             f"this cannot be a finding: {error}",
-            expected="a key of 1 to 128 characters without leading space, slash or control character; a "
-            "display name; a code with value, scheme and meaning, or none",
-            found=repr(entry.key)[:80],
+            expected="a key of 1 to 128 characters, NFC, without leading space, slash or invisible character; "
+            "a display name; a code with value, scheme and meaning, or none",
+            found=ascii(entry.key)[:80],
         ) from error
+    return finding
 
 
 def with_site(own: Sequence[ActiveFinding], rule: BankRule, head: str, site: Site) -> list[ActiveFinding]:

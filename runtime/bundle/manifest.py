@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -175,7 +176,7 @@ class BankRule(_Struct, frozen=True):
     identity: dict[str, str]
     """What the id is the hash of: weights, tokenizer, cleaning, template, layout, precision."""
     tensors: Annotated[list[TensorFacts], Meta(min_length=1)]
-    row_buckets: list[Annotated[int, Meta(ge=1)]]
+    row_buckets: Annotated[list[Annotated[int, Meta(ge=1, le=4096)]], Meta(max_length=64)]
     row_bias: Text | None = None
     """The bank tensor added to attention logits."""
     row_bias_padding: float = -1.0e9
@@ -275,6 +276,18 @@ def body_part_words(text: str) -> str:
     'C SPINE LATERAL'
     """
     return " ".join(re.findall(r"[^\W_]+", text.upper()))
+
+
+def key_fault(key: str) -> str | None:
+    r"""Return what the schema of keys cannot say against a key: that another one may look the same.
+
+    >>> key_fault("rib\u200b fracture")
+    'holds the invisible character U+200B'
+    """
+    for character in key:
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs"):  # control, format, surrogate
+            return f"holds the invisible character U+{ord(character):04X}"
+    return None if unicodedata.is_normalized("NFC", key) else "is not in Unicode's normal form NFC"
 
 
 def bank_id(identity: Mapping[str, str]) -> str:

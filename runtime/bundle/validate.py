@@ -25,6 +25,7 @@ from promptray.runtime.bundle.manifest import (
     TensorFacts,
     bank_id,
     body_part_words,
+    key_fault,
 )
 from promptray.runtime.bundle.names import MANIFEST, check_names
 from promptray.runtime.errors import BundleError
@@ -102,6 +103,9 @@ def _check_findings(manifest: Manifest) -> None:
     head = manifest.heads[0]
     _unique("$.findings[...].key", [finding.key for finding in manifest.findings])
     for index, finding in enumerate(manifest.findings):
+        fault = key_fault(finding.key)
+        if fault:
+            _refuse(f"$.findings[{index}].key", fault, ascii(finding.key))
         if finding.head != head.name:
             _refuse(
                 f"$.findings[{index}].head", f"no head has this name; there is {head.name!r}", finding.head
@@ -230,8 +234,8 @@ def _head_outputs(head: Head) -> list[TensorFacts]:
 
 def _check_text(manifest: Manifest) -> None:
     graph, bank, rule = manifest.graph("text"), manifest.bank, manifest.text
-    if rule and rule.template.count("{}") != 1:
-        _refuse("$.text.template", "does not hold {} exactly once", rule.template)
+    if rule and re.fullmatch(r"[^{}]*\{\}[^{}]*", rule.template) is None:
+        _refuse("$.text.template", "does not hold {} exactly once and no other brace", rule.template)
     if graph is None:
         return
     if rule is None or bank is None:

@@ -41,6 +41,34 @@ def test_every_recipe_of_the_folder_is_expected_to_be_valid_or_not() -> None:
     assert names - set(EXPECTED) == {"valid.yaml", "valid-date-is-text.yaml"}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("name: example", r'name: "a\ud800"', "key name"),
+        ("prompt: There is edema.", r'prompt: "There is \ude00."', "key findings[1].prompt"),
+        ("name: example", 'name: example\n"\\ud800": 1', ""),
+    ],
+)
+def test_half_a_character_is_refused(tmp_path: Path, old: str, new: str, place: str) -> None:
+    text = (RECIPES / "valid.yaml").read_text()
+    assert old in text
+    (tmp_path / "recipe.yaml").write_text(text.replace(old, new))
+    error = refusal(tmp_path / "recipe.yaml")
+    assert "lone surrogate" in error.message
+    line = text[: text.index(old)].count("\n") + 1 + new.count("\n")
+    assert error.artefact == f"recipe.yaml, line {line}" + (f", {place}" if place else "")
+    str(error).encode()
+
+
+@pytest.mark.parametrize("key", [r'"rib\u200bfracture"', r'"e\u0301panchement"', r'"rib\x85fracture"'])
+def test_a_key_that_looks_like_another_is_refused(tmp_path: Path, key: str) -> None:
+    text = (RECIPES / "valid.yaml").read_text()
+    (tmp_path / "recipe.yaml").write_text(text.replace("key: edema", f"key: {key}"))
+    error = refusal(tmp_path / "recipe.yaml")
+    assert str(error.artefact).endswith("key findings[1].key")
+    assert "this cannot be a key" in error.message
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recipe.yaml")

@@ -123,7 +123,24 @@ def test_a_prompt_of_which_nothing_is_left_is_refused(carzero_bundle: Path, prom
         assert "x" in scorer.prompts
 
 
-@pytest.mark.parametrize("key", ["", " lead", "a/b", "a\\b", "tab\t", "line\n", "x" * 129, None, 3])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        " lead",
+        "a/b",
+        "a\\b",
+        "tab\t",
+        "line\n",
+        "a\u200bb",
+        "e\u0301",
+        "a\x85",
+        "a\ud800",
+        "x" * 129,
+        None,
+        3,
+    ],
+)
 def test_a_bad_key_is_refused(carzero_bundle: Path, key: str) -> None:
     with Scorer.open(carzero_bundle, site=None) as scorer:
         with pytest.raises(PromptError) as refusal:

@@ -39,6 +39,31 @@ def sound(edit: Edit) -> Edit:
 # Provenance, heads and findings
 
 
+@broken("$.findings[1].key holds the invisible character U+200B")
+def key_with_an_invisible_character(doc: Document) -> None:
+    doc["findings"][1]["key"] = "rib\u200b fracture"
+
+
+@broken("$.findings[0].key holds the invisible character U+DC00")
+def key_with_half_a_character(doc: Document) -> None:
+    doc["findings"][0]["key"] = "rib\udc00"
+
+
+@broken("$.findings[0].key holds the invisible character U+0085")
+def key_with_a_control_character(doc: Document) -> None:
+    doc["findings"][0]["key"] = "rib\u0085fracture"
+
+
+@broken("$.findings[0].key is not in Unicode's normal form NFC")
+def key_that_is_not_composed(doc: Document) -> None:
+    doc["findings"][0]["key"] = "e\u0301panchement"
+
+
+@sound
+def key_that_is_composed(doc: Document) -> None:
+    doc["findings"][0]["key"] = "\u00e9panchement"
+
+
 @broken("$.provenance.created")
 def created_without_zone(doc: Document) -> None:
     doc["provenance"]["created"] = "2026-01-31T12:00:00"
@@ -197,6 +222,16 @@ def buckets_that_fall(doc: Document) -> None:
     doc["bank"]["row_buckets"] = [8, 4]
 
 
+@broken("row_buckets")
+def bucket_without_bound(doc: Document) -> None:
+    doc["bank"]["row_buckets"] = [4, 4097]
+
+
+@broken("row_buckets")
+def buckets_without_end(doc: Document) -> None:
+    doc["bank"]["row_buckets"] = list(range(1, 66))
+
+
 @broken("$.bank.row_buckets")
 def no_buckets(doc: Document) -> None:
     doc["bank"]["row_buckets"] = []
@@ -330,6 +365,16 @@ def bank_of_one_vector(doc: Document) -> None:
 
 
 # Text
+
+
+@broken("$.text.template does not hold {} exactly once and no other brace")
+def template_with_another_brace(doc: Document) -> None:
+    doc["text"]["template"] = "There is {} {0.__class__}."
+
+
+@broken("$.text.template does not hold {} exactly once and no other brace")
+def template_with_braces_in_braces(doc: Document) -> None:
+    doc["text"]["template"] = "{{}}"
 
 
 @broken("$.text.template does not hold {} exactly once")
