@@ -151,6 +151,17 @@ def _require_writable(output: Path) -> None:
             artefact=output.name,
             cure="remove it or choose another output",
         )
+    try:  # the writer's own name beside it is the longer one
+        output.with_name(f".{output.name}.{'x' * 16}").lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise BundleError(
+            "bundle.unwritable",
+            f"the system takes no output of this name: {getattr(error, 'strerror', None) or error}",
+            artefact=output.name[:80],
+            cure="choose a shorter name",
+        ) from error
     if not os.access(output.absolute().parent, os.W_OK):
         raise BundleError(
             "bundle.unwritable",
@@ -180,7 +191,7 @@ class _Sources:
                 expected=f"one of {', '.join(options)}",
                 cure="`promptray families` lists the options",
             )
-        if not self.checkpoint.is_file():
+        if not os.path.isfile(self.checkpoint):  # Path.is_file raises for a path too long for the system
             raise BuildError(
                 "checkpoint.not-found",
                 "the recipe's checkpoint does not exist",
@@ -201,7 +212,9 @@ class _Sources:
         """Return what the exported graphs depend on."""
         names = ("config.json", "vocab.txt")
         text = {} if self.text_model is None else {
-            name: hash_file(self.text_model / name)[0] for name in names if (self.text_model / name).is_file()
+            name: hash_file(self.text_model / name)[0]
+            for name in names
+            if os.path.isfile(self.text_model / name)
         }  # fmt: skip
         return {
             "family": self.recipe.family,

@@ -35,8 +35,12 @@ def grey_from_array(array: NDArray[np.generic], photometric: Photometric | None 
     Raises
     ------
     ImageError
-        `image.array` for floats, objects, colour, other shapes and impossible facts; `image.too-large`.
+        `image.array` for masks, floats, objects, colour, other shapes, impossible facts; `image.too-large`.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        raise _refused(
+            "the array is masked, and a mask has no grey", "an array without mask", "a masked array"
+        )
     if array.ndim != 2 or array.size == 0:
         raise _refused("the array is not one grey image", "shape (rows, columns)", f"shape {array.shape}")
     if array.dtype.newbyteorder("=") not in _INTEGERS:

@@ -100,7 +100,8 @@ class Site:
         if not SHA256.fullmatch(bundle_hash):
             raise ValueError("bundle_hash is not a sha256 in lower-case hex")
         base = default_root() if root is None else Path(os.path.abspath(root))
-        if root is not None and not base.is_dir():
+        # Not Path.is_dir: it raises for a path that is too long for the system.
+        if root is not None and not os.path.isdir(base):
             raise BundleError(
                 "site.not-found",
                 "the site directory does not exist",

@@ -49,8 +49,8 @@ def finding_of(entry: BankEntry, head: str) -> Finding:
         raise PromptError(
             "prompt.invalid",
             f"this cannot be a finding: {error}",
-            expected="a key of 1 to 128 characters, NFC, without leading space, slash or invisible character; "
-            "a display name; a code with value, scheme and meaning, or none",
+            expected="a key of 1 to 128 characters, NFC, without leading space, slash or invisible "
+            "character; a display name; a code with value, scheme and meaning, or none",
             found=ascii(entry.key)[:80],
         ) from error
     return finding

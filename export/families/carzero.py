@@ -24,7 +24,12 @@ from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
-from promptray.export.families.carzero_checkpoint import check_alias, check_configuration, published_state
+from promptray.export.families.carzero_checkpoint import (
+    check_alias,
+    check_configuration,
+    published_state,
+    weight_notes,
+)
 from promptray.export.layout import fit_state_dict
 from promptray.export.models.carzero import CARZero, Fusion
 from promptray.export.models.carzero_sizes import CARZeroSizes
@@ -175,7 +180,7 @@ class CARZeroFamily:
         fit_state_dict(model, state, artefact=checkpoint.name, optional=_UNUSED, ignored=_IGNORED)
         check_alias(state, checkpoint.name)
         text.require_fit(width=sizes.width, vocabulary=sizes.vocab_size, layers=sizes.bert_depth)
-        return _describe(model, text, unsaid)
+        return _describe(model, text, [*weight_notes(content), *unsaid])
 
 
 FAMILY = CARZeroFamily()
@@ -185,7 +190,7 @@ def _sizes(
     state: Mapping[str, Tensor], text: BertFolder, options: Mapping[str, object], artefact: str
 ) -> CARZeroSizes:
     heads = options.get("image_heads")
-    if heads is not None and not (isinstance(heads, int) and heads > 0):
+    if heads is not None and not (type(heads) is int and heads > 0):  # True is an int, too
         raise BuildError(
             "recipe.invalid",
             "image_heads must be a positive integer",
@@ -212,7 +217,7 @@ def _sizes(
     return sizes
 
 
-def _describe(model: CARZero, text: BertFolder, unsaid: Sequence[str]) -> LoadedModel:
+def _describe(model: CARZero, text: BertFolder, notes: Sequence[str]) -> LoadedModel:
     sizes = model.sizes
     rule = TextRule(
         cleaning="carzero-sentences",
@@ -274,7 +279,7 @@ def _describe(model: CARZero, text: BertFolder, unsaid: Sequence[str]) -> Loaded
         reference=partial(_reference, model),
         score_tolerance=2e-5,
         map_tolerance=1e-6,
-        notes=(f"image side: {sizes.vit_heads} attention heads (no tensor tells)", *unsaid),
+        notes=(f"image side: {sizes.vit_heads} attention heads (no tensor tells)", *notes),
     )
 
 

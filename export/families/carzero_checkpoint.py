@@ -105,6 +105,20 @@ def published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tens
     }
 
 
+def weight_notes(content: Mapping[str, Any]) -> list[str]:
+    """Return notes of what `published_state` does to the weights: conversions, and tensors left out."""
+    found = dict(tensors(content["state_dict"]))
+    used = [tensor for key, tensor in found.items() if _PREFIX in key]
+    stored = {str(tensor.dtype).removeprefix("torch.") for tensor in used if tensor.is_floating_point()}
+    notes = [f"weights are stored as {kind} and used as float32" for kind in sorted(stored - {"float32"})]
+    left = [key for key in found if _PREFIX not in key]
+    if left:
+        notes.append(
+            f"left out, as the original does: {len(left)} tensors outside {_PREFIX}, first {left[0]}"
+        )
+    return notes
+
+
 def check_alias(state: Mapping[str, Tensor], artefact: str) -> None:
     """Refuse (``checkpoint.layout``) two values for one norm: the published file names decoder_norm twice."""
     for part in ("weight", "bias"):

@@ -224,8 +224,23 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 245, "/".join(["folder"] * 1000)])
+def test_an_output_too_long_for_the_system_is_refused_before_any_work(
+    carzero_recipe: Recipe, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(BundleError) as refusal:
+        build(carzero_recipe(), tmp_path / name, cache=tmp_path / "cache")
+    assert refusal.value.code == "bundle.unwritable"
+    assert not (tmp_path / "cache").exists()
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "missing checkpoint": ({"checkpoint": "absent.ckpt"}, "checkpoint.not-found", "key checkpoint"),
+    "checkpoint too long for the system": (
+        {"checkpoint": "x" * 5000},
+        "checkpoint.not-found",
+        "key checkpoint",
+    ),
     "unknown family": ({"family": "medclip"}, "family.unknown", "carzero"),
     "unknown option": ({"model_options": {"heads": 4}}, "recipe.invalid", "model_options.heads"),
     "too few golden images": (

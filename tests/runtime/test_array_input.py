@@ -55,6 +55,8 @@ def test_a_strided_view_gives_the_same_grey_as_its_copy() -> None:
         np.zeros((0, 4), np.uint8),
         np.array(3, np.uint8),
         np.zeros((4, 4), [("a", "u1")]),
+        np.ma.masked_array(np.zeros((4, 4), np.uint8), mask=np.eye(4, dtype=bool)),
+        np.ma.masked_array(np.zeros((4, 4), np.uint8)),
     ],
 )
 @pytest.mark.parametrize("facts", [None, Photometric()])

@@ -140,6 +140,7 @@ def test_payloads_belong_to_prompts(site: Site) -> None:
 
 def test_a_mistyped_site_is_not_an_empty_one(tmp_path: Path) -> None:
     refused("site.not-found", lambda: Site.open(tmp_path / "typo", BUNDLE))
+    refused("site.not-found", lambda: Site.open("a" * 5000, BUNDLE))
 
 
 def test_a_site_opened_for_reading(site: Site) -> None:

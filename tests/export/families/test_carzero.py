@@ -322,6 +322,18 @@ def test_what_the_checkpoint_does_not_say_is_noted(tmp_path: Path, model: Loaded
     assert not [note for note in notes if "word_num" in note]
 
 
+def test_what_is_converted_or_left_out_is_noted(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        state = content["state_dict"]
+        state.update({key: value.half() for key, value in state.items() if value.is_floating_point()})
+        state.update({"ema.weight": torch.zeros(2), "ema.bias": torch.zeros(2, dtype=torch.float64)})
+
+    notes = FAMILY.load(_checkpoint(tmp_path / "half.ckpt", change), TINY / "text_model", {}).notes
+    assert "weights are stored as float16 and used as float32" in notes
+    assert "left out, as the original does: 2 tensors outside CARZero., first ema.weight" in notes
+    assert not [note for note in notes if "float64" in note]
+
+
 def test_the_reference_model_says_everything() -> None:
     content = load_checkpoint(Path(__file__).parents[3] / "reference" / "carzero_reference.ckpt")
     assert check_configuration(content, "reference") == []
@@ -354,6 +366,8 @@ def test_other_head_counts_are_refused_or_used(model: LoadedModel) -> None:
         FAMILY.load(TINY / "CARZero_best_model.ckpt", TINY / "text_model", {"image_heads": 7})
     with pytest.raises(BuildError, match="positive integer"):
         FAMILY.load(TINY / "CARZero_best_model.ckpt", TINY / "text_model", {"image_heads": "4"})
+    with pytest.raises(BuildError, match="positive integer"):
+        FAMILY.load(TINY / "CARZero_best_model.ckpt", TINY / "text_model", {"image_heads": True})
 
 
 def test_an_unknown_family_is_refused() -> None:
