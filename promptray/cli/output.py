@@ -67,8 +67,8 @@ def print_table(
         table.add_column(_plain(column), justify="right" if number in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*[_plain(cell) for cell in row])
-    # A pipe has no width: give it enough for one line a row.
-    Out(width=None if sys.stdout.isatty() else 160).print(table)
+    # A pipe has no width: give it enough for one line a row. A name such as ":warning:.png" is no emoji.
+    Out(width=None if sys.stdout.isatty() else 160, emoji=False).print(table)
 
 
 def _plain(text: str) -> str:
@@ -83,7 +83,7 @@ def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     if not console.is_terminal:
         last = ""
 
@@ -96,7 +96,7 @@ def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
         yield lines
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # it holds names of files
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
