@@ -17,7 +17,7 @@ from promptray.runtime.errors import BundleError
 from promptray.runtime.golden import GoldenReport, read_golden
 from promptray.runtime.preprocess import preprocess
 from promptray.runtime.scorer import Scorer
-from promptray.runtime.site import Site
+from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 
 Progress = Callable[[str, str, float], None]
 
@@ -59,7 +59,7 @@ class VerifyReport:
 def verify(
     path: str | os.PathLike[str],
     *,
-    site: str | None = "user",
+    site: SiteChoice = USER_SITE,
     backend: str = "auto",
     threads: int | None = None,
     progress: Progress = lambda stage, message, fraction: None,
@@ -70,8 +70,8 @@ def verify(
     ----------
     path : path
         The bundle.
-    site : str or None
-        Site directory, ``"user"`` for the user's own, None for none.
+    site : path, USER_SITE or None
+        As ``Scorer.open``.
     backend, threads
         As ``Scorer.open``.
     progress : callable
@@ -86,9 +86,8 @@ def verify(
     progress("hashes", "reading every file", 0.05)
     files = bundle.verify_files()
     read_parity(bundle)
-    entries = 0
-    if site is not None:
-        entries = len(Site.open(None if site == "user" else site, bundle.hash).verify())
+    local = open_site(site, bundle.hash)
+    entries = 0 if local is None else len(local.verify())
     progress("golden", "preprocessing the golden images", 0.4)
     _check_preprocessing(bundle)
     progress("golden", "scoring the golden images", 0.6)

@@ -18,7 +18,7 @@ from promptray.cli.output import (
 )
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
-from promptray.runtime.site import Site
+from promptray.runtime.site_choice import SiteChoice, open_site
 
 
 @click.command("inspect")
@@ -43,12 +43,12 @@ def command(bundle: str, site: str | None, no_site: bool, as_json: bool) -> None
         _print(opened, facts)
 
 
-def _facts(bundle: Bundle, site: str | None) -> dict[str, Any]:
+def _facts(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
     manifest = msgspec.to_builtins(bundle.manifest)
     parity = msgspec.to_builtins(read_parity(bundle))
     added: dict[str, Any] | None = None
-    if site is not None:
-        local = Site.open(None if site == "user" else site, bundle.hash)
+    local = open_site(site, bundle.hash)
+    if local is not None:
         added = {
             "revision": local.revision,
             "prompts": [{"key": entry.key, **entry.facts} for entry in local.entries("prompt")],
