@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.runtime.backends import BackendFacts
 from promptray.runtime.bundle.manifest import Code, ModelFacts
 from promptray.runtime.errors import PromptError, PromptRayError, ScoringError
 from promptray.runtime.geometry import Geometry, map_to_original
@@ -65,17 +66,6 @@ class BundleRef(_Struct, frozen=True, kw_only=True):
     model: ModelFacts
 
 
-class BackendRef(_Struct, frozen=True, kw_only=True):
-    """What ran the graphs."""
-
-    name: str
-    version: str
-    device: str
-    precision: str
-    threads: int
-    reason: str
-
-
 class GateRef(_Struct, frozen=True, kw_only=True):
     """A gate the graphs passed before they were used."""
 
@@ -117,7 +107,7 @@ class ResultDocument(_Struct, frozen=True, kw_only=True):
     schema_version: Literal[1]
     software: str
     bundle: BundleRef
-    backend: BackendRef
+    backend: BackendFacts
     gates: list[GateRef]
     source: SourceRef
     transform: dict[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from promptray.runtime.active_prompts import ActivePrompts, ActiveSet, require_open
 from promptray.runtime.backends import NAMES, BackendFacts, choose_backend
 from promptray.runtime.bundle import Bundle, Manifest
+from promptray.runtime.deadline import Deadline
 from promptray.runtime.door import Source, open_picture, source_name
 from promptray.runtime.errors import PromptRayError, ScoringError
 from promptray.runtime.golden import GoldenReport, check_golden
@@ -26,7 +26,6 @@ from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
 from promptray.runtime.picture import Notice, Picture
 from promptray.runtime.preprocess import NetworkInput, preprocess
 from promptray.runtime.result import (
-    BackendRef,
     BundleRef,
     FindingScore,
     GateRef,
@@ -212,7 +211,7 @@ class Scorer:
             ``score.deadline``, ``score.cancelled``, ``score.not-finite``, ``score.closed`` or
             ``backend.failed``.
         """
-        limit = _Limit(deadline, cancel)
+        limit = Deadline(deadline, cancel)
         self._require_open()
         self._require_own(prepared)
         state = self.prompts.state
@@ -239,7 +238,7 @@ class Scorer:
         **declared: Any,
     ) -> Result:
         """Prepare and infer (see both for parameters and errors)."""
-        limit = _Limit(deadline, cancel)
+        limit = Deadline(deadline, cancel)
         limit.check("before reading")
         prepared = self.prepare(source, name=name, **declared)
         return self.infer(prepared, deadline=limit.left(), cancel=cancel)
@@ -350,7 +349,7 @@ class Scorer:
                 name=manifest.name, family=manifest.family, sha256=self.bundle.hash,
                 site_revision=state.site_revision, model=manifest.model,
             ),
-            backend=BackendRef(**asdict(self.backend)),
+            backend=self.backend,
             gates=[GateRef(name="golden", passed=True, detail="first golden picture, here, at opening")],
             source=SourceRef(name=prepared.name, **asdict(prepared.picture.source)),
             transform=prepared.network_input.geometry.to_json(),
@@ -358,29 +357,6 @@ class Scorer:
             notices=[NoticeRef(**item.to_json()) for item in notices],
             timing_ms=dict(timing),
         )  # fmt: skip
-
-
-class _Limit:
-    """A deadline and a cancellation, checked between stages."""
-
-    def __init__(self, deadline: float | None, cancel: threading.Event | None) -> None:
-        if deadline is not None and math.isnan(deadline):
-            raise ValueError("deadline must be a number of seconds")
-        self._end = None if deadline is None else time.monotonic() + deadline
-        self._cancel = cancel
-
-    def left(self) -> float | None:
-        return None if self._end is None else self._end - time.monotonic()
-
-    def check(self, where: str) -> None:
-        if self._cancel is not None and self._cancel.is_set():
-            raise ScoringError("score.cancelled", f"cancelled by the caller {where}")
-        if self._end is not None and time.monotonic() > self._end:
-            raise ScoringError(
-                "score.deadline",
-                f"the deadline passed {where}",
-                cure="allow more time, or run `promptray doctor`",
-            )
 
 
 def _precision(manifest: Manifest, backend: str) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,8 +22,7 @@ from promptray.runtime.errors import ScoringError
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class BackendFacts:
+class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ran, where and why: shown in every result.
 
     Attributes
@@ -48,10 +47,6 @@ class BackendFacts:
     precision: str
     threads: int
     reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the facts as the mapping shown in results."""
-        return asdict(self)
 
 
 class BoundGraph(Protocol):
