@@ -88,7 +88,7 @@ class Bundle:
         ------
         BundleError
             ``bundle.unlisted-file`` for a name the manifest does not list, ``bundle.missing-file``,
-            ``bundle.hash``.
+            ``bundle.unsafe-path`` when it became a link or a pipe since opening, ``bundle.hash``.
         """
         facts = self.manifest.files.get(name)
         if facts is None:
@@ -99,6 +99,7 @@ class Bundle:
                 cure="`promptray inspect BUNDLE` shows the files",
             )
         try:
+            _require_ordinary(self.path, name)
             with (self.path / name).open("rb") as file:
                 content = file.read(facts.size + 1)  # one more, to notice a file that grew
         except OSError as error:

@@ -219,6 +219,14 @@ def test_a_pipe_does_not_hang(bundle: Bundle, name: str) -> None:
     assert refused("bundle.unsafe-path", opening(bundle)).artefact == name
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_file_that_became_a_pipe_after_opening_does_not_hang(bundle: Bundle) -> None:
+    opened = Bundle.open(bundle.path)
+    (bundle.path / "parity.json").unlink()
+    os.mkfifo(bundle.path / "parity.json")
+    refused("bundle.unsafe-path", lambda: opened.read("parity.json"))
+
+
 def test_a_path_too_long_for_the_system() -> None:
     refused("bundle.not-found", lambda: Bundle.open("a" * 5000))
 
