@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-uv pip compile pyproject.toml --extra calibrate --extra dev \
+uv pip compile pyproject.toml --extra calibrate --extra gdcm --extra dev --extra fuzz \
     --constraint tools/constraints.in --universal --python-version 3.10 \
     --no-annotate --custom-compile-command "make constraints" --quiet --output-file constraints.txt
 
@@ -18,6 +18,6 @@ for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 x86_64-pc-windows-m
 done
 for python in 3.10 3.11 3.12 3.13; do
     echo "everything, only wheels: x86_64-manylinux_2_28, Python $python"
-    uv pip compile pyproject.toml --extra calibrate --extra dev --constraint constraints.txt \
+    uv pip compile pyproject.toml --extra calibrate --extra gdcm --extra dev --extra fuzz --constraint constraints.txt \
         --only-binary :all: --python-platform x86_64-manylinux_2_28 --python-version "$python" --quiet >/dev/null
 done
