@@ -6,11 +6,15 @@ JPEG (ISO 10918-1), JPEG lossless, JPEG-LS (ISO 14495-1) share this structure; J
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-_START, _END, _SCAN, _EXIF, _LS_FRAME = 0xD8, 0xD9, 0xDA, 0xE1, 0xF7
+_END, _EXIF = 0xD9, 0xE1
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+START_OF_SCAN = 0xDA
+#: Frame markers: SOF0 to SOF15 without the three that are tables (T.81 B.1.1.3), and JPEG-LS.
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 #: A progressive file with thousands of scans takes hours to decode; real ones have about ten.
 MAX_SCANS = 100
@@ -32,11 +36,17 @@ class FrameHeader:
     exif: bytes
 
 
-def read_frame_header(data: bytes) -> FrameHeader | None:
-    """Return the frame header of a JPEG or JPEG-LS code stream; None where its markers are broken."""
-    if data[:2] != b"\xff\xd8":
-        return None
-    position, exif = 2, b""
+class Segment(NamedTuple):
+    """A marker segment: the low byte of its marker, its payload, and where in the stream it ends."""
+
+    marker: int
+    body: bytes
+    end: int
+
+
+def segments(data: bytes) -> Iterator[Segment]:
+    """Yield the marker segments up to the first scan header, inclusive; stop where markers are broken."""
+    position = 2 if data[:2] == b"\xff\xd8" else len(data)
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF or marker in _STANDALONE:
@@ -44,16 +54,25 @@ def read_frame_header(data: bytes) -> FrameHeader | None:
             continue
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         body = data[position + 4 : position + 2 + length]
-        if length < 2 or len(body) != length - 2 or marker in (_END, _SCAN):
-            return None
-        if marker in _FRAMES or marker == _LS_FRAME:
+        if length < 2 or len(body) != length - 2 or marker == _END:
+            return
+        position += 2 + length
+        yield Segment(marker, body, position)
+        if marker == START_OF_SCAN:
+            return
+
+
+def read_frame_header(data: bytes) -> FrameHeader | None:
+    """Return the frame header of a JPEG or JPEG-LS code stream; None where its markers are broken."""
+    exif = b""
+    for marker, body, _ in segments(data):
+        if marker in FRAMES:
             if len(body) < 6:
                 return None
             precision, rows, columns, components = struct.unpack(">BHHB", body[:6])
             return FrameHeader(marker, precision, rows, columns, components, exif)
         if marker == _EXIF and body.startswith(b"Exif\0\0") and not exif:
             exif = body[6:]
-        position += 2 + length
     return None
 
 

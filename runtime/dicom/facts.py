@@ -53,6 +53,13 @@ def pixel_format(dataset: Dataset) -> PixelFormat:
     high_bit = integer(dataset, "HighBit")
     high_bit = stored - 1 if high_bit is None else high_bit
     representation, frames = integer(dataset, "PixelRepresentation"), integer(dataset, "NumberOfFrames")
+    if allocated == 1:
+        raise ImageError(
+            "dicom.tags",
+            "the pixels are single bits: a mask or segmentation, not an exposed film",
+            expected="8, 16 or 32 bits allocated",
+            cure="choose the radiograph that the mask was drawn on",
+        )
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= high_bit < allocated:
         raise unreadable("BitsAllocated, BitsStored or HighBit", "is not one of a grey image")
     if representation not in (None, 0, 1) or not 1 <= (1 if frames is None else frames) <= 1_000_000:
@@ -83,9 +90,14 @@ def photometric_facts(dataset: Dataset, pixels: PixelFormat, index: int) -> Phot
     """
     rescale = _macro(dataset, "PixelValueTransformationSequence", index)
     voi = _macro(dataset, "FrameVOILUTSequence", index)
-    modality_lut = _table(dataset, "ModalityLUTSequence", signed=pixels.signed)
+    big_endian = dataset.original_encoding[1] is False
+    modality_lut = _table(dataset, "ModalityLUTSequence", signed=pixels.signed, big_endian=big_endian)
     slope = _single(rescale, "RescaleSlope", 1.0)
     intercept = _single(rescale, "RescaleIntercept", 0.0)
+    if modality_lut is not None and (slope, intercept) != (1.0, 0.0):
+        raise unreadable("ModalityLUTSequence", "stands beside a rescale, and only one of them may (C.11.1)")
+    if items(dataset, "PresentationLUTSequence"):
+        raise unreadable("PresentationLUTSequence", "belongs to a presentation state, not to an image")
     negative = modality_lut is None and _least(pixels, slope, intercept) < 0
     facts = Photometric(
         interpretation=pixels.photometric,  # type: ignore[arg-type]
@@ -96,7 +108,7 @@ def photometric_facts(dataset: Dataset, pixels: PixelFormat, index: int) -> Phot
         modality_lut=modality_lut,
         window=_window(voi),
         voi_function=text(voi, "VOILUTFunction") or "LINEAR",  # type: ignore[arg-type]
-        voi_lut=_table(dataset, "VOILUTSequence", signed=negative),
+        voi_lut=_table(voi, "VOILUTSequence", signed=negative, big_endian=big_endian),
         padding=_padding(dataset, pixels),
         presentation_lut_shape=text(dataset, "PresentationLUTShape"),  # type: ignore[arg-type]
     )
@@ -160,7 +172,7 @@ def _as_signed(value: int, signed: bool) -> int:
     return value - 0x10000 if signed and value >= 0x8000 else value
 
 
-def _table(dataset: Dataset, sequence: str, *, signed: bool) -> LookupTable | None:
+def _table(dataset: Dataset, sequence: str, *, signed: bool, big_endian: bool) -> LookupTable | None:
     """Return the first table of a LUT sequence; `signed` says whether its input values can be negative."""
     entries = items(dataset, sequence)
     if not entries:
@@ -171,10 +183,11 @@ def _table(dataset: Dataset, sequence: str, *, signed: bool) -> LookupTable | No
     count, first, bits = (int(number) for number in descriptor)
     count = count & 0xFFFF or 65536  # 0 stands for 65536 (C.11.1.1)
     data = element_value(entries[0], "LUTData")
-    words = _lut_words(data, count, bits, big_endian=dataset.original_encoding[1] is False)
+    words = _lut_words(data, count, bits, big_endian=big_endian)
     if words.size != count:
         raise unreadable("LUTData", "does not hold as many entries as its descriptor states")
-    return LookupTable(_as_signed(first, signed), words, bits)
+    # A first value that is written as a negative number is one, whatever the range of the input.
+    return LookupTable(first if first < 0 else _as_signed(first, signed), words, bits)
 
 
 def _lut_words(data: Any, count: int, bits: int, *, big_endian: bool) -> np.ndarray[Any, np.dtype[np.uint16]]:

@@ -1,13 +1,14 @@
 """Stored values of one frame: integers as the modality wrote them, nothing rescaled or inverted.
 
-Which decoder reads which transfer syntax is the table :data:`DECODERS`. Each is permissively licensed;
-pylibjpeg-libjpeg (GPL-3.0) is never used, even where it is installed, so 12-bit and lossless JPEG of more
-than 8 bits are refused. Before a decoder sees a compressed frame, the frame's own header must repeat the
-size that the data set states, and the frame must end with its end marker.
+Which decoder reads which transfer syntax is the table :data:`DECODERS`. Each is permissively licensed or our
+own; pylibjpeg-libjpeg (GPL-3.0) is never used, even where it is installed. Before a decoder sees a compressed
+frame, the frame's own header must repeat the size that the data set states, and the frame must end with its
+end marker.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
-from promptray.runtime.dicom import tags
+from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.facts import PixelFormat
+from promptray.runtime.dicom.frame_bytes import NATIVE, frame_bytes
+from promptray.runtime.dicom.jpeg_extended import decode_extended
+from promptray.runtime.dicom.jpeg_lossless import decode_lossless
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.dicom.rle import decode_rle
 from promptray.runtime.errors import ImageError
@@ -27,6 +31,7 @@ from promptray.runtime.image_file import decode_strict_jpeg
 from promptray.runtime.jpeg_markers import MAX_SCANS, FrameHeader, read_frame_header, read_j2k_header
 
 Stored = NDArray[np.integer]
+Decoder = Callable[[bytes, uid.UID, PixelFormat], Stored]
 
 #: EOI of JPEG and JPEG-LS, EOC of JPEG 2000.
 _END = b"\xff\xd9"
@@ -49,7 +54,8 @@ def stored_values(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index:
     Returns
     -------
     ndarray of (u)int8, (u)int16 or (u)int32, shape (rows, columns)
-        Sign-extended; bits outside bits stored (overlays, PS3.5 8.1.1) removed. May be a read-only view.
+        Sign-extended; bits outside bits stored (overlays, PS3.5 8.1.1) removed. Lossy decoders may go a
+        little beyond bits stored. May be a read-only view.
 
     Raises
     ------
@@ -58,34 +64,33 @@ def stored_values(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index:
     """
     decode = DECODERS.get(syntax)
     if decode is None:
-        raise _unsupported(syntax, "no decoder of the edge install reads it")
-    data = tags.element_value(dataset, "PixelData")
-    if not isinstance(data, (bytes, bytearray)):
-        raise _broken("the pixel data are missing or not bytes")
-    if syntax == uid.ExplicitVRBigEndian and pixels.bits_allocated == 8 and _vr(dataset) == "OW":
-        data = np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().tobytes()
-    words = decode(bytes(data), syntax, pixels, index)
+        raise _unsupported(syntax)
+    words = decode(frame_bytes(dataset, syntax, pixels, index), syntax, pixels)
     if words.shape != (pixels.rows, pixels.columns):
-        raise _broken("the decoded frame has another size than the header states")
+        raise broken("the decoded frame has another size than the header states")
     return words
 
 
-def _vr(dataset: Dataset) -> str:
-    return quietly(lambda: str(dataset["PixelData"].VR), lambda: tags.unreadable("PixelData"))
-
-
-def _native(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
-    """View an uncompressed frame (PS3.5 8.1.1, A.1 to A.3)."""
-    start, excess = index * pixels.frame_bytes, len(data) - pixels.frames * pixels.frame_bytes
-    if excess < 0:
-        raise _broken("the pixel data end before the last row")
-    # Some writers pad to more than an even length; a whole row or column too many: a size tag lies.
-    if excess >= pixels.frame_bytes // max(pixels.rows, pixels.columns):
-        raise _broken("the pixel data hold more than rows, columns and frames allow")
+def _native(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
+    """View an uncompressed frame (PS3.5 8.1.1, A.1 to A.3); one pad byte may follow it."""
+    if not 0 <= len(frame) - pixels.frame_bytes <= 1:
+        raise broken("the frame is not as long as rows and columns ask")
     order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
     size = pixels.bits_allocated // 8
-    words = np.frombuffer(data, f"{order}u{size}", pixels.rows * pixels.columns, start)
+    words = np.frombuffer(frame, f"{order}u{size}", pixels.rows * pixels.columns)
     return _significant(words.astype(f"=u{size}", copy=False), pixels).reshape(pixels.rows, pixels.columns)
+
+
+def _deflated(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
+    """Inflate a frame (Deflated Image Frame Compression), never beyond the size that the header states."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = inflater.decompress(frame, pixels.frame_bytes + 2)
+    except zlib.error:
+        inflated = b""
+    if not inflater.eof:
+        raise broken("the deflated frame is damaged, ends early or expands beyond rows and columns")
+    return _native(inflated, syntax, pixels)
 
 
 def _significant(words: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Stored:
@@ -100,22 +105,21 @@ def _significant(words: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Sto
     return words
 
 
-def _plugin(name: str) -> Callable[[bytes, uid.UID, PixelFormat, int], Stored]:
-    def decode(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
-        frame = _frame(data, pixels, index)
+def _plugin(name: str) -> Decoder:
+    def decode(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
         header = read_j2k_header(frame) if syntax in _J2K else read_frame_header(frame)
         _check_frame(frame, header, pixels)
-        return _decoded(name, data, syntax, pixels, index)
+        return _decoded(name, frame, syntax, pixels)
 
     return decode
 
 
-def _decoded(plugin: str, data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
+def _decoded(plugin: str, frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode with pydicom and the named plugin; the facts given to it are those already checked."""
     options: dict[str, Any] = {
         "rows": pixels.rows,
         "columns": pixels.columns,
-        "number_of_frames": pixels.frames,
+        "number_of_frames": 1,
         "samples_per_pixel": 1,
         "photometric_interpretation": pixels.photometric,
         "bits_allocated": pixels.bits_allocated,
@@ -123,68 +127,77 @@ def _decoded(plugin: str, data: bytes, syntax: uid.UID, pixels: PixelFormat, ind
         "pixel_representation": int(pixels.signed),
         "pixel_keyword": "PixelData",
     }
+    data = encapsulate([frame])
     words, _ = quietly(
-        lambda: get_decoder(syntax).as_array(data, index=index, raw=True, decoding_plugin=plugin, **options),
-        lambda: _broken("the compressed frame cannot be decoded"),
+        lambda: get_decoder(syntax).as_array(data, index=0, raw=True, decoding_plugin=plugin, **options),
+        lambda: broken("the compressed frame cannot be decoded"),
     )
     stored: Stored = words
     return stored
 
 
-def _rle(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
+def _rle(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode RLE, which keeps whole containers, overlay bits included."""
-    frame = _frame(data, pixels, index)
     words = decode_rle(frame, pixels.rows * pixels.columns, pixels.bits_allocated // 8)
     if words is None:
-        raise _broken("the RLE frame is damaged or ends early")
+        raise broken("the RLE frame is damaged or ends early")
     return _significant(words, pixels).reshape(pixels.rows, pixels.columns)
 
 
-def _jpeg(data: bytes, syntax: uid.UID, pixels: PixelFormat, index: int) -> Stored:
-    """Decode JPEG of 8 bits with libjpeg-turbo, which treats every irregularity as an error."""
-    frame = _frame(data, pixels, index)
-    header = read_frame_header(frame)
-    if header is not None and (header.precision != 8 or pixels.bits_allocated != 8):
-        raise _unsupported(syntax, f"JPEG of {header.precision} bits needs a decoder that is not shipped")
-    _check_frame(frame, header, pixels)
-    grey = decode_strict_jpeg(frame) if frame.count(b"\xff\xda") <= MAX_SCANS else None
-    if grey is None:
-        raise _broken("the JPEG frame cannot be decoded completely")
-    return grey.view(np.int8) if pixels.signed else grey
+def _jpeg(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
+    """Decode lossy JPEG: 8 bits with libjpeg-turbo, every irregularity of which is an error; 12 bits here."""
+    header = _check_frame(frame, read_frame_header(frame), pixels)
+    samples: Stored | None
+    if header.precision == 12 and syntax == uid.JPEGExtended12Bit:
+        samples = decode_extended(frame)
+    elif header.precision == 8:
+        samples = decode_strict_jpeg(frame) if frame.count(b"\xff\xda") <= MAX_SCANS else None
+    else:
+        raise broken("the JPEG frame has a precision that its transfer syntax does not know")
+    if samples is None:
+        raise broken("the JPEG frame cannot be decoded completely")
+    words = _in_container(samples, header.precision, pixels)
+    # What a lossy frame holds above bits stored are no overlays but overshoots: they stay.
+    return _significant(words, pixels) if pixels.signed else words
 
 
-def _frame(data: bytes, pixels: PixelFormat, index: int) -> bytes:
-    frame: bytes = quietly(
-        lambda: get_frame(data, index, number_of_frames=pixels.frames),
-        lambda: _broken("the compressed frame is missing or its fragments are damaged"),
-    )
-    return frame
+def _jpeg_lossless(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
+    """Decode lossless JPEG, which may keep whole containers, overlay bits included."""
+    header = _check_frame(frame, read_frame_header(frame), pixels)
+    return _significant(_in_container(decode_lossless(frame), header.precision, pixels), pixels)
 
 
-def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) -> None:
+def _in_container(
+    samples: NDArray[np.integer], precision: int, pixels: PixelFormat
+) -> NDArray[np.unsignedinteger]:
+    """Widen the samples of a JPEG frame to bits allocated; refuse those whose sign or place is unknown."""
+    if precision <= pixels.high_bit and (pixels.signed or pixels.high_bit >= pixels.bits_stored):
+        raise broken("the compressed frame does not reach its high bit")
+    return samples.astype(f"u{pixels.bits_allocated // 8}", copy=False)
+
+
+def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) -> FrameHeader:
     """Refuse a code stream that ends early or whose own header contradicts the data set."""
     if header is None:
-        raise _broken("the compressed frame has no readable header")
+        raise broken("the compressed frame has no readable header")
     if (header.rows, header.columns, header.components) != (pixels.rows, pixels.columns, 1):
-        raise _broken("the compressed frame's own header contradicts rows, columns or samples")
+        raise broken("the compressed frame's own header contradicts rows, columns or samples")
     if header.precision > pixels.bits_allocated:
-        raise _broken("the compressed frame is deeper than bits allocated")
+        raise broken("the compressed frame is deeper than bits allocated")
     # Fragments have even lengths: one pad byte, which some writers leave undefined, may follow the end.
     if _END not in frame.rstrip(b"\0")[-3:]:
-        raise _broken("the compressed frame ends early")
+        raise broken("the compressed frame ends early")
+    return header
 
 
-def _broken(message: str) -> ImageError:
-    return ImageError("image.broken", message, cure="export the object again from its archive")
-
-
-def _unsupported(syntax: uid.UID, why: str) -> ImageError:
-    known = syntax.name if syntax in uid.AllTransferSyntaxes else "not a transfer syntax of the standard"
+def _unsupported(syntax: uid.UID) -> ImageError:
+    """Refuse a transfer syntax by its name; a UID that is not registered could be any text."""
+    registered = syntax.name if syntax.type == "Transfer Syntax" else "no transfer syntax of the standard"
     return ImageError(
         "dicom.transfer-syntax",
-        f"the transfer syntax cannot be decoded: {why}",
-        expected="uncompressed, RLE, JPEG of 8 bits, JPEG-LS, JPEG 2000 or HTJ2K",
-        found=known,
+        "no decoder reads this transfer syntax",
+        expected="uncompressed, deflated, RLE, JPEG, lossless JPEG, JPEG-LS, JPEG 2000 or HTJ2K",
+        found=_NEWER_NAMES.get(syntax, registered),
         cure="let the archive send it as Explicit VR Little Endian",
     )
 
@@ -199,18 +212,24 @@ _J2K = frozenset(
     }
 )
 
+#: Transfer syntaxes that the dictionary of pydicom 3.0 does not name.
+_NEWER_NAMES = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+}
+
 #: Transfer syntax to decoder. Uncompressed ones first; a new syntax is a row.
-DECODERS: dict[str, Callable[[bytes, uid.UID, PixelFormat, int], Stored]] = {
-    uid.ImplicitVRLittleEndian: _native,
-    uid.ExplicitVRLittleEndian: _native,
-    uid.DeflatedExplicitVRLittleEndian: _native,
-    uid.ExplicitVRBigEndian: _native,
+DECODERS: dict[str, Decoder] = {
+    **dict.fromkeys(NATIVE, _native),
+    "1.2.840.10008.1.2.1.98": _native,  # Encapsulated Uncompressed Explicit VR Little Endian
+    "1.2.840.10008.1.2.8.1": _deflated,  # Deflated Image Frame Compression
     uid.RLELossless: _rle,
+    uid.JPEGBaseline8Bit: _jpeg,
+    uid.JPEGExtended12Bit: _jpeg,
+    uid.JPEGLossless: _jpeg_lossless,
+    uid.JPEGLosslessSV1: _jpeg_lossless,
     uid.JPEGLSLossless: _plugin("pyjpegls"),
     uid.JPEGLSNearLossless: _plugin("pyjpegls"),
     **dict.fromkeys(_J2K, _plugin("pylibjpeg")),
-    uid.JPEGBaseline8Bit: _jpeg,
-    uid.JPEGExtended12Bit: _jpeg,
-    uid.JPEGLossless: _jpeg,
-    uid.JPEGLosslessSV1: _jpeg,
 }

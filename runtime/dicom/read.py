@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian as ExplicitLittle
 from pydicom.uid import ImplicitVRLittleEndian as ImplicitLittle
 
 from promptray.runtime.dicom import tags
+from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.errors import ImageError
 from promptray.runtime.limits import MAX_FILE_BYTES
@@ -31,9 +32,11 @@ KEYWORDS = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
-    *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape"),
+    *("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence"),
+    *("PresentationLUTShape", "PresentationLUTSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 _TAGS = [tag for tag in map(tag_for_keyword, KEYWORDS) if tag is not None]
 
@@ -58,12 +61,12 @@ def read_dataset(data: bytes) -> Dataset:
     _check_deflated(data)
     dataset: Dataset = quietly(
         lambda: dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS),
-        lambda: _broken("the DICOM object cannot be parsed"),
+        lambda: broken("the DICOM object cannot be parsed"),
     )
     pixels = quietly(lambda: dataset.get_item("PixelData"), lambda: tags.unreadable("PixelData"))
     held = len(pixels.value or b"") if isinstance(pixels, RawDataElement) else None
     if held is not None and pixels.length not in (held, _UNDEFINED):
-        raise _broken("the DICOM object ends within its pixel data")
+        raise broken("the DICOM object ends within its pixel data")
     return dataset
 
 
@@ -80,10 +83,6 @@ def transfer_syntax(dataset: Dataset) -> tuple[UID, bool]:
     if implicit is None or implicit:
         return ImplicitLittle, False
     return (ExplicitLittle if little else ExplicitVRBigEndian), False
-
-
-def _broken(message: str) -> ImageError:
-    return ImageError("image.broken", message, cure="export the object again from its archive")
 
 
 def _check_deflated(data: bytes) -> None:
@@ -105,7 +104,7 @@ def _check_deflated(data: bytes) -> None:
             expected=f"at most {MAX_FILE_BYTES} bytes",
         )
     if not inflater.eof:
-        raise _broken("the deflated DICOM data set is damaged")
+        raise broken("the deflated DICOM data set is damaged")
 
 
 def _deflated_start(data: bytes) -> int | None:
