@@ -156,8 +156,8 @@ def main() -> None:
         rule = own_bank(scorer.bundle).rule
         pictures = read_golden(scorer.bundle).pictures[:1]
         features = graphs.features(normalise(pictures, scorer.bundle.manifest.preprocessing))
-    short = PromptBank(rule, [graphs.encode(f"s{n}", f"There is {name}") for n, name in enumerate(names)])
-    mixed = short.without("s100").with_entry(graphs.encode("long", LONG))
+    short = PromptBank(rule, [graphs.encode(f"s{n}", [f"There is {name}"]) for n, name in enumerate(names)])
+    mixed = short.without("s100").with_entry(graphs.encode("long", [LONG]))
     content: dict[str, Any] = {"machine": machine(), "threads": options.threads, "rounds": options.rounds}
     for title, bank in (("192 short prompts", short), ("191 short prompts and one of 95 words", mixed)):
         counts = rows_of(bank)

@@ -6,12 +6,10 @@ imported only when a stage that needs the original model has to run: a build fro
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,38 +17,27 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import safetensors.numpy
 
+from promptray.export.draft import GATED_ON, Plan, created_now, draft, graph_facts, plan
 from promptray.export.families import facts as family_facts
 from promptray.export.families import family
 from promptray.export.golden_inputs import GoldenInputs, golden_inputs, read_pictures
-from promptray.export.model_facts import OPSET, ModelFile, describe
+from promptray.export.model_facts import ModelFile, describe
 from promptray.export.parity import check_parity
 from promptray.export.recipe import Recipe, read_recipe
 from promptray.export.stage_cache import StageCache, default_cache
 from promptray.runtime.backends import load_backend
 from promptray.runtime.bundle import Bundle, write_bundle
-from promptray.runtime.bundle.manifest import (
-    BankRule,
-    Finding,
-    Golden,
-    Graph,
-    Manifest,
-    Provenance,
-    SourceFile,
-    bank_id,
-)
+from promptray.runtime.bundle.manifest import Provenance, SourceFile
 from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError, BundleError
-from promptray.runtime.graphs import encode_prompt
+from promptray.runtime.graphs import encode_finding
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank, pack
-from promptray.runtime.text import EncodedPrompt, TextEncoder
+from promptray.runtime.text import TextEncoder
 
 if TYPE_CHECKING:
     from promptray.export.families.base import LoadedModel
 
-PRECISION = "fp32"
-#: The backend that the parity gate runs on, and so the only one the graphs are for.
-GATED_ON = "onnxruntime-cpu"
 _LIBRARIES = (
     "promptray",
     "torch",
@@ -109,11 +96,12 @@ def build(
     export_key = stages.key("export", {**sources.hashes(), "libraries": libraries})
     graphs, _ = stages.run("export", export_key, lambda folder: _export(sources, folder, progress))
     facts = msgspec.json.decode((graphs / "model.json").read_bytes(), type=ModelFile)
+    made = plan(recipe, recipe_path.name, facts, graphs / "tokenizer.json")
 
-    findings = [msgspec.to_builtins(finding) for finding in recipe.findings]
-    prompts_key = stages.key("prompts", {"export": export_key, "findings": findings})
-    progress("prompts", f"encoding {len(findings)} prompts", 0.5)
-    prompts, _ = stages.run("prompts", prompts_key, lambda folder: _prompts(recipe, facts, graphs, folder))
+    asked = {"findings": msgspec.to_builtins(recipe.findings), "resolved": msgspec.to_builtins(made.findings)}
+    prompts_key = stages.key("prompts", {"export": export_key, "bank": made.bank.id, **asked})
+    progress("prompts", f"encoding {len(made.findings)} findings", 0.5)
+    prompts, _ = stages.run("prompts", prompts_key, lambda folder: _prompts(made, graphs, folder))
 
     golden_hashes = [(path.name, hash_file(path)[0]) for path in inputs.files]
     golden_key = stages.key(
@@ -126,18 +114,18 @@ def build(
         progress("golden", f"{images} of {len(inputs.files)} scored with the original", 0.55 + 0.2 * part)
 
     golden, _ = stages.run(
-        "golden", golden_key, lambda folder: _golden(sources, facts, inputs, folder, scored)
+        "golden", golden_key, lambda folder: _golden(sources, made, inputs, folder, scored)
     )
 
-    files = _files(facts, graphs, prompts, golden, inputs, text_graph=recipe.text_graph)
-    manifest = _manifest(sources, facts, inputs, files, libraries)
-    draft = _Draft(manifest, files)
+    made_bundle = draft(made, graphs, prompts, golden, inputs, sources.provenance(libraries))
     progress("check", "comparing the graphs with the original", 0.75)
-    parity = check_parity(draft, GATED_ON, lambda part: progress("check", "comparing", 0.75 + 0.2 * part))
+    parity = check_parity(
+        made_bundle, GATED_ON, lambda part: progress("check", "comparing", 0.75 + 0.2 * part)
+    )
     parity["notes"] = list(facts.notes)
-    files["parity.json"] = json.dumps(parity, indent=2).encode() + b"\n"
+    made_bundle.files["parity.json"] = json.dumps(parity, indent=2).encode() + b"\n"
     progress("bundle", f"writing {output.name}", 0.97)
-    bundle = write_bundle(output, manifest, files)
+    bundle = write_bundle(output, made_bundle.manifest, made_bundle.files)
     progress("bundle", "done", 1.0)
     return bundle
 
@@ -178,7 +166,8 @@ class _Sources:
         folder = path.resolve().parent
         self.recipe = recipe
         self.recipe_file = SourceFile(name=path.name, sha256=hash_file(path)[0])
-        options = family_facts(recipe.family).options
+        self.facts = family_facts(recipe.family)
+        options = self.facts.options
         self.checkpoint = folder / recipe.checkpoint
         self.text_model = folder / recipe.text_model if recipe.text_model else None
         self.golden_folder = folder / recipe.golden.images if recipe.golden else None
@@ -205,23 +194,34 @@ class _Sources:
         return SourceFile(name=self.checkpoint.name, sha256=hash_file(self.checkpoint)[0])
 
     @cached_property
+    def source_files(self) -> list[SourceFile]:
+        files = self.facts.source_files(self.checkpoint, self.text_model)
+        return [
+            SourceFile(name=path.name, sha256=hash_file(path)[0]) for path in files if os.path.isfile(path)
+        ]
+
+    @cached_property
     def model(self) -> LoadedModel:
         return family(self.recipe.family).load(self.checkpoint, self.text_model, self.recipe.model_options)
 
     def hashes(self) -> dict[str, Any]:
         """Return what the exported graphs depend on."""
-        names = ("config.json", "vocab.txt")
-        text = {} if self.text_model is None else {
-            name: hash_file(self.text_model / name)[0]
-            for name in names
-            if os.path.isfile(self.text_model / name)
-        }  # fmt: skip
         return {
-            "family": self.recipe.family,
+            "family": self.facts.name,
             "checkpoint": self.checkpoint_file.sha256,
-            "text_model": text,
+            "sources": [(source.name, source.sha256) for source in self.source_files],
             "options": self.recipe.model_options,
         }
+
+    def provenance(self, libraries: dict[str, str]) -> Provenance:
+        """Return where the bundle comes from, as its manifest says it."""
+        return Provenance(
+            created=created_now(),
+            checkpoint=self.checkpoint_file,
+            recipe=self.recipe_file,
+            sources=self.source_files,
+            libraries=libraries,
+        )
 
 
 def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
@@ -237,153 +237,43 @@ def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
     (folder / "model.json").write_bytes(msgspec.json.encode(describe(model)))
 
 
-def _prompts(recipe: Recipe, facts: ModelFile, graphs: Path, folder: Path) -> None:
+def _prompts(made: Plan, graphs: Path, folder: Path) -> None:
     """Encode every prompt with the exported text graph: the one that will add prompts later."""
-    encoder = TextEncoder(facts.text, (graphs / "tokenizer.json").read_bytes())
-    side = next(graph for graph in facts.graphs if graph.role == "text")
+    encoder = TextEncoder(made.text, (graphs / "tokenizer.json").read_bytes())
     bound = (
         load_backend(GATED_ON, threads=1)
-        .load((graphs / "text.onnx").read_bytes(), _graph(side.role, facts))
+        .load((graphs / "text.onnx").read_bytes(), graph_facts("text", made.facts))
         .bind({})
     )
     entries = [
-        encode_prompt(encoder, bound, finding.key, finding.prompt, allow_empty=finding.allow_empty)
-        for finding in recipe.findings
+        encode_finding(
+            bound,
+            made.bank,
+            finding.key,
+            encoder.encode_finding(finding.prompts, finding.negative_prompts),
+            allow_empty=stated.allow_empty,
+        )
+        for finding, stated in zip(made.findings, made.recipe.findings, strict=True)
     ]
-    (folder / "prompts.safetensors").write_bytes(pack(PromptBank(_bank(facts, graphs), entries)))
+    (folder / "prompts.safetensors").write_bytes(pack(PromptBank(made.bank, entries)))
 
 
 def _golden(
-    sources: _Sources, facts: ModelFile, inputs: GoldenInputs, folder: Path, scored: Callable[[int], None]
+    sources: _Sources, made: Plan, inputs: GoldenInputs, folder: Path, scored: Callable[[int], None]
 ) -> None:
     """Score the golden images with the original model in torch, fp32."""
     import torch
 
-    pictures = read_pictures(inputs, sources.recipe.door, facts.preprocessing)
-    prompts = _encoded(sources, facts)
-    pixels = torch.from_numpy(normalise(pictures, facts.preprocessing))
-    answers = sources.model.reference(pixels, prompts, scored)
+    rule = made.facts.preprocessing
+    pictures = read_pictures(inputs, made.recipe.door, rule)
+    encoder = TextEncoder(made.text, sources.model.tokenizer)
+    findings = [encoder.encode_finding(each.prompts, each.negative_prompts) for each in made.findings]
+    pixels = torch.from_numpy(normalise(pictures, rule))
+    answers = sources.model.reference(pixels, findings, scored)
     tensors: dict[str, Any] = {"pictures": pictures, "logits": answers.logits}
     if answers.maps is not None:
         tensors["maps"] = answers.maps
     (folder / "golden.safetensors").write_bytes(safetensors.numpy.save(tensors))
-
-
-def _encoded(sources: _Sources, facts: ModelFile) -> Sequence[EncodedPrompt]:
-    encoder = TextEncoder(facts.text, sources.model.tokenizer)
-    return [encoder.encode(finding.prompt) for finding in sources.recipe.findings]
-
-
-def _graph(role: str, facts: ModelFile) -> Graph:
-    side = next(graph for graph in facts.graphs if graph.role == role)
-    return Graph(
-        role=side.role,
-        file=f"graphs/{role}/{PRECISION}-{OPSET}.onnx",
-        precision=PRECISION,
-        opset=OPSET,
-        inputs=side.inputs,
-        outputs=side.outputs,
-        consumers=[GATED_ON],
-    )
-
-
-def _bank(facts: ModelFile, graphs: Path) -> BankRule:
-    identity = {
-        **facts.identity,
-        "tokenizer": hash_file(graphs / "tokenizer.json")[0],
-        "cleaning": facts.text.cleaning,
-        "context": str(facts.text.context),
-        "template": facts.text.template,
-        "precision": PRECISION,
-    }
-    return BankRule(
-        file="prompts.safetensors",
-        id=bank_id(identity),
-        identity=identity,
-        tensors=facts.bank,
-        row_buckets=facts.row_buckets,
-        row_bias=facts.row_bias,
-    )
-
-
-def _files(
-    facts: ModelFile, graphs: Path, prompts: Path, golden: Path, inputs: GoldenInputs, *, text_graph: bool
-) -> dict[str, bytes | Path]:
-    roles = [graph.role for graph in facts.graphs if graph.role != "text" or text_graph]
-    files: dict[str, bytes | Path] = {_graph(role, facts).file: graphs / f"{role}.onnx" for role in roles}
-    files["tokenizer.json"] = graphs / "tokenizer.json"
-    files["prompts.safetensors"] = prompts / "prompts.safetensors"
-    files["golden/golden.safetensors"] = golden / "golden.safetensors"
-    return {**files, **dict(zip(_golden_names(inputs), inputs.files, strict=True))}
-
-
-def _golden_names(inputs: GoldenInputs) -> list[str]:
-    """Return the pictures' names in the bundle; their order is that of the golden tensors."""
-    return [f"golden/images/{number:03}{path.suffix.lower()}" for number, path in enumerate(inputs.files)]
-
-
-def _manifest(
-    sources: _Sources, facts: ModelFile, inputs: GoldenInputs, files: Mapping[str, bytes | Path],
-    libraries: dict[str, str],
-) -> Manifest:  # fmt: skip
-    recipe = sources.recipe
-    tokenizer = Path(str(files["tokenizer.json"]))
-    return Manifest(
-        format="promptray-bundle",
-        format_version=1,
-        name=recipe.name,
-        family=facts.family,
-        model=recipe.model,
-        provenance=Provenance(
-            created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            checkpoint=sources.checkpoint_file,
-            recipe=sources.recipe_file,
-            libraries=libraries,
-        ),
-        door=recipe.door,
-        preprocessing=facts.preprocessing,
-        text=facts.text,
-        bank=_bank(facts, tokenizer.parent),
-        heads=facts.heads,
-        findings=[
-            Finding(
-                key=finding.key,
-                display=finding.display or finding.key,
-                prompt=finding.prompt,
-                head=facts.heads[0].name,
-                code=finding.code,
-            )
-            for finding in recipe.findings
-        ],
-        graphs=[
-            _graph(graph.role, facts) for graph in facts.graphs if _graph(graph.role, facts).file in files
-        ],
-        golden=Golden(
-            tensors="golden/golden.safetensors",
-            images=_golden_names(inputs),
-            licence=inputs.licence,
-            score_tolerance=facts.score_tolerance,
-            map_tolerance=facts.map_tolerance,
-        ),
-        parity="parity.json",
-        files={},
-    )
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """The bundle before it is written, for the gates: same facts, same files."""
-
-    manifest: Manifest
-    files: Mapping[str, bytes | Path]
-
-    @property
-    def short_hash(self) -> str:
-        return "draft"
-
-    def read(self, name: str) -> bytes:
-        content = self.files[name]
-        return content if isinstance(content, bytes) else content.read_bytes()
 
 
 def _libraries() -> dict[str, str]:

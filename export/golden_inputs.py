@@ -50,13 +50,15 @@ def golden_inputs(folder: Path | None, licence: str | None) -> GoldenInputs:
 
 
 def read_pictures(inputs: GoldenInputs, door: Door, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return the 8-bit pictures the network sees, uint8 (images, height, width)."""
-    modality = door.modalities[0]
-    return np.stack(
-        [
-            preprocess(
-                open_picture(path, door, preprocessing.greyscale, modality=modality).grey, preprocessing
-            ).grey
-            for path in inputs.files
-        ]
-    )
+    """Return the 8-bit pictures the network sees, uint8 (images, height, width[, 3])."""
+    pictures = []
+    for path in inputs.files:
+        picture = open_picture(
+            path,
+            door,
+            preprocessing.greyscale,
+            keep_colour=preprocessing.colour == "rgb",
+            modality=door.modalities[0],
+        )
+        pictures.append(preprocess(picture.shown, preprocessing).picture)
+    return np.stack(pictures)

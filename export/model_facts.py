@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from promptray.export.families.base import LoadedModel
-from promptray.runtime.bundle.manifest import Head, Preprocessing, TensorFacts, TextRule
+from promptray.runtime.bundle.manifest import Head, Preprocessing, Relation, TensorFacts, TextRule
 
 #: ONNX operator set of every exported graph.
 OPSET = 20
@@ -28,7 +28,9 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     graphs: list[GraphFile]
     preprocessing: Preprocessing
     text: TextRule
-    heads: list[Head]
+    head: Head
+    relations: list[Relation]
+    ensemble: Literal["none", "mean-unit"]
     bank: list[TensorFacts]
     row_buckets: list[int]
     row_bias: str | None
@@ -54,7 +56,9 @@ def describe(model: LoadedModel) -> ModelFile:
         ],
         preprocessing=model.preprocessing,
         text=model.text,
-        heads=list(model.heads),
+        head=model.head,
+        relations=list(model.relations),
+        ensemble=model.ensemble,
         bank=bank,
         row_buckets=list(model.row_buckets),
         row_bias=model.row_bias,

@@ -11,7 +11,16 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Code, Door, Key, ModelFacts, Text, body_part_words, key_fault
+from promptray.runtime.bundle.manifest import (
+    Code,
+    Door,
+    Key,
+    ModelFacts,
+    Relation,
+    Text,
+    body_part_words,
+    key_fault,
+)
 from promptray.runtime.errors import BuildError
 
 _LIMIT_BYTES = 2**20
@@ -28,7 +37,11 @@ class FindingRecipe(_Struct, frozen=True, kw_only=True):
     """One finding to score."""
 
     key: Key
-    prompt: Text
+    prompt: Text | list[Text] | None = None
+    """One wording or, where the family averages them, several; the templates filled with the key if left
+    out."""
+    negative_prompt: Text | list[Text] | None = None
+    """What it is asked against, where the relation is ``pair``."""
     display: Text | None = None
     code: Code | None = None
     allow_empty: bool = False
@@ -56,6 +69,10 @@ class Recipe(_Struct, frozen=True, kw_only=True):
     model: ModelFacts
     door: Door
     findings: Annotated[list[FindingRecipe], Meta(min_length=1)]
+    relation: Relation = "independent"
+    """How the findings hang together; a family says which of them it can score."""
+    templates: Annotated[list[Text], Meta(min_length=1)] | None = None
+    """Each is filled with each prompt, or with the key; by default prompts stand as they are."""
     golden: GoldenRecipe | None = None
     text_graph: bool = True
     """False leaves the text graph out: smaller, but prompts can then only be imported."""

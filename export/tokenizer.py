@@ -65,11 +65,11 @@ class BertFolder:
             if found is not None and found != expected:
                 raise self._invalid(f"{what} does not fit the checkpoint", str(expected), str(found))
 
-    def tokenizer_json(self, *, context: int) -> bytes:
-        """Return the uncased WordPiece tokenizer as ``tokenizer.json`` (see the ``tokenizers`` library)."""
+    def tokenizer_json(self, *, context: int, lowercase: bool = True) -> bytes:
+        """Return the WordPiece tokenizer as ``tokenizer.json`` (see the ``tokenizers`` library)."""
         ids = {piece: number for number, piece in enumerate(self.vocabulary)}
         tokenizer = Tokenizer(WordPiece(ids, unk_token=_UNKNOWN, max_input_chars_per_word=100))
-        tokenizer.normalizer = BertNormalizer(lowercase=True)
+        tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = BertPreTokenizer()
         tokenizer.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
@@ -88,6 +88,11 @@ class BertFolder:
         )
 
 
+def bert_files(checkpoint: Path, text_model: Path | None) -> list[Path]:
+    """Return the files that `read_bert_folder` reads."""
+    return [] if text_model is None else [text_model / "config.json", text_model / "vocab.txt"]
+
+
 def read_bert_folder(path: Path | None) -> BertFolder:
     """Read ``config.json`` and ``vocab.txt``; weights in the folder are not needed and not read.
 
@@ -103,19 +108,35 @@ def read_bert_folder(path: Path | None) -> BertFolder:
             expected="text_model: FOLDER with config.json and vocab.txt",
             cure="add text_model to the recipe",
         )
+    return read_bert(path / "config.json", path / "vocab.txt")
+
+
+def read_bert(configuration: Path | dict[str, Any], vocabulary_file: Path) -> BertFolder:
+    """Read a text model from its two files, or from a known configuration and a vocabulary.
+
+    Raises
+    ------
+    BuildError
+        As :func:`read_bert_folder`.
+    """
+    place = configuration if isinstance(configuration, Path) else vocabulary_file
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = (
+            json.loads(configuration.read_text(encoding="utf-8"))
+            if isinstance(configuration, Path)
+            else configuration
+        )
         # Not splitlines: it also cuts at characters such as U+2028, which a piece may be.
-        vocabulary = tuple((path / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+        vocabulary = tuple(vocabulary_file.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except (OSError, ValueError, RecursionError) as error:
         raise BuildError(
             "text-model.invalid",
             f"the text model folder cannot be read ({type(error).__name__})",
-            artefact=path.name,
+            artefact=place.parent.name,
             expected="config.json and vocab.txt",
             cure="point the recipe's text_model to the folder published with the checkpoint",
         ) from error
-    folder = BertFolder(path.name, vocabulary, config if isinstance(config, dict) else {})
+    folder = BertFolder(place.parent.name, vocabulary, config if isinstance(config, dict) else {})
     heads = folder.config.get("num_attention_heads")
     if type(heads) is not int or heads < 1:
         raise folder._invalid(

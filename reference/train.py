@@ -159,7 +159,7 @@ class Experiment:
 
 def _pictures(radiographs: list[Radiograph], facts: LoadedModel) -> Tensor:
     """Prepare images by the runtime's own steps: float32 (n, 1, H, W) of 0..1."""
-    greys = [preprocess(each.grey(), facts.preprocessing).grey for each in radiographs]
+    greys = [preprocess(each.grey(), facts.preprocessing).picture for each in radiographs]
     return torch.from_numpy(np.stack(greys))[:, None].float() / 255
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from promptray.runtime.site import Site
 from promptray.runtime.site_prompts import (
     ActiveFinding,
     Origin,
+    checked_finding,
     finding_of,
     forget_finding,
     keep_prompts,
@@ -118,8 +120,9 @@ class ActivePrompts:
     def add(
         self,
         key: str,
-        prompt: str | None = None,
+        prompt: str | Sequence[str] | None = None,
         *,
+        negative_prompt: str | Sequence[str] = (),
         display: str | None = None,
         code: Code | None = None,
         keep: bool = False,
@@ -131,8 +134,11 @@ class ActivePrompts:
         ----------
         key : str
             Name of the finding in results: 1 to 128 characters, no slash, no control character.
-        prompt : str, optional
-            The wording; by default the bundle's template filled with the key.
+        prompt : str or sequence of str, optional
+            The wording, or several where the model scores an ensemble; by default the bundle's templates
+            filled with the key.
+        negative_prompt : str or sequence of str
+            What the finding is asked against, in a bundle whose findings are pairs.
         display : str, optional
             Name for people; by default the key.
         code : Code, optional
@@ -151,11 +157,16 @@ class ActivePrompts:
             ``site.*`` when `keep` is set and the site directory cannot be written.
         """
         self._require_editable()
-        template = self._manifest.text.template if self._manifest.text else "{}"
-        wording = template.replace("{}", str(key)) if prompt is None else prompt
-        stated = BankEntry(key, str(wording), "", 0, False, {}, display=display, code=code)
-        finding = finding_of(stated, self._manifest.head.name)
-        encoded = self._graphs.encode(key, wording, allow_empty=allow_empty)
+        text = self._manifest.text
+        templates = text.templates if text else ["{}"]
+        filled = [template.replace("{}", str(key)) for template in templates]
+        prompts = filled if prompt is None else _as_list(prompt)
+        negative_prompts = _as_list(negative_prompt)
+        # The finding is checked before its prompts are encoded, which takes a while.
+        finding = checked_finding(
+            key, prompts, negative_prompts, display=display, code=code, head=self._manifest.head.name
+        )
+        encoded = self._graphs.encode(key, prompts, negative_prompts, allow_empty=allow_empty)
         entry = replace(encoded, display=display, code=code)
         self._append([ActiveFinding(finding, entry, "site" if keep else "session")])
         return finding
@@ -262,11 +273,11 @@ def require_open(closed: threading.Event) -> None:
 
 def _prompt_notices(bank: PromptBank) -> tuple[Notice, ...]:
     """Say what of the prompts themselves makes a score less than it looks."""
-    texts = [entry.cleaned for entry in bank]
+    texts = Counter(_cleaned(entry) for entry in bank)
     checks: dict[str, Callable[[BankEntry], bool]] = {
-        "prompt-empty": lambda entry: not entry.cleaned,
-        "prompt-truncated": lambda entry: entry.truncated,
-        "prompt-duplicate": lambda entry: bool(entry.cleaned) and texts.count(entry.cleaned) > 1,
+        "prompt-empty": lambda entry: not all(each.cleaned for each in entry.wordings),
+        "prompt-truncated": lambda entry: any(each.truncated for each in entry.wordings),
+        "prompt-duplicate": lambda entry: any(_cleaned(entry)[0]) and texts[_cleaned(entry)] > 1,
     }
     found = []
     for code, applies in checks.items():
@@ -274,3 +285,13 @@ def _prompt_notices(bank: PromptBank) -> tuple[Notice, ...]:
         if keys:
             found.append(Notice(code, f"{notice(code).message} Findings: {', '.join(keys)}."))
     return tuple(found)
+
+
+def _cleaned(entry: BankEntry) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return all that the model sees of a finding: two alike score alike."""
+    own, negative = entry.prompts, entry.negative_prompts
+    return tuple(sorted(each.cleaned for each in own)), tuple(sorted(each.cleaned for each in negative))
+
+
+def _as_list(wordings: str | Sequence[str]) -> list[str]:
+    return list(wordings) if isinstance(wordings, Sequence) and not isinstance(wordings, str) else [wordings]

@@ -62,6 +62,25 @@ def grey_from_array(array: NDArray[np.generic], photometric: Photometric | None 
     return to_grey(native, photometric)
 
 
+def colour_of_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Take a uint8 array (rows, columns, 3) of red, green and blue as a picture; returns a copy.
+
+    Raises
+    ------
+    ImageError
+        `image.array` or `image.too-large`.
+    """
+    plain = not isinstance(array, np.ma.MaskedArray) and array.dtype == np.uint8
+    if not plain or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise _refused(
+            "the array is not one picture in colour",
+            "uint8 of shape (rows, columns, 3)",
+            f"{array.dtype} of shape {array.shape}",
+        )
+    check_size(*array.shape[:2])
+    return np.array(array, np.uint8, order="C")
+
+
 def _check_range(array: NDArray[np.integer], photometric: Photometric) -> None:
     bits, signed = photometric.bits_stored, photometric.signed
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeGuard
 
@@ -15,13 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime import policy
-from promptray.runtime.array_input import grey_from_array
+from promptray.runtime.array_input import colour_of_array, grey_from_array
 from promptray.runtime.bundle.manifest import Door, Greyscale
 from promptray.runtime.dicom.detect import looks_like_dicom
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.errors import BundleError, ImageError
 from promptray.runtime.frames import choose_frame
-from promptray.runtime.image_file import JPEG_SIGNATURE, PNG_SIGNATURE, decode_jpeg, decode_png
+from promptray.runtime.image_file import (
+    JPEG_SIGNATURE,
+    PNG_SIGNATURE,
+    decode_jpeg,
+    decode_jpeg_colour,
+    decode_png,
+    decode_png_colour,
+    luminance,
+)
 from promptray.runtime.limits import MAX_FILE_BYTES, check_bytes
 from promptray.runtime.picture import Clock, Kind, Picture, SourceFacts
 
@@ -30,9 +39,20 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Dataset | NDArray[np.generic]"
 
-_FILE_TYPES: tuple[tuple[Kind, bytes, Callable[[bytes], NDArray[np.uint8]]], ...] = (
-    ("png", PNG_SIGNATURE, decode_png),
-    ("jpeg", JPEG_SIGNATURE, decode_jpeg),
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _FileType:
+    kind: Kind
+    signature: bytes
+    grey: Callable[[bytes], Pixels]
+    colour: Callable[[bytes], Pixels | None]
+
+
+_FILE_TYPES = (
+    _FileType("png", PNG_SIGNATURE, decode_png, decode_png_colour),
+    _FileType("jpeg", JPEG_SIGNATURE, decode_jpeg, decode_jpeg_colour),
 )
 
 
@@ -41,13 +61,14 @@ def open_picture(
     door: Door,
     greyscale: Greyscale,
     *,
+    keep_colour: bool = False,
     modality: str | None = None,
     frame: int | None = None,
     photometric: Photometric | None = None,
     strict: bool = False,
     name: str | None = None,
 ) -> Picture:
-    """Read any source as an 8-bit grey picture, or refuse it.
+    """Read any source as an 8-bit picture, or refuse it.
 
     The pixels are decoded completely, taken to grey (DICOM: modality LUT or rescale, VOI LUT or first
     window, MONOCHROME1 inverted, padding black; PNG and JPEG: as OpenCV reads them), and checked against
@@ -61,6 +82,9 @@ def open_picture(
         What the model was made for.
     greyscale : Greyscale
         How values become grey; this version knows one rule for each of its fields.
+    keep_colour : bool
+        Keep red, green and blue of a coloured PNG, JPEG or array beside their grey. Colour in DICOM is
+        refused.
     modality : str, optional
         The modality as the caller knows it: needed for sources without tags (PNG, JPEG, arrays). It may
         stand in for an absent tag, never overrule one.
@@ -94,7 +118,7 @@ def open_picture(
         raise TypeError("photometric= belongs to array input; files state their own")
     declared = modality.strip().upper() if modality else None
     try:
-        picture = _open(source, door, declared, frame, photometric)
+        picture = _open(source, door, declared, frame, photometric, keep_colour)
         policy.check_picture(picture, door, strict=strict)
     except ImageError as error:
         raise _with_name(error, name or source_name(source)) from None
@@ -102,14 +126,20 @@ def open_picture(
 
 
 def _open(
-    source: Source, door: Door, declared: str | None, frame: int | None, photometric: Photometric | None
+    source: Source,
+    door: Door,
+    declared: str | None,
+    frame: int | None,
+    photometric: Photometric | None,
+    keep_colour: bool,
 ) -> Picture:
     clock = Clock()
     if isinstance(source, np.ndarray):
         _check_tagless(door, declared, frame)
-        grey = grey_from_array(source, photometric)
+        colour = colour_of_array(source) if keep_colour and source.ndim == 3 else None
+        grey = grey_from_array(source, photometric) if colour is None else luminance(colour)
         clock.lap("window")
-        return _tagless("array", grey, declared, clock)
+        return _tagless("array", grey, declared, clock, colour)
     if _is_dataset(source):
         from promptray.runtime.dicom.source import picture_of
 
@@ -123,12 +153,13 @@ def _open(
         clock.lap("read")
         return picture_of(dataset, door, declared, frame, clock)
     clock.lap("read")
-    for kind, signature, decode in _FILE_TYPES:
-        if data.startswith(signature):
+    for kind in _FILE_TYPES:
+        if data.startswith(kind.signature):
             _check_tagless(door, declared, frame)
-            grey = decode(data)
+            colour = kind.colour(data) if keep_colour else None
+            grey = kind.grey(data) if colour is None else luminance(colour)
             clock.lap("decode")
-            return _tagless(kind, grey, declared, clock)
+            return _tagless(kind.kind, grey, declared, clock, colour)
     raise ImageError(
         "image.format" if data else "image.broken",
         "the content is none of the formats that are read" if data else "the file is empty",
@@ -147,10 +178,10 @@ def _check_tagless(door: Door, declared: str | None, frame: int | None) -> None:
     choose_frame(1, frame)
 
 
-def _tagless(kind: Kind, grey: NDArray[np.uint8], declared: str | None, clock: Clock) -> Picture:
+def _tagless(kind: Kind, grey: Pixels, declared: str | None, clock: Clock, colour: Pixels | None) -> Picture:
     rows, columns = grey.shape
     facts = SourceFacts(kind, rows, columns, modality=declared, modality_declared=True)
-    return Picture(grey, facts, (), clock.laps)
+    return Picture(grey, facts, (), clock.laps, colour)
 
 
 def _read(source: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:

@@ -21,7 +21,7 @@ class GoldenSet:
 
     Attributes
     ----------
-    pictures : uint8 (G, height, width)
+    pictures : uint8 (G, height, width), or (G, height, width, 3) where colour is kept
         8-bit pictures as the network sees them, before normalisation.
     logits : float32 (G, findings)
         The original's fp32 scores.
@@ -66,7 +66,8 @@ def read_golden(bundle: BundleContent) -> GoldenSet:
         raise _malformed(name, "not a safetensors file") from error
     count, findings = len(manifest.golden.images), len(manifest.findings)
     rule = manifest.preprocessing
-    expected = {"pictures": (count, rule.height, rule.width), "logits": (count, findings)}
+    channels = (3,) if rule.colour == "rgb" else ()
+    expected = {"pictures": (count, rule.height, rule.width, *channels), "logits": (count, findings)}
     if manifest.head.map:
         expected["maps"] = (count, findings, *manifest.head.map.grid)
     found = {key: tensor.shape for key, tensor in tensors.items()}

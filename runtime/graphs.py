@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
-from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.bundle.manifest import BankRule, Manifest
+from promptray.runtime.ensemble import combine, require_wordings
 from promptray.runtime.errors import BundleError, PromptError, ScoringError
 from promptray.runtime.prompts import BankEntry, PromptBank, unpack
-from promptray.runtime.text import TextEncoder
+from promptray.runtime.text import EncodedFinding, TextEncoder
 
 Array = NDArray[Any]
 
@@ -50,24 +51,29 @@ def own_bank(bundle: BundleContent) -> PromptBank:
     """
     rule = bundle.manifest.bank
     if rule is None:
-        raise BundleError(
-            "bundle.format",
-            "this version scores only models with a prompt bank",
-            artefact=f"{bundle.manifest.name} {bundle.short_hash}",
-            cure="upgrade promptray",
-        )
+        raise no_bank(bundle)
     bank = unpack(bundle.read(rule.file), rule, artefact=rule.file)
-    stated = [(finding.key, finding.prompt) for finding in bundle.manifest.findings]
-    if [(entry.key, entry.prompt) for entry in bank] != stated:
+    stated = [(each.key, each.prompts, each.negative_prompts) for each in bundle.manifest.findings]
+    if [(entry.key, *entry.texts) for entry in bank] != stated:
         raise BundleError(
             "bundle.foreign-bank",
             "the prompt bank does not hold the manifest's findings in their order",
             artefact=rule.file,
-            expected=", ".join(key for key, _ in stated)[:200],
+            expected=", ".join(key for key, *_ in stated)[:200],
             found=", ".join(bank.keys)[:200],
             cure="build the bundle again",
         )
     return bank
+
+
+def no_bank(bundle: BundleContent) -> BundleError:
+    """Return the refusal of a bundle without prompt bank."""
+    return BundleError(
+        "bundle.format",
+        "this version scores only models with a prompt bank",
+        artefact=f"{bundle.manifest.name} {bundle.short_hash}",
+        cure="upgrade promptray",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,17 +167,29 @@ class Graphs:
         bound = tuple((batch.positions, self._head.bind(batch.tensors)) for batch in batches)
         return BoundHead(bound, len(bank))
 
-    def encode(self, key: str, prompt: str, *, allow_empty: bool = False) -> BankEntry:
-        """Encode one prompt with the bundle's own text graph.
+    def encode(
+        self,
+        key: str,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str] = (),
+        *,
+        allow_empty: bool = False,
+    ) -> BankEntry:
+        """Encode one finding with the bundle's own text graph.
 
         Raises
         ------
         PromptError
-            ``prompt.no-text-graph``; ``prompt.empty`` when cleaning leaves nothing and `allow_empty` is
-            false.
+            ``prompt.no-text-graph``; ``prompt.invalid`` for wordings the head cannot score; ``prompt.empty``
+            when cleaning leaves nothing and `allow_empty` is false.
         """
         encoder, graph = self._text_side()
-        return encode_prompt(encoder, graph, key, prompt, allow_empty=allow_empty)
+        manifest = self._bundle.manifest
+        if manifest.bank is None:
+            raise no_bank(self._bundle)
+        require_wordings(manifest.bank.ensemble, manifest.head.relation, key, prompts, negative_prompts)
+        finding = encoder.encode_finding(prompts, negative_prompts)
+        return encode_finding(graph, manifest.bank, key, finding, allow_empty=allow_empty)
 
     def _text_side(self) -> tuple[TextEncoder, BoundGraph]:
         if self._text is None:
@@ -190,25 +208,33 @@ class Graphs:
         return self._text
 
 
-def encode_prompt(
-    encoder: TextEncoder, graph: BoundGraph, key: str, prompt: str, *, allow_empty: bool = False
+def encode_finding(
+    graph: BoundGraph, rule: BankRule, key: str, finding: EncodedFinding, *, allow_empty: bool = False
 ) -> BankEntry:
-    """Encode one prompt, alone and unpadded, so that its rows never depend on what else is encoded.
+    """Encode one finding: each wording alone and unpadded, so that nothing depends on what else is encoded.
 
     Raises
     ------
     PromptError
-        ``prompt.empty`` when cleaning leaves nothing and `allow_empty` is false.
+        ``prompt.empty`` when cleaning leaves nothing of a wording and `allow_empty` is false;
+        ``prompt.invalid`` when wordings cancel each other.
     """
-    encoded = encoder.encode(prompt)
-    if not encoded.cleaned and not allow_empty:
+    encoded = (*finding.prompts, *finding.negative_prompts)
+    if not allow_empty and not all(prompt.wording.cleaned for prompt in encoded):
         raise PromptError(
             "prompt.empty",
-            "nothing is left of the prompt after this model's text cleaning (it drops sentences of one "
-            "word), so it would score the same as every other such prompt",
+            "nothing is left of the prompt after this model's text cleaning (CARZero's drops sentences "
+            "of one word), so it would score the same as every other such prompt",
             artefact=key,
             cure="write a sentence, for example 'There is pneumonia.', or set allow_empty to score it anyway",
         )
-    rows = graph.run(encoded.arrays)
-    require_finite(rows, "text")
-    return BankEntry(key, prompt, encoded.cleaned, encoded.words, encoded.truncated, rows)
+    rows = [graph.run(prompt.arrays) for prompt in encoded]
+    for outputs in rows:
+        require_finite(outputs, "text")
+    count = len(finding.prompts)
+    return BankEntry(
+        key,
+        tuple(prompt.wording for prompt in finding.prompts),
+        combine(rule, key, rows[:count], rows[count:]),
+        negative_prompts=tuple(prompt.wording for prompt in finding.negative_prompts),
+    )

@@ -24,10 +24,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from promptray.runtime.errors import ImageError
-from promptray.runtime.jpeg_markers import MAX_SCANS, exif_orientation, read_frame_header
+from promptray.runtime.jpeg_markers import MAX_SCANS, FrameHeader, exif_orientation, read_frame_header
 from promptray.runtime.limits import check_size
 
-Grey = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
+#: Shape (rows, columns).
+Grey = Pixels
+#: Shape (rows, columns, 3).
+Colour = Pixels
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -82,12 +86,59 @@ def decode_png(data: bytes) -> Grey:
     return _turn(grey, exif_orientation(png.ancillary.get(b"eXIf", b"")))
 
 
+def decode_png_colour(data: bytes) -> Colour | None:
+    """Decode a PNG to red, green and blue as stored; None where it is grey.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns, 3), or None
+        What Pillow's ``Image.open(file).convert("RGB")`` returns: gamma and profiles are not applied.
+
+    Raises
+    ------
+    ImageError
+        `image.broken`, `image.too-large`, or `image.colour` for 16-bit colour and for transparency.
+    """
+    png = _read_png(data)
+    if png.colour in (_GREY, _GREY_ALPHA):
+        return None
+    if png.depth == 16:
+        raise _colour_undefined("the PNG is in 16-bit colour")
+    samples = _unpack(png, _inflate(png))
+    if png.colour == _PALETTE:
+        if png.transparency:
+            raise _colour_undefined("the PNG's palette is transparent")
+        samples = _palette(png, samples)[samples]
+    if png.colour == _COLOUR_ALPHA and samples[:, :, 3].min() < 255:
+        raise _colour_undefined("the PNG is transparent in places")
+    return _turn(samples[:, :, :3], exif_orientation(png.ancillary.get(b"eXIf", b"")))
+
+
 def decode_jpeg(data: bytes) -> Grey:
     """Decode a JPEG to its luminance plane.
 
     Parameters and results as :func:`decode_png`; libjpeg's accurate integer transform is used, and any
     warning of libjpeg (a premature end, corrupt data) is a refusal.
     """
+    header = _checked_jpeg(data)
+    return _turn(_whole(decode_strict_jpeg(data), header), exif_orientation(header.exif))
+
+
+def decode_jpeg_colour(data: bytes) -> Colour | None:
+    """Decode a JPEG to red, green and blue (see :func:`decode_png_colour`); None where it is grey."""
+    header = _checked_jpeg(data)
+    if header.components == 1:
+        return None
+    return _turn(_whole(_strict_jpeg(data, "RGB"), header), exif_orientation(header.exif))
+
+
+def _checked_jpeg(data: bytes) -> FrameHeader:
+    """Read a JPEG's header, refusing what must not be decoded."""
     header = read_frame_header(data)
     if header is None or not header.rows:
         raise _broken("the JPEG has no readable frame header")
@@ -102,22 +153,29 @@ def decode_jpeg(data: bytes) -> Grey:
         )
     if data.count(b"\xff\xda") > MAX_SCANS:
         raise _broken(f"the JPEG has more than {MAX_SCANS} scans")
-    grey = decode_strict_jpeg(data)
-    if grey is None or grey.shape != (header.rows, header.columns):
+    return header
+
+
+def _whole(picture: Pixels | None, header: FrameHeader) -> Pixels:
+    if picture is None or picture.shape[:2] != (header.rows, header.columns):
         raise _broken("the JPEG cannot be decoded completely")
-    return _turn(grey, exif_orientation(header.exif))
+    return picture
 
 
 def decode_strict_jpeg(data: bytes) -> Grey | None:
     """Return the 8-bit luminance of a JPEG stream; None at any error or warning of libjpeg."""
+    picture = _strict_jpeg(data, "GRAY")
+    return None if picture is None else picture[:, :, 0]
+
+
+def _strict_jpeg(data: bytes, colour_space: str) -> Pixels | None:
     try:
-        plane = simplejpeg.decode_jpeg(
-            data, colorspace="GRAY", fastdct=False, fastupsample=False, strict=True
+        picture: Pixels = simplejpeg.decode_jpeg(
+            data, colorspace=colour_space, fastdct=False, fastupsample=False, strict=True
         )
     except ValueError:
         return None
-    grey: Grey = plane[:, :, 0]
-    return grey
+    return picture
 
 
 @dataclass
@@ -130,6 +188,7 @@ class _Png:
     colour: int
     interlaced: bool
     palette: bytes = b""
+    transparency: bool = False
     pixels: bytearray = field(default_factory=bytearray)
     ancillary: dict[bytes, bytes] = field(default_factory=dict)
 
@@ -155,6 +214,8 @@ def _read_png(data: bytes) -> _Png:
             png.pixels += body
         elif kind == b"PLTE":
             png.palette = bytes(body)
+        elif kind == b"tRNS":
+            png.transparency = True
         elif kind in (b"eXIf", b"gAMA", b"sRGB", b"iCCP", b"cICP"):
             png.ancillary.setdefault(kind, bytes(body))
         elif kind == b"IEND":
@@ -178,10 +239,7 @@ def _png_grey(png: _Png) -> Grey:
     stream = _inflate(png)
     if png.colour == _PALETTE:
         index = _unpack(png, stream)
-        colours = np.frombuffer(png.palette, np.uint8)
-        if len(colours) % 3 or not index.max() < len(colours) // 3 <= 256:
-            raise _broken("the PNG's palette is incomplete")
-        return _colour_to_grey(colours.reshape(1, -1, 3), png)[0][index]
+        return _colour_to_grey(_palette(png, index)[None], png)[0][index]
     samples = _unpack(png, stream)
     if png.colour in (_COLOUR, _COLOUR_ALPHA):
         if png.depth == 16:
@@ -195,6 +253,14 @@ def _png_grey(png: _Png) -> Grey:
     elif png.depth == 1:
         samples = samples * np.uint8(255)
     return np.ascontiguousarray(samples, np.uint8)
+
+
+def _palette(png: _Png, index: NDArray[Any]) -> Colour:
+    """Return the palette, (entries, 3), which must have every entry that a pixel names."""
+    colours = np.frombuffer(png.palette, np.uint8)
+    if len(colours) % 3 or not index.max() < len(colours) // 3 <= 256:
+        raise _broken("the PNG's palette is incomplete")
+    return colours.reshape(-1, 3)
 
 
 def _inflate(png: _Png) -> bytes:
@@ -252,6 +318,12 @@ def _colour_to_grey(colour: NDArray[Any], png: _Png) -> Grey:
     return (weighted >> 15).astype(np.uint8)
 
 
+def luminance(colour: Colour) -> Grey:
+    """Return the grey of 8-bit colour (rows, columns, 3), as libpng weighs it without gamma."""
+    red, green, blue = (colour[:, :, channel].astype(np.uint32) for channel in range(3))
+    return ((9797 * red + 19234 * green + 3737 * blue) >> 15).astype(np.uint8)
+
+
 def _gamma(png: _Png) -> int | None:
     """Return the file's gamma times 100000 where libpng finds it significant, else None."""
     if b"sRGB" in png.ancillary:
@@ -268,15 +340,24 @@ def _gamma_table(gamma: int) -> NDArray[np.uint32]:
     return np.floor(255 * (np.arange(256) / 255.0) ** (gamma * 1e-5) + 0.5).astype(np.uint32)
 
 
-def _turn(grey: Grey, orientation: int) -> Grey:
+def _turn(picture: Pixels, orientation: int) -> Pixels:
     """Turn and mirror a picture so that it is shown upright (EXIF 2.3, table of Orientation)."""
     if orientation >= 5:
-        grey = grey.T
+        picture = picture.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
-        grey = grey[::-1]
+        picture = picture[::-1]
     if orientation in (2, 3, 6, 7):
-        grey = grey[:, ::-1]
-    return np.ascontiguousarray(grey)
+        picture = picture[:, ::-1]
+    return np.ascontiguousarray(picture)
+
+
+def _colour_undefined(what: str) -> ImageError:
+    return ImageError(
+        "image.colour",
+        f"{what}, which has no defined 8-bit colour",
+        expected="8-bit colour without transparency, or grey",
+        cure="convert it to 8-bit grey",
+    )
 
 
 def _broken(message: str) -> ImageError:

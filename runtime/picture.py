@@ -20,6 +20,7 @@ NOTICES: dict[str, str] = {
     "prompt-truncated": "A prompt was longer than the model's context and was cut.",
     "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",
     "burned-in-text": "The DICOM object states that text is burned into its pixels.",
+    "coloured": "The picture has coloured pixels, as no radiograph has; the model was shown its colours.",
     "inversion-suspected": "The middle is darker than the rest: black and white may be swapped.",
 }
 
@@ -103,12 +104,20 @@ class Picture:
         What to know about it.
     timing : dict of str to float
         Milliseconds for `read` (file and header), `decode` (pixels) and `window` (to 8-bit grey).
+    colour : ndarray of uint8, shape (rows, columns, 3), or None
+        Red, green and blue of a coloured source, where the model takes colour.
     """
 
     grey: NDArray[np.uint8]
     source: SourceFacts
     notices: tuple[Notice, ...] = ()
     timing: dict[str, float] = field(default_factory=dict)
+    colour: NDArray[np.uint8] | None = None
+
+    @property
+    def shown(self) -> NDArray[np.uint8]:
+        """What the network is shown: the colour where it is kept, else the grey."""
+        return self.grey if self.colour is None else self.colour
 
 
 class Clock:

@@ -162,9 +162,12 @@ def check_picture(picture: Picture, door: Door, *, strict: bool) -> None:
 
 def with_suspicions(picture: Picture) -> Picture:
     """Return the picture with the notices that its pixels raise."""
-    if not looks_inverted(picture.grey):
-        return picture
-    return replace(picture, notices=(*picture.notices, notice("inversion-suspected")))
+    suspicions = []
+    if picture.colour is not None and np.ptp(picture.colour, axis=2).any():
+        suspicions.append(notice("coloured"))
+    if looks_inverted(picture.grey):
+        suspicions.append(notice("inversion-suspected"))
+    return replace(picture, notices=(*picture.notices, *suspicions)) if suspicions else picture
 
 
 def looks_inverted(grey: NDArray[np.uint8]) -> bool:

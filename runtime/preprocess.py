@@ -1,4 +1,4 @@
-"""From an 8-bit grey picture to the network's input, by the steps that the bundle declares.
+"""From an 8-bit picture to the network's input, by the steps that the bundle declares.
 
 Each step is a row of :data:`OPERATIONS`: it returns the new picture and adds its part to the geometry, so
 that heat maps find their way back through any sequence of steps.
@@ -13,12 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import CentreCrop, PadSquare, Preprocessing, ResizeLongerSide
+from promptray.runtime.bundle.manifest import (
+    CentreCrop,
+    PadSquare,
+    Preprocessing,
+    ResizeLongerSide,
+    ResizeShorterSide,
+    Squash,
+)
 from promptray.runtime.errors import BundleError, ImageError
 from promptray.runtime.geometry import AxisMap, Geometry
-from promptray.runtime.resize import resize_area
+from promptray.runtime.interpolation import interpolate
+from promptray.runtime.limits import MAX_PIXELS
 
-Grey = NDArray[np.uint8]
+#: Shape (rows, columns) where it is grey, (rows, columns, 3) where it is in colour.
+Picture8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class NetworkInput:
 
     Attributes
     ----------
-    grey : ndarray of uint8, shape (height, width)
+    picture : ndarray of uint8, shape (height, width), or (height, width, 3) where colour is kept
         The 8-bit picture after all steps; `pixels` follows from it by :func:`normalise`.
     pixels : ndarray of float32, shape (1, channels, height, width)
         C-contiguous.
@@ -35,20 +44,20 @@ class NetworkInput:
         From the original picture to this plane.
     """
 
-    grey: Grey
+    picture: Picture8
     pixels: NDArray[np.float32]
     geometry: Geometry
 
 
-def preprocess(grey: Grey, spec: Preprocessing) -> NetworkInput:
-    """Run the declared steps on a grey picture, then normalise it to float32.
+def preprocess(picture: Picture8, spec: Preprocessing) -> NetworkInput:
+    """Run the declared steps on a picture, then normalise it to float32.
 
     The picture is resized, padded and cropped in 8 bits, exactly as the published CARZero code does with
-    OpenCV and torchvision; the result equals that code's bit for bit.
+    OpenCV and torchvision, and open_clip with Pillow and torchvision; the result equals theirs bit for bit.
 
     Parameters
     ----------
-    grey : ndarray of uint8, shape (rows, columns)
+    picture : ndarray of uint8, shape (rows, columns), or (rows, columns, 3) where `spec` keeps colour
         Not changed.
     spec : Preprocessing
         The bundle's declaration.
@@ -60,17 +69,19 @@ def preprocess(grey: Grey, spec: Preprocessing) -> NetworkInput:
     BundleError
         `bundle.format` when the steps do not end at the declared height and width.
     """
-    if grey.dtype != np.uint8 or grey.ndim != 2 or grey.size == 0:
+    channels = {2: (), 3: (3,)} if spec.colour == "rgb" else {2: ()}
+    if picture.dtype != np.uint8 or picture.shape[2:] != channels.get(picture.ndim) or picture.size == 0:
         raise ImageError(
             "image.array",
-            "the picture to preprocess is not 8-bit grey",
-            expected="a non-empty uint8 array of shape (rows, columns)",
-            found=f"{grey.dtype} of shape {grey.shape}",
+            "the picture to preprocess is not 8-bit grey" + (" or colour" if spec.colour == "rgb" else ""),
+            expected="a non-empty uint8 array of shape (rows, columns)"
+            + (" or (rows, columns, 3)" if spec.colour == "rgb" else ""),
+            found=f"{picture.dtype} of shape {picture.shape}",
         )
-    picture, geometry = grey, Geometry.identity(*grey.shape)
+    geometry = Geometry.identity(*picture.shape[:2])
     for step in spec.steps:
         picture, geometry = OPERATIONS[type(step)](picture, step, geometry)
-    if picture.shape != (spec.height, spec.width):
+    if picture.shape[:2] != (spec.height, spec.width):
         raise BundleError(
             "bundle.format",
             "the preprocessing steps do not give the declared network size",
@@ -79,20 +90,23 @@ def preprocess(grey: Grey, spec: Preprocessing) -> NetworkInput:
             found=f"{picture.shape[0]} x {picture.shape[1]}",
             cure="end the steps with pad_square or centre_crop of the network's size",
         )
+    if spec.colour == "rgb" and picture.ndim == 2:
+        picture = np.repeat(picture[:, :, None], 3, axis=2)
     picture = np.ascontiguousarray(picture)
     return NetworkInput(picture, normalise(picture[None], spec), geometry)
 
 
-def normalise(grey8: Grey, spec: Preprocessing) -> NDArray[np.float32]:
-    """Copy 8-bit pictures to the network's channels as ``((v / 255) - mean) / std`` in float32.
+def normalise(pictures: Picture8, spec: Preprocessing) -> NDArray[np.float32]:
+    """Bring 8-bit pictures to the network's channels as ``((v / 255) - mean) / std`` in float32.
 
     Each of the three operations rounds to float32, as torchvision's ToTensor and Normalize do; all 256
     values are computed once and looked up.
 
     Parameters
     ----------
-    grey8 : ndarray of uint8, shape (B, height, width)
-        For example a bundle's golden inputs, which are stored in 8 bits.
+    pictures : ndarray of uint8, shape (B, height, width) or (B, height, width, channels)
+        For example a bundle's golden inputs, which are stored in 8 bits. A grey one is copied to each
+        channel.
     spec : Preprocessing
         Its `channels` and `normalise` are used: one mean and one std for each channel.
 
@@ -102,19 +116,54 @@ def normalise(grey8: Grey, spec: Preprocessing) -> NDArray[np.float32]:
         C-contiguous.
     """
     unit = np.arange(256, dtype=np.float32) / np.float32(255)
-    pixels = np.empty((grey8.shape[0], spec.channels, *grey8.shape[1:]), np.float32)
+    pixels = np.empty((len(pictures), spec.channels, *pictures.shape[1:3]), np.float32)
     for channel, (mean, std) in enumerate(zip(spec.normalise.mean, spec.normalise.std, strict=True)):
         table = (unit - np.float32(mean)) / np.float32(std)
-        np.take(table, grey8, out=pixels[:, channel], mode="clip")
+        plane = pictures if pictures.ndim == 3 else pictures[..., channel]
+        np.take(table, plane, out=pixels[:, channel], mode="clip")
     return pixels
 
 
-def _resize_longer_side(picture: Grey, step: ResizeLongerSide, geometry: Geometry) -> tuple[Grey, Geometry]:
-    rows, columns = picture.shape
-    # Published CARZero: the factor first, then the product, truncated. For some squares (49, 98, 103 ...)
-    # this gives one column less than `size`, which padding then adds.
-    factor = step.size / max(rows, columns)
-    height, width = (step.size, int(columns * factor)) if rows >= columns else (int(rows * factor), step.size)
+def _resize_longer_side(
+    picture: Picture8, step: ResizeLongerSide, geometry: Geometry
+) -> tuple[Picture8, Geometry]:
+    rows, columns = picture.shape[:2]
+    if step.rounding == "nearest":  # open_clip's ResizeKeepRatio
+        ratio = max(rows, columns) / step.size
+        height, width = round(rows / ratio), round(columns / ratio)
+    else:
+        # Published CARZero: the factor first, then the product, truncated. For some squares (49, 98, 103 ...)
+        # this gives one column less than `size`, which padding then adds.
+        factor = step.size / max(rows, columns)
+        longer_rows = rows >= columns
+        height, width = (step.size, int(columns * factor)) if longer_rows else (int(rows * factor), step.size)
+    return _resized(picture, height, width, step, geometry)
+
+
+def _resize_shorter_side(
+    picture: Picture8, step: ResizeShorterSide, geometry: Geometry
+) -> tuple[Picture8, Geometry]:
+    rows, columns = picture.shape[:2]
+    # torchvision's Resize of one number: the product first, truncated.
+    if rows <= columns:
+        height, width = step.size, int(step.size * columns / rows)
+    else:
+        height, width = int(step.size * rows / columns), step.size
+    return _resized(picture, height, width, step, geometry)
+
+
+def _squash(picture: Picture8, step: Squash, geometry: Geometry) -> tuple[Picture8, Geometry]:
+    return _resized(picture, step.size, step.size, step, geometry)
+
+
+def _resized(
+    picture: Picture8,
+    height: int,
+    width: int,
+    step: ResizeLongerSide | ResizeShorterSide | Squash,
+    geometry: Geometry,
+) -> tuple[Picture8, Geometry]:
+    rows, columns = picture.shape[:2]
     if min(height, width) < 1:
         raise ImageError(
             "image.too-small",
@@ -122,21 +171,28 @@ def _resize_longer_side(picture: Grey, step: ResizeLongerSide, geometry: Geometr
             expected=f"sides that differ by less than a factor of {step.size}",
             found=f"{rows} x {columns} pixels",
         )
-    resized = resize_area(picture, height, width)
-    return resized, geometry.then(height, width, AxisMap(height / rows), AxisMap(width / columns))
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            "image.too-large",
+            "the picture's longer side exceeds the size limit when the shorter one is resized",
+            expected=f"at most {MAX_PIXELS} pixels",
+            found=f"{height} x {width}",
+        )
+    made = interpolate(picture, height, width, step.interpolation)
+    return made, geometry.then(height, width, AxisMap(height / rows), AxisMap(width / columns))
 
 
-def _pad_square(picture: Grey, step: PadSquare, geometry: Geometry) -> tuple[Grey, Geometry]:
-    rows, columns = picture.shape
+def _pad_square(picture: Picture8, step: PadSquare, geometry: Geometry) -> tuple[Picture8, Geometry]:
+    rows, columns = picture.shape[:2]
     _require(rows <= step.size and columns <= step.size, "pad_square", "at most", step.size, picture)
     top, left = (step.size - rows) // 2, (step.size - columns) // 2
-    padded = np.full((step.size, step.size), step.value, np.uint8)
+    padded = np.full((step.size, step.size, *picture.shape[2:]), step.value, np.uint8)
     padded[top : top + rows, left : left + columns] = picture
     return padded, geometry.then(step.size, step.size, AxisMap(offset=top), AxisMap(offset=left))
 
 
-def _centre_crop(picture: Grey, step: CentreCrop, geometry: Geometry) -> tuple[Grey, Geometry]:
-    rows, columns = picture.shape
+def _centre_crop(picture: Picture8, step: CentreCrop, geometry: Geometry) -> tuple[Picture8, Geometry]:
+    rows, columns = picture.shape[:2]
     _require(rows >= step.size and columns >= step.size, "centre_crop", "at least", step.size, picture)
     # torchvision's CenterCrop: half the margin, rounded half to even.
     top, left = round((rows - step.size) / 2), round((columns - step.size) / 2)
@@ -144,7 +200,7 @@ def _centre_crop(picture: Grey, step: CentreCrop, geometry: Geometry) -> tuple[G
     return cropped, geometry.then(step.size, step.size, AxisMap(offset=-top), AxisMap(offset=-left))
 
 
-def _require(fits: bool, operation: str, bound: str, size: int, picture: Grey) -> None:
+def _require(fits: bool, operation: str, bound: str, size: int, picture: Picture8) -> None:
     if not fits:
         raise BundleError(
             "bundle.format",
@@ -156,8 +212,10 @@ def _require(fits: bool, operation: str, bound: str, size: int, picture: Grey) -
 
 
 #: What each kind of step does. A new step is a structure in the manifest and a row here.
-OPERATIONS: dict[type, Callable[[Grey, Any, Geometry], tuple[Grey, Geometry]]] = {
+OPERATIONS: dict[type, Callable[[Picture8, Any, Geometry], tuple[Picture8, Geometry]]] = {
     ResizeLongerSide: _resize_longer_side,
+    ResizeShorterSide: _resize_shorter_side,
+    Squash: _squash,
     PadSquare: _pad_square,
     CentreCrop: _centre_crop,
 }

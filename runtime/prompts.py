@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import BankRule, Code, TensorFacts
 from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.wording import Wording
 
 Array = NDArray[Any]
 PROMPTS, ROWS = "prompts", "rows"
@@ -32,35 +33,29 @@ _OFFSETS = "offsets"
 
 
 class _EntryFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the file says of one prompt."""
+    """What the file says of one finding."""
 
     key: str
-    prompt: str
-    cleaned: str
-    words: int
-    truncated: bool
+    prompts: Annotated[list[Wording], msgspec.Meta(min_length=1)]
+    negative_prompts: list[Wording]
     display: str | None
     code: Code | None
 
 
 @dataclass(frozen=True, eq=False)
 class BankEntry:
-    """One prompt with its cached tensors.
+    """One finding's prompt, or ensemble of prompts, with its cached tensors.
 
     Attributes
     ----------
     key : str
         The finding's key.
-    prompt : str
-        The prompt as given.
-    cleaned : str
-        What the model's cleaning rule left of it.
-    words : int
-        Words that reached the model.
-    truncated : bool
-        True when the prompt was longer than the model's context.
+    prompts : tuple of Wording
+        Its wordings, as given and as encoded.
     tensors : dict of str to array
         As ``bank.tensors`` declares them, without the ``prompts`` dimension.
+    negative_prompts : tuple of Wording
+        The wordings it is asked against; empty but in a head of pairs.
     display : str or None
         Name for people of a prompt that travels without a manifest (exports, site entries).
     code : Code or None
@@ -68,22 +63,28 @@ class BankEntry:
     """
 
     key: str
-    prompt: str
-    cleaned: str
-    words: int
-    truncated: bool
+    prompts: tuple[Wording, ...]
     tensors: Mapping[str, Array]
+    negative_prompts: tuple[Wording, ...] = ()
     display: str | None = None
     code: Code | None = None
+
+    @property
+    def wordings(self) -> tuple[Wording, ...]:
+        """All wordings, the negative ones last."""
+        return (*self.prompts, *self.negative_prompts)
+
+    @property
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Wordings as given: the finding's own, and the negative ones."""
+        return [each.text for each in self.prompts], [each.text for each in self.negative_prompts]
 
     def facts(self) -> dict[str, Any]:
         """Return all but the tensors, as stored in the bank's metadata."""
         return {
             "key": self.key,
-            "prompt": self.prompt,
-            "cleaned": self.cleaned,
-            "words": self.words,
-            "truncated": self.truncated,
+            "prompts": msgspec.to_builtins(self.prompts),
+            "negative_prompts": msgspec.to_builtins(self.negative_prompts),
             "display": self.display,
             "code": None if self.code is None else msgspec.to_builtins(self.code),
         }
@@ -390,11 +391,9 @@ def _entry(
             own[tensor.name] = stored[n]
     return BankEntry(
         facts.key,
-        facts.prompt,
-        facts.cleaned,
-        facts.words,
-        facts.truncated,
+        tuple(facts.prompts),
         own,
+        negative_prompts=tuple(facts.negative_prompts),
         display=facts.display,
         code=facts.code,
     )

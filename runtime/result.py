@@ -31,7 +31,13 @@ class Score(_Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     logit : float
-        The model's raw score. Ranks images for one finding; it is not a probability.
+        The model's raw score. Ranks images for one finding; it is not a probability. Where a finding is asked
+        against its negative, the difference of the two.
+    softmax : float or None
+        Where findings are alternatives: this one's share, 0..1, of the softmax over `among`. It compares
+        these wordings with each other; it is not the probability of a disease.
+    among : list of str or None
+        The set that `softmax` adds up to 1 over.
     probability : float or None
         Only where the bundle or the site holds a calibration for this finding.
     flag : bool or None
@@ -39,6 +45,8 @@ class Score(_Struct, frozen=True, kw_only=True):
     """
 
     logit: float
+    softmax: float | None = None
+    among: list[str] | None = None
     probability: float | None = None
     flag: bool | None = None
 
@@ -49,7 +57,10 @@ class FindingScore(_Struct, frozen=True, kw_only=True):
     key: str
     display: str
     head: str
-    prompt: str
+    prompts: list[str]
+    """Its wordings: an ensemble where there are several."""
+    negative_prompts: list[str]
+    """The wordings it was asked against; empty unless the head scores pairs."""
     origin: Literal["bundle", "site", "session"]
     """Whether the prompt came with the bundle, from the site directory, or was added to this scorer only."""
     code: Code | None
@@ -104,7 +115,7 @@ class ResultDocument(_Struct, frozen=True, kw_only=True):
     """The JSON document of one scored image."""
 
     schema: Literal["promptray-result"]
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     software: str
     bundle: BundleRef
     backend: BackendFacts
@@ -199,7 +210,8 @@ class Result:
         -------
         float32 array, (rows, columns) of the source image
             Each pixel has the value of the grid cell that covers its centre; NaN where the network did not
-            look (cropped away). Values are attention: not a probability, not a proof.
+            look (cropped away). Values are attention or similarity, as the bundle's head says: no
+            probability, no proof.
 
         Raises
         ------

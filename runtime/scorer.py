@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -23,8 +23,9 @@ from promptray.runtime.door import Source, open_picture, source_name
 from promptray.runtime.errors import PromptRayError, ScoringError
 from promptray.runtime.golden import GoldenReport, check_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
-from promptray.runtime.picture import Notice, Picture
+from promptray.runtime.picture import Notice, Picture, SourceFacts
 from promptray.runtime.preprocess import NetworkInput, preprocess
+from promptray.runtime.relation import scores_of
 from promptray.runtime.result import (
     BundleRef,
     FindingScore,
@@ -33,7 +34,6 @@ from promptray.runtime.result import (
     Refused,
     Result,
     ResultDocument,
-    Score,
     SourceRef,
 )
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
@@ -48,8 +48,11 @@ class Prepared:
     ----------
     network_input : NetworkInput
         8-bit picture, float32 pixels (1, channels, height, width) and geometry.
-    picture : Picture
-        Source facts and notices; its full-size pixels are dropped.
+    source : SourceFacts
+        Where the picture comes from. Its full-size pixels are not kept: a queue of them would fill the
+        memory.
+    notices : tuple of Notice
+        What to know about it.
     timing : dict of str to float
         Milliseconds so far.
     name : str
@@ -59,7 +62,8 @@ class Prepared:
     """
 
     network_input: NetworkInput
-    picture: Picture
+    source: SourceFacts
+    notices: tuple[Notice, ...]
     timing: Mapping[str, float]
     name: str
     bundle: str
@@ -177,18 +181,22 @@ class Scorer:
         called = name or source_name(source)
         picture = self.picture(source, name=called, **declared)
         start = time.perf_counter()
-        network_input = preprocess(picture.grey, self.bundle.manifest.preprocessing)
+        network_input = preprocess(picture.shown, self.bundle.manifest.preprocessing)
         timing = {**picture.timing, "resize": _milliseconds(start)}
-        # The full-size picture is not needed any more, and a queue of them would fill the memory.
-        picture = replace(picture, grey=network_input.grey)
-        return Prepared(network_input, picture, timing, called, self.bundle.hash)
+        return Prepared(network_input, picture.source, picture.notices, timing, called, self.bundle.hash)
 
     def picture(self, source: Source, **declared: Any) -> Picture:
         """Read an image at its original size and check it at the door (see :meth:`prepare`)."""
         self._require_open()
         manifest = self.bundle.manifest
+        rule = manifest.preprocessing
         return open_picture(
-            source, manifest.door, manifest.preprocessing.greyscale, strict=self._strict, **declared
+            source,
+            manifest.door,
+            rule.greyscale,
+            keep_colour=rule.colour == "rgb",
+            strict=self._strict,
+            **declared,
         )
 
     def infer(
@@ -332,18 +340,19 @@ class Scorer:
         self, prepared: Prepared, state: ActiveSet, logits: NDArray[np.float32], timing: Mapping[str, float]
     ) -> ResultDocument:
         manifest = self.bundle.manifest
+        scores = scores_of(logits, [item.finding.key for item in state.active], manifest.head.relation)
         findings = [
             FindingScore(
                 key=item.finding.key, display=item.finding.display, head=item.finding.head,
-                prompt=item.finding.prompt, origin=item.origin, code=item.finding.code,
-                score=Score(logit=float(logit)),
+                prompts=item.finding.prompts, negative_prompts=item.finding.negative_prompts,
+                origin=item.origin, code=item.finding.code, score=score,
             )
-            for item, logit in zip(state.active, logits, strict=True)
+            for item, score in zip(state.active, scores, strict=True)
         ]  # fmt: skip
-        notices: list[Notice] = [*prepared.picture.notices, *state.notices]
+        notices: list[Notice] = [*prepared.notices, *state.notices]
         return ResultDocument(
             schema="promptray-result",
-            schema_version=1,
+            schema_version=2,
             software=f"promptray {VERSION}",
             bundle=BundleRef(
                 name=manifest.name, family=manifest.family, sha256=self.bundle.hash,
@@ -351,7 +360,7 @@ class Scorer:
             ),
             backend=self.backend,
             gates=[GateRef(name="golden", passed=True, detail="first golden picture, here, at opening")],
-            source=SourceRef(name=prepared.name, **asdict(prepared.picture.source)),
+            source=SourceRef(name=prepared.name, **asdict(prepared.source)),
             transform=prepared.network_input.geometry.to_json(),
             findings=findings,
             notices=[NoticeRef(**item.to_json()) for item in notices],

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from promptray.runtime.bundle.manifest import BankRule, Finding, Manifest, key_fault
+from promptray.runtime.bundle.manifest import BankRule, Code, Finding, Manifest, key_fault
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site, SiteEntry
@@ -26,19 +26,36 @@ class ActiveFinding:
 
 
 def finding_of(entry: BankEntry, head: str) -> Finding:
-    """Return the finding of a cached prompt, checked against the schema.
+    """Return the finding of a cached prompt (see `checked_finding`)."""
+    prompts, negative_prompts = entry.texts
+    return checked_finding(
+        entry.key, prompts, negative_prompts, display=entry.display, code=entry.code, head=head
+    )
+
+
+def checked_finding(
+    key: str,
+    prompts: Sequence[str],
+    negative_prompts: Sequence[str],
+    *,
+    display: str | None,
+    code: Code | None,
+    head: str,
+) -> Finding:
+    """Return a finding, checked against the schema.
 
     Raises
     ------
     PromptError
-        ``prompt.invalid`` when its key, display name or code breaks the schema.
+        ``prompt.invalid`` when its key, display name, wordings or code break the schema.
     """
     stated = {
-        "key": entry.key,
-        "display": entry.display or entry.key,
-        "prompt": entry.prompt,
+        "key": key,
+        "display": display or key,
+        "prompts": list(prompts),
+        "negative_prompts": list(negative_prompts),
         "head": head,
-        "code": None if entry.code is None else msgspec.to_builtins(entry.code),
+        "code": None if code is None else msgspec.to_builtins(code),
     }
     try:
         finding = msgspec.convert(stated, Finding)
@@ -50,8 +67,8 @@ def finding_of(entry: BankEntry, head: str) -> Finding:
             "prompt.invalid",
             f"this cannot be a finding: {error}",
             expected="a key of 1 to 128 characters, NFC, without leading space, slash or invisible "
-            "character; a display name; a code with value, scheme and meaning, or none",
-            found=ascii(entry.key)[:80],
+            "character; a display name; wordings; a code with value, scheme and meaning, or none",
+            found=ascii(key)[:80],
         ) from error
     return finding
 

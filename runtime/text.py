@@ -6,8 +6,9 @@ edge box is treated exactly as one encoded when the bundle was built.
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 
 from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.wording import Wording
 
 _NUMBERING = re.compile(r"[0-9]+\.")
 _WORD = re.compile(r"\w+")
@@ -47,7 +49,25 @@ def clean_carzero(text: str) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-_CLEANING: dict[str, Callable[[str], str]] = {"carzero-sentences": clean_carzero}
+def clean_open_clip(text: str) -> str:
+    r"""Clean a prompt as open_clip's tokenizers do: mend the encoding, resolve HTML, one space between words.
+
+    Source: open_clip 3.3.0, ``basic_clean`` and ``whitespace_clean`` (MIT); the mending is ftfy's.
+
+    Examples
+    --------
+    >>> clean_open_clip("Kerley&amp;nbsp;B  lines,\t“bat’s-wing”")
+    'Kerley B lines, "bat\'s-wing"'
+    """
+    import ftfy  # only who adds a prompt to a model of this kind waits for it
+
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+
+
+_CLEANING: dict[str, Callable[[str], str]] = {
+    "carzero-sentences": clean_carzero,
+    "open-clip": clean_open_clip,
+}
 
 
 @dataclass(frozen=True)
@@ -56,21 +76,28 @@ class EncodedPrompt:
 
     Attributes
     ----------
-    cleaned : str
-        What is left after cleaning.
-    words : int
-        Words that reach the model, special tokens not counted.
-    truncated : bool
-        True when the prompt had more tokens than the model's context.
+    wording : Wording
+        What is left after cleaning, and how much of it reaches the model.
     arrays : dict of str to array
         ``input_ids`` int64 (1, tokens), unpadded; ``word_matrix`` float32 (1, words, tokens): 1 where a token
         is added to a row. Each token starts a row but a "##" piece, which is added to the row before it.
     """
 
-    cleaned: str
-    words: int
-    truncated: bool
+    wording: Wording
     arrays: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EncodedFinding:
+    """All wordings of one finding, ready for the text graph.
+
+    Attributes
+    ----------
+    prompts, negative_prompts : tuple of EncodedPrompt
+    """
+
+    prompts: tuple[EncodedPrompt, ...]
+    negative_prompts: tuple[EncodedPrompt, ...] = ()
 
 
 class TextEncoder:
@@ -135,8 +162,13 @@ class TextEncoder:
         rows = int(row_of_token[-1]) + 1
         word_matrix = (np.arange(rows)[:, None] == row_of_token[None, :]).astype(np.float32)
         return EncodedPrompt(
-            cleaned=cleaned,
-            words=rows - 2,
-            truncated=truncated,
+            wording=Wording(text=prompt, cleaned=cleaned, words=rows - 2, truncated=truncated),
             arrays={"input_ids": np.array([ids], np.int64), "word_matrix": word_matrix[None]},
+        )
+
+    def encode_finding(self, prompts: Sequence[str], negative_prompts: Sequence[str] = ()) -> EncodedFinding:
+        """Clean and tokenise all wordings of a finding (see :meth:`encode`)."""
+        return EncodedFinding(
+            tuple(self.encode(prompt) for prompt in prompts),
+            tuple(self.encode(prompt) for prompt in negative_prompts),
         )

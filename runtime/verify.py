@@ -103,14 +103,14 @@ def verify(
 
 def _check_preprocessing(bundle: Bundle) -> None:
     """Read every golden image file through the door and compare with the stored picture, pixel by pixel."""
-    manifest = bundle.manifest
+    manifest, rule = bundle.manifest, bundle.manifest.preprocessing
     stored = read_golden(bundle).pictures
     for number, name in enumerate(manifest.golden.images):
         picture = open_picture(
-            BytesIO(bundle.read(name)), manifest.door, manifest.preprocessing.greyscale,
-            modality=manifest.door.modalities[0],
+            BytesIO(bundle.read(name)), manifest.door, rule.greyscale,
+            keep_colour=rule.colour == "rgb", modality=manifest.door.modalities[0],
         )  # fmt: skip
-        made = preprocess(picture.grey, manifest.preprocessing).grey
+        made = preprocess(picture.shown, rule).picture
         different = int(np.count_nonzero(made != stored[number]))
         if different:
             raise BundleError(

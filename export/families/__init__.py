@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 
 from promptray.export.families.base import Family, FamilyFacts
+from promptray.export.families.open_clip_folder import source_files
+from promptray.export.tokenizer import bert_files
 from promptray.runtime.errors import BuildError
 
 FAMILIES: tuple[FamilyFacts, ...] = (
@@ -18,6 +20,22 @@ FAMILIES: tuple[FamilyFacts, ...] = (
             "which is right for the published file: 12)"
         },
         module="promptray.export.families.carzero",
+        source_files=bert_files,
+    ),
+    FamilyFacts(
+        name="open_clip",
+        summary="BiomedCLIP and other dual encoders: ViT and BERT, scaled cosine, similarity maps",
+        layout="open_clip's weights (open_clip_pytorch_model.bin) with open_clip_config.json and vocab.txt "
+        "beside them; a text model folder with config.json where the text tower is not BiomedCLIP's",
+        options={
+            "resize": "shortest (cuts the ends of the longer side off), longest (pads to a square) or "
+            "squash; default: what the configuration says, which is shortest for the published file",
+            "image_heads": "attention heads of an image tower that timm does not know by name "
+            "(default: the text model's)",
+        },
+        module="promptray.export.families.open_clip",
+        source_files=source_files,
+        aliases=("biomedclip",),
     ),
 )
 
@@ -31,7 +49,7 @@ def facts(name: str) -> FamilyFacts:
         ``family.unknown``.
     """
     for known in FAMILIES:
-        if known.name == name:
+        if name in (known.name, *known.aliases):
             return known
     raise BuildError(
         "family.unknown",

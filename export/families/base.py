@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Head, Preprocessing, TensorFacts, TextRule
-from promptray.runtime.text import EncodedPrompt
+from promptray.runtime.bundle.manifest import Head, Preprocessing, Relation, TensorFacts, TextRule
+from promptray.runtime.text import EncodedFinding
 
 if TYPE_CHECKING:  # a build that finds everything in its cache never waits for torch
     from torch import Tensor, nn
@@ -48,8 +48,8 @@ class Reference:
 
     Attributes
     ----------
-    logits : array, (images, prompts)
-    maps : array, (images, prompts, grid rows, grid columns), or None
+    logits : array, (images, findings)
+    maps : array, (images, findings, grid rows, grid columns), or None
     """
 
     logits: NDArray[np.float32]
@@ -60,9 +60,9 @@ class Scoring(Protocol):
     """The original's own arithmetic, plainly."""
 
     def __call__(
-        self, pixels: Tensor, prompts: Sequence[EncodedPrompt], done: Callable[[int], None] = ..., /
+        self, pixels: Tensor, findings: Sequence[EncodedFinding], done: Callable[[int], None] = ..., /
     ) -> Reference:
-        """Score images float32 (B, C, H, W) against prompts; `done` gets the number of images finished."""
+        """Score images float32 (B, C, H, W) against findings; `done` gets the number of images finished."""
         ...
 
 
@@ -78,7 +78,12 @@ class LoadedModel:
     text : TextRule
     tokenizer : bytes
         ``tokenizer.json`` for the runtime.
-    heads : sequence of Head
+    head : Head
+        As it scores independent findings.
+    relations : sequence of str
+        How findings may hang together; the recipe chooses.
+    ensemble : {'none', 'mean-unit'}
+        How several wordings of a finding become one entry of the bank (see `promptray.runtime.ensemble`).
     row_buckets : sequence of int
         Buckets of the bank's ``rows`` dimension; empty when it has none.
     row_bias : str or None
@@ -86,8 +91,8 @@ class LoadedModel:
     identity : dict of str to str
         What of the model a cached prompt depends on, as hashes and rule names.
     reference : callable
-        ``reference(pixels, prompts)`` scores float32 (B, C, H, W) by the original's own arithmetic. It may be
-        slow, so a third argument is called with the number of images done.
+        ``reference(pixels, findings)`` scores float32 (B, C, H, W) by the original's own arithmetic. It
+        may be slow, so a third argument is called with the number of images done.
     score_tolerance, map_tolerance : float
         Largest absolute difference a faithful fp32 export may show.
     notes : sequence of str
@@ -99,7 +104,9 @@ class LoadedModel:
     preprocessing: Preprocessing
     text: TextRule
     tokenizer: bytes
-    heads: Sequence[Head]
+    head: Head
+    relations: Sequence[Relation]
+    ensemble: Literal["none", "mean-unit"]
     row_buckets: Sequence[int]
     row_bias: str | None
     identity: Mapping[str, str]
@@ -127,6 +134,10 @@ class FamilyFacts:
         Options of the recipe's ``model_options`` with their meaning.
     module : str
         Where its ``FAMILY`` is.
+    source_files : callable
+        (checkpoint, text model folder) -> the other files that the model is read from; some may not exist.
+    aliases : tuple of str
+        Other names that recipes may use.
     """
 
     name: str
@@ -134,6 +145,8 @@ class FamilyFacts:
     layout: str
     options: Mapping[str, str]
     module: str
+    source_files: Callable[[Path, Path | None], Sequence[Path]]
+    aliases: tuple[str, ...] = ()
 
 
 class Family(Protocol):

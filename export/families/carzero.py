@@ -47,7 +47,7 @@ from promptray.runtime.bundle.manifest import (
     TextRule,
 )
 from promptray.runtime.errors import BuildError
-from promptray.runtime.text import EncodedPrompt
+from promptray.runtime.text import EncodedFinding
 
 _ROW_PADDING = -1.0e9
 # Present in the published file and never used for a score (perturbing each leaves every score unchanged).
@@ -223,7 +223,7 @@ def _describe(model: CARZero, text: BertFolder, notes: Sequence[str]) -> LoadedM
         cleaning="carzero-sentences",
         tokenizer="tokenizer.json",
         context=sizes.word_num,
-        template="There is {}",
+        templates=["There is {}"],
     )
     grid = sizes.image_size // sizes.patch_size
     head = Head(
@@ -265,7 +265,9 @@ def _describe(model: CARZero, text: BertFolder, notes: Sequence[str]) -> LoadedM
         preprocessing=_preprocessing(sizes),
         text=rule,
         tokenizer=text.tokenizer_json(context=rule.context),
-        heads=(head,),
+        head=head,
+        relations=("independent",),
+        ensemble="none",
         # Finer buckets were no faster (benchmarks/bank_layout.py), and each is one more shape to compile.
         row_buckets=(16, 32, 64, sizes.word_num + 2),
         row_bias="row_bias",
@@ -323,13 +325,14 @@ def _preprocessing(sizes: CARZeroSizes) -> Preprocessing:
 def _reference(
     model: CARZero,
     pixels: Tensor,
-    prompts: Sequence[EncodedPrompt],
+    findings: Sequence[EncodedFinding],
     done: Callable[[int], None] = lambda _: None,
 ) -> Reference:
     """Score by the original's arithmetic: unpadded text, all 98 memory rows, nothing cached."""
     sentences, words = [], []
     with torch.inference_mode():
-        for prompt in prompts:
+        for finding in findings:
+            prompt = finding.prompts[0]
             ids = torch.from_numpy(prompt.arrays["input_ids"])
             matrix = torch.from_numpy(prompt.arrays["word_matrix"])
             sentence, rows = model.text_encoder(

@@ -15,6 +15,7 @@ from promptray.cli.output import (
     print_table,
     site_choice,
     site_option,
+    written,
 )
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
@@ -93,7 +94,7 @@ def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
     if parity["notes"]:
         print_table("What the build assumed", [""], [[note] for note in parity["notes"]])
     findings = [
-        [finding.key, finding.prompt, finding.code.value if finding.code else ""]
+        [finding.key, written(finding), finding.code.value if finding.code else ""]
         for finding in manifest.findings
     ]
     print_table("Findings", ["key", "prompt", "code"], findings)

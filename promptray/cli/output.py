@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from promptray.runtime.bundle.manifest import Finding
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site_choice import USER_SITE, SiteChoice
 
@@ -48,6 +49,12 @@ def print_json(document: Any) -> None:
     NaN cannot occur and would be an error.
     """
     click.echo(json.dumps(document, allow_nan=False))
+
+
+def written(finding: Finding) -> str:
+    """Return a finding's wordings on one line."""
+    text = "; ".join(finding.prompts)
+    return f"{text} (not: {'; '.join(finding.negative_prompts)})" if finding.negative_prompts else text
 
 
 def print_table(

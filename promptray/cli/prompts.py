@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from promptray.cli.output import json_option, print_json, print_table, site_choice, site_option
+from promptray.cli.output import json_option, print_json, print_table, site_choice, site_option, written
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Code
 from promptray.runtime.errors import PromptError
@@ -64,21 +64,28 @@ def list_(context: click.Context, site: str | None, as_json: bool) -> None:
     """
     with _open(context, site) as scorer:
         rows = [
-            {"key": finding.key, "prompt": finding.prompt, "origin": scorer.prompts.origin(finding.key)}
+            {
+                "key": finding.key,
+                "prompts": finding.prompts,
+                "negative_prompts": finding.negative_prompts,
+                "origin": scorer.prompts.origin(finding.key),
+            }
             for finding in scorer.prompts
         ]
+        table = [[each.key, written(each), scorer.prompts.origin(each.key)] for each in scorer.prompts]
         notices = [item.to_json() for item in scorer.prompts.state.notices]
     if as_json:
         print_json({"findings": rows, "notices": notices})
         return
-    print_table("Findings", ["key", "prompt", "origin"], [list(row.values()) for row in rows])
+    print_table("Findings", ["key", "prompt", "origin"], table)
     for item in notices:
         click.echo(f"Note [{item['code']}] {item['message']}", err=True)
 
 
 @command.command("add")
 @click.argument("key")
-@click.argument("prompt", required=False)
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.option("--negative", multiple=True, help="What KEY is asked against, where findings are pairs.")
 @click.option("--display", help="Name for people (default: the key).")
 @click.option(
     "--code", nargs=3, metavar="VALUE SCHEME MEANING", help="Coded concept, for example of SNOMED CT."
@@ -90,23 +97,33 @@ def add(
     context: click.Context,
     site: str | None,
     key: str,
-    prompt: str | None,
+    prompts: tuple[str, ...],
+    negative: tuple[str, ...],
     display: str | None,
     code: tuple[str, str, str] | None,
     allow_empty: bool,
 ) -> None:
-    """Encode PROMPT (default: the bundle's template filled with KEY) and keep it for this site.
+    """Encode PROMPT (default: the bundle's templates filled with KEY) and keep it for this site.
+
+    Several PROMPTs are averaged, by models that score ensembles.
 
     \b
-    Example:
+    Examples:
       promptray prompts chest.bundle add "rib fracture" "There is rib fracture."
+      promptray prompts clip.bundle add hernia "a photo of hernia" "hernia presented in image"
     """
     coded = Code(value=code[0], scheme=code[1], meaning=code[2]) if code else None
     with _open(context, site) as scorer:
         finding = scorer.prompts.add(
-            key, prompt, display=display, code=coded, keep=True, allow_empty=allow_empty
+            key,
+            prompts or None,
+            negative_prompt=negative,
+            display=display,
+            code=coded,
+            keep=True,
+            allow_empty=allow_empty,
         )
-    click.echo(f"Added {finding.key!r}: {finding.prompt}")
+    click.echo(f"Added {finding.key!r}: {written(finding)}")
 
 
 @command.command("remove")

@@ -15,9 +15,10 @@ _WIDEST = 6  # columns of scores that still fit a terminal
 def print_results(results: Sequence[Result]) -> None:
     """Print the results of one scorer. With few findings a row is an image, otherwise a row is a finding."""
     findings = results[0].document.findings
+    alternatives = any(finding.score.softmax is not None for finding in findings)
     if len(findings) <= _WIDEST:
         rows = [[result.name, *map(_value, result.document.findings)] for result in results]
-        _print_scores(["image", *(finding.key for finding in findings)], rows)
+        _print_scores(["image", *(finding.key for finding in findings)], rows, alternatives=alternatives)
     else:
         for start in range(0, len(results), _WIDEST):
             some = results[start : start + _WIDEST]
@@ -25,7 +26,7 @@ def print_results(results: Sequence[Result]) -> None:
                 [finding.key, *(_value(result.document.findings[n]) for result in some)]
                 for n, finding in enumerate(findings)
             ]
-            _print_scores(["finding", *(result.name for result in some)], rows)
+            _print_scores(["finding", *(result.name for result in some)], rows, alternatives=alternatives)
     _print_timing(results)
     backend = results[0].document.backend
     click.echo(
@@ -37,11 +38,16 @@ def print_results(results: Sequence[Result]) -> None:
 
 def _value(finding: FindingScore) -> str:
     score = finding.score
-    return f"{score.logit:+.3f}" if score.probability is None else f"{score.probability:.3f}"
+    if score.probability is not None:
+        return f"{score.probability:.3f}"
+    share = "" if score.softmax is None else f" ({score.softmax:.3f})"
+    return f"{score.logit:+.3f}{share}"
 
 
-def _print_scores(columns: list[str], rows: list[list[str]]) -> None:
+def _print_scores(columns: list[str], rows: list[list[str]], *, alternatives: bool) -> None:
     title = "Scores: raw logits. They rank images for one finding; they are not probabilities."
+    if alternatives:
+        title += " In brackets the softmax over the alternatives: it compares wordings, not diseases."
     print_table(title, columns, rows, right=tuple(range(1, len(columns))))
 
 

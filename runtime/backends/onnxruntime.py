@@ -110,7 +110,10 @@ class OnnxRuntimeGraph:
 
     def bind(self, resident: Mapping[str, Array]) -> OnnxRuntimeBoundGraph:
         """Wrap the resident arrays once, so that a run copies nothing of them."""
-        values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in resident.items()}
+        taken = {tensor.name for tensor in self._facts.inputs}
+        values = {
+            name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in resident.items() if name in taken
+        }
         return OnnxRuntimeBoundGraph(self._session, self._facts, self._outputs, values)
 
 
@@ -128,6 +131,8 @@ class OnnxRuntimeBoundGraph:
         self._facts = facts
         self._outputs = outputs
         self._resident = resident
+        # A graph takes what it needs of what the side before it gives.
+        self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run and return every output by name.
@@ -138,7 +143,8 @@ class OnnxRuntimeBoundGraph:
             ``backend.failed`` with the runtime's first line.
         """
         feeds = dict(self._resident)
-        for name, array in inputs.items():
+        for name in self._taken & inputs.keys():
+            array = inputs[name]
             feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
         try:
             results = self._session.run_with_ort_values(self._outputs, feeds)

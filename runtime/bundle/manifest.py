@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 FORMAT = "promptray-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Text = Annotated[str, Meta(min_length=1)]
 # A lone "$" also matches before a final line feed, hence (?!\n) and the length.
@@ -62,6 +62,8 @@ class Provenance(_Struct, frozen=True):
     checkpoint: SourceFile
     recipe: SourceFile
     libraries: dict[str, str]
+    sources: list[SourceFile] = []
+    """Other files the model was read from: configuration, vocabulary."""
     calibration: CalibrationSet | None = None
 
 
@@ -86,11 +88,31 @@ class Greyscale(_Struct, frozen=True):
     rounding: Literal["half-up"] = "half-up"
 
 
+#: OpenCV's INTER_AREA, or Pillow's antialiased filters of these names.
+Interpolation = Literal["area", "bilinear", "bicubic"]
+
+
 class ResizeLongerSide(_Struct, frozen=True, tag_field="op", tag="resize_longer_side"):
-    """Scale the longer side to `size` pixels keeping the aspect; the other side is truncated."""
+    """Scale the longer side to `size` pixels keeping the aspect."""
 
     size: Side
-    interpolation: Literal["area"] = "area"
+    interpolation: Interpolation = "area"
+    rounding: Literal["truncate", "nearest"] = "truncate"
+    """How the other side becomes a whole number; ``nearest`` takes halves to the even one."""
+
+
+class ResizeShorterSide(_Struct, frozen=True, tag_field="op", tag="resize_shorter_side"):
+    """Scale the shorter side to `size` pixels keeping the aspect; the other side is truncated."""
+
+    size: Side
+    interpolation: Interpolation = "bicubic"
+
+
+class Squash(_Struct, frozen=True, tag_field="op", tag="squash"):
+    """Scale to `size` x `size`, whatever the aspect was."""
+
+    size: Side
+    interpolation: Interpolation = "bicubic"
 
 
 class PadSquare(_Struct, frozen=True, tag_field="op", tag="pad_square"):
@@ -106,7 +128,7 @@ class CentreCrop(_Struct, frozen=True, tag_field="op", tag="centre_crop"):
     size: Side
 
 
-Step = ResizeLongerSide | PadSquare | CentreCrop
+Step = ResizeLongerSide | ResizeShorterSide | Squash | PadSquare | CentreCrop
 
 
 class Normalise(_Struct, frozen=True):
@@ -123,21 +145,23 @@ class Preprocessing(_Struct, frozen=True):
     steps: Annotated[list[Step], Meta(min_length=1)]
     normalise: Normalise
     channels: Literal[1, 3]
-    """3 means the grey picture is copied to three channels before `normalise`."""
+    """3 means that a grey picture is copied to three channels before `normalise`."""
     height: Side
     width: Side
+    colour: Literal["grey", "rgb"] = "grey"
+    """What becomes of a coloured PNG, JPEG or array: its grey, or its three channels. DICOM must be grey."""
 
 
 class TextRule(_Struct, frozen=True):
     """How a prompt becomes token arrays."""
 
-    cleaning: Literal["carzero-sentences"]
+    cleaning: Literal["carzero-sentences", "open-clip"]
     tokenizer: Text
     """File name of the tokenizer (``tokenizers`` JSON)."""
     context: Annotated[int, Meta(ge=2)]
     """Most tokens of a prompt, the two special tokens included; longer prompts are cut."""
-    template: Text = "{}"
-    """Applied to a bare finding name by ``prompts.add(key)`` when no wording is given."""
+    templates: Annotated[list[Text], Meta(min_length=1)]
+    """Each is filled with a bare finding name by ``prompts.add(key)`` when no wording is given."""
 
 
 Dims = list[Annotated[int, Meta(ge=1)] | Text]
@@ -174,9 +198,12 @@ class BankRule(_Struct, frozen=True):
     file: Text
     id: Sha256
     identity: dict[str, str]
-    """What the id is the hash of: weights, tokenizer, cleaning, template, layout, precision."""
+    """What the id is the hash of: weights, tokenizer, cleaning, layout, ensemble, precision."""
     tensors: Annotated[list[TensorFacts], Meta(min_length=1)]
     row_buckets: Annotated[list[Annotated[int, Meta(ge=1, le=4096)]], Meta(max_length=64)]
+    ensemble: Literal["none", "mean-unit"] = "none"
+    """How the wordings of one finding become one entry: a single one as it is, or their mean at unit
+    length."""
     row_bias: Text | None = None
     """The bank tensor added to attention logits."""
     row_bias_padding: float = -1.0e9
@@ -186,8 +213,13 @@ class MapFacts(_Struct, frozen=True):
     """The explanation map of a head: a grid over the network's input plane."""
 
     grid: Annotated[list[Side], Meta(min_length=2, max_length=2)]
-    kind: Literal["attention"]
+    kind: Literal["attention", "similarity"]
     meaning: Text
+
+
+#: How the scores of a head hang together. ``exclusive``: the findings are alternatives, one of which is true.
+#: ``pair``: each finding is asked against its own negative wording.
+Relation = Literal["independent", "exclusive", "pair"]
 
 
 class Head(_Struct, frozen=True):
@@ -195,8 +227,9 @@ class Head(_Struct, frozen=True):
 
     name: Text
     bank: Literal["free", "fixed_set", "none"]
-    activation: Literal["none"]
-    relation: Literal["independent"]
+    relation: Relation
+    activation: Literal["none", "softmax"]
+    """``softmax`` exactly where findings, or a finding and its negative, are alternatives."""
     map: MapFacts | None = None
 
 
@@ -213,8 +246,11 @@ class Finding(_Struct, frozen=True):
 
     key: Key
     display: Text
-    prompt: str
+    prompts: list[Text]
+    """Its wordings: an ensemble where there are several, none where the head has no text."""
     head: Text
+    negative_prompts: list[Text] = []
+    """The wordings it is asked against, in a head whose relation is ``pair``."""
     code: Code | None = None
 
 
@@ -265,7 +301,7 @@ class Manifest(_Struct, frozen=True):
 
     @property
     def head(self) -> Head:
-        """The head: version 1 has exactly one."""
+        """The head: version 2 has exactly one."""
         return self.heads[0]
 
 

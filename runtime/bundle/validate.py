@@ -16,25 +16,30 @@ from promptray.runtime.bundle.manifest import (
     CentreCrop,
     Dims,
     Door,
+    Finding,
     Graph,
     Head,
     Manifest,
     PadSquare,
     Preprocessing,
     ResizeLongerSide,
+    ResizeShorterSide,
+    Squash,
     TensorFacts,
     bank_id,
     body_part_words,
     key_fault,
 )
 from promptray.runtime.bundle.names import MANIFEST, check_names
-from promptray.runtime.errors import BundleError
+from promptray.runtime.ensemble import require_wordings
+from promptray.runtime.errors import BundleError, PromptError
 
 LEAST_GOLDEN = 16
+#: A template holds the place of the finding's name once.
+TEMPLATE = r"[^{}]*\{\}[^{}]*"
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _TOKEN_INPUTS = (
     TensorFacts(name="input_ids", dtype="int64", dims=[1, "tokens"]),
-    TensorFacts(name="attention_mask", dtype="int64", dims=[1, "tokens"]),
     TensorFacts(name="word_matrix", dtype="float32", dims=[1, "words", "tokens"]),
 )
 
@@ -85,7 +90,9 @@ def _check_provenance(manifest: Manifest) -> None:
     provenance = manifest.provenance
     if not _CREATED.fullmatch(provenance.created):
         _refuse("$.provenance.created", "is not YYYY-MM-DDThh:mm:ssZ", provenance.created)
-    for field, source in (("checkpoint", provenance.checkpoint), ("recipe", provenance.recipe)):
+    named = [("checkpoint", provenance.checkpoint), ("recipe", provenance.recipe)]
+    named += [(f"sources[{index}]", source) for index, source in enumerate(provenance.sources)]
+    for field, source in named:
         if re.search(r"[/\\:]", source.name):
             _refuse(f"$.provenance.{field}.name", "is a path, not a base name")
 
@@ -99,7 +106,7 @@ def _check_door(door: Door) -> None:
 
 def _check_findings(manifest: Manifest) -> None:
     if len(manifest.heads) != 1:
-        _refuse("$.heads", "version 1 describes exactly one head", str(len(manifest.heads)))
+        _refuse("$.heads", "version 2 describes exactly one head", str(len(manifest.heads)))
     head = manifest.heads[0]
     _unique("$.findings[...].key", [finding.key for finding in manifest.findings])
     for index, finding in enumerate(manifest.findings):
@@ -110,28 +117,51 @@ def _check_findings(manifest: Manifest) -> None:
             _refuse(
                 f"$.findings[{index}].head", f"no head has this name; there is {head.name!r}", finding.head
             )
-        if head.bank != "none" and not finding.prompt.strip():
-            _refuse(f"$.findings[{index}].prompt", "is empty, and the head scores prompts", finding.key)
+        _check_wordings(f"$.findings[{index}]", finding, head, manifest.bank)
+    if head.relation == "exclusive" and len(manifest.findings) == 1:
+        _refuse("$.findings", "holds one, and alternatives are at least two")
+    if (head.activation == "none") != (head.relation == "independent"):
+        _refuse("$.heads[0].activation", f"does not go with relation {head.relation!r}", head.activation)
     if head.bank != "free" and not manifest.findings:
         _refuse("$.findings", f"is empty, and a head with bank {head.bank!r} cannot be given any")
 
 
+def _check_wordings(where: str, finding: Finding, head: Head, bank: BankRule | None) -> None:
+    if bank is None:
+        if finding.prompts or finding.negative_prompts:
+            _refuse(f"{where}.prompts", "are given, and the head has no text")
+        return
+    if not all(text.strip() for text in (*finding.prompts, *finding.negative_prompts)):
+        _refuse(f"{where}.prompts", "holds an empty one, and the head scores prompts", finding.key)
+    try:
+        require_wordings(bank.ensemble, head.relation, finding.key, finding.prompts, finding.negative_prompts)
+    except PromptError as error:
+        _refuse(f"{where}.prompts", f"cannot be scored: {error.message}", error.found)
+
+
 def _check_preprocessing(rule: Preprocessing) -> None:
     side: int | None = None  # known once the picture is square whatever the image
-    longest: int | None = None  # the longer side, once it is bounded
+    shortest: int | None = None  # no side is smaller, once that is sure
+    longest: int | None = None  # no side is larger, once that is sure
     for index, step in enumerate(rule.steps):
         where = f"$.preprocessing.steps[{index}]"
         match step:
             case ResizeLongerSide():
-                side, longest = None, step.size
+                side, shortest, longest = None, None, step.size
+            case ResizeShorterSide():
+                side, shortest, longest = None, step.size, None
+            case Squash():
+                side = shortest = longest = step.size
             case PadSquare():
                 if longest is None or longest > step.size:
                     _refuse(where, "pads a picture that may be larger than the result")
-                side = longest = step.size
+                side = shortest = longest = step.size
             case CentreCrop():
-                if side is None or side < step.size:
-                    _refuse(where, "does not cut a square out of a larger one of known side")
-                side = longest = step.size
+                if shortest is None or shortest < step.size:
+                    _refuse(where, "does not cut a square out of a picture that is surely as large")
+                side = shortest = longest = step.size
+    if rule.colour == "rgb" and rule.channels != 3:
+        _refuse("$.preprocessing.colour", "keeps three channels, and the network takes another number")
     if side is None or (rule.height, rule.width) != (side, side):
         _refuse("$.preprocessing", "the steps do not end at height x width", f"{side} x {side}")
     for name, values in (("mean", rule.normalise.mean), ("std", rule.normalise.std)):
@@ -234,8 +264,12 @@ def _head_outputs(head: Head) -> list[TensorFacts]:
 
 def _check_text(manifest: Manifest) -> None:
     graph, bank, rule = manifest.graph("text"), manifest.bank, manifest.text
-    if rule and re.fullmatch(r"[^{}]*\{\}[^{}]*", rule.template) is None:
-        _refuse("$.text.template", "does not hold {} exactly once and no other brace", rule.template)
+    for index, template in enumerate(rule.templates if rule else ()):
+        if re.fullmatch(TEMPLATE, template) is None:
+            where = f"$.text.templates[{index}]"
+            _refuse(where, "does not hold {} exactly once and no other brace", template)
+    if rule and bank and bank.ensemble == "none" and len(rule.templates) > 1:
+        _refuse("$.text.templates", "are several, and the model scores one wording", str(len(rule.templates)))
     if graph is None:
         return
     if rule is None or bank is None:

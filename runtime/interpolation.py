@@ -1,0 +1,45 @@
+"""Resize of 8-bit pictures by the filter that a bundle names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from promptray.runtime.resize import resize_area
+
+#: Pillow's filters widen with the reduction, so they are antialiased; open_clip and torchvision use them.
+_PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def interpolate(
+    picture: NDArray[np.uint8],
+    rows: int,
+    columns: int,
+    interpolation: Literal["area", "bilinear", "bicubic"],
+) -> NDArray[np.uint8]:
+    """Resize a picture.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (H, W) or (H, W, 3)
+        Not changed; any strides. Channels are resized one by one.
+    rows, columns : int
+        Size of the result, each at least 1.
+    interpolation : {'area', 'bilinear', 'bicubic'}
+        OpenCV's INTER_AREA, or Pillow's filter of that name.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns) or (rows, columns, 3)
+        Always a new array, C-contiguous.
+    """
+    if interpolation == "area":
+        if picture.ndim == 2:
+            return resize_area(picture, rows, columns)
+        planes = [resize_area(picture[..., channel], rows, columns) for channel in range(picture.shape[2])]
+        return np.stack(planes, axis=-1)
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    return np.array(image.resize((columns, rows), _PILLOW[interpolation]))

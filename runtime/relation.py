@@ -1,0 +1,50 @@
+"""From logits to scores, by the way a head's findings hang together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.bundle.manifest import Relation
+from promptray.runtime.result import Score
+
+
+def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relation) -> list[Score]:
+    """Return the scores of one image.
+
+    Parameters
+    ----------
+    logits : float32 array, (findings,)
+    keys : sequence of str
+        The findings' keys.
+    relation : {'independent', 'exclusive', 'pair'}
+        ``exclusive``: softmax over all findings. ``pair``: the logit is the difference of the finding's
+        and its negative's, so softmax over the two is its logistic function.
+
+    Returns
+    -------
+    list of Score
+        `softmax` is None where there is no alternative: independent findings, or a single one of a set.
+    """
+    wide = logits.astype(np.float64)
+    if relation == "pair":
+        return [
+            Score(logit=float(logit), softmax=_logistic(value), among=[key, f"not {key}"])
+            for logit, value, key in zip(logits, wide, keys, strict=True)
+        ]
+    if relation == "exclusive" and len(keys) > 1:
+        powers = np.exp(wide - wide.max())
+        shares = powers / powers.sum()
+        return [
+            Score(logit=float(logit), softmax=float(share), among=list(keys))
+            for logit, share in zip(logits, shares, strict=True)
+        ]
+    return [Score(logit=float(logit)) for logit in logits]
+
+
+def _logistic(value: float) -> float:
+    """Return 1 / (1 + exp(-value)) without overflow."""
+    small = float(np.exp(-abs(value)))
+    return (1.0 if value >= 0 else small) / (1.0 + small)
