@@ -16,6 +16,7 @@ CHEST = Door(modalities=["CR", "DX"], refused_body_parts=["BREAST"])
 
 #: Planted in every object; must never come out of the runtime.
 NAME = "PLANTED^PATIENT"
+CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"
 
 
 def ramp(rows: int = 40, columns: int = 48, bits: int = 12) -> NDArray[np.uint16]:
@@ -29,7 +30,7 @@ def dataset(pixels: NDArray[Any] | None = None, **changes: Any) -> Dataset:
     pixels = ramp() if pixels is None else pixels
     made = Dataset()
     tags: dict[str, Any] = {
-        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1",
+        "SOPClassUID": CR_IMAGE,
         "SOPInstanceUID": "1.2.3.1",
         "StudyInstanceUID": "1.2.3.2",
         "SeriesInstanceUID": "1.2.3.3",
@@ -59,9 +60,10 @@ def dataset(pixels: NDArray[Any] | None = None, **changes: Any) -> Dataset:
     return made
 
 
-def encode(made: Dataset, syntax: UID = ExplicitVRLittleEndian) -> bytes:
+def encode(made: Dataset, syntax: UID = ExplicitVRLittleEndian, sop_class: str = CR_IMAGE) -> bytes:
     """The object as a file with preamble and file meta information."""
     made.file_meta = FileMetaDataset()
+    made.file_meta.MediaStorageSOPClassUID = sop_class
     made.file_meta.MediaStorageSOPInstanceUID = "1.2.3.1"
     made.file_meta.TransferSyntaxUID = syntax
     stream = io.BytesIO()

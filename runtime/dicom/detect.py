@@ -8,13 +8,23 @@ _FIRST_VRS = frozenset({b"UL", b"OB", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM", 
 
 
 def looks_like_dicom(data: bytes) -> bool:
-    """Tell whether bytes are a DICOM object: with preamble, with bare file meta, or a bare data set.
+    """Tell whether bytes are a DICOM object: with preamble, with bare file meta, or a bare data set."""
+    return has_preamble(data) or _begins_with_element(data)
 
-    A bare data set must begin with a group 0002 or 0008 element whose VR, or whose implicit length, is
-    plausible.
-    """
-    if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
-        return True
+
+def has_preamble(data: bytes) -> bool:
+    """Tell whether bytes begin with a preamble; in a bare data set the letters may stand there by chance."""
+    return data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" and not _begins_with_element(data)
+
+
+def with_preamble(data: bytes) -> bytes:
+    """Return bytes that a parser which looks for the letters alone cannot mistake."""
+    chance = data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" and not has_preamble(data)
+    return bytes(_PREAMBLE) + b"DICM" + data if chance else data
+
+
+def _begins_with_element(data: bytes) -> bool:
+    """Tell whether bytes begin with a group 0002 or 0008 element of plausible VR or implicit length."""
     if len(data) < 16:
         return False
     group_little, group_big = (int.from_bytes(data[:2], order) for order in ("little", "big"))

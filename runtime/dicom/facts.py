@@ -177,12 +177,13 @@ def _table(dataset: Dataset, sequence: str, *, signed: bool, big_endian: bool) -
     entries = items(dataset, sequence)
     if not entries:
         return None
-    descriptor = numbers(entries[0], "LUTDescriptor")
+    descriptor, data = numbers(entries[0], "LUTDescriptor"), element_value(entries[0], "LUTData")
+    if not descriptor and data is None:
+        return None  # an item of empty elements, as some film scanners write it, states no table
     if len(descriptor) != 3:
         raise unreadable("LUTDescriptor", "does not hold three numbers")
     count, first, bits = (int(number) for number in descriptor)
     count = count & 0xFFFF or 65536  # 0 stands for 65536 (C.11.1.1)
-    data = element_value(entries[0], "LUTData")
     words = _lut_words(data, count, bits, big_endian=big_endian)
     if words.size != count:
         raise unreadable("LUTData", "does not hold as many entries as its descriptor states")

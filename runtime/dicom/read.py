@@ -12,12 +12,18 @@ from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    MediaStorageDirectoryStorage,
+)
 from pydicom.uid import ExplicitVRLittleEndian as ExplicitLittle
 from pydicom.uid import ImplicitVRLittleEndian as ImplicitLittle
 
 from promptray.runtime.dicom import tags
 from promptray.runtime.dicom.damage import broken
+from promptray.runtime.dicom.detect import with_preamble
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.errors import ImageError
 from promptray.runtime.limits import MAX_FILE_BYTES
@@ -39,6 +45,7 @@ KEYWORDS = (
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 _TAGS = [tag for tag in map(tag_for_keyword, KEYWORDS) if tag is not None]
+_PIXEL_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # integers, float, double
 
 _PREAMBLE = 128
 _UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data
@@ -58,16 +65,49 @@ def read_dataset(data: bytes) -> Dataset:
         `image.broken` where the parser fails or the pixel data end early, `image.too-large` where a
         deflated data set expands beyond the limit.
     """
+    data = with_preamble(data)
     _check_deflated(data)
+    stream = _Stream(data)
     dataset: Dataset = quietly(
-        lambda: dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS),
+        lambda: dcmread(stream, force=True, specific_tags=_TAGS),
         lambda: broken("the DICOM object cannot be parsed"),
     )
-    pixels = quietly(lambda: dataset.get_item("PixelData"), lambda: tags.unreadable("PixelData"))
-    held = len(pixels.value or b"") if isinstance(pixels, RawDataElement) else None
-    if held is not None and pixels.length not in (held, _UNDEFINED):
-        raise broken("the DICOM object ends within its pixel data")
+    for tag in _PIXEL_TAGS:
+        _check_held(dataset, tag)
+    if not any(tag in dataset for tag in _PIXEL_TAGS) and _ends_early(dataset, stream, len(data)):
+        raise broken("the DICOM object ends early")
     return dataset
+
+
+class _Stream(io.BytesIO):
+    """Remembers whether the last read came back in part, as at the end of a truncated file."""
+
+    partial = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.partial = size is not None and 0 < len(data) < size
+        return data
+
+
+def _check_held(dataset: Dataset, tag: int) -> None:
+    """Refuse an element whose value is shorter than its length states."""
+    element = quietly(lambda: dataset.get_item(tag), lambda: broken("the DICOM object cannot be parsed"))
+    if isinstance(element, RawDataElement) and element.length not in (len(element.value or b""), _UNDEFINED):
+        raise broken("the DICOM object ends early")
+
+
+def _ends_early(dataset: Dataset, stream: _Stream, size: int) -> bool:
+    """Tell whether an object without pixel data is one that was cut off.
+
+    pydicom takes the end of the file for the end of the data set wherever it comes: behind half an element's
+    head, before the end of a value (which it then has skipped to a place beyond the file), or within a
+    sequence (it then drops all it has read).
+    """
+    for tag in _TAGS:
+        _check_held(dataset, tag)
+    directory = tags.uid(dataset.file_meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    return stream.partial or stream.tell() != size or (len(dataset) == 0 and not directory)
 
 
 def transfer_syntax(dataset: Dataset) -> tuple[UID, bool]:
