@@ -132,7 +132,7 @@ def _inverse_transform() -> NDArray[np.float64]:
     basis = np.cos((2 * sample + 1) * frequency * np.pi / 16) / 2
     basis[0] /= np.sqrt(2)
     zigzag = sorted(range(64), key=_along_diagonals)
-    return np.kron(basis, basis)[zigzag]
+    return np.asarray(np.kron(basis, basis)[zigzag], np.float64)
 
 
 def _along_diagonals(place: int) -> tuple[int, int]:

@@ -108,8 +108,11 @@ def _significant(words: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Sto
 def _plugin(name: str) -> Decoder:
     def decode(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
         header = read_j2k_header(frame) if syntax in _J2K else read_frame_header(frame)
-        _check_frame(frame, header, pixels)
-        return _decoded(name, frame, syntax, pixels)
+        precision = _check_frame(frame, header, pixels).precision
+        words = _decoded(name, frame, syntax, pixels)
+        if syntax in _LOSSLESS and precision > pixels.bits_stored:  # whole containers, overlay bits included
+            return _significant(_in_container(words, pixels), pixels)
+        return words
 
     return decode
 
@@ -146,7 +149,7 @@ def _rle(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
 
 def _jpeg(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode lossy JPEG: 8 bits with libjpeg-turbo, every irregularity of which is an error; 12 bits here."""
-    header = _check_frame(frame, read_frame_header(frame), pixels)
+    header = _check_jpeg(frame, pixels)
     samples: Stored | None
     if header.precision == 12 and syntax == uid.JPEGExtended12Bit:
         samples = decode_extended(frame)
@@ -156,23 +159,18 @@ def _jpeg(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
         raise broken("the JPEG frame has a precision that its transfer syntax does not know")
     if samples is None:
         raise broken("the JPEG frame cannot be decoded completely")
-    words = _in_container(samples, header.precision, pixels)
+    words = _in_container(samples, pixels)
     # What a lossy frame holds above bits stored are no overlays but overshoots: they stay.
     return _significant(words, pixels) if pixels.signed else words
 
 
 def _jpeg_lossless(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode lossless JPEG, which may keep whole containers, overlay bits included."""
-    header = _check_frame(frame, read_frame_header(frame), pixels)
-    return _significant(_in_container(decode_lossless(frame), header.precision, pixels), pixels)
+    _check_jpeg(frame, pixels)
+    return _significant(_in_container(decode_lossless(frame), pixels), pixels)
 
 
-def _in_container(
-    samples: NDArray[np.integer], precision: int, pixels: PixelFormat
-) -> NDArray[np.unsignedinteger]:
-    """Widen the samples of a JPEG frame to bits allocated; refuse those whose sign or place is unknown."""
-    if precision <= pixels.high_bit and (pixels.signed or pixels.high_bit >= pixels.bits_stored):
-        raise broken("the compressed frame does not reach its high bit")
+def _in_container(samples: NDArray[np.integer], pixels: PixelFormat) -> NDArray[np.unsignedinteger]:
     return samples.astype(f"u{pixels.bits_allocated // 8}", copy=False)
 
 
@@ -184,9 +182,19 @@ def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) 
         raise broken("the compressed frame's own header contradicts rows, columns or samples")
     if header.precision > pixels.bits_allocated:
         raise broken("the compressed frame is deeper than bits allocated")
+    if pixels.bits_stored <= pixels.high_bit and header.precision <= pixels.high_bit:
+        raise broken("the compressed frame does not reach the high bit")
     # Fragments have even lengths: one pad byte, which some writers leave undefined, may follow the end.
     if _END not in frame.rstrip(b"\0")[-3:]:
         raise broken("the compressed frame ends early")
+    return header
+
+
+def _check_jpeg(frame: bytes, pixels: PixelFormat) -> FrameHeader:
+    """Check a frame of a process that knows no sign: it can only be in the highest of the bits stored."""
+    header = _check_frame(frame, read_frame_header(frame), pixels)
+    if pixels.signed and header.precision < pixels.bits_stored:
+        raise broken("the compressed frame is signed, but shallower than bits stored")
     return header
 
 
@@ -210,6 +218,11 @@ _J2K = frozenset(
         uid.HTJ2KLosslessRPCL,
         uid.HTJ2K,
     }
+)
+
+#: What is left in the containers beside the stored bits survives these.
+_LOSSLESS = frozenset(
+    {uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL},
 )
 
 #: Transfer syntaxes that the dictionary of pydicom 3.0 does not name.

@@ -6,9 +6,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import jpeg_ls
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from openjpeg.utils import encode_array as encode_j2k
 from PIL import Image
 from pydicom.config import IGNORE
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -275,6 +277,18 @@ def test_lossless_jpeg_with_overlay_bits_signs_and_shifts() -> None:
     ):
         made = factory.dataset(pixels, **changes)
         assert code_of(encapsulated(made, [twelve.encode(pixels)], JPEGLosslessSV1)) == "image.broken"
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("signed", [False, True])
+def test_overlay_bits_in_other_lossless_frames_are_removed(syntax: UID, signed: bool) -> None:
+    pixels = factory.ramp(33, 35).astype(np.int32) - (2048 if signed else 0)
+    words = ((pixels & 0x0FFF) | 0x5000).astype(np.uint16)
+    encode = jpeg_ls.encode_array if syntax == JPEGLSLossless else encode_j2k
+    made = factory.dataset(words, PixelRepresentation=int(signed))
+    np.testing.assert_array_equal(decode(encapsulated(made, [bytes(encode(words))], syntax)), pixels)
+    made = factory.dataset(words >> 4, HighBit=15)
+    assert code_of(encapsulated(made, [bytes(encode(words >> 4))], syntax)) == "image.broken"
 
 
 def test_jpeg_of_12_bits() -> None:
