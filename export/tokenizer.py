@@ -71,6 +71,8 @@ class BertFolder:
         tokenizer = Tokenizer(WordPiece(ids, unk_token=_UNKNOWN, max_input_chars_per_word=100))
         tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = BertPreTokenizer()
+        # The originals take a special piece that is written in a text for the token itself.
+        tokenizer.add_special_tokens([piece for piece in (*_SPECIAL, "[MASK]") if piece in ids])
         tokenizer.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
         )

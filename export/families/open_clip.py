@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint, tensors
 from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
-from promptray.export.families.open_clip_folder import OpenClipFolder, read_open_clip_folder
+from promptray.export.families.open_clip_folder import CONFIG, OpenClipFolder, read_open_clip_folder
 from promptray.export.layout import fit_state_dict
 from promptray.export.models.dual_encoder import DualEncoder, ImageTower, TextTower
 from promptray.runtime.bundle.manifest import (
@@ -106,6 +106,7 @@ class OpenClipFamily:
         folder.text.require_fit(
             width=text.hidden_size, vocabulary=text.vocab_size, layers=text.num_hidden_layers
         )
+        _require_context(folder, text.max_position_embeddings)
         return _describe(model, folder, _resize(folder, options), notes)
 
 
@@ -139,6 +140,7 @@ def _model(
     heads = _image_heads(options, folder.text.heads)
     image_tower = ImageTower(
         timm_name=vision.timm_model_name,
+        image_size=vision.image_size,
         pool=vision.timm_pool,
         projection=vision.timm_proj,
         projection_bias=vision.timm_proj_bias,
@@ -148,11 +150,11 @@ def _model(
         heads=folder.text.heads,
         pooler=text.hf_pooler_type,
         projection=text.hf_proj_type,
-        pad_id=int(folder.text.config.get("pad_token_id") or 0),
+        pad_id=folder.text.vocabulary.index("[PAD]"),
     )
     try:
         model = DualEncoder(state, image_tower, text_tower, config.embed_dim)
-    except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
         raise BuildError(
             "checkpoint.layout",
             f"the tensors and the configuration do not describe a dual encoder ({str(error)[:200]})",
@@ -160,8 +162,8 @@ def _model(
             cure="check that the configuration beside the checkpoint is its own, and image_heads",
         ) from error
     model.eval().requires_grad_(False)
+    _require_size(model, state, vision.image_size, artefact)
     fit_state_dict(model, state, artefact=artefact, optional=_OPTIONAL, ignored=_IGNORED)
-    _require_size(model, vision.image_size, artefact)
     used = model.visual.heads
     if "image_heads" in options and used != heads:
         raise _invalid_option("image_heads", f"{used}, as {vision.timm_model_name} has", str(heads))
@@ -194,14 +196,28 @@ def _invalid_option(name: str, expected: str, found: str) -> BuildError:
     )
 
 
-def _require_size(model: DualEncoder, stated: int, artefact: str) -> None:
-    if model.visual.size != (stated, stated):
+def _require_size(model: DualEncoder, state: Mapping[str, Tensor], stated: int, artefact: str) -> None:
+    table = state["visual.trunk.pos_embed"]
+    if table.shape[1:2] != (model.visual.positions,):
         raise BuildError(
             "checkpoint.config",
-            "the configuration states another image size than the position table has",
+            "the position table has another length than the configuration's image size gives",
             artefact=artefact,
-            expected=str(stated),
-            found=" x ".join(map(str, model.visual.size)),
+            expected=f"{model.visual.positions} positions for {stated} x {stated} pixels",
+            found=f"a table of shape {tuple(table.shape)}",
+            cure="put the configuration published with the checkpoint beside it",
+        )
+
+
+def _require_context(folder: OpenClipFolder, positions: int) -> None:
+    stated = folder.config.model_cfg.text_cfg.context_length
+    if stated > positions:
+        raise BuildError(
+            "checkpoint.config",
+            "context_length exceeds the positions of the text tower",
+            artefact=CONFIG,
+            expected=f"at most {positions}",
+            found=str(stated),
             cure="put the configuration published with the checkpoint beside it",
         )
 

@@ -57,9 +57,8 @@ class TextConfig(_Struct, frozen=True, kw_only=True):
 
     hf_model_name: str
     hf_proj_type: Literal["mlp", "linear"] | None = "mlp"
-    hf_pooler_type: Literal["cls_last_hidden_state_pooler", "cls_pooler", "mean_pooler", "max_pooler"] = (
-        "mean_pooler"
-    )
+    # open_clip's max_pooler raises an error for every input, so no model was trained with it.
+    hf_pooler_type: Literal["cls_last_hidden_state_pooler", "cls_pooler", "mean_pooler"] = "mean_pooler"
     context_length: Annotated[int, Meta(ge=2, le=4096)] = 77
 
 
@@ -153,6 +152,16 @@ def read_open_clip_folder(checkpoint: Path, text_model: Path | None) -> OpenClip
             expected="model_type bert",
             found=repr(text.config["model_type"])[:40],
             cure="only BERT text towers are supported",
+        )
+    stated_pad, pad = text.config.get("pad_token_id", 0), text.vocabulary.index("[PAD]")
+    if stated_pad != pad:
+        raise BuildError(
+            "text-model.invalid",
+            "config.json and vocab.txt disagree on the padding, which must not be attended to",
+            artefact=text.name,
+            expected=f"pad_token_id {pad}, the place of [PAD]",
+            found=repr(stated_pad)[:40],
+            cure="put both files of one text model there",
         )
     return OpenClipFolder(config, text, _lowercase(vocabulary.with_name(TOKENIZER_CONFIG)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -31,6 +30,8 @@ class ImageTower:
     ----------
     timm_name : str
         Architecture, where timm knows it; otherwise a plain ViT is made to the tensors' sizes.
+    image_size : int
+        Rows and columns of the pixels that it takes.
     pool : {'', 'avg', 'token'}
         Empty: the architecture's own.
     projection : {'linear', 'mlp'}
@@ -40,6 +41,7 @@ class ImageTower:
     """
 
     timm_name: str
+    image_size: int
     pool: str
     projection: str
     projection_bias: bool
@@ -54,7 +56,7 @@ class TextTower:
     ----------
     heads : int
     pooler : str
-        open_clip's name: ``cls_last_hidden_state_pooler``, ``cls_pooler``, ``mean_pooler`` or ``max_pooler``.
+        open_clip's name: ``cls_last_hidden_state_pooler``, ``cls_pooler`` or ``mean_pooler``.
     projection : {'mlp', 'linear', None}
     pad_id : int
         Token id that is not attended to.
@@ -120,6 +122,12 @@ class _Visual(nn.Module):
         return rows, columns
 
     @property
+    def positions(self) -> int:
+        """Rows of its position table."""
+        table = self.trunk.pos_embed
+        return 0 if table is None else table.shape[1]
+
+    @property
     def heads(self) -> int:
         """Attention heads of its ViT."""
         return cast(Any, self.trunk.blocks[0]).attn.num_heads
@@ -169,6 +177,8 @@ class _Text(nn.Module):
             self.proj = nn.Sequential(
                 nn.Linear(width, middle, bias=False), nn.GELU(), nn.Linear(middle, embed_dim, bias=False)
             )
+        elif width != embed_dim:
+            raise ValueError(f"a text tower of width {width} needs a projection to {embed_dim}")
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Map token ids (N, T) int64, padded or not, to unit vectors (N, D)."""
@@ -183,8 +193,6 @@ class _Text(nn.Module):
             return pooled
         if self.pooler == "mean_pooler":
             return (states * mask[..., None]).sum(dim=1) / mask.sum(dim=-1, keepdim=True)
-        if self.pooler == "max_pooler":
-            return states.masked_fill(mask[..., None] == 0, -math.inf).max(dim=1).values
         return states[:, 0]
 
 
@@ -194,24 +202,25 @@ def _unit(vectors: Tensor) -> Tensor:
 
 def _trunk(state: Mapping[str, Tensor], facts: ImageTower) -> VisionTransformer:
     """Make the ViT: timm's own of that name, or a plain one of the tensors' sizes."""
-    width, rows = (state[f"{_TRUNK}{key}"].shape[-1] for key in ("pos_embed", "patch_embed.proj.weight"))
-    side = math.isqrt(state[f"{_TRUNK}pos_embed"].shape[1] - 1) * rows
-    pool: dict[str, Any] = {"global_pool": facts.pool} if facts.pool else {}
+    width, patch = (state[f"{_TRUNK}{key}"].shape[-1] for key in ("pos_embed", "patch_embed.proj.weight"))
     if timm.is_model(facts.timm_name):
-        trunk = timm.create_model(facts.timm_name, pretrained=False, num_classes=0, img_size=side, **pool)
+        trunk = timm.create_model(facts.timm_name, pretrained=False, num_classes=0, img_size=facts.image_size)
         if not isinstance(trunk, VisionTransformer):
             raise ValueError(f"the image tower {facts.timm_name} is no plain ViT")
-        return trunk
-    return VisionTransformer(
-        img_size=side,
-        patch_size=rows,
-        embed_dim=width,
-        depth=_depth(state, f"{_TRUNK}blocks."),
-        num_heads=facts.heads,
-        mlp_ratio=state[f"{_TRUNK}blocks.0.mlp.fc1.weight"].shape[0] / width,
-        num_classes=0,
-        **pool,
-    )
+    else:
+        trunk = VisionTransformer(
+            img_size=facts.image_size,
+            patch_size=patch,
+            embed_dim=width,
+            depth=_depth(state, f"{_TRUNK}blocks."),
+            num_heads=facts.heads,
+            mlp_ratio=state[f"{_TRUNK}blocks.0.mlp.fc1.weight"].shape[0] / width,
+            num_classes=0,
+        )
+    if facts.pool:
+        # Set after the tower is made, as open_clip does: one made to average has its norm after the pooling.
+        trunk.reset_classifier(0, facts.pool)
+    return trunk
 
 
 def _depth(state: Mapping[str, Tensor], stem: str) -> int:
