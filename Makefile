@@ -11,8 +11,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 BIN := .venv/bin
 READY := .venv/.ready
 TESTS ?= tests
+FUZZ ?= dicom bundle png jpeg recipe
+FUZZ_SECONDS ?= 3600
 
-.PHONY: help setup test demo check lint types imports licences format constraints clean
+.PHONY: help setup test fuzz demo check lint types imports licences format constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -33,6 +35,12 @@ $(READY): pyproject.toml setup.py constraints.txt
 
 test: $(READY) ## Run the tests; TESTS="tests/runtime --data DIR" selects and passes options
 	@$(BIN)/pytest -q -n 2 --dist loadfile $(TESTS)
+
+fuzz: $(READY) ## Fuzz the readers for an hour in all; FUZZ_SECONDS=..., FUZZ="dicom bundle" choose
+	@failed=; for target in $(FUZZ); do \
+		$(BIN)/python -m tests.fuzz $$target --seconds $$(($(FUZZ_SECONDS) / $(words $(FUZZ)))) \
+			|| failed="$$failed $$target"; done; \
+	[ -z "$$failed" ] || { echo "findings in build/fuzz:$$failed" >&2; exit 1; }
 
 demo: $(READY) ## Build a bundle, verify it and score sample radiographs
 	@$(BIN)/python examples/demo.py

@@ -1,0 +1,97 @@
+"""What is fuzzed: from any bytes to a result or to a refusal with a registered code, and to nothing else.
+
+A target is a function of bytes. It returns quietly on a result that keeps its promises and on a
+:class:`PromptRayError`; whatever else it raises is a finding.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from promptray.export.recipe import read_recipe
+from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.door import open_picture
+from promptray.runtime.errors import CODES, BuildError, ImageError, PromptRayError
+from promptray.runtime.scorer import Scorer
+from promptray.runtime.verify import verify
+from tests.fuzz import seeds
+from tests.fuzz.small_bundle import SmallBundle
+
+#: Nearly every modality may enter, so that the pixels are reached, not only the policy table.
+DOOR = Door(modalities=["CR", "DX", "CT", "MR", "NM", "OT", "RTDOSE", "XA"], minimum_side=8)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function to fuzz, where it begins, and words that random bytes would hardly hit upon."""
+
+    run: Callable[[bytes], None]
+    seeds: Callable[[], Mapping[str, bytes]]
+    words: tuple[bytes, ...] = ()
+
+
+def enter_picture(data: bytes) -> None:
+    """Open bytes at the door as a caller would: modality declared, frame chosen where one is asked for."""
+    for options in ({}, {"modality": "CR"}, {"frame": 1}):
+        try:
+            picture = open_picture(data, DOOR, Greyscale(), **options)  # type: ignore[arg-type]
+        except ImageError as error:
+            _require_registered(error)
+            continue
+        grey = picture.grey
+        if grey.dtype != np.uint8 or grey.ndim != 2 or min(grey.shape) < 8 or grey.min() == grey.max():
+            raise AssertionError("the door let through what is no picture")
+        return
+
+
+def enter_bundle(data: bytes) -> None:
+    """Put the bytes in the place of one file of a bundle, seal it again, verify and use it."""
+    name, path = _bundle().with_file(data)
+    try:
+        verify(path, site=None, threads=1)
+        if name in ("tokenizer.json", "graphs/text/fp32-20.onnx"):
+            with Scorer.open(path, site=None, threads=1) as scorer:
+                scorer.prompts.add("rib fracture", "There is a rib fracture.")
+    except PromptRayError as error:
+        _require_registered(error)
+
+
+def enter_recipe(data: bytes) -> None:
+    """Read the bytes as a recipe."""
+    path = _scratch() / "recipe.yaml"
+    path.write_bytes(data)
+    try:
+        read_recipe(path)
+    except BuildError as error:
+        _require_registered(error)
+
+
+def _require_registered(error: PromptRayError) -> None:
+    if error.code not in CODES or not error.message:
+        raise AssertionError(f"a refusal without registered code or message: {error.code!r}")
+
+
+@functools.cache
+def _scratch() -> Path:
+    memory = Path("/dev/shm")  # thousands of files a minute are no work for a disk
+    return Path(tempfile.mkdtemp(prefix="promptray-fuzz-", dir=memory if memory.is_dir() else None))
+
+
+@functools.cache
+def _bundle() -> SmallBundle:
+    return SmallBundle(_scratch())
+
+
+TARGETS: dict[str, Target] = {
+    "dicom": Target(enter_picture, seeds.dicom, seeds.DICOM_WORDS),
+    "png": Target(enter_picture, seeds.png, seeds.PNG_WORDS),
+    "jpeg": Target(enter_picture, seeds.jpeg, seeds.JPEG_WORDS),
+    "bundle": Target(enter_bundle, lambda: _bundle().seeds(), seeds.BUNDLE_WORDS),
+    "recipe": Target(enter_recipe, seeds.recipe, seeds.RECIPE_WORDS),
+}
