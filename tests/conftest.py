@@ -99,3 +99,27 @@ def reference_bundle(shared_dir: Path) -> Path:
 
     recipe = Path(__file__).parents[1] / "reference" / "recipe.yaml"
     return build_once(shared_dir, "reference", lambda folder: recipe)
+
+
+@pytest.fixture(scope="session")
+def open_clip_bundle(shared_dir: Path) -> Path:
+    """The bundle of the tiny BiomedCLIP folder; its findings, alternatives, are the oracle's. Read only."""
+    from tests.open_clip_tiny import shared_bundle
+
+    return shared_bundle(shared_dir, "open-clip")
+
+
+@pytest.fixture(scope="session")
+def open_clip_pair_bundle(shared_dir: Path) -> Path:
+    """The same model, each finding asked against its negative. Read only."""
+    from tests.open_clip_tiny import pair_findings, shared_bundle
+
+    return shared_bundle(shared_dir, "open-clip-pair", relation="pair", findings=pair_findings())
+
+
+@pytest.fixture(scope="session")
+def open_clip_independent_bundle(shared_dir: Path) -> Path:
+    """The same model with independent findings. Read only."""
+    from tests.open_clip_tiny import shared_bundle
+
+    return shared_bundle(shared_dir, "open-clip-independent", relation="independent")
