@@ -16,6 +16,9 @@ START_OF_SCAN = 0xDA
 #: Frame markers: SOF0 to SOF15 without the three that are tables (T.81 B.1.1.3), and JPEG-LS.
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
+_J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
+_MAX_BOXES = 100  # real JP2 files have fewer than ten
+
 #: A progressive file with thousands of scans takes hours to decode; real ones have about ten.
 MAX_SCANS = 100
 
@@ -76,11 +79,34 @@ def read_frame_header(data: bytes) -> FrameHeader | None:
     return None
 
 
-def read_j2k_header(data: bytes) -> FrameHeader | None:
-    """Return the image size of a JPEG 2000 code stream (ISO 15444-1 A.5.1, SIZ), bare or in a JP2 file."""
-    start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
-    siz = data[start + 6 : start + 45] if start >= 0 else b""
-    if len(siz) < 39:
+def j2k_code_stream(frame: bytes) -> bytes:
+    """Return a JPEG 2000 code stream, taken out of its JP2 boxes if it has any (ISO 15444-1 I.4).
+
+    Empty where there is none. Only what is returned here may be decoded: other boxes can hold another size.
+    """
+    if frame.startswith(_J2K_START):
+        return frame
+    position = 0
+    for _ in range(_MAX_BOXES):
+        if position + 16 > len(frame):
+            break
+        head = 8
+        length, kind = struct.unpack_from(">I4s", frame, position)
+        if length == 1:
+            head, length = 16, int.from_bytes(frame[position + 8 : position + 16], "big")
+        end = position + length if length else len(frame)
+        if kind == b"jp2c":
+            return frame[position + head : end]
+        if end < position + head:
+            break
+        position = end
+    return b""
+
+
+def read_j2k_header(code_stream: bytes) -> FrameHeader | None:
+    """Return the image size of a JPEG 2000 code stream (ISO 15444-1 A.5.1, SIZ)."""
+    siz = code_stream[6:45]
+    if not code_stream.startswith(_J2K_START) or len(siz) < 39:
         return None
     right, bottom, left, top = struct.unpack(">4I", siz[2:18])
     components, precision = struct.unpack(">HB", siz[34:37])

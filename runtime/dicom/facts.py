@@ -187,8 +187,7 @@ def _table(dataset: Dataset, sequence: str, *, signed: bool, big_endian: bool) -
     words = _lut_words(data, count, bits, big_endian=big_endian)
     if words.size != count:
         raise unreadable("LUTData", "does not hold as many entries as its descriptor states")
-    # A first value that is written as a negative number is one, whatever the range of the input.
-    return LookupTable(first if first < 0 else _as_signed(first, signed), words, bits)
+    return LookupTable(_as_signed(first, signed), words, bits)
 
 
 def _lut_words(data: Any, count: int, bits: int, *, big_endian: bool) -> np.ndarray[Any, np.dtype[np.uint16]]:

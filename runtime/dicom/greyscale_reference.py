@@ -82,9 +82,10 @@ def range_of(values: Values) -> tuple[float, float]:
 def look_up(values: Values, table: LookupTable) -> Values:
     """Look values up; those outside the table take its first or last entry (C.11.1.1, C.11.2.1.1).
 
-    A table is indexed by integers; a fractional modality value takes the entry below it.
+    A table is indexed by integers; a fractional modality value takes the entry below it. The small term is
+    for whole numbers that binary arithmetic puts just below: 0.29 * 100 is 28.999999999999996.
     """
-    index = np.clip(np.floor(values) - table.first, 0, table.entries.size - 1).astype(np.intp)
+    index = np.clip(np.floor(values + 1e-6) - table.first, 0, table.entries.size - 1).astype(np.intp)
     return table.entries[index].astype(np.float64)
 
 

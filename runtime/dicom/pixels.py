@@ -28,7 +28,13 @@ from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.dicom.rle import decode_rle
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_strict_jpeg
-from promptray.runtime.jpeg_markers import MAX_SCANS, FrameHeader, read_frame_header, read_j2k_header
+from promptray.runtime.jpeg_markers import (
+    MAX_SCANS,
+    FrameHeader,
+    j2k_code_stream,
+    read_frame_header,
+    read_j2k_header,
+)
 
 Stored = NDArray[np.integer]
 Decoder = Callable[[bytes, uid.UID, PixelFormat], Stored]
@@ -107,6 +113,7 @@ def _significant(words: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Sto
 
 def _plugin(name: str) -> Decoder:
     def decode(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
+        frame = j2k_code_stream(frame) if syntax in _J2K else frame
         header = read_j2k_header(frame) if syntax in _J2K else read_frame_header(frame)
         precision = _check_frame(frame, header, pixels).precision
         words = _decoded(name, frame, syntax, pixels)

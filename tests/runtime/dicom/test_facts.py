@@ -65,6 +65,35 @@ def test_tables_as_numbers_and_as_packed_bytes() -> None:
     np.testing.assert_array_equal(packed.entries, [1, 2, 3, 4, 5])
 
 
+def test_a_modality_lut_beside_a_rescale_that_changes_nothing() -> None:
+    table = [lut([3, 0, 8], [1, 2, 3])]
+    facts = facts_of(factory.file(ModalityLUTSequence=table, RescaleSlope="1", RescaleIntercept="0"))
+    assert facts.modality_lut is not None
+
+
+def test_an_item_of_empty_elements_states_no_table() -> None:
+    for item in (Dataset(), lut([], None)):
+        facts = facts_of(factory.file(VOILUTSequence=[item], ModalityLUTSequence=[item]))
+        assert (facts.voi_lut, facts.modality_lut) == (None, None)
+        assert facts.window == (2048.0, 4096.0)
+
+
+def test_single_bits_are_refused_as_a_mask() -> None:
+    with pytest.raises(ImageError, match="mask or segmentation") as refusal:
+        facts_of(factory.file(BitsAllocated=1, BitsStored=1, HighBit=0))
+    assert refusal.value.code == "dicom.tags"
+
+
+def test_a_frame_s_own_window_comes_before_the_table_of_the_data_set() -> None:
+    window = {"WindowCenter": "7", "WindowWidth": "8"}
+    frames = [group(FrameVOILUTSequence=window)]
+    made = factory.dataset(
+        VOILUTSequence=[lut([3, 0, 8], [1, 2, 3])], PerFrameFunctionalGroupsSequence=frames
+    )
+    facts = facts_of(factory.encode(made))
+    assert (facts.window, facts.voi_lut) == ((7.0, 8.0), None)
+
+
 def test_big_endian_table_bytes() -> None:
     item = lut([3, 0, 12], np.array([1, 2, 4095], ">u2").tobytes(), "OW")
     made = factory.dataset(VOILUTSequence=[item])
@@ -177,7 +206,9 @@ def test_pixel_spacing_and_where_it_comes_from() -> None:
         {"VOILUTFunction": "CUBIC"},
         {"VOILUTFunction": ["LINEAR", "SIGMOID"]},
         {"PresentationLUTShape": "INVERSE"},
-        {"VOILUTSequence": [Dataset()]},
+        {"ModalityLUTSequence": [lut([3, 0, 8], [1, 2, 3])], "RescaleSlope": "2"},
+        {"ModalityLUTSequence": [lut([3, 0, 8], [1, 2, 3])], "RescaleIntercept": "-1024"},
+        {"PresentationLUTSequence": [lut([3, 0, 8], [1, 2, 3])]},
         {"VOILUTSequence": [lut([3, 0, 8], [1, 2])]},
         {"VOILUTSequence": [lut([3, 0, 8], None)]},
         {"VOILUTSequence": [lut([3, 0, 8], b"", "OW")]},

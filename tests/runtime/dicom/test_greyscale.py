@@ -93,6 +93,12 @@ def test_tables_clamp_at_both_ends_and_use_their_stated_bits() -> None:
     assert grey(line(-2, -1, 0, 1, dtype="i2"), signed) == [0, 0, 128, 255]
 
 
+def test_a_fractional_value_takes_the_entry_below_it_but_for_the_error_of_binary_arithmetic() -> None:
+    facts = Photometric(rescale_slope=0.29, voi_lut=table([0, 100, 255], first=28, bits=8))
+    assert 0.29 * 100 < 29
+    assert grey(line(97, 99, 100, 101, 104), facts) == [0, 0, 100, 100, 255]
+
+
 def test_modality_lut_replaces_the_rescale() -> None:
     facts = Photometric(
         modality_lut=table([100, 300, 200], first=1), rescale_slope=9.0, window=(200.5, 201.0)

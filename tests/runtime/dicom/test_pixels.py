@@ -376,3 +376,28 @@ def test_a_frame_with_its_middle_missing_is_refused(name: str) -> None:
         with pytest.raises(ImageError) as refusal:
             stored_values(dataset, syntax, pixels, 0)
         assert refusal.value.code == "image.broken"
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def test_a_jpeg_2000_frame_in_boxes_is_decoded_from_the_stream_that_was_checked() -> None:
+    pixels = factory.ramp(33, 35)
+    small, large = bytes(encode_j2k(pixels)), bytes(encode_j2k(factory.ramp(330, 350)))
+    signature = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    made = factory.dataset(pixels)
+    stream = struct.pack(">I4sQ", 1, b"jp2c", 16 + len(small)) + small  # a box with a long length
+    for frame in (
+        signature + box(b"jp2c", small),
+        signature + stream,
+        signature + box(b"uuid", large) + stream,
+    ):
+        np.testing.assert_array_equal(decode(encapsulated(made, [frame], JPEG2000Lossless)), pixels)
+    for frame in (
+        signature + box(b"uuid", small) + box(b"jp2c", large),  # the first header found is not the one in use
+        signature,
+        signature + struct.pack(">I4s", 4, b"jp2h") + small,
+        box(b"free", b"") * 200 + box(b"jp2c", small),
+    ):
+        assert code_of(encapsulated(made, [frame], JPEG2000Lossless)) == "image.broken"
