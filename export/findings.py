@@ -9,8 +9,8 @@ from promptray.export.model_facts import ModelFile
 from promptray.export.recipe import FindingRecipe, Recipe
 from promptray.runtime.bundle.manifest import Finding, Head, TextRule
 from promptray.runtime.bundle.validate import TEMPLATE
-from promptray.runtime.ensemble import require_wordings
 from promptray.runtime.errors import BuildError, PromptError
+from promptray.runtime.wording import require_wordings
 
 
 def head_of(recipe: Recipe, facts: ModelFile, artefact: str) -> Head:

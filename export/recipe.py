@@ -29,6 +29,9 @@ _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool",
 _PATH = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
+Wordings = Text | Annotated[list[Text], Meta(min_length=1)]
+
+
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the recipe's structures: unknown keys are refused."""
 
@@ -37,10 +40,10 @@ class FindingRecipe(_Struct, frozen=True, kw_only=True):
     """One finding to score."""
 
     key: Key
-    prompt: Text | list[Text] | None = None
+    prompt: Wordings | None = None
     """One wording or, where the family averages them, several; the templates filled with the key if left
     out."""
-    negative_prompt: Text | list[Text] | None = None
+    negative_prompt: Wordings | None = None
     """What it is asked against, where the relation is ``pair``."""
     display: Text | None = None
     code: Code | None = None
@@ -227,6 +230,7 @@ def _in_words(what: str) -> str:
     if "matching regex" in what:
         return "this cannot be a key: 1 to 128 characters, no leading space, no slash, no control character"
     for old, new in (
+        ("`str | array | null`", "text or a list of texts"),
         ("Object contains unknown field", "unknown key"),
         ("Object missing required field", "missing key"),
         ("`array`", "a list"),
@@ -236,7 +240,11 @@ def _in_words(what: str) -> str:
         ("`null`", "nothing"),
     ):
         what = what.replace(old, new)
-    unquoted = ("Expected text, got `", "Expected text, got true")
+    unquoted = tuple(
+        f"Expected {wanted}, got {got}"
+        for wanted in ("text", "text or a list of texts")
+        for got in ("`", "true")
+    )
     return f"{what}; put it in quotes" if what.startswith(unquoted) else what
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
 from promptray.runtime.bundle.manifest import BankRule, Manifest
-from promptray.runtime.ensemble import combine, require_wordings
+from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError, ScoringError
 from promptray.runtime.prompts import BankEntry, PromptBank, unpack
 from promptray.runtime.text import EncodedFinding, TextEncoder
+from promptray.runtime.wording import require_wordings
 
 Array = NDArray[Any]
 

@@ -59,7 +59,7 @@ def document() -> dict[str, Any]:
     """A valid ``bundle.json`` without its files, as plain JSON values."""
     return {
         "format": "promptray-bundle",
-        "format_version": 1,
+        "format_version": 2,
         "name": "miniature",
         "family": "carzero",
         "model": {"licence": "CC0", "intended_use": "tests", "training_data": "none: random weights"},
@@ -82,12 +82,13 @@ def document() -> dict[str, Any]:
             "channels": 3,
             "height": SIDE,
             "width": SIDE,
+            "colour": "grey",
         },
         "text": {
             "cleaning": "carzero-sentences",
             "tokenizer": "tokenizer.json",
             "context": 16,
-            "template": "There is {}.",
+            "templates": ["There is {}."],
         },
         "bank": {
             "file": "prompts.safetensors",
@@ -95,6 +96,7 @@ def document() -> dict[str, Any]:
             "identity": IDENTITY,
             "tensors": bank_tensors(),
             "row_buckets": [4, 8],
+            "ensemble": "none",
             "row_bias": "row_bias",
             "row_bias_padding": -1e9,
         },
@@ -111,7 +113,7 @@ def document() -> dict[str, Any]:
             {
                 "key": f"finding {n}",
                 "display": f"Finding {n}",
-                "prompt": prompt,
+                "prompts": [prompt],
                 "head": "chest",
                 "code": None,
             }

@@ -115,7 +115,7 @@ def _packed(bank: list[dict[str, np.ndarray]], bank_id: str) -> bytes:
     tensors["query"] = np.stack([prompt["query"] for prompt in bank])
     tensors["offsets"] = np.concatenate([[0], np.cumsum(ROWS)]).astype(np.int64)
     facts = "[" + ", ".join(
-        f'{{"key": "finding {n}", "prompt": "p", "cleaned": "p", "words": 1, "truncated": false}}'
+        f'{{"key": "finding {n}", "prompts": [{{"text": "p", "cleaned": "p", "words": 1, "truncated": false}}]}}'
         for n in (0, 1)
     )
     return bytes(safetensors.numpy.save(tensors, {"bank_id": bank_id, "prompts": facts + "]"}))

@@ -17,7 +17,9 @@ def test_the_users_own_folders_are_out_of_reach(tmp_path: Path) -> None:
 
 def test_the_shared_bundle_has_the_fixtures_prompts(carzero_bundle: Path) -> None:
     findings = Bundle.open(carzero_bundle).manifest.findings
-    assert {finding.key: finding.prompt for finding in findings} == PROMPTS
+    assert {finding.key: finding.prompts for finding in findings} == {
+        key: [text] for key, text in PROMPTS.items()
+    }
 
 
 def test_the_bundle_without_text_graph_has_none(carzero_bundle_no_text: Path) -> None:

@@ -25,8 +25,8 @@ def open_bundle(root: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     if (root / "bundle.sha256").read_bytes() != f"{hashlib.sha256(raw).hexdigest()}  bundle.json\n".encode():
         sys.exit("bundle.json does not match its seal bundle.sha256")
     manifest = json.loads(raw)
-    if (manifest["format"], manifest["format_version"]) != ("promptray-bundle", 1):
-        sys.exit(f"not a bundle of format version 1, but of {manifest['format_version']}")
+    if (manifest["format"], manifest["format_version"]) != ("promptray-bundle", 2):
+        sys.exit(f"not a bundle of format version 2, but of {manifest['format_version']}")
     if any(path.is_symlink() for path in root.rglob("*")):
         sys.exit("the bundle holds a link")
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
@@ -79,7 +79,8 @@ def normalise(rule: dict[str, Any], picture: np.ndarray) -> np.ndarray:
     """Section 3.4, in float32: one 8-bit picture to `pixels` (1, channels, height, width)."""
     mean = np.array(rule["normalise"]["mean"], np.float32)[:, None, None]
     std = np.array(rule["normalise"]["std"], np.float32)[:, None, None]
-    return ((picture[None].astype(np.float32) / np.float32(255) - mean) / std)[None]
+    planes = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+    return ((planes.astype(np.float32) / np.float32(255) - mean) / std)[None]
 
 
 def run(session: ort.InferenceSession, tensors: Tensors) -> Tensors:

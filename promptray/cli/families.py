@@ -23,6 +23,7 @@ def command(as_json: bool) -> None:
             [
                 {
                     "name": item.name,
+                    "aliases": list(item.aliases),
                     "summary": item.summary,
                     "layout": item.layout,
                     "options": dict(item.options),
@@ -33,7 +34,7 @@ def command(as_json: bool) -> None:
         return
     rows = [
         [
-            item.name,
+            "\n".join((item.name, *item.aliases)),
             item.summary,
             item.layout,
             "\n".join(f"{key}: {text}" for key, text in item.options.items()),

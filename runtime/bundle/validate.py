@@ -31,8 +31,8 @@ from promptray.runtime.bundle.manifest import (
     key_fault,
 )
 from promptray.runtime.bundle.names import MANIFEST, check_names
-from promptray.runtime.ensemble import require_wordings
 from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.wording import require_wordings
 
 LEAST_GOLDEN = 16
 #: A template holds the place of the finding's name once.
@@ -127,8 +127,8 @@ def _check_findings(manifest: Manifest) -> None:
 
 
 def _check_wordings(where: str, finding: Finding, head: Head, bank: BankRule | None) -> None:
-    if bank is None:
-        if finding.prompts or finding.negative_prompts:
+    if bank is None:  # whether it may be is checked with the bank
+        if head.bank == "none" and (finding.prompts or finding.negative_prompts):
             _refuse(f"{where}.prompts", "are given, and the head has no text")
         return
     if not all(text.strip() for text in (*finding.prompts, *finding.negative_prompts)):

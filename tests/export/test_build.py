@@ -19,6 +19,7 @@ import safetensors.numpy
 import promptray.export.build as build_module
 from promptray import BuildError, BundleError, PromptError, PromptRayError, Scorer
 from promptray.export.build import build
+from promptray.export.draft import _golden_names
 from promptray.export.golden_inputs import GoldenInputs
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bundle import Bundle
@@ -74,7 +75,7 @@ def test_the_report_holds_every_comparison_and_its_bound(carzero_bundle: Path) -
 
 def test_golden_pictures_keep_the_order_of_their_tensors_beyond_a_thousand() -> None:
     inputs = GoldenInputs(tuple(Path(f"{number:04}.PNG") for number in range(1002)), "CC0")
-    names = build_module._golden_names(inputs)
+    names = _golden_names(inputs)
     assert names[:2] == ["golden/images/000.png", "golden/images/001.png"]
     assert names[101:103] == ["golden/images/101.png", "golden/images/102.png"]
     assert names[1000:] == ["golden/images/1000.png", "golden/images/1001.png"]

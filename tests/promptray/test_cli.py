@@ -113,8 +113,9 @@ def test_an_interrupted_command_is_130(call: Call, bundle: Path, monkeypatch: py
 
 def test_families_are_listed_with_layout_and_options(call: Call) -> None:
     (document,) = call("families", "--json").documents
-    assert [item["name"] for item in document] == ["carzero"]
-    assert "image_heads" in document[0]["options"]
+    assert [item["name"] for item in document] == ["carzero", "open_clip"]
+    assert document[1]["aliases"] == ["biomedclip"]
+    assert all("image_heads" in item["options"] for item in document)
     assert "carzero" in call("families").out
 
 

@@ -17,7 +17,7 @@ TEXT_MODEL = Path(__file__).parents[2] / "reference" / "text_model"
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    rule = TextRule(cleaning="carzero-sentences", tokenizer="tokenizer.json", context=97)
+    rule = TextRule(cleaning="carzero-sentences", tokenizer="tokenizer.json", context=97, templates=["{}"])
     return TextEncoder(rule, read_bert_folder(TEXT_MODEL).tokenizer_json(context=97))
 
 
@@ -34,7 +34,7 @@ def tokens(encoder: TextEncoder, prompt: str) -> int:
 def test_wordings_are_not_split(encoder: TextEncoder) -> None:
     for meaning in MEANINGS.values():
         for text in meaning.training + meaning.held_out:
-            assert tokens(encoder, text) == encoder.encode(text).words
+            assert tokens(encoder, text) == encoder.encode(text).wording.words
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_any_word_can_be_spelled(encoder: TextEncoder) -> None:
     unknown = read_bert_folder(TEXT_MODEL).vocabulary.index("[UNK]")
     encoded = encoder.encode("There is xylophonitis of segment 4b")
     assert unknown not in encoded.arrays["input_ids"]
-    assert encoded.words == 6
+    assert encoded.wording.words == 6

@@ -37,7 +37,7 @@ def test_a_prompt_added_at_run_time_scores_like_one_of_the_bundle(carzero_bundle
 
 def test_the_template_words_a_bare_name(carzero_bundle: Path) -> None:
     with Scorer.open(carzero_bundle, site=None) as scorer:
-        assert scorer.prompts.add("rib fracture").prompt == "There is rib fracture"
+        assert scorer.prompts.add("rib fracture").prompts == ["There is rib fracture"]
 
 
 def test_what_is_kept_is_there_next_time_and_shown_as_the_sites(carzero_bundle: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_equals_opencv_and_the_arithmetic_of_torchvision(seed: int) -> None:
     tensor.sub_(torch.tensor(0.4978)).div_(torch.tensor(0.2449))
     seen = preprocess(grey, CARZERO)
     np.testing.assert_array_equal(seen.pixels, tensor.expand(1, 3, -1, -1).numpy())
-    np.testing.assert_array_equal(normalise(seen.grey[None], CARZERO), seen.pixels)
+    np.testing.assert_array_equal(normalise(seen.picture[None], CARZERO), seen.pixels)
 
 
 def test_result_is_contiguous_and_apart_from_the_picture() -> None:
@@ -67,8 +67,8 @@ def test_result_is_contiguous_and_apart_from_the_picture() -> None:
     assert seen.pixels.shape == (1, 3, 224, 224)
     assert seen.pixels.dtype == np.float32
     assert seen.pixels.flags.c_contiguous
-    assert seen.grey.flags.c_contiguous
-    assert not np.shares_memory(seen.grey, grey)
+    assert seen.picture.flags.c_contiguous
+    assert not np.shares_memory(seen.picture, grey)
     np.testing.assert_array_equal(grey, before)
 
 

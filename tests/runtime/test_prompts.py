@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from promptray.runtime.bundle.manifest import BankRule, TensorFacts
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
+from promptray.runtime.wording import Wording
 
 RULE = BankRule(
     file="prompts.safetensors",
@@ -35,7 +36,8 @@ def entry(key: str, rows: int, seed: int = 0) -> BankEntry:
         "keys": random.normal(size=(2, 2, rows)).astype(np.float32),
         "row_bias": random.normal(size=rows).astype(np.float32),
     }
-    return BankEntry(key, f"There is {key}.", f"there is {key}", rows - 4, False, tensors)
+    wording = Wording(text=f"There is {key}.", cleaned=f"there is {key}", words=rows - 4, truncated=False)
+    return BankEntry(key, (wording,), tensors)
 
 
 def bank_of(rows: Sequence[int]) -> PromptBank:

@@ -15,7 +15,9 @@ from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.text import TextEncoder, clean_carzero
 
 TINY = Path(__file__).parents[1] / "data" / "carzero_tiny"
-RULE = TextRule(cleaning="carzero-sentences", tokenizer="tokenizer.json", context=97, template="There is {}")
+RULE = TextRule(
+    cleaning="carzero-sentences", tokenizer="tokenizer.json", context=97, templates=["There is {}"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_any_text_encodes_within_the_context(text: str) -> None:
     encoded = encoder.encode(text)
     ids, matrix = encoded.arrays["input_ids"], encoded.arrays["word_matrix"]
     assert ids.shape[1] <= 97
-    assert matrix.shape == (1, encoded.words + 2, ids.shape[1])
+    assert matrix.shape == (1, encoded.wording.words + 2, ids.shape[1])
     assert (matrix.sum(axis=1) == 1).all(), "every token is added to exactly one row"
     assert (np.diff(matrix[0].argmax(axis=0)) >= 0).all(), "rows follow the order of the tokens"
 
@@ -72,14 +74,14 @@ def test_any_text_encodes_within_the_context(text: str) -> None:
 def test_pieces_of_a_word_share_its_row(encoder: TextEncoder) -> None:
     encoded = encoder.encode("there is cardiomegalyxyz")
     ids, matrix = encoded.arrays["input_ids"], encoded.arrays["word_matrix"]
-    assert encoded.words == 3
+    assert encoded.wording.words == 3
     assert matrix.shape[1] == 5
     assert matrix.sum() == ids.shape[1]
 
 
 def test_a_long_prompt_is_cut_and_keeps_its_end(encoder: TextEncoder) -> None:
     encoded = encoder.encode("there is effusion " * 60)
-    assert encoded.truncated
+    assert encoded.wording.truncated
     ids = encoded.arrays["input_ids"][0]
     assert len(ids) == 97
     assert ids[-1] == encoder.encode("").arrays["input_ids"][0, -1]

@@ -48,7 +48,7 @@ def test_a_machine_that_prepares_otherwise_is_refused(
 ) -> None:
     def one_grey_level_off(*arguments: object) -> NetworkInput:
         made = preprocess(*arguments)  # type: ignore[arg-type]
-        grey = made.grey.copy()
+        grey = made.picture.copy()
         grey[100, 100] ^= 1
         return NetworkInput(grey, made.pixels, made.geometry)
 

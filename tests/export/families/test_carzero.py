@@ -26,7 +26,7 @@ from promptray.runtime.backends import BoundGraph
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.bundle.manifest import BankRule, Graph
 from promptray.runtime.errors import BuildError
-from promptray.runtime.graphs import BoundHead, encode_prompt
+from promptray.runtime.graphs import BoundHead, encode_finding
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.text import EncodedPrompt, TextEncoder
 
@@ -85,7 +85,8 @@ class Exported:
 
     def bank(self, encoder: TextEncoder, texts: Sequence[str]) -> PromptBank:
         entries = [
-            encode_prompt(encoder, self.text, f"f{n}", text, allow_empty=True) for n, text in enumerate(texts)
+            encode_finding(self.text, self.rule, f"f{n}", encoder.encode_finding([text]), allow_empty=True)
+            for n, text in enumerate(texts)
         ]
         return PromptBank(self.rule, entries)
 
@@ -103,7 +104,7 @@ def test_tokens_equal_the_original(
         ids = encoded.arrays["input_ids"][0]
         assert ids.tolist() == oracle["input_ids"][n, : len(ids)].tolist()
         assert oracle["attention_mask"][n].sum() == len(ids)
-        assert encoded.words + 2 == oracle["text_rows_used"][n]
+        assert encoded.wording.words + 2 == oracle["text_rows_used"][n]
 
 
 def test_torch_sides_equal_the_original(
@@ -169,7 +170,7 @@ def of_every_length(
     """Prompts from none to too many words, with the original's scores (98 rows, nothing cached)."""
     texts = [_prompt_of(words) for words in LENGTHS]
     answers = model.reference(
-        torch.from_numpy(oracle["images"][:2]), [encoder.encode(text) for text in texts]
+        torch.from_numpy(oracle["images"][:2]), [encoder.encode_finding([text]) for text in texts]
     )
     return texts, answers.logits, answers.maps
 
@@ -177,8 +178,8 @@ def of_every_length(
 def test_lengths_are_what_they_claim(encoder: TextEncoder) -> None:
     for words in LENGTHS:
         encoded: EncodedPrompt = encoder.encode(_prompt_of(words))
-        assert encoded.words == min(words, 95)
-        assert encoded.truncated == (words in (96, 120))
+        assert encoded.wording.words == min(words, 95)
+        assert encoded.wording.truncated == (words in (96, 120))
         assert encoded.arrays["input_ids"].shape[1] == min(words, 95) + 2  # 95 words fill all 97 rows
 
 
@@ -222,12 +223,16 @@ def test_growing_from_1_to_192_prompts_equals_the_original(
     random = np.random.default_rng(5)
     texts = [" ".join(random.choice(WORDS, size=random.integers(2, 12))) for _ in range(192)]
     pixels = oracle["images"][1:2]
-    expected = model.reference(torch.from_numpy(pixels), [encoder.encode(text) for text in texts]).logits
+    expected = model.reference(
+        torch.from_numpy(pixels), [encoder.encode_finding([text]) for text in texts]
+    ).logits
     features = exported.image.run({"pixels": pixels})
     bank = PromptBank(exported.rule)
     earlier: Any = np.empty((1, 0), np.float32)
     for n, text in enumerate(texts):
-        bank = bank.with_entry(encode_prompt(encoder, exported.text, str(n), text))
+        bank = bank.with_entry(
+            encode_finding(exported.text, exported.rule, str(n), encoder.encode_finding([text]))
+        )
         fixed = bank.batches(prompts_per_batch=16)
         bound = tuple((batch.positions, exported.graphs["head"].bind(batch.tensors)) for batch in fixed)
         logits, _ = BoundHead(bound, len(bank)).run(features)
@@ -239,10 +244,10 @@ def test_growing_from_1_to_192_prompts_equals_the_original(
 def test_zero_rows_collapse_into_one(exported: Exported, encoder: TextEncoder) -> None:
     """A bank row set is words + 4: sentence, [CLS], words, [SEP], and one row for all the zero rows."""
     entry: BankEntry = exported.bank(encoder, ["there is pleural effusion"]).entries[0]
-    assert entry.tensors["keys.0"].shape[-1] == entry.words + 4
+    assert entry.tensors["keys.0"].shape[-1] == entry.prompts[0].words + 4
     bias = entry.tensors["row_bias"]
     assert (bias[:-1] == 0).all()
-    assert bias[-1] == pytest.approx(np.log(97 - entry.words - 2), abs=1e-6)
+    assert bias[-1] == pytest.approx(np.log(97 - entry.prompts[0].words - 2), abs=1e-6)
 
 
 def test_the_graphs_keep_normalisation_fused(model: LoadedModel) -> None:
@@ -356,7 +361,7 @@ def test_a_stripped_checkpoint_gives_the_same_scores(
         content["state_dict"] = kept
 
     stripped = FAMILY.load(_checkpoint(tmp_path / "stripped.ckpt", strip), TINY / "text_model", {})
-    encoded = [encoder.encode(text) for text in prompts.values()]
+    encoded = [encoder.encode_finding([text]) for text in prompts.values()]
     answers = stripped.reference(torch.from_numpy(oracle["images"][:1]), encoded)
     assert np.abs(answers.logits - oracle["scores"][:1]).max() <= SCORES
 

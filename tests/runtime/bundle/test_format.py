@@ -125,7 +125,7 @@ def _manifests(draw: st.DrawFn) -> Manifest:
         {
             "key": key,
             "display": draw(_text),
-            "prompt": "p" + draw(_text),
+            "prompts": ["p" + draw(_text)],
             "head": "chest",
             "code": draw(codes),
         }

@@ -99,9 +99,70 @@ def same_key_twice(doc: Document) -> None:
     doc["findings"][1]["key"] = doc["findings"][0]["key"]
 
 
-@broken("$.findings[0].prompt is empty")
+@broken("$.findings[0].prompts holds an empty one")
 def blank_prompt(doc: Document) -> None:
-    doc["findings"][0]["prompt"] = " "
+    doc["findings"][0]["prompts"] = [" "]
+
+
+@broken("$.findings[0].prompts cannot be scored: a finding needs a prompt")
+def finding_without_prompt(doc: Document) -> None:
+    doc["findings"][0]["prompts"] = []
+
+
+@broken("$.findings[0].prompts cannot be scored: this model scores one wording")
+def ensemble_where_there_is_none(doc: Document) -> None:
+    doc["findings"][0]["prompts"] = ["There is pneumonia.", "Pneumonia is seen."]
+
+
+@broken("$.findings[0].prompts cannot be scored: only a head of pairs")
+def negative_prompt_of_an_independent_finding(doc: Document) -> None:
+    doc["bank"]["ensemble"] = "mean-unit"
+    doc["findings"][0]["negative_prompts"] = ["There is no pneumonia."]
+
+
+def _pairs(doc: Document) -> None:
+    doc["bank"]["ensemble"] = "mean-unit"
+    doc["heads"][0].update(relation="pair", activation="softmax")
+    for finding in doc["findings"]:
+        finding["negative_prompts"] = ["There is nothing."]
+
+
+@sound
+def pairs(doc: Document) -> None:
+    _pairs(doc)
+
+
+@broken("$.findings[1].prompts cannot be scored: this head asks each finding against its negative")
+def pair_without_negative(doc: Document) -> None:
+    _pairs(doc)
+    doc["findings"][1]["negative_prompts"] = []
+
+
+@broken("$.findings[0].prompts cannot be scored: the prompt and its negative are the same")
+def pair_of_the_same(doc: Document) -> None:
+    _pairs(doc)
+    doc["findings"][0]["negative_prompts"] = doc["findings"][0]["prompts"]
+
+
+@sound
+def alternatives(doc: Document) -> None:
+    doc["heads"][0].update(relation="exclusive", activation="softmax")
+
+
+@broken("$.findings holds one, and alternatives are at least two")
+def one_alternative(doc: Document) -> None:
+    doc["heads"][0].update(relation="exclusive", activation="softmax")
+    doc["findings"] = doc["findings"][:1]
+
+
+@broken("$.heads[0].activation does not go with relation 'exclusive'")
+def alternatives_without_softmax(doc: Document) -> None:
+    doc["heads"][0]["relation"] = "exclusive"
+
+
+@broken("$.heads[0].activation does not go with relation 'independent'")
+def softmax_over_independent_findings(doc: Document) -> None:
+    doc["heads"][0]["activation"] = "softmax"
 
 
 @broken("$.findings is empty")
@@ -354,7 +415,7 @@ def no_bank_at_all(doc: Document) -> None:
     doc["graphs"] = doc["graphs"][:2]
     doc["graphs"][1]["inputs"] = doc["graphs"][1]["inputs"][:2]
     for finding in doc["findings"]:
-        finding["prompt"] = ""
+        finding["prompts"] = []
 
 
 @sound
@@ -367,19 +428,24 @@ def bank_of_one_vector(doc: Document) -> None:
 # Text
 
 
-@broken("$.text.template does not hold {} exactly once and no other brace")
+@broken("$.text.templates[0] does not hold {} exactly once and no other brace")
 def template_with_another_brace(doc: Document) -> None:
-    doc["text"]["template"] = "There is {} {0.__class__}."
+    doc["text"]["templates"] = ["There is {} {0.__class__}."]
 
 
-@broken("$.text.template does not hold {} exactly once and no other brace")
+@broken("$.text.templates[0] does not hold {} exactly once and no other brace")
 def template_with_braces_in_braces(doc: Document) -> None:
-    doc["text"]["template"] = "{{}}"
+    doc["text"]["templates"] = ["{{}}"]
 
 
-@broken("$.text.template does not hold {} exactly once")
+@broken("$.text.templates[0] does not hold {} exactly once")
 def template_without_a_place(doc: Document) -> None:
-    doc["text"]["template"] = "There is something."
+    doc["text"]["templates"] = ["There is something."]
+
+
+@broken("$.text.templates are several, and the model scores one wording")
+def templates_where_there_is_no_ensemble(doc: Document) -> None:
+    doc["text"]["templates"] = ["There is {}.", "{} is seen."]
 
 
 @broken("a text graph needs 'text' and 'bank'")
