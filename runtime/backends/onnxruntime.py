@@ -10,6 +10,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from promptray.runtime.backends import Array
+from promptray.runtime.backends.onnx_files import require_self_contained
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError
 
@@ -87,13 +88,25 @@ class OnnxRuntimeCpu:
         self.threads = threads or _usable_cores()
 
     def load(self, model: bytes, facts: GraphFacts) -> OnnxRuntimeGraph:
-        """Compile an ONNX model held in memory (the bytes that were hashed are the bytes that run)."""
+        """Compile an ONNX model held in memory: the bytes that were hashed are the bytes that run.
+
+        Raises
+        ------
+        BundleError
+            ``bundle.unsafe-path`` for a model that keeps weights in other files, which nobody hashed.
+        ScoringError
+            ``backend.failed``.
+        """
+        require_self_contained(model, facts.file)
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         try:
-            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            # Its own fall-back prints to stdout and tries the same provider again.
+            session = ort.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except _FAULTS as error:
             raise _failed(f"the {facts.role} graph could not be loaded", facts, error) from error
         _require_declared(session, facts)
