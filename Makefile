@@ -14,7 +14,7 @@ TESTS ?= tests
 FUZZ ?= dicom bundle png jpeg recipe
 FUZZ_SECONDS ?= 3600
 
-.PHONY: help setup test fuzz demo check lint types imports licences format constraints clean
+.PHONY: help setup test fuzz demo check lint types imports licences format constraints resolve wheelhouse clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -67,6 +67,13 @@ format: $(READY) ## Put the code in shape
 constraints: $(READY) ## Rewrite constraints.txt from pyproject.toml (for maintainers)
 	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check uv
 	@PATH="$(CURDIR)/$(BIN):$$PATH" tools/constraints.sh
+	@$(BIN)/python -m tools.edge_install.resolve
+
+resolve: $(READY) ## Check that the edge install has wheels for every platform and Python
+	@$(BIN)/python -m tools.edge_install.resolve
+
+wheelhouse: $(READY) ## Offline edge install; PLATFORM=linux-x86_64 PYTHON_VERSION=3.12 DIR=... choose
+	@$(BIN)/python -m tools.edge_install.wheelhouse "$(PLATFORM)" "$(PYTHON_VERSION)" $(if $(DIR),"$(DIR)")
 
 clean: ## Remove what the targets made, except .venv
 	@rm -rf build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.timing import machine, save
 
@@ -31,13 +30,28 @@ print(json.dumps({"import": imported - start, "open": opened - imported, "first 
 """
 
 
-def once(bundle: Path, image: Path, modality: str) -> dict[str, float]:
+def once(bundle: Path, image: Path, modality: str, python: Path) -> dict[str, float]:
     """Run one cold process; seconds."""
     start = time.perf_counter()
-    command = [sys.executable, "-c", _INSIDE, str(bundle), str(image), modality]
+    # Isolated: the promptray that is measured is the one installed for `python`, not the working folder's.
+    command = [str(python), "-I", "-c", _INSIDE, str(bundle), str(image), modality]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return {**found, "whole process": time.perf_counter() - start}
+
+
+def measure(
+    bundle: Path, image: Path, modality: str = "", *, rounds: int, python: Path = Path(sys.executable)
+) -> dict[str, dict[str, float]]:
+    """Start `python` again and again; print and return median, least and greatest seconds of each part."""
+    once(bundle, image, modality, python)  # the first fills the file cache
+    taken = [once(bundle, image, modality, python) for _ in range(rounds)]
+    seconds = {}
+    for name in taken[0]:
+        values = [each[name] for each in taken]
+        seconds[name] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        print(f"{name:14} median {seconds[name]['median']:.3f} s  ({min(values):.3f} to {max(values):.3f})")
+    return seconds
 
 
 def main() -> None:
@@ -52,13 +66,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
 
-    once(options.bundle, options.image, options.modality)  # the first fills the file cache
-    rounds = [once(options.bundle, options.image, options.modality) for _ in range(options.rounds)]
-    seconds: dict[str, Any] = {}
-    for name in rounds[0]:
-        values = [taken[name] for taken in rounds]
-        seconds[name] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-        print(f"{name:14} median {seconds[name]['median']:.3f} s  ({min(values):.3f} to {max(values):.3f})")
+    seconds = measure(options.bundle, options.image, options.modality, rounds=options.rounds)
     size = sum(path.stat().st_size for path in options.bundle.rglob("*") if path.is_file())
     if options.output:
         facts = {"machine": machine(), "bundle_bytes": size, "rounds": options.rounds, "seconds": seconds}

@@ -6,7 +6,7 @@ extras, so that a dependency of a dependency counts, too.
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
@@ -39,34 +39,49 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def edge_install(root: str) -> Iterator[Distribution]:
-    """Everything that installing `root` without extras needs on this machine, `root` included."""
+def needed(
+    root: str, requires: Callable[[str], Iterable[str]], environment: Mapping[str, str]
+) -> dict[str, list[Requirement]]:
+    """Every distribution that installing `root` without extras needs, with what is required of it.
+
+    `requires` gives the requirements of a distribution by its canonical name; their markers are
+    evaluated in `environment`.
+    """
     waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset())]
     seen: set[tuple[str, frozenset[str]]] = set()
-    given: set[str] = set()
+    found: dict[str, list[Requirement]] = {root: []}
     while waiting:
         name, extras = item = waiting.pop()
         if item in seen:
             continue
         seen.add(item)
-        found = distribution(name)
-        for line in found.requires or []:
+        for line in requires(name):
             requirement = Requirement(line)
-            wanted = [{"extra": extra} for extra in ["", *extras]]
+            wanted = [{**environment, "extra": extra} for extra in ["", *extras]]
             if requirement.marker is None or any(requirement.marker.evaluate(extra) for extra in wanted):
-                waiting.append((canonical(requirement.name), frozenset(requirement.extras)))
-        if name not in given:
-            given.add(name)
-            yield found
+                child = canonical(requirement.name)
+                found.setdefault(child, []).append(requirement)
+                waiting.append((child, frozenset(requirement.extras)))
+    return found
+
+
+def edge_install(root: str) -> list[Distribution]:
+    """Everything that installing `root` without extras needs on this machine, `root` included."""
+    names = needed(root, lambda name: distribution(name).requires or [], {})
+    return [distribution(name) for name in names]
 
 
 def licence(found: Distribution) -> str:
     """The licence as the distribution states it: SPDX expression, else classifiers, else free text."""
-    classifiers = found.metadata.get_all("Classifier") or []
-    named = [line.split(" :: ")[-1] for line in classifiers if line.startswith("License :: ")]
+    said = found.metadata
+    named = [
+        line.split(" :: ")[-1] for line in said.get_all("Classifier") or [] if line.startswith("License :: ")
+    ]
     named = [name for name in named if name != "OSI Approved"]  # a heading, not a licence
-    free_text = (found.metadata["License"] or "unknown").strip().split("\n")[0]
-    return found.metadata["License-Expression"] or " AND ".join(named) or free_text
+    if "License-Expression" in said:
+        return said["License-Expression"]
+    free_text = said["License"].strip() if "License" in said else ""
+    return " AND ".join(named) or free_text.split("\n")[0] or "unknown"
 
 
 def is_permissive(expression: str) -> bool:

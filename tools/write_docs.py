@@ -1,4 +1,4 @@
-"""Write the parts of the documents that code and results know better: error codes, schemas, README's numbers.
+"""Write the parts of the documents that code and results know better: error codes, schemas, measured numbers.
 
 usage: write_docs.py [ROOT]
 """
@@ -12,6 +12,7 @@ from typing import Any
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
 from promptray.runtime.result import result_schema
+from tools.edge_install.page import measured
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -124,6 +125,12 @@ def _numbers() -> str:
     return f"| what | measured | by |\n| --- | --- | --- |\n{table}\n{where}\n"
 
 
+def edge_install_page() -> str:
+    """Return docs/edge-install.md with its figures taken from the committed result."""
+    text = (ROOT / "docs" / "edge-install.md").read_text(encoding="utf-8")
+    return measured(text, _read("benchmarks/results/edge_install.json"))
+
+
 def _read(path: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((ROOT / path).read_text(encoding="utf-8"))
     return content
@@ -137,6 +144,7 @@ def pages() -> Mapping[str, str]:
     """Return every written page: name -> text."""
     return {
         "docs/errors.md": errors_page(),
+        "docs/edge-install.md": edge_install_page(),
         "docs/result.schema.json": _json(result_schema()),
         "docs/bundle.schema.json": _json(bundle_schema()),
         "README.md": readme(),

@@ -1,0 +1,165 @@
+"""Resolve the edge install, with the pins of constraints.txt, for machines other than this one.
+
+    python -m tools.edge_install.resolve [--platform NAME]... [--python X.Y]...
+
+`make resolve` asks the package index whether every pinned distribution has a wheel on every platform and
+Python that PromptRay promises. Nothing is installed, and as a rule nothing is downloaded but metadata.
+
+pip can choose another machine's wheels (``pip install --platform``) but evaluates markers for its own, so
+colorama would be missing on Windows. Here the pins are the resolution: pip only fetches the metadata of
+one ``name==version`` after the other, and the markers in it are evaluated for the target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from tools.check_licences import canonical, needed
+from tools.edge_install.pip import pip
+from tools.edge_install.targets import PLATFORMS, PYTHONS, Refused, Target, every_target
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = "promptray"
+
+
+def pins(target: Target, constraints: str) -> dict[str, str]:
+    """Return the versions that the text of constraints.txt chooses for a target, by canonical name."""
+    chosen = {}
+    for line in constraints.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate(target.markers):
+            (specifier,) = requirement.specifier
+            chosen[canonical(requirement.name)] = specifier.version
+    return chosen
+
+
+Metadata = dict[tuple[str, str], list[str]]
+"""Canonical name and version of distributions, and what each requires."""
+
+
+def resolve(
+    target: Target, own: Sequence[str], pinned: Mapping[str, str], guess: Metadata | None = None
+) -> Metadata:
+    """Find everything that the edge install needs on a target.
+
+    Parameters
+    ----------
+    target : Target
+        The machine.
+    own : sequence of str
+        promptray's own requirements.
+    pinned : mapping of str to str
+        Version of every distribution for this target, by canonical name.
+    guess : dict, optional
+        Metadata that other targets' wheels of the same versions had. It only tells what to ask pip for in
+        one go; the answer rests on the target's own metadata.
+
+    Returns
+    -------
+    dict
+        Every distribution but promptray, sorted by name.
+
+    Raises
+    ------
+    Refused
+        If a distribution is not pinned, its pin is not what another one requires, there is no wheel of
+        it for the target, or the index does not answer.
+    """
+    known: Metadata = {}
+
+    def requires(name: str) -> Sequence[str]:
+        if name == OWN:
+            return own
+        key = name, pinned.get(name, "")
+        return known.get(key) or (guess or {}).get(key) or ()
+
+    while True:
+        found = needed(OWN, requires, target.markers)
+        wanted = {(name, pinned[name]) for name in found if name in pinned}
+        if wanted <= known.keys():
+            _check_pins(target, found, pinned)
+            return {key: known[key] for key in sorted(wanted)}
+        known |= _metadata(target, sorted(wanted - known.keys()))
+
+
+def _check_pins(
+    target: Target, found: Mapping[str, Sequence[Requirement]], pinned: Mapping[str, str]
+) -> None:
+    for name in found.keys() - pinned.keys() - {OWN}:
+        raise Refused(f"{target}: constraints.txt does not pin {name}; run `make constraints`")
+    for name, requirements in found.items():
+        for requirement in requirements:
+            if not requirement.specifier.contains(pinned[name], prereleases=True):
+                raise Refused(
+                    f"{target}: constraints.txt pins {name} {pinned[name]}, but {requirement} is required; "
+                    "run `make constraints`"
+                )
+
+
+def _metadata(target: Target, wanted: Sequence[tuple[str, str]]) -> Metadata:
+    """Ask the index what each of the target's wheels requires."""
+    exact = [f"{name}=={version}" for name, version in wanted]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        only_look = ("install", "--quiet", "--dry-run", "--ignore-installed", "--report", report, "--no-deps")
+        where = ("--target", Path(folder) / "target")  # pip wants one; a dry run leaves it empty
+        pip(*only_look, *where, *target.pip_options, *exact, doing=f"{target}: looking for wheels")
+        items = json.loads(report.read_text(encoding="utf-8"))["install"]
+    answers = {canonical(item["metadata"]["name"]): item["metadata"] for item in items}
+    return {(name, version): list(answers[name].get("requires_dist", ())) for name, version in wanted}
+
+
+def own_requirements() -> list[str]:
+    """Return what promptray, as installed here, requires."""
+    return list(distribution(OWN).requires or ())
+
+
+def read_pins(target: Target) -> dict[str, str]:
+    """Return the committed pins for a target."""
+    return pins(target, (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    """Resolve every target that was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--platform", action="append", choices=PLATFORMS, help="default: all")
+    parser.add_argument("--python", action="append", choices=PYTHONS, help="default: all")
+    options = parser.parse_args()
+    platforms, pythons = options.platform or PLATFORMS, options.python or PYTHONS
+    targets = [each for each in every_target() if each.platform in platforms and each.python in pythons]
+    guess: Metadata = {}
+
+    def outcome(target: Target) -> Refused | int:
+        try:
+            found = resolve(target, own_requirements(), read_pins(target), guess)
+        except Refused as error:
+            return error
+        guess.update(found)
+        return len(found)
+
+    failed = 0
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for target, found in zip(targets, pool.map(outcome, targets), strict=True):
+            if isinstance(found, Refused):
+                failed += 1
+                print(f"{target!s:32} FAILED\n  {found}", flush=True)
+            else:
+                print(f"{target!s:32} {found} distributions, each with a wheel", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
