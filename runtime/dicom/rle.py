@@ -6,12 +6,14 @@ lets a small file expand without limit.
 
 from __future__ import annotations
 
+import re
 import struct
 
 import numpy as np
 from numpy.typing import NDArray
 
 _HEADER = 64
+_SOMETHING = re.compile(rb"[^\x80]")
 
 
 def decode_rle(frame: bytes, pixels: int, container: int) -> NDArray[np.unsignedinteger] | None:
@@ -51,11 +53,13 @@ def _unpack_bits(segment: bytes, size: int) -> bytes:
     plane, position, end = bytearray(), 0, len(segment)
     while len(plane) < size and position + 1 < end:
         control = segment[position]
-        if control < 128:
+        if control == 128:  # does nothing, however often it stands there
+            something = _SOMETHING.search(segment, position)
+            position = something.start() if something else end
+        elif control < 128:
             plane += segment[position + 1 : position + 2 + control]
             position += 2 + control
         else:
-            if control > 128:
-                plane += segment[position + 1 : position + 2] * (257 - control)
-            position += 1 if control == 128 else 2
+            plane += segment[position + 1 : position + 2] * (257 - control)
+            position += 2
     return bytes(plane[:size])

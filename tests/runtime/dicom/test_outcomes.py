@@ -45,13 +45,13 @@ def manifest(data_dir: Path | None) -> dict[Path, dict[str, str]]:
         return {folder / row["file"]: row for row in csv.DictReader(table)}
 
 
-def decode(path: Path) -> tuple[list[NDArray[np.integer]], Photometric]:
+def decode(path: Path) -> tuple[list[NDArray[np.integer]], list[Photometric]]:
     dataset = read_dataset(path.read_bytes())
     check_has_pixels(dataset)
     pixels = pixel_format(dataset)
     syntax, _ = transfer_syntax(dataset)
     frames = [stored_values(dataset, syntax, pixels, index) for index in range(pixels.frames)]
-    return frames, photometric_facts(dataset, pixels, 0)
+    return frames, [photometric_facts(dataset, pixels, index) for index in range(pixels.frames)]
 
 
 def attempt(call: Callable[[Path], Result], path: Path) -> Result | ImageError:
@@ -114,8 +114,8 @@ def test_fast_and_reference_chain_are_equal(manifest: dict[Path, dict[str, str]]
     for path in manifest:
         if OUTCOMES[path.name]["pixels"] not in ("equal", "lossy", "twin"):
             continue
-        frames, photometric = decode(path)
-        for frame in frames[:2]:
+        frames, facts = decode(path)
+        for frame, photometric in list(zip(frames, facts, strict=True))[:: max(1, len(frames) // 3)]:
             fast, reference = to_grey(frame, photometric), to_grey_reference(frame, photometric)
             np.testing.assert_array_equal(fast, reference, err_msg=path.name)
             compared += 1
