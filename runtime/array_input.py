@@ -47,7 +47,7 @@ def grey_from_array(array: NDArray[np.generic], photometric: Photometric | None 
         raise _refused(
             "the array does not hold integers", "uint8, or integers up to 32 bits", str(array.dtype)
         )
-    check_size(*array.shape)
+    check_size(array.shape[0], array.shape[1], array.dtype.itemsize)
     native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
     if photometric is None:
         if native.dtype != np.uint8:
@@ -77,7 +77,7 @@ def colour_of_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
             "uint8 of shape (rows, columns, 3)",
             f"{array.dtype} of shape {array.shape}",
         )
-    check_size(*array.shape[:2])
+    check_size(*array.shape)
     return np.array(array, np.uint8, order="C")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 #: Encoders write chunks of 8 kB and more; a file of empty chunks would only burn time.
 MAX_PNG_CHUNKS = 100_000
+
+#: Rows that are converted to grey at a time.
+_BAND = 64
 
 _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 
@@ -142,7 +146,7 @@ def _checked_jpeg(data: bytes) -> FrameHeader:
     header = read_frame_header(data)
     if header is None or not header.rows:
         raise _broken("the JPEG has no readable frame header")
-    check_size(header.rows, header.columns)
+    check_size(header.rows, header.columns, header.components)
     if header.components not in (1, 3):
         raise ImageError(
             "image.colour",
@@ -229,9 +233,9 @@ def _png_header(kind: bytes, body: memoryview) -> _Png:
     if kind != b"IHDR" or len(body) != 13:
         raise _broken("the PNG does not start with its header")
     columns, rows, depth, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", body)
-    check_size(rows, columns)
     if (depth, colour) not in _PNG_FORMATS or compression or filtering or interlace > 1:
         raise _broken("the PNG header names a format that does not exist")
+    check_size(rows, columns, -(-depth * _PNG_FORMATS[depth, colour][0] // 8))
     return _Png(columns, rows, depth, colour, bool(interlace))
 
 
@@ -299,29 +303,44 @@ def _unpack(png: _Png, stream: bytes, raw_mode: str | None = None) -> NDArray[An
 
 def _colour_to_grey(colour: NDArray[Any], png: _Png) -> Grey:
     """Convert (rows, columns, 3) as libpng's ``rgb_to_gray`` does; 16-bit results keep their high byte."""
-    red, green, blue = (colour[:, :, channel].astype(np.uint32) for channel in range(3))
-    coloured = (red != green) | (red != blue)
     deep, gamma = colour.dtype != np.uint8, _gamma(png)
-    if (deep and gamma) or ((deep or coloured.any()) and {b"iCCP", b"cICP"} & png.ancillary.keys()):
+    coloured = bool((colour[:, :, :1] != colour[:, :, 1:]).any())
+    if (deep and gamma) or ((deep or coloured) and {b"iCCP", b"cICP"} & png.ancillary.keys()):
         raise ImageError(
             "image.colour",
             "the PNG is in colour with a profile, or in 16-bit colour with a gamma: its grey is not defined",
             cure="convert it to 8-bit grey",
         )
     if gamma:
-        to_linear, from_linear = _gamma_table(_reciprocal(gamma)), _gamma_table(gamma)
-        linear = 9797 * to_linear[red] + 19234 * to_linear[green] + 3737 * to_linear[blue]
-        return np.where(coloured, from_linear[(linear + 16384) >> 15], red).astype(np.uint8)
-    weighted = 9797 * red + 19234 * green + 3737 * blue
+        return _by_bands(lambda band: _linear_luminance(band, gamma), colour)
     if deep:
-        return ((weighted + 16384) >> 23).astype(np.uint8)
-    return (weighted >> 15).astype(np.uint8)
+        return _by_bands(lambda band: (_weighted(band) + 16384) >> 23, colour)
+    return luminance(colour)
 
 
 def luminance(colour: Colour) -> Grey:
     """Return the grey of 8-bit colour (rows, columns, 3), as libpng weighs it without gamma."""
+    return _by_bands(lambda band: _weighted(band) >> 15, colour)
+
+
+def _by_bands(convert: Callable[[NDArray[Any]], NDArray[Any]], colour: NDArray[Any]) -> Grey:
+    """Convert some rows at a time: the wide numbers of a whole picture would take ten times its memory."""
+    grey = np.empty(colour.shape[:2], np.uint8)
+    for start in range(0, len(grey), _BAND):
+        grey[start : start + _BAND] = convert(colour[start : start + _BAND])
+    return grey
+
+
+def _weighted(colour: NDArray[Any]) -> NDArray[np.uint32]:
     red, green, blue = (colour[:, :, channel].astype(np.uint32) for channel in range(3))
-    return ((9797 * red + 19234 * green + 3737 * blue) >> 15).astype(np.uint8)
+    return 9797 * red + 19234 * green + 3737 * blue
+
+
+def _linear_luminance(colour: Colour, gamma: int) -> NDArray[Any]:
+    """Weigh in linear light; libpng leaves pixels of three equal samples as they are."""
+    coloured = (colour[:, :, :1] != colour[:, :, 1:]).any(axis=2)
+    linear = _weighted(_gamma_table(_reciprocal(gamma))[colour])
+    return np.where(coloured, _gamma_table(gamma)[(linear + 16384) >> 15], colour[:, :, 0])
 
 
 def _gamma(png: _Png) -> int | None:

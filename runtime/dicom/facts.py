@@ -48,7 +48,6 @@ def pixel_format(dataset: Dataset) -> PixelFormat:
             cure="choose the grey radiograph of the study",
         )
     rows, columns = required(dataset, "Rows"), required(dataset, "Columns")
-    check_size(rows, columns)
     allocated, stored = required(dataset, "BitsAllocated"), required(dataset, "BitsStored")
     high_bit = integer(dataset, "HighBit")
     high_bit = stored - 1 if high_bit is None else high_bit
@@ -62,6 +61,7 @@ def pixel_format(dataset: Dataset) -> PixelFormat:
         )
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= high_bit < allocated:
         raise unreadable("BitsAllocated, BitsStored or HighBit", "is not one of a grey image")
+    check_size(rows, columns, allocated // 8)
     if representation not in (None, 0, 1) or not 1 <= (1 if frames is None else frames) <= 1_000_000:
         raise unreadable("PixelRepresentation or NumberOfFrames", "is impossible")
     return PixelFormat(

@@ -22,8 +22,8 @@ def to_grey(stored: NDArray[np.integer], photometric: Photometric) -> NDArray[np
     Parameters
     ----------
     stored : ndarray of integers, shape (rows, columns)
-        Sign-extended, without overlay bits; 8 or 16-bit containers are tabulated, wider ones are reduced
-        to their distinct values first.
+        Sign-extended, without overlay bits; 8 or 16-bit containers are tabulated, wider ones are computed
+        block by block.
     photometric : Photometric
         Must have no `problem()`.
 
@@ -33,29 +33,41 @@ def to_grey(stored: NDArray[np.integer], photometric: Photometric) -> NDArray[np
         C-contiguous.
     """
     if stored.dtype.itemsize > 2:
-        values, index = np.unique(stored, return_inverse=True)
-        return _table(values, values, photometric)[index].reshape(stored.shape)
+        return _by_blocks(np.ascontiguousarray(stored).ravel(), photometric).reshape(stored.shape)
     bits = 8 * stored.dtype.itemsize
     container = np.dtype(f"u{stored.dtype.itemsize}")
     codes = np.ascontiguousarray(stored).view(container).ravel()
     every = np.arange(1 << bits).astype(container).view(stored.dtype)
     present = every if photometric.has_voi else _present(stored, codes, every, photometric)
-    return _look_up(_table(every, present, photometric), codes).reshape(stored.shape)
+    full_range = None if photometric.has_voi else reference.range_of(_image_values(present, photometric))
+    return _look_up(_grey(every, photometric, full_range), codes).reshape(stored.shape)
 
 
-def _table(
-    every: NDArray[np.integer], present: NDArray[np.integer], photometric: Photometric
-) -> NDArray[np.uint8]:
-    """Return the grey of each value in `every`; `present` are the values that make up the full range."""
+def _by_blocks(stored: NDArray[np.integer], photometric: Photometric) -> NDArray[np.uint8]:
+    """Compute the grey of values too many to tabulate; a block's float64 is all the memory it takes."""
+    blocks = [stored[start : start + _BLOCK] for start in range(0, stored.size, _BLOCK)]
     full_range = None
     if not photometric.has_voi:
-        image = present[~reference.is_padding(present, photometric)]
-        full_range = reference.range_of(reference.modality_values(image, photometric))
-    values = reference.modality_values(every, photometric)
+        images = (_image_values(block, photometric) for block in blocks)
+        ends = [end for image in images if image.size for end in (image.min(), image.max())]
+        full_range = reference.range_of(np.array(ends))
+    return np.concatenate([_grey(block, photometric, full_range) for block in blocks])
+
+
+def _image_values(stored: NDArray[np.integer], photometric: Photometric) -> NDArray[np.float64]:
+    """Return the modality values of what is no padding."""
+    return reference.modality_values(stored[~reference.is_padding(stored, photometric)], photometric)
+
+
+def _grey(
+    stored: NDArray[np.integer], photometric: Photometric, full_range: tuple[float, float] | None
+) -> NDArray[np.uint8]:
+    """Return the grey of stored values."""
+    values = reference.modality_values(stored, photometric)
     shown = reference.presentation(reference.voi_values(values, photometric, full_range), photometric)
-    table = reference.to_8_bit(shown)
-    table[reference.is_padding(every, photometric)] = 0
-    return table
+    grey = reference.to_8_bit(shown)
+    grey[reference.is_padding(stored, photometric)] = 0
+    return grey
 
 
 def _present(
