@@ -17,6 +17,7 @@ from PIL import Image
 from promptray.runtime.bundle import write_bundle
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.prompts import BankEntry, PromptBank, pack
+from promptray.runtime.wording import Wording
 from tests import bundle_factory as factory
 from tests.onnx_bundle import write_runnable
 
@@ -102,7 +103,8 @@ def _bank(path: Path, manifest: Manifest) -> bytes:
                 own[facts.name] = np.moveaxis(rows, 0, dims.index("rows"))
             else:
                 own[facts.name] = stored[number]
-        entries.append(BankEntry(finding.key, finding.prompt, finding.prompt, 2, False, own))
+        wordings = tuple(Wording(text, text, 2, False) for text in finding.prompts)
+        entries.append(BankEntry(finding.key, wordings, own))
     return pack(PromptBank(manifest.bank, entries))
 
 
