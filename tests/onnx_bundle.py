@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,9 @@ def _packed(bank: list[dict[str, np.ndarray]], bank_id: str) -> bytes:
     }
     tensors["query"] = np.stack([prompt["query"] for prompt in bank])
     tensors["offsets"] = np.concatenate([[0], np.cumsum(ROWS)]).astype(np.int64)
-    facts = "[" + ", ".join(
-        f'{{"key": "finding {n}", "prompts": [{{"text": "p", "cleaned": "p", "words": 1, "truncated": false}}]}}'
-        for n in (0, 1)
-    )
-    return bytes(safetensors.numpy.save(tensors, {"bank_id": bank_id, "prompts": facts + "]"}))
+    wording = {"text": "p", "cleaned": "p", "words": 1, "truncated": False}
+    facts = json.dumps([{"key": f"finding {n}", "prompts": [wording]} for n in (0, 1)])
+    return bytes(safetensors.numpy.save(tensors, {"bank_id": bank_id, "prompts": facts}))
 
 
 def _answer(

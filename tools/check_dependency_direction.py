@@ -36,6 +36,7 @@ OUTSIDE = ("tests", "tools", "examples", "benchmarks", "reference")
 RUNTIME_LIBRARIES = {
     "PIL",
     "filelock",
+    "ftfy",
     "jpeg_ls",
     "msgspec",
     "numpy",
