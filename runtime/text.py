@@ -113,21 +113,17 @@ class TextEncoder:
     Raises
     ------
     BundleError
-        ``bundle.format`` when the tokenizer cannot be read.
+        ``bundle.format`` when the tokenizer cannot be read, or searches by regular expressions: a bundle
+        from elsewhere could hold one that takes endless time.
     """
 
     def __init__(self, rule: TextRule, tokenizer: bytes) -> None:
         self._clean = _CLEANING[rule.cleaning]
         self._context = rule.context
-        try:
-            self._tokenizer = Tokenizer.from_buffer(tokenizer)
-        except Exception as error:  # the tokenizers library raises bare Exception, nothing narrower
-            raise BundleError(
-                "bundle.format",
-                "the tokenizer cannot be read",
-                artefact=rule.tokenizer,
-                cure="build the bundle again",
-            ) from error
+        self._name = rule.tokenizer
+        self._tokenizer = self._guarded(lambda: Tokenizer.from_buffer(tokenizer), "cannot be read")
+        if '{"Regex":' in self._tokenizer.to_str():
+            raise self._refusal("searches by regular expressions, which no family here does")
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
@@ -142,6 +138,8 @@ class TextEncoder:
         ------
         PromptError
             ``prompt.invalid`` for anything but text of a sane length.
+        BundleError
+            ``bundle.format`` where the tokenizer fails.
         """
         if not isinstance(prompt, str) or len(prompt) > _LONGEST_PROMPT:
             found = f"{len(prompt)} characters" if isinstance(prompt, str) else type(prompt).__name__
@@ -152,8 +150,10 @@ class TextEncoder:
                 found=found,
             )
         cleaned = self._clean(prompt)
-        encoding = self._tokenizer.encode(cleaned)
+        encoding = self._guarded(lambda: self._tokenizer.encode(cleaned), "cannot encode a prompt")
         ids, pieces = list(encoding.ids), list(encoding.tokens)
+        if len(ids) < 2:
+            raise self._refusal("does not add its two special tokens")
         truncated = len(ids) > self._context
         if truncated:  # cut the text, keep the closing token
             ids = [*ids[: self._context - 1], ids[-1]]
@@ -164,6 +164,20 @@ class TextEncoder:
         return EncodedPrompt(
             wording=Wording(text=prompt, cleaned=cleaned, words=rows - 2, truncated=truncated),
             arrays={"input_ids": np.array([ids], np.int64), "word_matrix": word_matrix[None]},
+        )
+
+    def _guarded(self, call: Callable[[], Any], fault: str) -> Any:
+        """Return `call()`; the library raises bare Exception, and BaseException where its code panics."""
+        try:
+            return call()
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise self._refusal(fault) from None
+
+    def _refusal(self, fault: str) -> BundleError:
+        return BundleError(
+            "bundle.format", f"the tokenizer {fault}", artefact=self._name, cure="build the bundle again"
         )
 
     def encode_finding(self, prompts: Sequence[str], negative_prompts: Sequence[str] = ()) -> EncodedFinding:
