@@ -122,7 +122,10 @@ def read_bert(configuration: Path | dict[str, Any], vocabulary_file: Path) -> Be
         As :func:`read_bert_folder`.
     """
     place = configuration if isinstance(configuration, Path) else vocabulary_file
+    files = [each for each in (configuration, vocabulary_file) if isinstance(each, Path)]
     try:
+        if not all(file.is_file() for file in files):  # a pipe would be waited for
+            raise FileNotFoundError
         config = (
             json.loads(configuration.read_text(encoding="utf-8"))
             if isinstance(configuration, Path)

@@ -175,7 +175,7 @@ def read_config(path: Path) -> OpenClipConfig:
         ``checkpoint.config``, naming the key.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = _read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise _config_error(
             path,
@@ -196,6 +196,12 @@ def read_config(path: Path) -> OpenClipConfig:
     if size is not None and size not in (side, [side, side], [3, side, side]):
         raise _config_error(path, "preprocess_cfg.size is not the network's image size", f"{side}")
     return config
+
+
+def _read_json(path: Path) -> Any:
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _plain(content: Any) -> Any:
@@ -237,7 +243,7 @@ def _text_files(
 
 def _lowercase(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        content = _read_json(path) if path.is_file() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise _config_error(path, f"it cannot be read ({type(error).__name__})", "a JSON file") from error
     lowercase = content.get("do_lower_case", True) if isinstance(content, dict) else None

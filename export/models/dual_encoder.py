@@ -204,9 +204,7 @@ def _trunk(state: Mapping[str, Tensor], facts: ImageTower) -> VisionTransformer:
     """Make the ViT: timm's own of that name, or a plain one of the tensors' sizes."""
     width, patch = (state[f"{_TRUNK}{key}"].shape[-1] for key in ("pos_embed", "patch_embed.proj.weight"))
     if timm.is_model(facts.timm_name):
-        trunk = timm.create_model(facts.timm_name, pretrained=False, num_classes=0, img_size=facts.image_size)
-        if not isinstance(trunk, VisionTransformer):
-            raise ValueError(f"the image tower {facts.timm_name} is no plain ViT")
+        trunk = _known_trunk(facts)
     else:
         trunk = VisionTransformer(
             img_size=facts.image_size,
@@ -220,6 +218,16 @@ def _trunk(state: Mapping[str, Tensor], facts: ImageTower) -> VisionTransformer:
     if facts.pool:
         # Set after the tower is made, as open_clip does: one made to average has its norm after the pooling.
         trunk.reset_classifier(0, facts.pool)
+    return trunk
+
+
+def _known_trunk(facts: ImageTower) -> VisionTransformer:
+    try:
+        trunk = timm.create_model(facts.timm_name, pretrained=False, num_classes=0, img_size=facts.image_size)
+    except TypeError:  # an architecture that is not made for one image size
+        trunk = None
+    if not isinstance(trunk, VisionTransformer):
+        raise ValueError(f"the image tower {facts.timm_name} is no plain ViT")
     return trunk
 
 
