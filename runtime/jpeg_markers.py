@@ -16,6 +16,9 @@ START_OF_SCAN = 0xDA
 #: Frame markers: SOF0 to SOF15 without the three that are tables (T.81 B.1.1.3), and JPEG-LS.
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
+#: Segments and fill bytes before the first scan; real files have fewer than a hundred.
+MAX_SEGMENTS = 1000
+
 _J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _MAX_BOXES = 100  # real JP2 files have fewer than ten
 
@@ -48,9 +51,14 @@ class Segment(NamedTuple):
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """Yield the marker segments up to the first scan header, inclusive; stop where markers are broken."""
+    """Yield the marker segments up to the first scan header, inclusive.
+
+    Ends early where markers are broken, or are more than any real file has.
+    """
     position = 2 if data[:2] == b"\xff\xd8" else len(data)
-    while position + 4 <= len(data) and data[position] == 0xFF:
+    for _ in range(MAX_SEGMENTS):
+        if position + 4 > len(data) or data[position] != 0xFF:
+            return
         marker = data[position + 1]
         if marker == 0xFF or marker in _STANDALONE:
             position += 1 if marker == 0xFF else 2

@@ -43,7 +43,8 @@ def frame_bytes(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index: i
     # Some writers pad to more than an even length; a whole row or column too many: a size tag lies.
     if excess >= pixels.frame_bytes // max(pixels.rows, pixels.columns):
         raise broken("the pixel data hold more than rows, columns and frames allow")
-    return data[index * pixels.frame_bytes :][: pixels.frame_bytes]
+    start = index * pixels.frame_bytes
+    return data[start : start + pixels.frame_bytes]
 
 
 def _vr(dataset: Dataset) -> str:

@@ -6,6 +6,8 @@ the rest with grey. The inverse transform is exact to rounding; other decoders d
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,8 +56,9 @@ def decode_extended(frame: bytes) -> NDArray[np.uint16]:
     each = scan.restart_interval or down * across
     intervals = scan.intervals(-(-down * across // each))
     coefficients = np.zeros((down * across, 64), np.int32)
+    code = _Code.of(scan.table(0), scan.table(1))
     for number, data in enumerate(intervals):
-        _decode_blocks(data, coefficients[number * each : (number + 1) * each], scan.table(0), scan.table(1))
+        _decode_blocks(data, coefficients[number * each : (number + 1) * each], code)
     inverse = scan.quantisation[:, None] * _INVERSE_TRANSFORM
     samples = np.empty((8 * down, 8 * across), np.uint16)
     for row, blocks in enumerate(coefficients.reshape(down, across, 64)):
@@ -66,19 +69,37 @@ def decode_extended(frame: bytes) -> NDArray[np.uint16]:
     return np.ascontiguousarray(samples[: scan.rows, : scan.columns])
 
 
-def _decode_blocks(data: bytes, blocks: NDArray[np.int32], dc: HuffmanTable, ac: HuffmanTable) -> None:
+@dataclass(frozen=True, eq=False)
+class _Code:
+    """The tables of a scan, and by 16-bit window how far a symbol reaches: in bits, and in coefficients."""
+
+    dc: HuffmanTable
+    ac: HuffmanTable
+    dc_steps: NDArray[np.uint8]
+    ac_steps: NDArray[np.uint8]
+    advances: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, dc: HuffmanTable, ac: HuffmanTable) -> _Code:
+        runs, sizes = ac.symbols >> 4, ac.symbols & 15
+        return cls(
+            dc,
+            ac,
+            dc_steps=np.where(dc.lengths, dc.lengths + dc.symbols % 16, INVALID).astype(np.uint8),
+            ac_steps=np.where(ac.lengths, ac.lengths + sizes, INVALID).astype(np.uint8),
+            advances=np.where(ac.symbols, runs + 1, 64).astype(np.uint8),  # symbol 0 ends the block
+        )
+
+
+def _decode_blocks(data: bytes, blocks: NDArray[np.int32], code: _Code) -> None:
     """Decode a restart interval into quantised coefficients, in zigzag order (F.2.2)."""
     if 2 * len(blocks) > 8 * len(data):
         raise broken("the JPEG scan ends early")
-    runs, sizes = ac.symbols >> 4, ac.symbols & 15
-    dc_steps_of = np.where(dc.lengths, dc.lengths + dc.symbols % 16, INVALID).astype(np.uint8)
-    ac_steps_of = np.where(ac.lengths, ac.lengths + sizes, INVALID).astype(np.uint8)
-    advances_of = np.where(ac.symbols, runs + 1, 64).astype(np.uint8)  # symbol 0 ends the block
     begun, place, bit = 0, 0, 0
     for first in range(0, len(data), CHUNK):
         windows = bit_windows(data, first, min(CHUNK, len(data) - first) + 4)
-        dc_steps, ac_steps = dc_steps_of[windows].tobytes(), ac_steps_of[windows].tobytes()
-        advances, end = advances_of[windows].tobytes(), len(windows) - 32
+        dc_steps, ac_steps = code.dc_steps[windows].tobytes(), code.ac_steps[windows].tobytes()
+        advances, end = code.advances[windows].tobytes(), len(windows) - 32
         starts, places = [], []
         while bit < end:
             starts.append(bit)
@@ -95,7 +116,7 @@ def _decode_blocks(data: bytes, blocks: NDArray[np.int32], dc: HuffmanTable, ac:
         at, to = np.array(starts, np.int64), np.array(places, np.int64)
         block = np.cumsum(to == 0) + (begun - 1)
         kept = int(np.searchsorted(block, len(blocks)))
-        _place_values(windows, at[:kept], block[:kept], to[:kept], blocks, dc, ac)
+        _place_values(windows, at[:kept], block[:kept], to[:kept], blocks, code)
         begun += int(np.count_nonzero(to == 0))
         if begun > len(blocks) or (begun == len(blocks) and not place):
             check_end(data, 8 * first + (int(at[kept]) if kept < len(at) else end + bit))
@@ -110,13 +131,12 @@ def _place_values(
     block: NDArray[np.int64],
     to: NDArray[np.int64],
     blocks: NDArray[np.int32],
-    dc: HuffmanTable,
-    ac: HuffmanTable,
+    code: _Code,
 ) -> None:
     """Write the coefficients whose codes begin `at`; `to` is 0 for a DC difference, else the next place."""
     codes, is_ac = windows[at], to > 0
-    lengths = np.where(is_ac, ac.lengths[codes], dc.lengths[codes])
-    symbols = np.where(is_ac, ac.symbols[codes], dc.symbols[codes])
+    lengths = np.where(is_ac, code.ac.lengths[codes], code.dc.lengths[codes])
+    symbols = np.where(is_ac, code.ac.symbols[codes], code.dc.symbols[codes])
     runs, sizes = symbols >> 4, (symbols & 15).astype(np.int32)
     to = to + runs
     # The greatest sizes of tables F.1 and F.2 for 12 bits; a run without a size is only 16 zeros, or the end.

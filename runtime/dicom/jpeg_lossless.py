@@ -57,9 +57,13 @@ def decode_lossless(frame: bytes) -> Samples:
     rows_each = _rows_of_an_interval(scan)
     intervals = scan.intervals(-(-scan.rows // rows_each))
     samples = np.empty((scan.rows, scan.columns), np.uint16)
+    table = scan.table(0)
+    # A difference of category 16 is 32768 and has no further bits.
+    sizes = np.where(table.symbols < 16, table.symbols, 0)
+    steps_of_window = np.where(table.lengths, table.lengths + sizes, INVALID).astype(np.uint8)
     for number, data in enumerate(intervals):
         strip = samples[number * rows_each : (number + 1) * rows_each]
-        strip.ravel()[:] = _differences(data, strip.size, scan.table(0))
+        strip.ravel()[:] = _differences(data, strip.size, table, steps_of_window)
         strip[:1, :1] += np.uint16(1 << bits - 1)
         predict(strip)
     if int(samples.max()) >> bits:
@@ -77,13 +81,10 @@ def _rows_of_an_interval(scan: Scan) -> int:
     return rows
 
 
-def _differences(data: bytes, count: int, table: HuffmanTable) -> Samples:
+def _differences(data: bytes, count: int, table: HuffmanTable, steps_of_window: NDArray[np.uint8]) -> Samples:
     """Decode `count` differences, modulo 2**16, of a restart interval (H.1.2.2)."""
     if count > 8 * len(data):
         raise broken("the JPEG scan ends early")
-    # A difference of category 16 is 32768 and has no further bits.
-    sizes = np.where(table.symbols < 16, table.symbols, 0)
-    steps_of_window = np.where(table.lengths, table.lengths + sizes, INVALID).astype(np.uint8)
     differences, done, bit = np.empty(count, np.uint16), 0, 0
     for first in range(0, len(data), CHUNK):
         # The last symbol of a chunk reaches at most 31 bits, or one invalid step, beyond it.

@@ -18,9 +18,11 @@ from promptray.runtime.jpeg_markers import FRAMES, START_OF_SCAN, segments
 
 _HUFFMAN, _QUANTISATION, _RESTART_INTERVAL = 0xC4, 0xDB, 0xDD
 #: A marker within or after entropy-coded data, where 0xFF of the data is followed by 0 (B.1.1.5).
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _END_OF_IMAGE = b"\xd9"
 
+#: Each restart interval costs some 50 microseconds; real films have one per row of blocks, or none.
+MAX_INTERVALS = 40_000
 #: Bytes of a scan decoded at a time, so that memory stays bounded whatever the frame's size.
 CHUNK = 1 << 14
 #: The step over a window that begins with no code, which is found out after the walk.
@@ -90,10 +92,13 @@ class Scan:
 
     def intervals(self, count: int) -> list[bytes]:
         """Return the entropy-coded data of the `count` restart intervals, byte stuffing removed."""
+        if count > MAX_INTERVALS:
+            raise broken(f"the JPEG scan has more than {MAX_INTERVALS} restart intervals")
         parts: list[bytes] = []
         position = 0
         for marker in _MARKER.finditer(self.entropy):
-            parts.append(self.entropy[position : marker.start()].replace(b"\xff\0", b"\xff"))
+            part = self.entropy[position : marker.start()].rstrip(b"\xff")  # fill bytes (B.1.1.2)
+            parts.append(part.replace(b"\xff\0", b"\xff"))
             expected = _END_OF_IMAGE if len(parts) == count else bytes([0xD0 + (len(parts) - 1) % 8])
             if marker[1] != expected:
                 raise broken("a marker within the JPEG scan is missing, damaged or out of order")
@@ -155,7 +160,10 @@ def _huffman_tables(body: bytes) -> dict[tuple[int, int], HuffmanTable]:
         lengths = np.repeat(np.arange(1, 17, dtype=np.uint8), counts)
         # Codes ascend with their length (C.2), so from window 0 on each fills the next 2**(16 - length).
         windows = 1 << (16 - lengths.astype(np.int64))
-        if body[0] & 0xEC or not 0 < values.size == lengths.size <= 256 or windows.sum() > 65536:
+        destination = body[0] >> 4, body[0] & 15
+        if body[0] & 0xEC or destination in tables:
+            raise broken("a Huffman table of the JPEG frame has an impossible or repeated destination")
+        if not 0 < values.size == lengths.size <= 256 or windows.sum() > 65536:
             raise broken("a Huffman table of the JPEG frame is impossible")
         tables[body[0] >> 4, body[0] & 15] = HuffmanTable(_spread(lengths, windows), _spread(values, windows))
         body = body[17 + values.size :]
@@ -173,7 +181,7 @@ def _quantisation_tables(body: bytes) -> dict[int, NDArray[np.uint16]]:
     while body:
         deep, destination = body[0] >> 4, body[0] & 15
         data = body[1 : 65 + 64 * deep]
-        if deep > 1 or destination > 3 or len(data) != 64 + 64 * deep:
+        if deep > 1 or destination > 3 or destination in tables or len(data) != 64 + 64 * deep:
             raise broken("a quantisation table of the JPEG frame is impossible")
         tables[destination] = np.frombuffer(data, ">u2" if deep else "u1").astype(np.uint16)
         body = body[1 + len(data) :]

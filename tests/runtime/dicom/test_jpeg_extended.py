@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from promptray.runtime.dicom.jpeg_extended import decode_extended
+from promptray.runtime.dicom.jpeg_scan import MAX_INTERVALS
 from promptray.runtime.errors import ImageError
 from tests.runtime.dicom import gdcm_oracle
 from tests.runtime.dicom.jpeg_encoder import encode_extended, frame_header, scan_header, segment
@@ -154,3 +155,10 @@ def test_damaged_bytes_give_a_picture_or_a_refusal(data: st.DataObject) -> None:
     for position in data.draw(st.lists(st.integers(0, len(frame) - 1), max_size=4)):
         frame[position] = data.draw(st.integers(0, 255))
     assert outcome(bytes(frame)) in ("a picture", "image.broken")
+
+
+def test_more_restart_intervals_than_the_limit_are_refused() -> None:
+    size = 8 * 201
+    frame = encode_extended(coefficients(0), SHAPE, quantisation(0), restart_interval=1)
+    large = frame.replace(frame_header(0xC1, 12, SHAPE), frame_header(0xC1, 12, (size, size)))
+    assert str(MAX_INTERVALS) in refused(large)

@@ -176,3 +176,17 @@ def test_a_small_frame_cannot_ask_for_much_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8000 * 8000 * 2 + 2_000_000  # the picture itself, not a list of its pixels
+
+
+def test_floods_of_bytes_that_mean_nothing_are_refused_at_once() -> None:
+    frame = Lossless(12).encode(noise(12))
+    scan = frame.index(scan_header(1, 0, 0)) + len(scan_header(1, 0, 0))
+    table = segment(0xC4, b"\0" + EVEN + bytes(range(17)))
+    for flood in (
+        frame[:2] + 100_000 * table + frame[2:],
+        frame[:2] + 3_000_000 * b"\xff" + frame[2:],
+        frame[:2] + segment(0xC4, 1000 * table[4:]) + frame[2:],
+        frame[:scan] + 3_000_000 * b"\xff",
+        frame[:scan] + 1_000_000 * b"\xff\xd0" + b"\xff\xd9",
+    ):
+        refused(flood)
