@@ -22,6 +22,8 @@ from promptray.runtime.wording import Wording
 
 _NUMBERING = re.compile(r"[0-9]+\.")
 _WORD = re.compile(r"\w+")
+# Controls but tab and line ends; embeddings, overrides and isolates of the direction; lone surrogates.
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_PROMPT = 20_000  # characters; far above any context, so a pasted file is refused at once
 
 
@@ -137,7 +139,7 @@ class TextEncoder:
         Raises
         ------
         PromptError
-            ``prompt.invalid`` for anything but text of a sane length.
+            ``prompt.invalid`` for anything but readable text of a sane length.
         BundleError
             ``bundle.format`` where the tokenizer fails.
         """
@@ -148,6 +150,15 @@ class TextEncoder:
                 "a prompt must be text",
                 expected=f"str of at most {_LONGEST_PROMPT} characters",
                 found=found,
+            )
+        unfit = _UNFIT.search(prompt)
+        if unfit:
+            raise PromptError(
+                "prompt.invalid",
+                "a prompt must be text that everyone reads as it is written",
+                expected="no control character, no half of a character, no mark that turns the direction",
+                found=f"U+{ord(unfit[0]):04X} at character {unfit.start() + 1}",
+                cure="write it again without that character",
             )
         cleaned = self._clean(prompt)
         encoding = self._guarded(lambda: self._tokenizer.encode(cleaned), "cannot encode a prompt")

@@ -51,15 +51,18 @@ def strict_json(raw: bytes) -> Any:
     ------
     ValueError
         For bytes that are not UTF-8, a byte order mark, a key twice in one object, ``NaN``, ``Infinity``, a
-        number that is no finite double, or nesting too deep to parse.
+        number that is no finite double, half of a character, or nesting too deep to parse.
     """
     try:
-        return json.loads(
+        document = json.loads(
             raw.decode("utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_no_constant,
             parse_float=_finite,
         )
+        if b"\\u" in raw:
+            json.dumps(document, ensure_ascii=False).encode()  # an escape may be half of a character
+        return document
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> None:
     flags = [
         f"-rss_limit_mb={RSS_LIMIT_MB}",
         f"-timeout={SECONDS_PER_INPUT}",
+        f"-report_slow_units={SECONDS_PER_INPUT}",
         f"-max_len={LARGEST_INPUT}",
         f"-artifact_prefix={findings}/",
         f"-dict={words}",
@@ -60,7 +61,6 @@ def main(arguments: list[str]) -> None:
         "-keep_seed=1",  # seeds that reach the same lines are still different formats
         "-len_control=0",  # nor are long inputs left for later
         "-print_final_stats=1",
-        "-report_slow_units=3",
         f"-max_total_time={options.seconds}" if options.seconds else f"-runs={options.runs}",
     ]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], target.run)
