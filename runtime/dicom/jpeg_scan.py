@@ -7,6 +7,7 @@ entropy-coded data must end exactly where the pixels do: that is the only checks
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,14 +130,16 @@ def read_scan(frame: bytes) -> Scan:
         elif marker in FRAMES and not header:
             header = bytes([marker]) + body
         elif marker == START_OF_SCAN and len(header) == 10 and len(body) == 6:
-            process, precision, _, _, _, _, components, component, _, quantiser = header
-            if components != 1 or body[:2] != bytes([1, component]):
+            process, precision, rows, columns, components, component, _, quantiser = struct.unpack(
+                ">BBHHBBBB", header
+            )
+            if not rows or not columns or components != 1 or body[:2] != bytes([1, component]):
                 break
             return Scan(
                 process=process,
                 precision=precision,
-                rows=int.from_bytes(header[2:4], "big"),
-                columns=int.from_bytes(header[4:6], "big"),
+                rows=rows,
+                columns=columns,
                 restart_interval=restart_interval,
                 dc_table=body[2] >> 4,
                 ac_table=body[2] & 15,

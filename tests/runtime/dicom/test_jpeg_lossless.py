@@ -141,6 +141,8 @@ def test_a_code_that_is_not_in_the_table_is_refused() -> None:
         (frame_header(0xC3, 12, (23, 17)), frame_header(0xC0, 12, (23, 17))),
         (frame_header(0xC3, 12, (23, 17)), frame_header(0xC3, 1, (23, 17))),
         (frame_header(0xC3, 12, (23, 17)), frame_header(0xC3, 17, (23, 17))),
+        (frame_header(0xC3, 12, (23, 17)), frame_header(0xC3, 12, (0, 17))),
+        (frame_header(0xC3, 12, (23, 17)), frame_header(0xC3, 12, (23, 0))),
         (frame_header(0xC3, 12, (23, 17)), 2 * frame_header(0xC3, 12, (23, 17))),
         (frame_header(0xC3, 12, (23, 17)), segment(0xDD, b"\0\x05") + frame_header(0xC3, 12, (23, 17))),
         (frame_header(0xC3, 12, (23, 17)), segment(0xDD, b"\0") + frame_header(0xC3, 12, (23, 17))),
