@@ -1,25 +1,29 @@
-"""Write a CARZero checkpoint of the released sizes with random weights, and a recipe for it.
+"""Write a checkpoint of a published size with random weights, and a recipe for it.
 
-    python -m benchmarks.full_size FOLDER
+    python -m benchmarks.full_size FOLDER [--family carzero | biomedclip]
     promptray build FOLDER/recipe.yaml -o full.bundle
 
-Its scores mean nothing; its times and its 221 million parameters are those of the published model. The
-vocabulary is the tiny test model's, filled up to the published length.
+Its scores mean nothing; its times and its parameters (CARZero 221 million, BiomedCLIP 196 million) are those
+of the published model. The vocabulary is the tiny test model's, filled up to the published length.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from promptray.export.models.carzero import CARZero, CARZeroSizes
 
-ROOT = Path(__file__).parents[1]
-SIZES = CARZeroSizes(
+TINY = Path(__file__).parents[1] / "tests" / "data"
+PROMPTS = Path(__file__).parent / "prompts" / "padchest192.txt"
+CARZERO_SIZES = CARZeroSizes(
     width=768,
     image_size=224,
     patch_size=16,
@@ -33,32 +37,93 @@ SIZES = CARZeroSizes(
     bert_heads=12,
     bert_mlp=3072,
 )
+BIOMEDCLIP = {
+    "model_cfg": {
+        "embed_dim": 512,
+        "vision_cfg": {
+            "timm_model_name": "vit_base_patch16_224",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "image_size": 224,
+        },
+        "text_cfg": {
+            "hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+            "hf_tokenizer_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+            "hf_proj_type": "mlp",
+            "hf_pooler_type": "cls_last_hidden_state_pooler",
+            "context_length": 256,
+        },
+    },
+    "preprocess_cfg": {
+        "mean": [0.48145466, 0.4578275, 0.40821073],
+        "std": [0.26862954, 0.26130258, 0.27577711],
+    },
+}
 
 
-def write_checkpoint(folder: Path, seed: int) -> None:
-    """Write checkpoint and text model."""
-    torch.manual_seed(seed)
-    state = {f"CARZero.{key}": tensor for key, tensor in CARZero(SIZES).state_dict().items()}
+def write_carzero(folder: Path) -> dict[str, Any]:
+    """Write CARZero's checkpoint and text model; return what its recipe says of them."""
+    state = {f"CARZero.{key}": tensor for key, tensor in CARZero(CARZERO_SIZES).state_dict().items()}
     torch.save({"state_dict": state, "epoch": 0}, folder / "carzero_full.ckpt")
     text = folder / "text_model"
     text.mkdir(exist_ok=True)
-    known = (ROOT / "tests" / "data" / "carzero_tiny" / "text_model" / "vocab.txt").read_text().split("\n")
-    pieces = [piece for piece in known if piece]
-    pieces += [f"unused{number}" for number in range(SIZES.vocab_size - len(pieces))]
-    (text / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8", newline="\n")
-    config = {"hidden_act": "gelu", "num_attention_heads": SIZES.bert_heads, "hidden_size": SIZES.width}
+    write_vocabulary(
+        text / "vocab.txt", TINY / "carzero_tiny" / "text_model" / "vocab.txt", CARZERO_SIZES.vocab_size
+    )
+    config = {
+        "hidden_act": "gelu",
+        "num_attention_heads": CARZERO_SIZES.bert_heads,
+        "hidden_size": CARZERO_SIZES.width,
+    }
     (text / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return {"family": "carzero", "checkpoint": "carzero_full.ckpt", "text_model": "text_model"}
 
 
-def write_recipe(folder: Path, prompts: int) -> None:
+def write_biomedclip(folder: Path) -> dict[str, Any]:
+    """Write BiomedCLIP's folder as it is published; return what its recipe says of it."""
+    import timm
+    from transformers import BertConfig, BertModel
+
+    # open_clip's modules under open_clip's names, from the libraries that open_clip takes them from.
+    model = nn.Module()
+    model.visual, model.text = nn.Module(), nn.Module()
+    model.visual.trunk = timm.create_model("vit_base_patch16_224", num_classes=0)
+    model.visual.head = nn.Sequential()
+    model.visual.head.add_module("proj", nn.Linear(768, 512, bias=False))
+    model.text.transformer = BertModel(BertConfig(), add_pooling_layer=False)
+    model.text.proj = nn.Sequential(
+        nn.Linear(768, 640, bias=False), nn.GELU(), nn.Linear(640, 512, bias=False)
+    )
+    state = model.state_dict()
+    state["logit_scale"] = torch.tensor(4.4454)
+    state["text.transformer.embeddings.position_ids"] = torch.arange(512)[None]
+    torch.save(state, folder / "open_clip_pytorch_model.bin")
+    (folder / "open_clip_config.json").write_text(json.dumps(BIOMEDCLIP, indent=1), encoding="utf-8")
+    write_vocabulary(folder / "vocab.txt", TINY / "biomedclip_tiny" / "vocab.txt", BertConfig().vocab_size)
+    return {"family": "biomedclip", "checkpoint": "open_clip_pytorch_model.bin"}
+
+
+def write_vocabulary(path: Path, tiny: Path, pieces: int) -> None:
+    """Fill a tiny vocabulary up to a published length."""
+    known = [piece for piece in tiny.read_text(encoding="utf-8").split("\n") if piece]
+    known += [f"unused{number}" for number in range(pieces - len(known))]
+    path.write_text("\n".join(known) + "\n", encoding="utf-8", newline="\n")
+
+
+FAMILIES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "carzero": write_carzero,
+    "biomedclip": write_biomedclip,
+}
+
+
+def write_recipe(folder: Path, model: dict[str, Any], prompts: int) -> None:
     """Write a recipe with the first PadChest prompts."""
-    names = (Path(__file__).parent / "prompts" / "padchest192.txt").read_text(encoding="utf-8").splitlines()
+    names = PROMPTS.read_text(encoding="utf-8").splitlines()
     recipe = {
         "recipe_version": 1,
-        "name": "carzero-full-size-random",
-        "family": "carzero",
-        "checkpoint": "carzero_full.ckpt",
-        "text_model": "text_model",
+        "name": f"{model['family']}-full-size-random",
+        **model,
         "model": {"licence": "none", "intended_use": "timing only", "training_data": "none: random weights"},
         "door": {"modalities": ["CR", "DX"]},
         "findings": [
@@ -74,13 +139,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--family", choices=FAMILIES, default="carzero")
     parser.add_argument("--prompts", type=int, default=14)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(options.folder, options.seed)
-    write_recipe(options.folder, options.prompts)
-    print(f"wrote {options.folder}/carzero_full.ckpt and recipe.yaml; next: promptray build")
+    torch.manual_seed(options.seed)
+    model = FAMILIES[options.family](options.folder)
+    write_recipe(options.folder, model, options.prompts)
+    print(f"wrote {options.folder / model['checkpoint']} and recipe.yaml; next: promptray build")
 
 
 if __name__ == "__main__":

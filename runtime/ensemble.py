@@ -44,7 +44,7 @@ def combine(
     Raises
     ------
     PromptError
-        ``prompt.invalid`` when the wordings cancel each other.
+        ``prompt.invalid`` when the wordings cancel each other, or their negative is the same to the model.
     """
     if rule.ensemble == "none":
         return dict(prompts[0])
@@ -53,6 +53,13 @@ def combine(
         vector = _mean_unit([rows[facts.name] for rows in prompts], key)
         if negative_prompts:
             vector = vector - _mean_unit([rows[facts.name] for rows in negative_prompts], key)
+            if not float(np.linalg.norm(vector)) > _LEAST_LENGTH:
+                raise invalid_wordings(
+                    key,
+                    "the model cannot tell the prompt from its negative",
+                    "different wordings",
+                    "one vector",
+                )
         entry[facts.name] = vector.astype(facts.dtype)
     return entry
 
