@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -157,7 +156,7 @@ def wheelhouse(target: Target, folder: Path) -> str:
         (made / "requirements.txt").write_bytes(content)
         page = readme(target, wheels, sha256)
         (made / "README.md").write_text(page, encoding="utf-8", newline="\n")
-        shutil.move(made, folder)
+        made.rename(folder)
     return sha256
 
 
@@ -173,7 +172,7 @@ def main() -> int:
     folder = options.folder or Path("dist") / f"wheelhouse-{options.platform}-{options.python}"
     try:
         sha256 = wheelhouse(target(options.platform, options.python), folder)
-    except Refused as error:
+    except (Refused, OSError) as error:
         print(f"No wheelhouse was made. {error}", file=sys.stderr)
         return 1
     print(f"Made {folder}; its README.md says how to install it.")

@@ -101,6 +101,14 @@ def test_an_existing_folder_is_left_as_it_is(
     assert "exists already; remove it, or name another folder" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(monkeypatch, "linux-x86_64", "3.12", tmp_path / "file" / "house") == 1
+    assert "No wheelhouse was made." in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("no_network")
 def test_without_a_network_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
