@@ -25,8 +25,9 @@ def measured(text: str, result: Mapping[str, Any]) -> str:
     installs = result["installs"]
     where = result["machine"]
     parts = [
-        f"{where['system']}, {where['cores']} cores, shared machine; times are medians (range) of "
-        f"{result['rounds']} cold processes with the demo bundle; MB as `du -m` counts.",
+        f"{where['system']}, {where['cores']} shared cores with a load average of {where['load_average']:.1f}; "
+        f"times are medians (range) of {result['rounds']} cold processes with the demo bundle; MB as `du -m` "
+        "counts.",
         _table(
             [
                 "Python",
