@@ -29,7 +29,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	@[ -x $(BIN)/pip ] || "$(PYTHON)" -m venv .venv || { echo "On Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv: some minutes, and torch is large"
 	@$(BIN)/python -m pip install --no-input --disable-pip-version-check --progress-bar off \
-		-c constraints.txt -e '.[calibrate,dev,gdcm,fuzz]' \
+		-c constraints.txt -e '.[calibrate,dev,fuzz]' \
 		| sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p; s/^\(Installing collected packages\).*/\1 .../p'
 	@touch $@
 

@@ -5,12 +5,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-uv pip compile pyproject.toml --extra calibrate --extra gdcm --extra dev --extra fuzz \
+uv pip compile pyproject.toml --extra calibrate --extra dev --extra fuzz \
     --constraint tools/constraints.in --universal --python-version 3.10 \
     --no-annotate --custom-compile-command "make constraints" --quiet --output-file constraints.txt
 
 for python in 3.10 3.11 3.12 3.13; do
     echo "everything, only wheels: x86_64-manylinux_2_28, Python $python"
-    uv pip compile pyproject.toml --extra calibrate --extra gdcm --extra dev --extra fuzz --constraint constraints.txt \
+    uv pip compile pyproject.toml --extra calibrate --extra dev --extra fuzz --constraint constraints.txt \
         --only-binary :all: --python-platform x86_64-manylinux_2_28 --python-version "$python" --quiet >/dev/null
 done
