@@ -1,9 +1,12 @@
-"""Broken and hostile input: a picture or a PromptRayError, quickly; never a traceback, never a hang."""
+"""Properties of the door: whatever the bytes, a picture or a refusal with a registered code; nothing else.
+
+Known attacks with their refusals are in ``tests/attacks``; hangs and memory are watched by ``tests/fuzz``.
+"""
 
 import io
 import struct
-import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,26 +21,26 @@ from pydicom.dataset import Dataset
 
 from promptray.runtime.bundle.manifest import Greyscale
 from promptray.runtime.door import open_picture
-from promptray.runtime.errors import ImageError
+from promptray.runtime.errors import CODES, ImageError
 from promptray.runtime.picture import Picture
 from tests import dicom_factory as factory
 
 FILES = Path(__file__).parents[1] / "data" / "dicom" / "files"
-SECONDS = 10.0
 FUZZ = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 
 
 def enter(source: Any) -> Picture | ImageError:
-    """Open a source; any exception but a refusal, any warning, and any long wait fails the test."""
-    start = time.perf_counter()
+    """Open a source; any exception but a registered refusal, and any warning, fails the test."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            return open_picture(source, factory.CHEST, Greyscale(), modality=_declared(source))
+            picture = open_picture(source, factory.CHEST, Greyscale(), modality=_declared(source))
         except ImageError as error:
-            return error
-        finally:
-            assert time.perf_counter() - start < SECONDS
+            return error if error.code in CODES else pytest.fail(f"unregistered code {error.code}")
+    assert picture.grey.dtype == np.uint8
+    assert picture.grey.min() < picture.grey.max()
+    assert picture.grey.shape == (picture.source.rows, picture.source.columns)
+    return picture
 
 
 def _declared(source: Any) -> str | None:
@@ -107,6 +110,18 @@ def element(keyword: str, value: bytes) -> bytes:
     return head + struct.pack("<H", len(value)) + value
 
 
+def with_elements(changed: dict[str, bytes], pixels: bytes | None = None) -> bytes:
+    """The film with elements of any bytes, which no library would write, in the place of its own."""
+    made = factory.dataset()
+    for keyword in changed:
+        if keyword in made:
+            del made[keyword]
+    whole = factory.encode(made)
+    start = whole.index(b"\xe0\x7f\x10\0")
+    last = whole[start:] if pixels is None else element("PixelData", pixels)
+    return whole[:start] + b"".join(element(keyword, value) for keyword, value in changed.items()) + last
+
+
 VALUES = st.one_of(
     st.binary(max_size=12),
     st.integers(0, 65535).map(lambda number: struct.pack("<H", number)),
@@ -133,14 +148,7 @@ CHANGED = st.dictionaries(
 @given(CHANGED)
 @FUZZ
 def test_random_tag_values(changed: dict[str, bytes]) -> None:
-    made = factory.dataset()
-    for keyword in changed:
-        if keyword in made:
-            del made[keyword]
-    whole = factory.encode(made)
-    pixels = whole.index(b"\xe0\x7f\x10\0")
-    extra = b"".join(element(keyword, value) for keyword, value in changed.items())
-    enter(whole[:pixels] + extra + whole[pixels:])
+    enter(with_elements(changed))
 
 
 @given(st.integers(0, 255), st.integers(0, 2000), st.binary(max_size=300))
@@ -153,15 +161,6 @@ def test_random_code_streams(name: int, start: int, body: bytes) -> None:
     enter(bytes(whole))
 
 
-def test_deep_nesting() -> None:
-    sequence = b"\x40\0\x30\xa7SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
-    whole = factory.file()
-    pixels = whole.index(b"\xe0\x7f\x10\0")
-    outcome = enter(whole[:pixels] + sequence * 20_000 + whole[pixels:])
-    assert isinstance(outcome, ImageError)
-    assert outcome.code in ("image.broken", "dicom.no-pixels")
-
-
 def test_many_elements_and_many_items() -> None:
     whole = factory.file()
     pixels = whole.index(b"\xe0\x7f\x10\0")
@@ -172,21 +171,100 @@ def test_many_elements_and_many_items() -> None:
     assert isinstance(enter(factory.encode(made)), ImageError)  # a frame must be chosen
 
 
-def test_absurd_lengths() -> None:
-    whole = factory.file()
-    pixels = whole.index(b"\xe0\x7f\x10\0")
-    for length in (0, 1, 2, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF):
-        changed = whole[: pixels + 8] + struct.pack("<I", length) + whole[pixels + 12 :]
-        outcome = enter(changed)
-        assert isinstance(outcome, ImageError), length
-    made = factory.dataset(Rows=65535, Columns=65535)
-    outcome = enter(factory.encode(made))
-    assert isinstance(outcome, ImageError)
-    assert outcome.code == "image.too-large"
-    assert "67108864" in str(outcome)
+NUMBERS = st.sampled_from([0, 1, 2, 7, 8, 11, 12, 15, 16, 31, 32, 33, 255, 65535])
+SIZES = st.one_of(st.integers(0, 70), st.sampled_from([255, 8192, 32768, 32769, 65535]))
+DECIMALS = st.one_of(
+    st.sampled_from(["0", "-0", "1", "-1", "0.5", "1e-40", "1e300", "99999999999999999999"]),
+    st.floats(-1e6, 1e6).map(lambda number: f"{number:.6g}"),
+)
 
 
-def test_many_frames_cost_nothing_before_one_is_chosen() -> None:
-    outcome = enter(factory.file(NumberOfFrames="1000000"))
-    assert isinstance(outcome, ImageError)
-    assert outcome.code == "dicom.frame"
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "Rows": SIZES,
+            "Columns": SIZES,
+            "SamplesPerPixel": st.sampled_from([0, 1, 3, 4]),
+            "BitsAllocated": st.sampled_from([0, 1, 8, 12, 16, 24, 32, 64]),
+            "BitsStored": NUMBERS,
+            "HighBit": NUMBERS,
+            "PixelRepresentation": st.sampled_from([0, 1, 2]),
+            "PhotometricInterpretation": st.sampled_from(
+                ["MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "X"]
+            ),
+            "NumberOfFrames": st.sampled_from(["1", "2", "0", "-1", "1000000"]),
+            "WindowCenter": DECIMALS,
+            "WindowWidth": DECIMALS,
+            "VOILUTFunction": st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID", "OTHER"]),
+            "RescaleSlope": DECIMALS,
+            "RescaleIntercept": DECIMALS,
+            "PixelPaddingValue": st.integers(0, 65535),
+            "PixelPaddingRangeLimit": st.integers(0, 65535),
+            "PresentationLUTShape": st.sampled_from(["IDENTITY", "INVERSE", "OTHER"]),
+        },
+    ),
+    st.binary(max_size=64),
+    st.sampled_from([0, 1, 3, 3839, 3840, 3841, 4000, 70_000]),
+)
+@FUZZ
+def test_random_pixel_formats(tags: dict[str, Any], values: bytes, size: int) -> None:
+    pixels = (values * (size // max(1, len(values)) + 1))[:size]
+    enter(with_elements({keyword: as_bytes(value) for keyword, value in tags.items()}, pixels))
+
+
+def as_bytes(value: int | str) -> bytes:
+    return struct.pack("<H", value) if isinstance(value, int) else value.encode() + b" " * (len(value) % 2)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [b"IDAT", b"PLTE", b"tRNS", b"gAMA", b"sRGB", b"iCCP", b"eXIf", b"acTL", b"evIl"]
+            ),
+            st.one_of(st.binary(max_size=40), st.binary(max_size=40).map(zlib.compress)),
+        ),
+        max_size=6,
+    ),
+    st.tuples(
+        SIZES,
+        SIZES,
+        st.sampled_from([1, 2, 4, 8, 16, 3]),
+        st.sampled_from([0, 2, 3, 4, 6, 1]),
+        st.integers(0, 2),
+    ),
+    st.booleans(),
+)
+@FUZZ
+def test_random_png_chunks(
+    chunks: list[tuple[bytes, bytes]], header: tuple[int, int, int, int, int], whole: bool
+) -> None:
+    """Right checksums throughout, so that what is behind them is reached; half of them with all pixels."""
+    columns, rows, depth, colour, interlaced = header
+    body = png_chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, depth, colour, 0, 0, interlaced))
+    if whole and rows * columns <= 4900:
+        line = 1 + -(-columns * depth * {2: 3, 4: 2, 6: 4}.get(colour, 1) // 8)
+        chunks = [*chunks, (b"IDAT", zlib.compress(bytes(position % 5 for position in range(rows * line))))]
+    body += b"".join(png_chunk(kind, content) for kind, content in chunks) + png_chunk(b"IEND", b"")
+    enter(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@given(st.lists(st.tuples(st.integers(0xC0, 0xFE), st.binary(max_size=40)), max_size=5), st.integers(0, 600))
+@FUZZ
+def test_random_jpeg_markers(segments: list[tuple[int, bytes]], place: int) -> None:
+    """Segments of any kind put between those of a good file."""
+    whole = SEEDS["jpeg"]
+    places = [
+        2,
+        *(at for at in range(2, len(whole) - 1) if whole[at] == 0xFF and whole[at + 1] in (0xC0, 0xC4, 0xDA)),
+    ]
+    at = places[place % len(places)]
+    extra = b"".join(
+        bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content for marker, content in segments
+    )
+    enter(whole[:at] + extra + whole[at:])
