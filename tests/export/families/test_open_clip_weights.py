@@ -14,8 +14,9 @@ from promptray.export.families import family
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.open_clip import FAMILY
 from promptray.runtime.errors import BuildError
+from promptray.runtime.text import TextEncoder
 from tests import open_clip_arithmetic as arithmetic
-from tests.open_clip_tiny import FOLDER, UNIT, WEIGHTS, copy_folder, oracle
+from tests.open_clip_tiny import FOLDER, LOGIT, TEXTS, UNIT, WEIGHTS, copy_folder, oracle
 
 HEADS = 4
 
@@ -116,6 +117,26 @@ def test_every_way_to_store_the_weights_is_read(
     assert image
     vectors = image.module(torch.from_numpy(original["images"][:1]))[0]
     assert np.abs(vectors.numpy() - original["image_features"][:1]).max() <= UNIT
+
+
+def test_a_learned_bias_is_added_and_rules_pairs_out(
+    tmp_path: Path, model: LoadedModel, original: dict[str, Any]
+) -> None:
+    path = copy_folder(tmp_path)
+    torch.save({**load_checkpoint(FOLDER / WEIGHTS), "logit_bias": torch.tensor(-9.5)}, path)
+    loaded = FAMILY.load(path, None, {})
+    assert list(model.relations) == ["independent", "exclusive", "pair"]
+    assert list(loaded.relations) == ["independent", "exclusive"]
+    image, head = loaded.side("image"), loaded.side("head")
+    assert image
+    assert head
+    features = image.module(torch.from_numpy(original["images"]))
+    logits = head.module(*features, torch.from_numpy(original["text_features"]))[0].numpy()
+    assert np.abs(logits - (original["logits_per_text"] - 9.5)).max() <= LOGIT
+    encoder = TextEncoder(loaded.text, loaded.tokenizer)
+    findings = [encoder.encode_finding([TEXTS[0]])]
+    answers = loaded.reference(torch.from_numpy(original["images"][:1]), findings)
+    assert np.abs(answers.logits - (original["logits_per_text"][:1, :1] - 9.5)).max() <= LOGIT
 
 
 def test_half_precision_is_used_as_float32(tmp_path: Path, original: dict[str, Any]) -> None:
