@@ -26,7 +26,8 @@ def measured(text: str, result: Mapping[str, Any]) -> str:
     where = result["machine"]
     parts = [
         f"{where['system']}, {where['cores']} shared cores, load average {where['load_average']:.1f}; times "
-        f"are medians (range) of {result['rounds']} cold processes with the demo bundle; MB as `du -m` counts.",
+        f"are medians (range) of {result['rounds']} cold processes with the demo bundle; "
+        "MB as `du -m` counts.",
         _table(
             [
                 "Python",
