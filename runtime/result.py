@@ -19,6 +19,7 @@ from promptray.runtime.backends import BackendFacts
 from promptray.runtime.bundle.manifest import Code, ModelFacts
 from promptray.runtime.errors import PromptError, PromptRayError, ScoringError
 from promptray.runtime.geometry import Geometry, map_to_original
+from promptray.runtime.json_schema import schema_of
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,7 +130,7 @@ class ResultDocument(_Struct, frozen=True, kw_only=True):
 
 def result_schema() -> dict[str, Any]:
     """Return the JSON Schema of the result document."""
-    return msgspec.json.schema(ResultDocument)
+    return schema_of(ResultDocument)
 
 
 class Result:

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from promptray.runtime.json_schema import schema_of
+
 FORMAT = "promptray-bundle"
 FORMAT_VERSION = 2
 
@@ -339,4 +341,4 @@ def to_json(manifest: Manifest) -> bytes:
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of ``bundle.json``."""
-    return msgspec.json.schema(Manifest)
+    return schema_of(Manifest)

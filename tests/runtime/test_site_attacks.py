@@ -14,6 +14,7 @@ import pytest
 from promptray.runtime.bundle.manifest import bank_id
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site
+from promptray.runtime.wording import Wording
 from tests import bundle_factory as factory
 from tests.site_factory import BUNDLE, filled, index_of, refused, reopened
 
@@ -196,7 +197,7 @@ def test_a_prompt_of_another_bank(tmp_path: Path) -> None:
         tensor.name: np.ones([rows.get(str(dim), dim) for dim in tensor.dims[1:]], np.float32)  # type: ignore[misc]
         for tensor in rule.tensors
     }
-    entry = BankEntry(key="k", prompt="p", cleaned="p", words=1, truncated=False, tensors=tensors)
+    entry = BankEntry("k", (Wording(text="p", cleaned="p", words=1, truncated=False),), tensors)
     site = Site.open(tmp_path, BUNDLE)
     stored = site.add("prompt", "k", pack(PromptBank(rule, [entry])))
     assert unpack(site.read(stored), rule, artefact="k").keys == ("k",)
