@@ -1,8 +1,10 @@
-"""Size limits, checked from headers before anything is decoded; every refusal names its limit."""
+"""Size limits, checked from headers before anything is read or decoded; every refusal names its limit."""
 
 from __future__ import annotations
 
-from promptray.runtime.errors import ImageError
+from pathlib import PurePosixPath
+
+from promptray.runtime.errors import BundleError, ImageError
 
 #: Most bytes of an image file.
 MAX_FILE_BYTES = 512 * 1024 * 1024
@@ -12,6 +14,11 @@ MAX_PIXELS = 64 * 1024 * 1024
 MAX_DECODED_BYTES = 2 * MAX_PIXELS
 #: Most rows or columns.
 MAX_SIDE = 32768
+#: Most bytes of one tensor of a prompt bank, padded as the head takes it.
+MAX_BANK_TENSOR_BYTES = 1024 * 1024 * 1024
+#: Most bytes of a bundle's file by its suffix; other files have the limit of an image. Protocol buffers
+#: end at 2 GiB, so an ONNX file cannot be larger.
+MAX_BUNDLE_FILE_BYTES = {".json": 64 << 20, ".onnx": 2 << 30, ".safetensors": 2 << 30}
 
 
 def check_size(rows: int, columns: int, pixel_bytes: int = 1) -> None:
@@ -42,4 +49,31 @@ def check_bytes(size: int) -> None:
             "the file exceeds the size limit",
             expected=f"at most {MAX_FILE_BYTES} bytes",
             found=f"{size}",
+        )
+
+
+def check_bundle_file(name: str, size: int) -> None:
+    """Refuse a bundle's file, by its name and listed size, that nobody should read whole."""
+    limit = MAX_BUNDLE_FILE_BYTES.get(PurePosixPath(name).suffix, MAX_FILE_BYTES)
+    if size > limit:
+        raise BundleError(
+            "bundle.format",
+            "a file exceeds the size limit of its kind",
+            artefact=name,
+            expected=f"at most {limit} bytes",
+            found=f"{size}",
+            cure="build the bundle again with fewer findings, or a smaller model",
+        )
+
+
+def check_bank_tensor(name: str, size: int) -> None:
+    """Refuse a tensor of a bank whose padding makes it a bomb: few rows in a bucket for thousands."""
+    if size > MAX_BANK_TENSOR_BYTES:
+        raise BundleError(
+            "bundle.format",
+            "a tensor of the prompt bank, padded to its row bucket, exceeds the size limit",
+            artefact=name,
+            expected=f"at most {MAX_BANK_TENSOR_BYTES} bytes",
+            found=f"{size}",
+            cure="build the bundle again with smaller row buckets or fewer findings",
         )

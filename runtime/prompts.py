@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import BankRule, Code, TensorFacts
 from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.limits import check_bank_tensor
 from promptray.runtime.wording import Wording
 
 Array = NDArray[Any]
@@ -223,6 +225,7 @@ class PromptBank:
 
     def _stack(self, facts: TensorFacts, chosen: Sequence[int], size: int, rows: int) -> Array:
         shape = [size if dim == PROMPTS else rows if dim == ROWS else int(dim) for dim in facts.dims]
+        check_bank_tensor(facts.name, math.prod(shape) * np.dtype(facts.dtype).itemsize)
         fill = self.rule.row_bias_padding if facts.name == self.rule.row_bias else 0.0
         stacked = np.full(shape, fill, facts.dtype)
         if facts.name == self.rule.row_bias:

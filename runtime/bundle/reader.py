@@ -15,6 +15,7 @@ from promptray.runtime.bundle.names import MANIFEST, SEAL, SIGNATURE, folders_of
 from promptray.runtime.bundle.parse import LARGEST_MANIFEST, parse_manifest
 from promptray.runtime.disk import hash_file, is_link
 from promptray.runtime.errors import BundleError
+from promptray.runtime.limits import check_bundle_file
 
 _SEAL_PATTERN = re.compile(rb"([0-9a-f]{64})  bundle\.json\n")
 _COPY_AGAIN = "copy the bundle again from its source, then run `promptray verify BUNDLE`"
@@ -244,6 +245,7 @@ def _check_tree(root: Path, manifest: Manifest) -> None:
             raise _unsafe(name, "is no ordinary file")
         sizes[name] = facts.st_size
     for name, listed in manifest.files.items():
+        check_bundle_file(name, listed.size)
         if name not in sizes:
             raise _unreadable(name, None)
         if sizes[name] != listed.size:

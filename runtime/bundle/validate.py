@@ -35,6 +35,8 @@ from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.wording import require_wordings
 
 LEAST_GOLDEN = 16
+#: Pixels a side: beyond what any network of radiographs reads, and its float32 picture is 200 MB.
+LARGEST_NETWORK = 4096
 #: A template holds the place of the finding's name once.
 TEMPLATE = r"[^{}]*\{\}[^{}]*"
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -145,6 +147,8 @@ def _check_preprocessing(rule: Preprocessing) -> None:
     longest: int | None = None  # no side is larger, once that is sure
     for index, step in enumerate(rule.steps):
         where = f"$.preprocessing.steps[{index}]"
+        if step.size > LARGEST_NETWORK:
+            _refuse(where, f"makes a picture larger than {LARGEST_NETWORK} a side", str(step.size))
         match step:
             case ResizeLongerSide():
                 side, shortest, longest = None, None, step.size

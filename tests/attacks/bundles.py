@@ -134,6 +134,17 @@ def _swap_findings(document: dict[str, Any]) -> None:
     document["findings"].reverse()
 
 
+def _grow_network(document: dict[str, Any]) -> None:
+    """Three gigabytes of pixels for every image, consistently declared."""
+    side = document["preprocessing"]["width"]
+    for step in document["preprocessing"]["steps"]:
+        step["size"] = 16384
+    document["preprocessing"].update(height=16384, width=16384)
+    for graph in document["graphs"]:
+        for tensor in graph["inputs"]:
+            tensor["dims"] = [16384 if dim == side else dim for dim in tensor["dims"]]
+
+
 def _nan(tensors: dict[str, Any]) -> None:
     tensors["logits"] = np.full_like(tensors["logits"], np.nan)
 
@@ -179,8 +190,9 @@ ATTACKS: dict[str, Attack] = {
     "manifest: a million keys, one twice": _doubled_keys,
     "manifest: number of 5000 digits": lambda bundle: factory.reseal(bundle, b'{"a": ' + b"9" * 5000 + b"}"),
     "manifest: half a character": _manifest(lambda document: document.update(name="\udc00")),
-    "manifest: network of 16384": _manifest(
-        lambda document: document["preprocessing"].update(height=16384, width=16384)
+    "manifest: network of 16384": _manifest(_grow_network),
+    "manifest: a tokenizer of a terabyte": _manifest(
+        lambda document: document["files"][TOKENIZER].update(size=10**12)
     ),
 }
 

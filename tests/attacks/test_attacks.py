@@ -215,3 +215,12 @@ def test_a_recipe_on_the_command_line(name: str, tmp_path: Path, capsys: pytest.
     assert "[recipe.invalid]" in captured.err
     assert "Traceback" not in captured.err
     assert not list(tmp_path.iterdir())
+
+
+def test_padding_is_no_bomb(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets for thousands of rows make much of few bytes; the limit comes before the memory."""
+    monkeypatch.setattr("promptray.runtime.limits.MAX_BANK_TENSOR_BYTES", 100)
+    with pytest.raises(PromptRayError) as caught:
+        Scorer.open(small, site=None, threads=1)
+    require(caught.value, Refusal("bundle.format", "a tensor of the prompt bank, padded to its row bucket"))
+    assert "at most 100 bytes" in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Callable, Iterator
@@ -44,14 +45,13 @@ VALUES = st.recursive(
 
 
 def mutate(document: Any, path: tuple[Any, ...], value: Any, *, delete: bool) -> None:
-    for key in path[:-1]:
-        if not isinstance(document, (dict, list)) or (isinstance(document, list) and key >= len(document)):
-            return  # an earlier change took this place away
-        document = document[key] if isinstance(document, list) else document.get(key)
-    if isinstance(document, dict) or (isinstance(document, list) and path[-1] < len(document)):
-        if delete and (isinstance(document, list) or path[-1] in document):
+    """Replace or delete a place, unless an earlier change took it away."""
+    with contextlib.suppress(KeyError, IndexError, TypeError):
+        for key in path[:-1]:
+            document = document[key]
+        if delete:
             del document[path[-1]]
-        elif not delete:
+        else:
             document[path[-1]] = value
 
 
