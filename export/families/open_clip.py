@@ -167,7 +167,7 @@ def _model(
     used = model.visual.heads
     if "image_heads" in options and used != heads:
         raise _invalid_option("image_heads", f"{used}, as {vision.timm_model_name} has", str(heads))
-    known = "as timm's architecture of that name" if used != heads else "no tensor tells"
+    known = "as timm has it" if image_tower.known_to_timm else "no tensor tells"
     return model, [f"image side: {vision.timm_model_name} with {used} attention heads ({known})"]
 
 

@@ -47,6 +47,11 @@ class ImageTower:
     projection_bias: bool
     heads: int
 
+    @property
+    def known_to_timm(self) -> bool:
+        """Whether timm has an architecture of this name."""
+        return timm.is_model(self.timm_name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextTower:
@@ -203,7 +208,7 @@ def _unit(vectors: Tensor) -> Tensor:
 def _trunk(state: Mapping[str, Tensor], facts: ImageTower) -> VisionTransformer:
     """Make the ViT: timm's own of that name, or a plain one of the tensors' sizes."""
     width, patch = (state[f"{_TRUNK}{key}"].shape[-1] for key in ("pos_embed", "patch_embed.proj.weight"))
-    if timm.is_model(facts.timm_name):
+    if facts.known_to_timm:
         trunk = _known_trunk(facts)
     else:
         trunk = VisionTransformer(
