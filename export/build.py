@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import safetensors.numpy
 
-from promptray.export.draft import GATED_ON, Plan, created_now, draft, graph_facts, plan
+from promptray.export.draft import GATED_ON, TOKENIZER, Plan, created_now, draft, graph_facts, plan
 from promptray.export.families import facts as family_facts
 from promptray.export.families import family
+from promptray.export.findings import class_name
 from promptray.export.golden_inputs import GoldenInputs, golden_inputs, read_pictures
 from promptray.export.model_facts import ModelFile, describe
 from promptray.export.parity import check_parity
@@ -27,13 +28,13 @@ from promptray.export.recipe import Recipe, read_recipe
 from promptray.export.stage_cache import StageCache, default_cache
 from promptray.runtime.backends import load_backend
 from promptray.runtime.bundle import Bundle, write_bundle
-from promptray.runtime.bundle.manifest import Provenance, SourceFile
+from promptray.runtime.bundle.manifest import Provenance, SourceFile, TextRule
 from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError, BundleError
 from promptray.runtime.graphs import encode_finding
 from promptray.runtime.preprocess import normalise
-from promptray.runtime.prompts import PromptBank, pack
-from promptray.runtime.text import TextEncoder
+from promptray.runtime.prompts import BankEntry, PromptBank, pack
+from promptray.runtime.text import EncodedFinding, TextEncoder
 
 if TYPE_CHECKING:
     from promptray.export.families.base import LoadedModel
@@ -96,7 +97,7 @@ def build(
     export_key = stages.key("export", {**sources.hashes(), "libraries": libraries})
     graphs, _ = stages.run("export", export_key, lambda folder: _export(sources, folder, progress))
     facts = msgspec.json.decode((graphs / "model.json").read_bytes(), type=ModelFile)
-    made = plan(recipe, recipe_path.name, facts, graphs / "tokenizer.json")
+    made = plan(recipe, recipe_path.name, facts, graphs)
 
     asked = {"findings": msgspec.to_builtins(recipe.findings), "resolved": msgspec.to_builtins(made.findings)}
     prompts_key = stages.key("prompts", {"export": export_key, "bank": made.bank.id, **asked})
@@ -233,19 +234,37 @@ def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
     for number, side in enumerate(model.sides):
         progress("export", f"exporting the {side.role} graph", 0.1 + 0.13 * number)
         (folder / f"{side.role}.onnx").write_bytes(export_graph(side))
-    (folder / "tokenizer.json").write_bytes(model.tokenizer)
+    if model.tokenizer is not None:
+        (folder / TOKENIZER).write_bytes(model.tokenizer)
+    for number, tensors in enumerate((model.classes or {}).values()):
+        (folder / f"class.{number}.safetensors").write_bytes(safetensors.numpy.save(dict(tensors)))
     (folder / "model.json").write_bytes(msgspec.json.encode(describe(model)))
 
 
 def _prompts(made: Plan, graphs: Path, folder: Path) -> None:
+    entries = _classes(made, graphs) if made.text is None else _wordings(made, made.text, graphs)
+    (folder / "prompts.safetensors").write_bytes(pack(PromptBank(made.bank, entries)))
+
+
+def _classes(made: Plan, graphs: Path) -> list[BankEntry]:
+    """Take every class from the weights, in the order of the findings."""
+    numbers = {name: number for number, name in enumerate(made.facts.classes or [])}
+    entries = []
+    for finding, stated in zip(made.findings, made.recipe.findings, strict=True):
+        stored = (graphs / f"class.{numbers[class_name(stated)]}.safetensors").read_bytes()
+        entries.append(BankEntry(finding.key, (), safetensors.numpy.load(stored)))
+    return entries
+
+
+def _wordings(made: Plan, text: TextRule, graphs: Path) -> list[BankEntry]:
     """Encode every prompt with the exported text graph: the one that will add prompts later."""
-    encoder = TextEncoder(made.text, (graphs / "tokenizer.json").read_bytes())
+    encoder = TextEncoder(text, (graphs / TOKENIZER).read_bytes())
     bound = (
         load_backend(GATED_ON, threads=1)
         .load((graphs / "text.onnx").read_bytes(), graph_facts("text", made.facts))
         .bind({})
     )
-    entries = [
+    return [
         encode_finding(
             bound,
             made.bank,
@@ -255,7 +274,6 @@ def _prompts(made: Plan, graphs: Path, folder: Path) -> None:
         )
         for finding, stated in zip(made.findings, made.recipe.findings, strict=True)
     ]
-    (folder / "prompts.safetensors").write_bytes(pack(PromptBank(made.bank, entries)))
 
 
 def _golden(
@@ -266,14 +284,21 @@ def _golden(
 
     rule = made.facts.preprocessing
     pictures = read_pictures(inputs, made.recipe.door, rule)
-    encoder = TextEncoder(made.text, sources.model.tokenizer)
-    findings = [encoder.encode_finding(each.prompts, each.negative_prompts) for each in made.findings]
+    findings = _encoded(made, sources.model.tokenizer)
     pixels = torch.from_numpy(normalise(pictures, rule))
     answers = sources.model.reference(pixels, findings, scored)
     tensors: dict[str, Any] = {"pictures": pictures, "logits": answers.logits}
     if answers.maps is not None:
         tensors["maps"] = answers.maps
     (folder / "golden.safetensors").write_bytes(safetensors.numpy.save(tensors))
+
+
+def _encoded(made: Plan, tokenizer: bytes | None) -> list[EncodedFinding]:
+    """Return the findings as the original takes them."""
+    if made.text is None or tokenizer is None:
+        return [EncodedFinding(class_name=class_name(stated)) for stated in made.recipe.findings]
+    encoder = TextEncoder(made.text, tokenizer)
+    return [encoder.encode_finding(each.prompts, each.negative_prompts) for each in made.findings]
 
 
 def _libraries() -> dict[str, str]:

@@ -26,6 +26,8 @@ from promptray.runtime.bundle.manifest import (
 from promptray.runtime.disk import hash_file
 
 PRECISION = "fp32"
+#: The tokenizer's name among the files of the export stage.
+TOKENIZER = "tokenizer.json"
 #: The backend that the parity gate runs on, and so the only one the graphs are for.
 GATED_ON = "onnxruntime-cpu"
 
@@ -40,7 +42,7 @@ class Plan:
     facts : ModelFile
         Of the exported model.
     head : Head
-    text : TextRule
+    text : TextRule or None
     findings : list of Finding
     bank : BankRule
     """
@@ -48,12 +50,12 @@ class Plan:
     recipe: Recipe
     facts: ModelFile
     head: Head
-    text: TextRule
+    text: TextRule | None
     findings: list[Finding]
     bank: BankRule
 
 
-def plan(recipe: Recipe, artefact: str, facts: ModelFile, tokenizer: Path) -> Plan:
+def plan(recipe: Recipe, artefact: str, facts: ModelFile, graphs: Path) -> Plan:
     """Settle what the recipe leaves to the family.
 
     Raises
@@ -66,9 +68,7 @@ def plan(recipe: Recipe, artefact: str, facts: ModelFile, tokenizer: Path) -> Pl
     findings = findings_of(recipe, facts, artefact)
     identity = {
         **facts.identity,
-        "tokenizer": hash_file(tokenizer)[0],
-        "cleaning": text.cleaning,
-        "context": str(text.context),
+        **_text_identity(text, graphs),
         "ensemble": facts.ensemble,
         # The entry of a pair is a difference, which no other head can use.
         "entry": "pair" if head.relation == "pair" else "finding",
@@ -84,6 +84,16 @@ def plan(recipe: Recipe, artefact: str, facts: ModelFile, tokenizer: Path) -> Pl
         row_bias=facts.row_bias,
     )
     return Plan(recipe, facts, head, text, findings, bank)
+
+
+def _text_identity(text: TextRule | None, graphs: Path) -> dict[str, str]:
+    if text is None:
+        return {}
+    return {
+        "tokenizer": hash_file(graphs / TOKENIZER)[0],
+        "cleaning": text.cleaning,
+        "context": str(text.context),
+    }
 
 
 def graph_facts(role: str, facts: ModelFile) -> Graph:
@@ -126,7 +136,8 @@ def draft(
     files: dict[str, bytes | Path] = {
         graph_facts(role, made.facts).file: graphs / f"{role}.onnx" for role in roles
     }
-    files["tokenizer.json"] = graphs / "tokenizer.json"
+    if made.text is not None:
+        files[made.text.tokenizer] = graphs / TOKENIZER
     files["prompts.safetensors"] = prompts / "prompts.safetensors"
     files["golden/golden.safetensors"] = golden / "golden.safetensors"
     files.update(zip(_golden_names(inputs), inputs.files, strict=True))

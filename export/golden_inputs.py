@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,8 @@ def golden_inputs(folder: Path | None, licence: str | None) -> GoldenInputs:
     return GoldenInputs(files, licence or _SHIPPED_LICENCE)
 
 
-def read_pictures(inputs: GoldenInputs, door: Door, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return the 8-bit pictures the network sees, uint8 (images, height, width[, 3])."""
+def read_pictures(inputs: GoldenInputs, door: Door, preprocessing: Preprocessing) -> NDArray[Any]:
+    """Return the pictures the network sees, levels 0..255 (images, height, width[, 3])."""
     pictures = []
     for path in inputs.files:
         picture = open_picture(

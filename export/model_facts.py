@@ -27,7 +27,9 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     graphs: list[GraphFile]
     preprocessing: Preprocessing
-    text: TextRule
+    text: TextRule | None
+    classes: list[str] | None
+    """Names of a classifier's classes, in the order of its weights."""
     head: Head
     relations: list[Relation]
     ensemble: Literal["none", "mean-unit"]
@@ -41,13 +43,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(model: LoadedModel) -> ModelFile:
-    """Return the facts of a loaded model. The bank holds what the text side gives for every prompt."""
-    text = model.side("text")
-    outputs = [] if text is None else text.outputs
-    bank = [
-        TensorFacts(name=tensor.name, dtype=tensor.dtype, dims=["prompts", *tensor.dims])
-        for tensor in outputs
-    ]
+    """Return the facts of a loaded model."""
     return ModelFile(
         family=model.family,
         graphs=[
@@ -56,10 +52,11 @@ def describe(model: LoadedModel) -> ModelFile:
         ],
         preprocessing=model.preprocessing,
         text=model.text,
+        classes=None if model.classes is None else list(model.classes),
         head=model.head,
         relations=list(model.relations),
         ensemble=model.ensemble,
-        bank=bank,
+        bank=list(model.bank),
         row_buckets=list(model.row_buckets),
         row_bias=model.row_bias,
         identity=dict(model.identity),

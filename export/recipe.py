@@ -45,6 +45,8 @@ class FindingRecipe(_Struct, frozen=True, kw_only=True):
     out."""
     negative_prompt: Wordings | None = None
     """What it is asked against, where the relation is ``pair``."""
+    class_name: Text | None = None
+    """What a classifier's weights call it; by default the key."""
     display: Text | None = None
     code: Code | None = None
     allow_empty: bool = False
@@ -72,8 +74,10 @@ class Recipe(_Struct, frozen=True, kw_only=True):
     model: ModelFacts
     door: Door
     findings: Annotated[list[FindingRecipe], Meta(min_length=1)]
-    relation: Relation = "independent"
-    """How the findings hang together; a family says which of them it can score."""
+    relation: Relation | None = None
+    """How the findings hang together; by default the first of those that the family can score."""
+    groups: dict[Key, Annotated[list[Key], Meta(min_length=1)]] = {}
+    """Unions of alternatives whose shares are added up."""
     templates: Annotated[list[Text], Meta(min_length=1)] | None = None
     """Each is filled with each prompt, or with the key; by default prompts stand as they are."""
     golden: GoldenRecipe | None = None

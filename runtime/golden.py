@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -21,14 +22,14 @@ class GoldenSet:
 
     Attributes
     ----------
-    pictures : uint8 (G, height, width), or (G, height, width, 3) where colour is kept
-        8-bit pictures as the network sees them, before normalisation.
+    pictures : uint8 or float32 (G, height, width), or (G, height, width, 3) where colour is kept
+        Pictures as the network sees them, levels 0..255, before normalisation.
     logits : float32 (G, findings)
         The original's fp32 scores.
     maps : float32 (G, findings, grid rows, grid columns), or None
     """
 
-    pictures: NDArray[np.uint8]
+    pictures: NDArray[Any]
     logits: NDArray[np.float32]
     maps: NDArray[np.float32] | None
 
@@ -71,7 +72,7 @@ def read_golden(bundle: BundleContent) -> GoldenSet:
     if manifest.head.map:
         expected["maps"] = (count, findings, *manifest.head.map.grid)
     found = {key: tensor.shape for key, tensor in tensors.items()}
-    dtypes = {key: "uint8" if key == "pictures" else "float32" for key in expected}
+    dtypes = {key: rule.levels if key == "pictures" else "float32" for key in expected}
     if found != expected or any(tensors[key].dtype != dtype for key, dtype in dtypes.items()):
         raise _malformed(name, f"expected {expected}, found {found}")
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,31 +15,35 @@ _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 
 
 def interpolate(
-    picture: NDArray[np.uint8],
+    picture: NDArray[Any],
     rows: int,
     columns: int,
     interpolation: Literal["area", "bilinear", "bicubic"],
-) -> NDArray[np.uint8]:
+) -> NDArray[Any]:
     """Resize a picture.
 
     Parameters
     ----------
-    picture : ndarray of uint8, shape (H, W) or (H, W, 3)
+    picture : ndarray of uint8 or float32, shape (H, W) or (H, W, 3)
         Not changed; any strides. Channels are resized one by one.
     rows, columns : int
         Size of the result, each at least 1.
     interpolation : {'area', 'bilinear', 'bicubic'}
-        OpenCV's INTER_AREA, or Pillow's filter of that name.
+        OpenCV's INTER_AREA (8 bits only), or Pillow's filter of that name.
 
     Returns
     -------
-    ndarray of uint8, shape (rows, columns) or (rows, columns, 3)
-        Always a new array, C-contiguous.
+    ndarray of the same type, shape (rows, columns) or (rows, columns, 3)
+        Always a new array, C-contiguous. uint8 is rounded to whole levels; float32 is what torch's
+        antialiased resize of floats gives.
     """
     if interpolation == "area":
         if picture.ndim == 2:
             return resize_area(picture, rows, columns)
         planes = [resize_area(picture[..., channel], rows, columns) for channel in range(picture.shape[2])]
+        return np.stack(planes, axis=-1)
+    if picture.dtype == np.float32 and picture.ndim == 3:  # Pillow has no picture of three float channels
+        planes = [interpolate(plane, rows, columns, interpolation) for plane in np.moveaxis(picture, 2, 0)]
         return np.stack(planes, axis=-1)
     image = Image.fromarray(np.ascontiguousarray(picture))
     return np.array(image.resize((columns, rows), _PILLOW[interpolation]))

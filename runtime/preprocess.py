@@ -26,8 +26,9 @@ from promptray.runtime.geometry import AxisMap, Geometry
 from promptray.runtime.interpolation import interpolate
 from promptray.runtime.limits import MAX_PIXELS
 
-#: Shape (rows, columns) where it is grey, (rows, columns, 3) where it is in colour.
-Picture8 = NDArray[np.uint8]
+#: Grey levels 0..255, uint8 or (where fractions are kept) float32; shape (rows, columns), or in colour
+#: (rows, columns, 3).
+Levels = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,20 @@ class NetworkInput:
 
     Attributes
     ----------
-    picture : ndarray of uint8, shape (height, width), or (height, width, 3) where colour is kept
-        The 8-bit picture after all steps; `pixels` follows from it by :func:`normalise`.
+    picture : ndarray of uint8 or float32, shape (height, width), or (height, width, 3) where colour is kept
+        The picture after all steps, levels 0..255; `pixels` follows from it by :func:`normalise`.
     pixels : ndarray of float32, shape (1, channels, height, width)
         C-contiguous.
     geometry : Geometry
         From the original picture to this plane.
     """
 
-    picture: Picture8
+    picture: Levels
     pixels: NDArray[np.float32]
     geometry: Geometry
 
 
-def preprocess(picture: Picture8, spec: Preprocessing) -> NetworkInput:
+def preprocess(picture: Levels, spec: Preprocessing) -> NetworkInput:
     """Run the declared steps on a picture, then normalise it to float32.
 
     The picture is resized, padded and cropped in 8 bits, exactly as the published CARZero code does with
@@ -79,6 +80,7 @@ def preprocess(picture: Picture8, spec: Preprocessing) -> NetworkInput:
             found=f"{picture.dtype} of shape {picture.shape}",
         )
     geometry = Geometry.identity(*picture.shape[:2])
+    picture = picture.astype(spec.levels, copy=False)
     for step in spec.steps:
         picture, geometry = OPERATIONS[type(step)](picture, step, geometry)
     if picture.shape[:2] != (spec.height, spec.width):
@@ -96,17 +98,16 @@ def preprocess(picture: Picture8, spec: Preprocessing) -> NetworkInput:
     return NetworkInput(picture, normalise(picture[None], spec), geometry)
 
 
-def normalise(pictures: Picture8, spec: Preprocessing) -> NDArray[np.float32]:
-    """Bring 8-bit pictures to the network's channels as ``((v / 255) - mean) / std`` in float32.
+def normalise(pictures: Levels, spec: Preprocessing) -> NDArray[np.float32]:
+    """Bring pictures to the network's channels as ``((v / 255) - mean) / std`` in float32.
 
-    Each of the three operations rounds to float32, as torchvision's ToTensor and Normalize do; all 256
-    values are computed once and looked up.
+    Each of the three operations rounds to float32, as torchvision's ToTensor and Normalize do; of 8-bit
+    pictures all 256 values are computed once and looked up.
 
     Parameters
     ----------
-    pictures : ndarray of uint8, shape (B, height, width) or (B, height, width, channels)
-        For example a bundle's golden inputs, which are stored in 8 bits. A grey one is copied to each
-        channel.
+    pictures : ndarray of uint8 or float32, shape (B, height, width) or (B, height, width, channels)
+        For example a bundle's golden inputs. A grey one is copied to each channel.
     spec : Preprocessing
         Its `channels` and `normalise` are used: one mean and one std for each channel.
 
@@ -115,18 +116,23 @@ def normalise(pictures: Picture8, spec: Preprocessing) -> NDArray[np.float32]:
     ndarray of float32, shape (B, channels, height, width)
         C-contiguous.
     """
-    unit = np.arange(256, dtype=np.float32) / np.float32(255)
+    whole = pictures.dtype == np.uint8
+    unit = (np.arange(256, dtype=np.float32) if whole else pictures) / np.float32(255)
     pixels = np.empty((len(pictures), spec.channels, *pictures.shape[1:3]), np.float32)
     for channel, (mean, std) in enumerate(zip(spec.normalise.mean, spec.normalise.std, strict=True)):
-        table = (unit - np.float32(mean)) / np.float32(std)
-        plane = pictures if pictures.ndim == 3 else pictures[..., channel]
-        np.take(table, plane, out=pixels[:, channel], mode="clip")
+        values = unit if whole or unit.ndim == 3 else unit[..., channel]
+        values = (values - np.float32(mean)) / np.float32(std)
+        if whole:
+            plane = pictures if pictures.ndim == 3 else pictures[..., channel]
+            np.take(values, plane, out=pixels[:, channel], mode="clip")
+        else:
+            pixels[:, channel] = values
     return pixels
 
 
 def _resize_longer_side(
-    picture: Picture8, step: ResizeLongerSide, geometry: Geometry
-) -> tuple[Picture8, Geometry]:
+    picture: Levels, step: ResizeLongerSide, geometry: Geometry
+) -> tuple[Levels, Geometry]:
     rows, columns = picture.shape[:2]
     if step.rounding == "nearest":  # open_clip's ResizeKeepRatio
         ratio = max(rows, columns) / step.size
@@ -141,8 +147,8 @@ def _resize_longer_side(
 
 
 def _resize_shorter_side(
-    picture: Picture8, step: ResizeShorterSide, geometry: Geometry
-) -> tuple[Picture8, Geometry]:
+    picture: Levels, step: ResizeShorterSide, geometry: Geometry
+) -> tuple[Levels, Geometry]:
     rows, columns = picture.shape[:2]
     # torchvision's Resize of one number: the product first, truncated.
     if rows <= columns:
@@ -152,17 +158,17 @@ def _resize_shorter_side(
     return _resized(picture, height, width, step, geometry)
 
 
-def _squash(picture: Picture8, step: Squash, geometry: Geometry) -> tuple[Picture8, Geometry]:
+def _squash(picture: Levels, step: Squash, geometry: Geometry) -> tuple[Levels, Geometry]:
     return _resized(picture, step.size, step.size, step, geometry)
 
 
 def _resized(
-    picture: Picture8,
+    picture: Levels,
     height: int,
     width: int,
     step: ResizeLongerSide | ResizeShorterSide | Squash,
     geometry: Geometry,
-) -> tuple[Picture8, Geometry]:
+) -> tuple[Levels, Geometry]:
     rows, columns = picture.shape[:2]
     if min(height, width) < 1:
         raise ImageError(
@@ -182,16 +188,16 @@ def _resized(
     return made, geometry.then(height, width, AxisMap(height / rows), AxisMap(width / columns))
 
 
-def _pad_square(picture: Picture8, step: PadSquare, geometry: Geometry) -> tuple[Picture8, Geometry]:
+def _pad_square(picture: Levels, step: PadSquare, geometry: Geometry) -> tuple[Levels, Geometry]:
     rows, columns = picture.shape[:2]
     _require(rows <= step.size and columns <= step.size, "pad_square", "at most", step.size, picture)
     top, left = (step.size - rows) // 2, (step.size - columns) // 2
-    padded = np.full((step.size, step.size, *picture.shape[2:]), step.value, np.uint8)
+    padded = np.full((step.size, step.size, *picture.shape[2:]), step.value, picture.dtype)
     padded[top : top + rows, left : left + columns] = picture
     return padded, geometry.then(step.size, step.size, AxisMap(offset=top), AxisMap(offset=left))
 
 
-def _centre_crop(picture: Picture8, step: CentreCrop, geometry: Geometry) -> tuple[Picture8, Geometry]:
+def _centre_crop(picture: Levels, step: CentreCrop, geometry: Geometry) -> tuple[Levels, Geometry]:
     rows, columns = picture.shape[:2]
     _require(rows >= step.size and columns >= step.size, "centre_crop", "at least", step.size, picture)
     # torchvision's CenterCrop: half the margin, rounded half to even.
@@ -200,7 +206,7 @@ def _centre_crop(picture: Picture8, step: CentreCrop, geometry: Geometry) -> tup
     return cropped, geometry.then(step.size, step.size, AxisMap(offset=-top), AxisMap(offset=-left))
 
 
-def _require(fits: bool, operation: str, bound: str, size: int, picture: Picture8) -> None:
+def _require(fits: bool, operation: str, bound: str, size: int, picture: Levels) -> None:
     if not fits:
         raise BundleError(
             "bundle.format",
@@ -212,7 +218,7 @@ def _require(fits: bool, operation: str, bound: str, size: int, picture: Picture
 
 
 #: What each kind of step does. A new step is a structure in the manifest and a row here.
-OPERATIONS: dict[type, Callable[[Picture8, Any, Geometry], tuple[Picture8, Geometry]]] = {
+OPERATIONS: dict[type, Callable[[Levels, Any, Geometry], tuple[Levels, Geometry]]] = {
     ResizeLongerSide: _resize_longer_side,
     ResizeShorterSide: _resize_shorter_side,
     Squash: _squash,

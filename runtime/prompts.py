@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -38,7 +38,7 @@ class _EntryFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the file says of one finding."""
 
     key: str
-    prompts: Annotated[list[Wording], msgspec.Meta(min_length=1)]
+    prompts: list[Wording]
     negative_prompts: list[Wording]
     display: str | None
     code: Code | None
@@ -53,7 +53,7 @@ class BankEntry:
     key : str
         The finding's key.
     prompts : tuple of Wording
-        Its wordings, as given and as encoded.
+        Its wordings, as given and as encoded; none for the class of a classifier.
     tensors : dict of str to array
         As ``bank.tensors`` declares them, without the ``prompts`` dimension.
     negative_prompts : tuple of Wording
@@ -234,7 +234,7 @@ class PromptBank:
         by_prompt = np.moveaxis(stacked, facts.dims.index(PROMPTS), 0)
         for slot, position in enumerate(chosen):
             tensor = self.entries[position].tensors[facts.name]
-            by_prompt[slot][tuple(slice(0, n) for n in tensor.shape)] = tensor
+            by_prompt[(slot, *(slice(0, n) for n in tensor.shape))] = tensor
         return stacked
 
 

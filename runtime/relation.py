@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Relation
-from promptray.runtime.result import Score
+from promptray.runtime.bundle.manifest import Head, Relation
+from promptray.runtime.result import Score, Summary
 
 
 def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relation) -> list[Score]:
@@ -19,9 +19,9 @@ def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relati
     logits : float32 array, (findings,)
     keys : sequence of str
         The findings' keys.
-    relation : {'independent', 'exclusive', 'pair'}
-        ``exclusive``: softmax over all findings. ``pair``: the logit is the difference of the finding's
-        and its negative's, so softmax over the two is its logistic function.
+    relation : {'independent', 'exclusive', 'ordinal', 'pair'}
+        ``exclusive`` and ``ordinal``: softmax over all findings. ``pair``: the logit is the difference of the
+        finding's and its negative's, so softmax over the two is its logistic function.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relati
             Score(logit=float(logit), softmax=_logistic(value), among=[key, f"not {key}"])
             for logit, value, key in zip(logits, wide, keys, strict=True)
         ]
-    if relation == "exclusive" and len(keys) > 1:
+    if relation in ("exclusive", "ordinal") and len(keys) > 1:
         powers = np.exp(wide - wide.max())
         shares = powers / powers.sum()
         return [
@@ -42,6 +42,35 @@ def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relati
             for logit, share in zip(logits, shares, strict=True)
         ]
     return [Score(logit=float(logit)) for logit in logits]
+
+
+def summary_of(scores: Mapping[str, Score], head: Head) -> Summary | None:
+    """Return what the scores of alternatives say together; None for findings that are no alternatives.
+
+    Parameters
+    ----------
+    scores : mapping of str to Score
+        By key, in the order of the findings, which is the scale of an ordinal head.
+    head : Head
+    """
+    shares = {key: score.softmax for key, score in scores.items() if score.softmax is not None}
+    if head.relation not in ("exclusive", "ordinal") or not shares:
+        return None
+    ranks = range(1, len(shares) + 1)
+    return Summary(
+        head=head.name,
+        relation=head.relation,
+        most_likely=max(shares, key=lambda key: shares[key]),
+        expected_rank=(
+            sum(rank * share for rank, share in zip(ranks, shares.values(), strict=True))
+            if head.relation == "ordinal"
+            else None
+        ),
+        groups={
+            name: sum(shares[key] for key in members if key in shares)
+            for name, members in head.groups.items()
+        },
+    )
 
 
 def _logistic(value: float) -> float:

@@ -52,6 +52,28 @@ class Score(_Struct, frozen=True, kw_only=True):
     flag: bool | None = None
 
 
+class Summary(_Struct, frozen=True, kw_only=True):
+    """What the scores of alternatives say together. Shares of a softmax, no probabilities of a disease.
+
+    Attributes
+    ----------
+    head : str
+    relation : {'exclusive', 'ordinal'}
+    most_likely : str
+        Key of the finding with the largest share.
+    expected_rank : float or None
+        Of an ordinal head: the mean of the findings' places, 1 for the first, weighted by their shares.
+    groups : dict of str to float
+        Sum of the shares of each named union of findings, 0..1.
+    """
+
+    head: str
+    relation: Literal["exclusive", "ordinal"]
+    most_likely: str
+    expected_rank: float | None
+    groups: dict[str, float]
+
+
 class FindingScore(_Struct, frozen=True, kw_only=True):
     """One finding in the document."""
 
@@ -124,6 +146,8 @@ class ResultDocument(_Struct, frozen=True, kw_only=True):
     source: SourceRef
     transform: dict[str, Any]
     findings: list[FindingScore]
+    summary: Summary | None
+    """What alternatives say together; null for independent findings and pairs."""
     notices: list[NoticeRef]
     timing_ms: dict[str, float]
 
@@ -166,6 +190,11 @@ class Result:
     def scores(self) -> Mapping[str, Score]:
         """Scores by finding key, in the bank's order."""
         return MappingProxyType({finding.key: finding.score for finding in self.document.findings})
+
+    @property
+    def summary(self) -> Summary | None:
+        """What the findings say together where they are alternatives: an expected class, named groups."""
+        return self.document.summary
 
     @property
     def timing(self) -> Mapping[str, float]:

@@ -25,7 +25,7 @@ from promptray.runtime.golden import GoldenReport, check_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
 from promptray.runtime.picture import Notice, Picture, SourceFacts
 from promptray.runtime.preprocess import NetworkInput, preprocess
-from promptray.runtime.relation import scores_of
+from promptray.runtime.relation import scores_of, summary_of
 from promptray.runtime.result import (
     BundleRef,
     FindingScore,
@@ -363,6 +363,7 @@ class Scorer:
             source=SourceRef(name=prepared.name, **asdict(prepared.source)),
             transform=prepared.network_input.geometry.to_json(),
             findings=findings,
+            summary=summary_of({item.key: item.score for item in findings}, manifest.head),
             notices=[NoticeRef(**item.to_json()) for item in notices],
             timing_ms=dict(timing),
         )  # fmt: skip

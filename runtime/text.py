@@ -91,15 +91,19 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class EncodedFinding:
-    """All wordings of one finding, ready for the text graph.
+    """One finding as a model takes it: its wordings, ready for the text graph, or the name of its class.
 
     Attributes
     ----------
     prompts, negative_prompts : tuple of EncodedPrompt
+        Empty for a model without text.
+    class_name : str or None
+        What a classifier's weights call it.
     """
 
-    prompts: tuple[EncodedPrompt, ...]
+    prompts: tuple[EncodedPrompt, ...] = ()
     negative_prompts: tuple[EncodedPrompt, ...] = ()
+    class_name: str | None = None
 
 
 class TextEncoder:

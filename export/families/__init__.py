@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from promptray.export.families.base import Family, FamilyFacts
+from promptray.export.families.base import Family, FamilyFacts, no_files
 from promptray.export.families.open_clip_folder import source_files
 from promptray.export.tokenizer import bert_files
 from promptray.runtime.errors import BuildError
@@ -36,6 +36,21 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         module="promptray.export.families.open_clip",
         source_files=source_files,
         aliases=("biomedclip",),
+    ),
+    FamilyFacts(
+        name="convnext",
+        summary="ConvNeXt classifiers, for example of breast density: exact class maps, classes on a scale",
+        layout="a state dict under torchvision's or timm's names, plain or in a .ckpt of Lightning",
+        options={
+            "classes": "list of the classes in the order of the classifier's rows (default: the "
+            "class_descriptions that the checkpoint itself states)",
+            "preprocessing": "squash (resized to a square in fractions of a level, not normalised: the "
+            "density study) or imagenet (shorter side 232, crop 224, ImageNet's mean and deviation); no "
+            "tensor tells, so it must be said",
+            "image_size": "side of the network's input (default: 224)",
+        },
+        module="promptray.export.families.convnext",
+        source_files=no_files,
     ),
 )
 

@@ -75,11 +75,16 @@ class LoadedModel:
     family : str
     sides : sequence of Side
     preprocessing : Preprocessing
-    text : TextRule
-    tokenizer : bytes
-        ``tokenizer.json`` for the runtime.
+    text : TextRule or None
+        None for a model without text.
+    tokenizer : bytes or None
+        ``tokenizer.json`` for the runtime, with `text`.
+    bank : sequence of TensorFacts
+        What the head takes of every finding, ``prompts`` first: from the text side, or from `classes`.
+    classes : mapping of str to (mapping of str to array), or None
+        Bank tensors of each class of a classifier, under the name its weights have for it.
     head : Head
-        As it scores independent findings.
+        With the first of `relations`.
     relations : sequence of str
         How findings may hang together; the recipe chooses.
     ensemble : {'none', 'mean-unit'}
@@ -102,8 +107,9 @@ class LoadedModel:
     family: str
     sides: Sequence[Side]
     preprocessing: Preprocessing
-    text: TextRule
-    tokenizer: bytes
+    text: TextRule | None
+    tokenizer: bytes | None
+    bank: Sequence[TensorFacts]
     head: Head
     relations: Sequence[Relation]
     ensemble: Literal["none", "mean-unit"]
@@ -113,7 +119,14 @@ class LoadedModel:
     reference: Scoring
     score_tolerance: float
     map_tolerance: float
+    classes: Mapping[str, Mapping[str, NDArray[np.float32]]] | None = None
     notes: Sequence[str] = field(default=())
+
+    def __post_init__(self) -> None:
+        if (self.text is None) != (self.tokenizer is None) or (self.text is None) != (
+            self.classes is not None
+        ):
+            raise TypeError("a model has a text rule with its tokenizer, or classes")
 
     def side(self, role: str) -> Side | None:
         """Return the side of a role, or None."""
@@ -149,6 +162,11 @@ class FamilyFacts:
     aliases: tuple[str, ...] = ()
 
 
+def no_files(checkpoint: Path, text_model: Path | None) -> Sequence[Path]:
+    """Return nothing: the model is read from its checkpoint alone."""
+    return ()
+
+
 class Family(Protocol):
     """One door to every model: what ``promptray build`` calls."""
 
@@ -161,6 +179,14 @@ class Family(Protocol):
             ``checkpoint.*`` or ``text-model.*``.
         """
         ...
+
+
+def bank_of(text_outputs: Sequence[TensorFacts]) -> list[TensorFacts]:
+    """Return the bank that a text side fills: its outputs for every finding."""
+    return [
+        TensorFacts(name=tensor.name, dtype=tensor.dtype, dims=["prompts", *tensor.dims])
+        for tensor in text_outputs
+    ]
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

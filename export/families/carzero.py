@@ -265,6 +265,7 @@ def _describe(model: CARZero, text: BertFolder, notes: Sequence[str]) -> LoadedM
         preprocessing=_preprocessing(sizes),
         text=rule,
         tokenizer=text.tokenizer_json(context=rule.context),
+        bank=bank,
         head=head,
         relations=("independent",),
         ensemble="none",

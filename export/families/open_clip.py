@@ -23,6 +23,7 @@ from promptray.export.checkpoint import load_checkpoint, tensors
 from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
 from promptray.export.families.open_clip_folder import CONFIG, OpenClipFolder, read_open_clip_folder
 from promptray.export.layout import fit_state_dict
+from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.models.dual_encoder import DualEncoder, ImageTower, TextTower
 from promptray.runtime.bundle.manifest import (
     CentreCrop,
@@ -71,27 +72,6 @@ class TextSide(nn.Module):
     def forward(self, input_ids: Tensor) -> tuple[Tensor]:
         """Return it."""
         return (self.text(input_ids)[0],)
-
-
-class HeadSide(nn.Module):
-    """Unit vectors of images and patches, and the bank -> logits (B, N), maps (B, N, rows, columns)."""
-
-    scale: Tensor
-    bias: Tensor | None
-
-    def __init__(self, model: DualEncoder) -> None:
-        super().__init__()
-        self.register_buffer("scale", model.logit_scale.exp())
-        self.register_buffer("bias", model.bias)
-        self.grid = model.visual.grid
-
-    def forward(
-        self, image_vector: Tensor, patch_vectors: Tensor, finding_vector: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Score."""
-        logits = (self.scale * image_vector) @ finding_vector.T
-        maps = (patch_vectors @ finding_vector.T).transpose(1, 2).unflatten(-1, self.grid)
-        return (logits if self.bias is None else logits + self.bias), maps
 
 
 class OpenClipFamily:
@@ -255,7 +235,7 @@ def _describe(model: DualEncoder, folder: OpenClipFolder, resize: str, notes: Se
             ),
             Side(
                 "head",
-                HeadSide(model).eval(),
+                ClassMatrix(grid=model.visual.grid, scale=model.logit_scale.exp(), bias=model.bias),
                 [*image, _facts("finding_vector", "prompts", width)],
                 [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", rows, columns)],
             ),
@@ -268,6 +248,7 @@ def _describe(model: DualEncoder, folder: OpenClipFolder, resize: str, notes: Se
             templates=["this is a photo of {}"],
         ),
         tokenizer=folder.text.tokenizer_json(context=context, lowercase=folder.lowercase),
+        bank=[_facts("finding_vector", "prompts", width)],
         head=head,
         # A pair's logit is a difference, in which a learned bias would cancel: it was trained for one.
         relations=("independent", "exclusive", "pair")

@@ -27,6 +27,8 @@ def print_results(results: Sequence[Result]) -> None:
                 for n, finding in enumerate(findings)
             ]
             _print_scores(["finding", *(result.name for result in some)], rows, alternatives=alternatives)
+    if findings and results[0].summary is not None:
+        _print_summaries(results)
     _print_timing(results)
     backend = results[0].document.backend
     click.echo(
@@ -47,8 +49,21 @@ def _value(finding: FindingScore) -> str:
 def _print_scores(columns: list[str], rows: list[list[str]], *, alternatives: bool) -> None:
     title = "Scores: raw logits. They rank images for one finding; they are not probabilities."
     if alternatives:
-        title += " In brackets the softmax over the alternatives: it compares wordings, not diseases."
+        title += " In brackets the softmax over the alternatives: it compares them with each other only."
     print_table(title, columns, rows, right=tuple(range(1, len(columns))))
+
+
+def _print_summaries(results: Sequence[Result]) -> None:
+    summaries = [(result.name, result.summary) for result in results if result.summary is not None]
+    first = summaries[0][1]
+    columns = ["image", "most likely", *(["expected rank"] if first.expected_rank is not None else [])]
+    columns += list(first.groups)
+    rows = []
+    for name, summary in summaries:
+        rank = [] if summary.expected_rank is None else [f"{summary.expected_rank:.2f}"]
+        groups = [f"{share:.3f}" for share in summary.groups.values()]
+        rows.append([name, summary.most_likely, *rank, *groups])
+    print_table("Together (shares of the softmax)", columns, rows, right=tuple(range(2, len(columns))))
 
 
 def _print_timing(results: Sequence[Result]) -> None:

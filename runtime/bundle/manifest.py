@@ -152,6 +152,8 @@ class Preprocessing(_Struct, frozen=True):
     width: Side
     colour: Literal["grey", "rgb"] = "grey"
     """What becomes of a coloured PNG, JPEG or array: its grey, or its three channels. DICOM must be grey."""
+    levels: Literal["uint8", "float32"] = "uint8"
+    """Whether a resized picture is rounded to 8 bits or keeps fractions of its 0..255 levels."""
 
 
 class TextRule(_Struct, frozen=True):
@@ -215,13 +217,13 @@ class MapFacts(_Struct, frozen=True):
     """The explanation map of a head: a grid over the network's input plane."""
 
     grid: Annotated[list[Side], Meta(min_length=2, max_length=2)]
-    kind: Literal["attention", "similarity"]
+    kind: Literal["attention", "similarity", "class-activation"]
     meaning: Text
 
 
 #: How the scores of a head hang together. ``exclusive``: the findings are alternatives, one of which is true.
-#: ``pair``: each finding is asked against its own negative wording.
-Relation = Literal["independent", "exclusive", "pair"]
+#: ``ordinal``: they are, and their order is a scale. ``pair``: each is asked against its own negative.
+Relation = Literal["independent", "exclusive", "ordinal", "pair"]
 
 
 class Head(_Struct, frozen=True):
@@ -233,6 +235,8 @@ class Head(_Struct, frozen=True):
     activation: Literal["none", "softmax"]
     """``softmax`` exactly where findings, or a finding and its negative, are alternatives."""
     map: MapFacts | None = None
+    groups: dict[Key, Annotated[list[Key], Meta(min_length=1)]] = {}
+    """Unions of alternatives that have a name of their own, for example dense: [C, D]."""
 
 
 class Code(_Struct, frozen=True):

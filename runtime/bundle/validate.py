@@ -37,6 +37,8 @@ from promptray.runtime.wording import require_wordings
 LEAST_GOLDEN = 16
 #: Pixels a side: beyond what any network of radiographs reads, and its float32 picture is 200 MB.
 LARGEST_NETWORK = 4096
+#: Relations of findings one of which is true.
+ALTERNATIVES = ("exclusive", "ordinal")
 #: A template holds the place of the finding's name once.
 TEMPLATE = r"[^{}]*\{\}[^{}]*"
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -119,19 +121,32 @@ def _check_findings(manifest: Manifest) -> None:
             _refuse(
                 f"$.findings[{index}].head", f"no head has this name; there is {head.name!r}", finding.head
             )
-        _check_wordings(f"$.findings[{index}]", finding, head, manifest.bank)
-    if head.relation == "exclusive" and len(manifest.findings) == 1:
+        _check_wordings(f"$.findings[{index}]", finding, manifest)
+    if head.relation in ALTERNATIVES and len(manifest.findings) == 1:
         _refuse("$.findings", "holds one, and alternatives are at least two")
+    _check_groups(head, {finding.key for finding in manifest.findings})
     if (head.activation == "none") != (head.relation == "independent"):
         _refuse("$.heads[0].activation", f"does not go with relation {head.relation!r}", head.activation)
     if head.bank != "free" and not manifest.findings:
         _refuse("$.findings", f"is empty, and a head with bank {head.bank!r} cannot be given any")
 
 
-def _check_wordings(where: str, finding: Finding, head: Head, bank: BankRule | None) -> None:
-    if bank is None:  # whether it may be is checked with the bank
-        if head.bank == "none" and (finding.prompts or finding.negative_prompts):
-            _refuse(f"{where}.prompts", "are given, and the head has no text")
+def _check_groups(head: Head, keys: set[str]) -> None:
+    if head.groups and head.relation not in ALTERNATIVES:
+        _refuse("$.heads[0].groups", "adds up findings that are no alternatives", head.relation)
+    for name, members in head.groups.items():
+        where = f"$.heads[0].groups.{name}"
+        _unique(where, members)
+        unknown = [key for key in members if key not in keys]
+        if unknown:
+            _refuse(where, "names no finding", unknown[0])
+
+
+def _check_wordings(where: str, finding: Finding, manifest: Manifest) -> None:
+    head, bank = manifest.heads[0], manifest.bank
+    if bank is None or manifest.text is None:  # whether they may be is checked with the bank
+        if (head.bank == "none" or bank) and (finding.prompts or finding.negative_prompts):
+            _refuse(f"{where}.prompts", "are given, and the model has no text")
         return
     if not all(text.strip() for text in (*finding.prompts, *finding.negative_prompts)):
         _refuse(f"{where}.prompts", "holds an empty one, and the head scores prompts", finding.key)
@@ -166,6 +181,8 @@ def _check_preprocessing(rule: Preprocessing) -> None:
                 side = shortest = longest = step.size
     if rule.colour == "rgb" and rule.channels != 3:
         _refuse("$.preprocessing.colour", "keeps three channels, and the network takes another number")
+    if rule.levels == "float32" and any(getattr(step, "interpolation", "") == "area" for step in rule.steps):
+        _refuse("$.preprocessing.levels", "keeps fractions, and area interpolation is of 8 bits")
     if side is None or (rule.height, rule.width) != (side, side):
         _refuse("$.preprocessing", "the steps do not end at height x width", f"{side} x {side}")
     for name, values in (("mean", rule.normalise.mean), ("std", rule.normalise.std)):
