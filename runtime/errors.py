@@ -46,6 +46,7 @@ CODES: dict[str, str] = {
     "dicom.frame": "A frame must be chosen, or the chosen one does not exist.",
     # prompts
     "prompt.unknown": "No finding has this key.",
+    "prompt.unknown-pack": "No prompt pack has this name.",
     "prompt.exists": "A finding with this key exists already.",
     "prompt.empty": "Nothing is left of the prompt after the model's text cleaning.",
     "prompt.invalid": "The prompt or key is not usable text.",
@@ -72,6 +73,14 @@ CODES: dict[str, str] = {
     "export.failed": "A graph could not be exported.",
     "gate.failed": "A graph disagrees with the original by more than its gate allows.",
     "family.unknown": "No family of this name.",
+    # labels, scores, reports
+    "table.not-found": "A table, list or folder of images is not there or cannot be read.",
+    "table.format": "A CSV breaks its rules: encoding, separator, columns, a value, or a row that is there twice.",
+    "table.image": "A table names an image that is not there, or more than one answers to its name.",
+    "table.finding": "A table and the findings that are scored do not fit together.",
+    "table.disjoint": "Two sides that are to be compared have no image or no finding in common.",
+    "output.exists": "A report would be written over another one.",
+    "output.unwritable": "A report cannot be written where it was asked for.",
     "extra.missing": "An optional dependency is not installed.",
 }
 

@@ -29,6 +29,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Check a bundle: every hash, the schema, the golden self-test on this machine."),
     "prompts": ("prompts", "List, add, remove, restore, import and export the findings of a bundle."),
     "score": ("score", "Score images with a bundle."),
+    "evaluate": ("evaluate", "Measure a bundle on labelled images: AUROC and more, with intervals."),
+    "compare": ("compare", "Compare two bundles, or a bundle and reference scores, on the same images."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),
 }
 
