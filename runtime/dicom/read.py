@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
 
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
@@ -20,6 +21,7 @@ from pydicom.uid import (
 )
 from pydicom.uid import ExplicitVRLittleEndian as ExplicitLittle
 from pydicom.uid import ImplicitVRLittleEndian as ImplicitLittle
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from promptray.runtime.dicom import tags
 from promptray.runtime.dicom.damage import broken
@@ -48,6 +50,7 @@ _TAGS = [tag for tag in map(tag_for_keyword, KEYWORDS) if tag is not None]
 _PIXEL_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # integers, float, double
 
 _PREAMBLE = 128
+_LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 _UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data
 
 
@@ -66,6 +69,7 @@ def read_dataset(data: bytes) -> Dataset:
         deflated data set expands beyond the limit.
     """
     data = with_preamble(data)
+    _check_file_meta(data)
     _check_deflated(data)
     stream = _Stream(data)
     dataset: Dataset = quietly(
@@ -149,14 +153,40 @@ def _check_deflated(data: bytes) -> None:
 
 def _deflated_start(data: bytes) -> int | None:
     """Return where the deflated part begins; None for any other transfer syntax."""
-    position = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else 0
-    deflated = False
-    while data[position : position + 2] == b"\x02\0" and position + 12 <= len(data):
-        long = data[position + 4 : position + 6] in (b"OB", b"UN", b"OW", b"SQ", b"UT")
-        first = position + 12 if long else position + 8
-        length = int.from_bytes(data[position + 8 if long else position + 6 : first], "little")
-        value = data[first : first + length] if length < 65 else b""
-        if data[position + 2 : position + 4] == b"\x10\0":
+    deflated, end = False, 0
+    for element, _, first, length in _file_meta(data):
+        if element == 0x0010:
+            value = data[first : first + length] if length < 65 else b""
             deflated = value.rstrip(b"\0 ").decode("latin-1") == DeflatedExplicitVRLittleEndian
+        end = first + length
+    return end if deflated else None
+
+
+def _check_file_meta(data: bytes) -> None:
+    """Refuse sequences in the file meta information: PS3.10 7.1 has none.
+
+    pydicom writes the value of (0002,0000) into a log message before anyone can stop it, and the text of
+    damaged sequences within sequences doubles with each level: minutes and gigabytes from a small file.
+    """
+    for _, vr, _, length in _file_meta(data):
+        if vr == b"SQ" or length == _UNDEFINED:
+            raise broken("the file meta information holds a sequence")
+
+
+def _file_meta(data: bytes) -> Iterator[tuple[int, bytes, int, int]]:
+    """Yield element number, VR, start and length of each value of the file meta information (PS3.10 7.1).
+
+    Values are found where pydicom finds them: behind what is no VR it takes a length of 32 bits.
+    """
+    position = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else 0
+    while data[position : position + 2] == b"\x02\0" and position + 8 <= len(data):
+        vr = data[position + 4 : position + 6]
+        if not b"AA" <= vr <= b"ZZ":
+            size, first = data[position + 4 : position + 8], position + 8
+        elif vr in _LONG_VRS:
+            size, first = data[position + 8 : position + 12], position + 12
+        else:
+            size, first = data[position + 6 : position + 8], position + 8
+        length = int.from_bytes(size, "little")
+        yield int.from_bytes(data[position + 2 : position + 4], "little"), vr, first, length
         position = first + length
-    return position if deflated else None
