@@ -14,6 +14,13 @@ MAX_PIXELS = 64 * 1024 * 1024
 MAX_DECODED_BYTES = 2 * MAX_PIXELS
 #: Most rows or columns.
 MAX_SIDE = 32768
+#: Most bytes of a deflated DICOM data set once inflated: the largest frame twice.
+MAX_INFLATED_BYTES = 2 * MAX_DECODED_BYTES
+#: Most reads of a DICOM parser: one to three for each element or item, each of which becomes an object of
+#: about a kilobyte. Radiographs have some hundred elements.
+MAX_PARSER_READS = 200_000
+#: Most bytes of an element other than pixel data: the largest lookup table has 128 KiB.
+MAX_ELEMENT_BYTES = 2 * 1024 * 1024
 #: Most bytes of one tensor of a prompt bank, padded as the head takes it.
 MAX_BANK_TENSOR_BYTES = 1024 * 1024 * 1024
 #: Most bytes of a bundle's file by its suffix; other files have the limit of an image. Protocol buffers
@@ -42,7 +49,7 @@ def check_size(rows: int, columns: int, pixel_bytes: int = 1) -> None:
 
 
 def check_bytes(size: int) -> None:
-    """Refuse a file that is empty or beyond the limit."""
+    """Refuse a file beyond the limit."""
     if size > MAX_FILE_BYTES:
         raise ImageError(
             "image.too-large",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Defined terms of Modality (PS3.3 C.7.3.1.1.1) that an error may quote; anything else could be a name.
 _QUOTABLE = frozenset("CR CT DX ECG IO MG MR NM OT PT PX RF RG RTDOSE RTPLAN SC SEG SM SR US XA XC".split())
 
+#: Fewer levels than these between black and white: a 12-bit film in a 16-bit PNG, say, shows 16.
+_NARROW = 32
 #: Notices that tell of an absent tag: refusals in strict mode.
 _ABSENCES = frozenset({"modality-absent", "body-part-absent", "window-absent", "file-meta-absent"})
 
@@ -165,6 +167,8 @@ def with_suspicions(picture: Picture) -> Picture:
     suspicions = []
     if picture.colour is not None and np.ptp(picture.colour, axis=2).any():
         suspicions.append(notice("coloured"))
+    if np.ptp(picture.grey) < _NARROW:
+        suspicions.append(notice("narrow-range"))
     if looks_inverted(picture.grey):
         suspicions.append(notice("inversion-suspected"))
     return replace(picture, notices=(*picture.notices, *suspicions)) if suspicions else picture
