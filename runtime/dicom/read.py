@@ -28,7 +28,7 @@ from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.detect import with_preamble
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.errors import ImageError
-from promptray.runtime.limits import MAX_FILE_BYTES
+from promptray.runtime.limits import MAX_INFLATED_BYTES, MAX_PARSER_READS
 
 #: All that is ever read of a data set.
 KEYWORDS = (
@@ -66,29 +66,43 @@ def read_dataset(data: bytes) -> Dataset:
     ------
     ImageError
         `image.broken` where the parser fails or the pixel data end early, `image.too-large` where a
-        deflated data set expands beyond the limit.
+        deflated data set expands beyond the limit, or has too many elements.
     """
     data = with_preamble(data)
     _check_file_meta(data)
-    _check_deflated(data)
-    stream = _Stream(data)
+    plain = _inflated(data)
+    stream = _Stream(data if plain is None else plain)
     dataset: Dataset = quietly(
         lambda: dcmread(stream, force=True, specific_tags=_TAGS),
         lambda: broken("the DICOM object cannot be parsed"),
     )
     for tag in _PIXEL_TAGS:
         _check_held(dataset, tag)
-    if not any(tag in dataset for tag in _PIXEL_TAGS) and _ends_early(dataset, stream, len(data)):
+    if not any(tag in dataset for tag in _PIXEL_TAGS) and _ends_early(dataset, stream):
         raise broken("the DICOM object ends early")
+    if plain is not None:
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return dataset
 
 
 class _Stream(io.BytesIO):
-    """Remembers whether the last read came back in part, as at the end of a truncated file."""
+    """Counts reads, and remembers whether the last came back in part, as at the end of a truncated file."""
 
-    partial = False
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.size = len(data)
+        self.partial = False
+        self._reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > MAX_PARSER_READS:
+            raise ImageError(
+                "image.too-large",
+                "the DICOM object holds too many elements and items",
+                expected=f"at most {MAX_PARSER_READS} reads to parse it",
+                cure="export the radiograph alone from its archive",
+            )
         data = super().read(size)
         self.partial = size is not None and 0 < len(data) < size
         return data
@@ -101,7 +115,7 @@ def _check_held(dataset: Dataset, tag: int) -> None:
         raise broken("the DICOM object ends early")
 
 
-def _ends_early(dataset: Dataset, stream: _Stream, size: int) -> bool:
+def _ends_early(dataset: Dataset, stream: _Stream) -> bool:
     """Tell whether an object without pixel data is one that was cut off.
 
     pydicom takes the end of the file for the end of the data set wherever it comes: behind half an element's
@@ -111,7 +125,7 @@ def _ends_early(dataset: Dataset, stream: _Stream, size: int) -> bool:
     for tag in _TAGS:
         _check_held(dataset, tag)
     directory = tags.uid(dataset.file_meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
-    return stream.partial or stream.tell() != size or (len(dataset) == 0 and not directory)
+    return stream.partial or stream.tell() != stream.size or (len(dataset) == 0 and not directory)
 
 
 def transfer_syntax(dataset: Dataset) -> tuple[UID, bool]:
@@ -129,37 +143,37 @@ def transfer_syntax(dataset: Dataset) -> tuple[UID, bool]:
     return (ExplicitLittle if little else ExplicitVRBigEndian), False
 
 
-def _check_deflated(data: bytes) -> None:
-    """Inflate a deflated data set (PS3.5 A.5) in steps and count: a bomb is refused before it is parsed."""
-    start = _deflated_start(data)
-    if start is None:
-        return
-    inflater, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[start:]
+def _inflated(data: bytes) -> bytes | None:
+    """Return a deflated object (PS3.5 A.5) as the same object in Explicit VR Little Endian; None for others.
+
+    The data set is inflated in steps and counted: a bomb is refused before it is parsed.
+    """
+    start, place = 0, None
+    for element, _, first, length in _file_meta(data):
+        start = first + length
+        if element == 0x0010:
+            value = data[first:start] if length < 65 else b""
+            place = first if value.rstrip(b"\0 ") == DeflatedExplicitVRLittleEndian.encode() else None
+    if place is None:
+        return None
+    inflater, parts, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), [], 0, data[start:]
     try:
-        while rest and not inflater.eof and total <= MAX_FILE_BYTES:
-            total += len(inflater.decompress(rest, 1 << 24))
+        while rest and not inflater.eof and total <= MAX_INFLATED_BYTES:
+            parts.append(inflater.decompress(rest, 1 << 24))
+            total += len(parts[-1])
             rest = inflater.unconsumed_tail
     except zlib.error:
-        total = -1
-    if total > MAX_FILE_BYTES:
+        raise broken("the deflated DICOM data set is damaged") from None
+    if total > MAX_INFLATED_BYTES:
         raise ImageError(
             "image.too-large",
             "the deflated DICOM data set expands beyond the size limit",
-            expected=f"at most {MAX_FILE_BYTES} bytes",
+            expected=f"at most {MAX_INFLATED_BYTES} bytes",
         )
     if not inflater.eof:
         raise broken("the deflated DICOM data set is damaged")
-
-
-def _deflated_start(data: bytes) -> int | None:
-    """Return where the deflated part begins; None for any other transfer syntax."""
-    deflated, end = False, 0
-    for element, _, first, length in _file_meta(data):
-        if element == 0x0010:
-            value = data[first : first + length] if length < 65 else b""
-            deflated = value.rstrip(b"\0 ").decode("latin-1") == DeflatedExplicitVRLittleEndian
-        end = first + length
-    return end if deflated else None
+    plain = ExplicitLittle.encode().ljust(len(DeflatedExplicitVRLittleEndian), b"\0")
+    return b"".join([data[:place], plain, data[place + len(plain) : start], *parts])
 
 
 def _check_file_meta(data: bytes) -> None:

@@ -111,6 +111,12 @@ def _many(count: int) -> bytes:
     return element(0x00411001, b"LO", b"") * count
 
 
+def _items(count: int) -> bytes:
+    """A sequence that is read, with very many empty items."""
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * count + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return element(0x52009230, b"SQ", items, _UNDEFINED)
+
+
 def _rle(*segments: bytes, offsets: tuple[int, ...] | None = None, count: int | None = None) -> bytes:
     starts = offsets or tuple(64 + sum(map(len, segments[:n])) for n in range(len(segments)))
     head = struct.pack("<16I", len(segments) if count is None else count, *starts, *[0] * (15 - len(starts)))
@@ -186,6 +192,9 @@ def attacks() -> dict[str, bytes]:
         "syntax-says-rle-holds-j2k.dcm": _encapsulated(RLE, _j2k(ROWS, COLUMNS)),
         # Bombs
         "deflated-bomb-600-mb.dcm": file(deflate(element(PRIVATE, b"UN", bytes(600 << 20))), DEFLATED),
+        "deflated-rows-of-100-mb.dcm": file(deflate(body({0x00280010: (b"UN", bytes(100 << 20))})), DEFLATED),
+        "deflated-items-2-million.dcm": file(deflate(_items(2_000_000)), DEFLATED),
+        "items-150000.dcm": file(_items(150_000)),
         "deflated-cut.dcm": file(deflate(body())[:-20], DEFLATED),
         "size-65535.dcm": big,
         "size-zero.dcm": _film({0x00280010: _number(0)}),
