@@ -47,6 +47,8 @@ CODES: dict[str, str] = {
     # prompts
     "prompt.unknown": "No finding has this key.",
     "prompt.unknown-pack": "No prompt pack has this name.",
+    "prompt.endpoint": "The endpoint that was asked to align prompts is not allowed or failed.",
+    "prompt.form": "Nothing in the form of a prompt can be made of a wording.",
     "prompt.exists": "A finding with this key exists already.",
     "prompt.empty": "Nothing is left of the prompt after the model's text cleaning.",
     "prompt.invalid": "The prompt or key is not usable text.",
@@ -63,6 +65,9 @@ CODES: dict[str, str] = {
     "score.foreign-input": "The image was prepared for another bundle.",
     "score.closed": "The scorer is closed.",
     "score.map-unavailable": "The head has no explanation map.",
+    # reports beside scores
+    "report.invalid": "A report cannot be read, or says nothing that the lexicon knows.",
+    "report.reference": "The file of reference scores cannot be used.",
     # making a bundle
     "recipe.invalid": "The recipe breaks the schema.",
     "checkpoint.not-found": "The checkpoint file does not exist.",

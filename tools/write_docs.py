@@ -27,6 +27,7 @@ _GROUPS = {
     "prompt": "Prompts and findings",
     "backend": "Backends",
     "score": "Scoring",
+    "report": "Radiology reports",
     "recipe": "Recipes",
     "checkpoint": "Checkpoints",
     "text-model": "Text models",

@@ -83,8 +83,9 @@ def list_(context: click.Context, site: str | None, as_json: bool) -> None:
 
 
 @command.command("add")
-@click.argument("key")
+@click.argument("key", required=False)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.option("--pack", help="Instead of KEY: every finding of a prompt pack (`promptray packs` lists them).")
 @click.option("--negative", multiple=True, help="What KEY is asked against, where findings are pairs.")
 @click.option("--display", help="Name for people (default: the key).")
 @click.option(
@@ -96,8 +97,9 @@ def list_(context: click.Context, site: str | None, as_json: bool) -> None:
 def add(
     context: click.Context,
     site: str | None,
-    key: str,
+    key: str | None,
     prompts: tuple[str, ...],
+    pack: str | None,
     negative: tuple[str, ...],
     display: str | None,
     code: tuple[str, str, str] | None,
@@ -111,7 +113,19 @@ def add(
     Examples:
       promptray prompts chest.bundle add "rib fracture" "There is rib fracture."
       promptray prompts clip.bundle add hernia "a photo of hernia" "hernia presented in image"
+      promptray prompts chest.bundle add --pack chestxray14
     """
+    if pack is not None:
+        if key is not None:
+            raise click.UsageError("give either KEY or --pack")
+        if negative or display or code or allow_empty:
+            raise click.UsageError("a pack brings its own wordings, names and codes")
+        with _open(context, site) as scorer:
+            added = scorer.prompts.add_pack(pack, keep=True)
+        click.echo(f"Added the {len(added)} findings of {pack}")
+        return
+    if key is None:
+        raise click.UsageError("give a KEY, or a --pack")
     coded = Code(value=code[0], scheme=code[1], meaning=code[2]) if code else None
     with _open(context, site) as scorer:
         finding = scorer.prompts.add(
