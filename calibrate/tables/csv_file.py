@@ -1,8 +1,8 @@
 """Read a CSV so that whatever is wrong with it is named: file, line, column, and the cure.
 
 UTF-8 (with or without a byte order mark), commas, any line ends, quotes as RFC 4180 has them, one header
-line, unique column names, as many cells in each row as in the header. Cells lose the white space around
-them. Values are never repeated in messages: they may be names of patients.
+line, unique column names, as many cells in each row as in the header. Nameless columns at the right end
+must be empty, and are dropped: spreadsheets and the NIH write such. Cells lose the white space around them. Values are never repeated in messages: they may be names of patients.
 """
 
 from __future__ import annotations
@@ -127,10 +127,16 @@ def read_table(path: Path) -> Table:
         raise _error(name, "the file is not UTF-8 text", line, expected="UTF-8", cure=cure) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        columns = tuple(cell.strip() for cell in next(reader))
+        header = [cell.strip() for cell in next(reader)]
+        width = len(header)
+        while header and not header[-1]:
+            header.pop()
+        columns = tuple(header)
         _check_header(name, columns)
         rows = [
-            Row(reader.line_num, _cells(name, reader.line_num, columns, cells)) for cells in reader if cells
+            Row(reader.line_num, _cells(name, reader.line_num, columns, width, cells))
+            for cells in reader
+            if cells
         ]
     except csv.Error as error:
         cure = "correct the quotes of this line"
@@ -155,6 +161,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _check_header(name: str, columns: tuple[str, ...]) -> None:
+    if not columns:
+        raise _error(name, "the first line names no column", 1, cure="write a header line")
     for separator, called in _OTHER_SEPARATORS.items():
         if len(columns) == 1 and separator in columns[0]:
             cure = "save it again with commas between the cells"
@@ -171,17 +179,20 @@ def _check_header(name: str, columns: tuple[str, ...]) -> None:
             )
 
 
-def _cells(name: str, line: int, columns: tuple[str, ...], cells: list[str]) -> dict[str, str]:
-    if len(cells) != len(columns):
+def _cells(name: str, line: int, columns: tuple[str, ...], width: int, cells: list[str]) -> dict[str, str]:
+    if len(cells) != width:
         raise _error(
             name,
             "a row has another number of cells than the header",
             line,
-            expected=f"{len(columns)} cells",
+            expected=f"{width} cells",
             found=f"{len(cells)}",
             cure="put quotes around a cell that holds a comma, and write empty cells as well",
         )
-    return {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}
+    if any(cell.strip() for cell in cells[len(columns) :]):
+        cure = "name the column in the first line, or delete it"
+        raise _error(name, "a cell is in a column that has no name", line, cure=cure)
+    return {column: cell.strip() for column, cell in zip(columns, cells, strict=False)}
 
 
 def _error(
