@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import pytest
 
 from promptray.cli import run
 from promptray.runtime.errors import CODES, PromptRayError
-from promptray.runtime.limits import MAX_FILE_BYTES
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.verify import verify
 from tests.attacks import bundles, prompts
@@ -76,12 +76,16 @@ def test_the_table_is_whole() -> None:
 
 
 def test_the_images_are_those_that_the_code_makes() -> None:
-    """Not byte by byte: what is compressed depends on the version of zlib."""
+    """Byte by byte, but for what another version of zlib may compress otherwise."""
     made = made_images()
     assert made.keys() <= IMAGE_ATTACKS.keys()
     for name, content in made.items():
         committed = (IMAGES / name).read_bytes()
-        assert committed == content or abs(len(committed) - len(content)) < 2000, name
+        deflated = name.endswith(".png") or name.startswith("deflated-")
+        if deflated and zlib.ZLIB_RUNTIME_VERSION != "1.2.13":
+            assert committed[:24] == content[:24], name
+        else:
+            assert committed == content, name
 
 
 # Images
@@ -110,7 +114,6 @@ def test_the_memory_of_a_bomb(scorer: Scorer, name: str) -> None:
     assert peak < MEMORY
     if caught.value.code == "image.too-large":
         assert any(digit.isdigit() for digit in str(caught.value.expected)), "the limit is named"
-    assert MEMORY < MAX_FILE_BYTES
 
 
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="the memory of a process is not told here")
