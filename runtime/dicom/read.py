@@ -32,9 +32,9 @@ from promptray.runtime.limits import MAX_INFLATED_BYTES, MAX_PARSER_READS
 
 #: All that is ever read of a data set.
 KEYWORDS = (
-    *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
-    *("BodyPartExamined", "PatientSpeciesDescription", "BurnedInAnnotation"),
-    *("PresentationIntentType",),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    *("BodyPartExamined", "AnatomicRegionSequence", "BurnedInAnnotation"),
+    *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PresentationIntentType"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -95,6 +95,10 @@ class _Stream(io.BytesIO):
         self._reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:  # pydicom asks for all that is left only to inflate it, without bound
+            raise broken(
+                "the DICOM object states its transfer syntax in a way that hides a deflated data set"
+            )
         self._reads += 1
         if self._reads > MAX_PARSER_READS:
             raise ImageError(
