@@ -88,6 +88,7 @@ def photometric_facts(dataset: Dataset, pixels: PixelFormat, index: int) -> Phot
     Enhanced objects state rescale and window per frame, or shared (C.7.6.16); both are looked up before
     the data set itself. Of several windows the first is taken, of several LUTs the first item.
     """
+    _check_per_frame_groups(dataset, pixels.frames)
     rescale = _macro(dataset, "PixelValueTransformationSequence", index)
     voi = _macro(dataset, "FrameVOILUTSequence", index)
     big_endian = dataset.original_encoding[1] is False
@@ -126,6 +127,13 @@ def pixel_spacing(dataset: Dataset, index: int) -> tuple[tuple[float, float] | N
         if len(spacing) == 2 and min(spacing) > 0:
             return (spacing[0], spacing[1]), keyword
     return None, None
+
+
+def _check_per_frame_groups(dataset: Dataset, frames: int) -> None:
+    """Refuse functional groups that leave a frame out, or are of other frames (C.7.6.16.1.1)."""
+    sequence = "PerFrameFunctionalGroupsSequence"
+    if sequence in dataset and len(items(dataset, sequence)) != frames:
+        raise unreadable(sequence, "does not hold one item for each frame")
 
 
 def _macro(dataset: Dataset, sequence: str, index: int) -> Dataset:

@@ -173,6 +173,19 @@ def test_functional_groups_of_a_frame_come_before_shared_ones_and_the_data_set()
     assert pixel_spacing(read_dataset(data), 0) == ((0.5, 0.25), "PixelSpacing")
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_functional_groups_of_other_frames_than_there_are_are_refused(count: int) -> None:
+    inverted = group(PixelValueTransformationSequence={"RescaleSlope": "-1", "RescaleIntercept": "4095"})
+    pixels = np.stack([factory.ramp()] * 3)
+    data = factory.file(pixels, PerFrameFunctionalGroupsSequence=[inverted] * count)
+    for index in range(3):
+        with pytest.raises(ImageError, match="PerFrameFunctionalGroupsSequence") as refusal:
+            facts_of(data, index)
+        assert refusal.value.code == "dicom.tags"
+    whole = factory.file(pixels, PerFrameFunctionalGroupsSequence=[inverted] * 3)
+    assert [facts_of(whole, index).rescale_slope for index in range(3)] == [-1.0] * 3
+
+
 def test_pixel_spacing_and_where_it_comes_from() -> None:
     assert pixel_spacing(read_dataset(factory.file()), 0) == (None, None)
     detector = read_dataset(factory.file(ImagerPixelSpacing=[0.15, 0.16]))
