@@ -18,7 +18,8 @@ from promptray.calibrate.reports.triplets import Triplet, extract
 #: The form: one sentence, a finding of at most twelve words, a place of at most eight.
 FORM = re.compile(
     r"There is (?:no )?(?!(?:no|there)\b)[A-Za-z][\w()-]*(?: (?!in the |at the |of the )[\w()-]+){0,11}"
-    r"(?: (?:in|at|of) the [A-Za-z][\w-]*(?: [\w-]+){0,7})?\.?"
+    r"(?: (?:in|at|of) the [A-Za-z][\w-]*(?: [\w-]+){0,7})?\.?",
+    re.ASCII,  # all that is left of a prompt after CARZero's cleaning
 )
 _ARTICLE = re.compile(r"^(?:an?|the|some|there (?:is|are))\s+", re.IGNORECASE)
 

@@ -58,9 +58,10 @@ def extract(text: str) -> list[Triplet]:
 
     Examples
     --------
-    >>> extract("The heart is enlarged. No effusion. Opacity in the left base may be atelectasis.")[2:]
-    [Triplet(region='left lung base', finding='lung opacity', existence='present', term='opacity'),
-     Triplet(region='lung', finding='atelectasis', existence='uncertain', term='atelectasis')]
+    >>> extract("No effusion. Opacity in the left base may be atelectasis.")
+    [Triplet(region='pleura', finding='pleural effusion', existence='absent', term='effusion'),
+     Triplet(region='left lung base', finding='lung opacity', existence='present', term='opacity'),
+     Triplet(region='left lung base', finding='atelectasis', existence='uncertain', term='atelectasis')]
     """
     if len(text) > _LONGEST_TEXT:
         raise ValueError(f"a report has at most {_LONGEST_TEXT} characters, this has {len(text)}")

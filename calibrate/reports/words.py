@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 _WORD = re.compile(r"[a-z]+|[0-9]+(?:\.[0-9]+)?|[.?!,;:()/]")
-_REMOVED = re.compile(r"\[\*\*.*?\*\*\]|\bx-(?=xxxx)|_{2,}")  # what de-identification left of a name or date
+_REMOVED = re.compile(r"\[\*\*.*?\*\*\]|\bx-xxxx\b|_{2,}")  # what de-identification left of a name or date
 _NEW_ITEM = re.compile(r"\n\s*(?:\n|[0-9]{1,2}[.)]\s|[-*•])")
 _ENDS = frozenset(".!")
 _SHORT = frozenset({"dr", "vs", "approx", "incl", "st"})  # a full stop after these ends no sentence

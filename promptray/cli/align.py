@@ -83,7 +83,7 @@ def _asked(wordings: tuple[str, ...], url: str, model: str, log: Path) -> list[l
         exchange = ask(endpoint, wording)
         append_to_log(log, [exchange])
         for line in exchange.refused:
-            click.echo(f"Not in the form, left out: {line[:200]}", err=True)
+            click.echo(f"Not in the form, left out: {line[:200]!a}", err=True)
         made.append(proposals(exchange))
     return made
 
