@@ -24,6 +24,7 @@ from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage, Labels
 from promptray.calibrate.tables.scores import Kind, ScoreTable
+from promptray.runtime.errors import ScoringError
 from promptray.runtime.result import BundleRef, Result
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.version import VERSION
@@ -78,7 +79,12 @@ def evaluate_scorer(
     ------
     TableError
         ``table.finding`` if there is no score of the kind asked for.
+    ScoringError
+        ``score.map-unavailable`` if a pointing game is wanted of a head without map.
     """
+    manifest = scorer.bundle.manifest
+    if game and manifest.head.map is None:
+        raise ScoringError("score.map-unavailable", "the head of this model has no explanation map")
     patient = dict(zip((image.name for image in labels.images), labels.patients.tolist(), strict=True))
 
     def play(image: LabelledImage, result: Result) -> None:
@@ -88,7 +94,6 @@ def evaluate_scorer(
     table = score_images(
         scorer, labels.images, folder, modality=modality, progress=progress, visit=play if game else None
     )
-    manifest = scorer.bundle.manifest
     origin = ScoresRef(
         name=manifest.name,
         bundle=BundleRef(

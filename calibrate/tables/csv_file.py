@@ -2,7 +2,8 @@
 
 UTF-8 (with or without a byte order mark), commas, any line ends, quotes as RFC 4180 has them, one header
 line, unique column names, as many cells in each row as in the header. Nameless columns at the right end
-must be empty, and are dropped: spreadsheets and the NIH write such. Cells lose the white space around them. Values are never repeated in messages: they may be names of patients.
+must be empty and are dropped: spreadsheets and the NIH write such. Cells lose the white space around them.
+Values are never repeated in messages: they may be names of patients.
 """
 
 from __future__ import annotations

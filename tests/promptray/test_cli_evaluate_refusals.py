@@ -144,3 +144,13 @@ def test_an_old_report_is_not_written_over(call: Call, reference_bundle: Path, t
     assert answer.code == 1
     assert "[output.exists]" in answer.err
     assert (tmp_path / "scores.csv").read_text() == "old"
+
+
+def test_boxes_of_absent_images_are_refused(call: Call, reference_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "boxes.csv").write_text("file,finding,x,y,w,h\nabsent.png,pneumonia,0,0,9,9\n")
+    answer = call(
+        "evaluate", reference_bundle, "--images", SAMPLES, "--labels", write_labels(tmp_path),
+        "--modality", "CR", "--boxes", tmp_path / "boxes.csv",
+    )  # fmt: skip
+    assert answer.code == 1
+    assert "boxes.csv names images that are not in the folder" in answer.err
