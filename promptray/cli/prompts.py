@@ -6,9 +6,18 @@ from pathlib import Path
 
 import click
 
-from promptray.cli.output import json_option, print_json, print_table, site_choice, site_option, written
+from promptray.cli.output import (
+    json_option,
+    print_json,
+    print_table,
+    site_choice,
+    site_option,
+    visible,
+    written,
+)
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Code
+from promptray.runtime.disk import write_whole
 from promptray.runtime.errors import PromptError
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
@@ -78,8 +87,13 @@ def list_(context: click.Context, site: str | None, as_json: bool) -> None:
         print_json({"findings": rows, "notices": notices})
         return
     print_table("Findings", ["key", "prompt", "origin"], table)
-    for item in notices:
-        click.echo(f"Note [{item['code']}] {item['message']}", err=True)
+    _print_notices(scorer)
+
+
+def _print_notices(scorer: Scorer) -> None:
+    """Say on stderr what makes the prompts less than they look: cut, empty, or alike."""
+    for item in scorer.prompts.state.notices:
+        click.echo(visible(f"Note [{item.code}] {item.message}"), err=True)
 
 
 @command.command("add")
@@ -123,6 +137,7 @@ def add(
         with _open(context, site) as scorer:
             added = scorer.prompts.add_pack(pack, keep=True)
         click.echo(f"Added the {len(added)} findings of {pack}")
+        _print_notices(scorer)
         return
     if key is None:
         raise click.UsageError("give a KEY, or a --pack")
@@ -138,6 +153,7 @@ def add(
             allow_empty=allow_empty,
         )
     click.echo(f"Added {finding.key!r}: {written(finding)}")
+    _print_notices(scorer)
 
 
 @command.command("remove")
@@ -187,8 +203,7 @@ def export(context: click.Context, site: str | None, keys: tuple[str, ...], outp
     with _open(context, site) as scorer:
         data = scorer.prompts.export(keys or None)
     try:
-        with output.open("xb") as file:
-            file.write(data)
+        write_whole(output, data)
     except OSError as error:
         raise click.ClickException(f"{output.name} cannot be written: {error.strerror}") from error
     click.echo(f"Wrote {output.name}, {len(data) / 1e3:.0f} kB")
@@ -212,3 +227,4 @@ def import_(context: click.Context, site: str | None, file: Path) -> None:
     with _open(context, site) as scorer:
         added = scorer.prompts.import_(data, keep=True, artefact=file.name)
     click.echo(f"Imported {', '.join(repr(finding.key) for finding in added)}")
+    _print_notices(scorer)
