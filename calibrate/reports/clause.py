@@ -6,6 +6,7 @@ something ends its reach. Triggers and what ends them are data (``data/rules.jso
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -40,6 +41,7 @@ class Clause:
         for start, end, senses in mentions:
             for sense in senses:
                 self._by_kind.setdefault(sense.kind, []).append(_marked(start, end, sense))
+        self._alternatives = self._find_alternatives()
 
     def of_kind(self, kind: str) -> list[Marked]:
         """Return the mentions of a kind, from left to right."""
@@ -60,26 +62,30 @@ class Clause:
             return "uncertain"
         if self._before("negation_before", start) or self._after("negation_after", end):
             return "absent"
-        if self._before("uncertain_before", start) or self._is_alternative(start, end):
+        if self._before("uncertain_before", start) or (start, end) in self._alternatives:
             return "uncertain"
         return "present"
 
     def _before(self, kind: str, start: int) -> bool:
-        return any(trigger.end <= start for trigger in self.of_kind(kind))
+        triggers = self.of_kind(kind)
+        return bool(triggers) and triggers[0].end <= start
 
     def _after(self, kind: str, end: int) -> bool:
-        return any(trigger.start >= end for trigger in self.of_kind(kind))
+        triggers = self.of_kind(kind)
+        return bool(triggers) and triggers[-1].start >= end
 
-    def _is_alternative(self, start: int, end: int) -> bool:
-        """Say whether "or" stands between this finding and the next one to it."""
+    def _find_alternatives(self) -> set[tuple[int, int]]:
+        """Return the places of the findings with "or" between one and the next."""
         findings = self.of_kind("finding")
+        starts = [each.start for each in findings]
+        found: set[tuple[int, int]] = set()
         for word in self.of_kind("alternative"):
-            one = max((each for each in findings if each.end <= word.start), default=None)
-            other = min((each for each in findings if each.start >= word.end), default=None)
-            beside = one and other and other.start - one.end <= _LONGEST_ALTERNATIVE
-            if one and other and beside and (start, end) in (one[:2], other[:2]):
-                return True
-        return False
+            next_ = bisect_left(starts, word.start)
+            if 0 < next_ < len(findings):
+                one, other = findings[next_ - 1], findings[next_]
+                if other.start - one.end <= _LONGEST_ALTERNATIVE:
+                    found |= {one[:2], other[:2]}
+        return found
 
 
 _LONGEST_ALTERNATIVE = 4  # words between two findings of "atelectasis or early infiltrate"

@@ -6,8 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 
 _WORD = re.compile(r"[a-z]+|[0-9]+(?:\.[0-9]+)?|[.?!,;:()/]")
-_REMOVED = re.compile(r"\[\*\*.*?\*\*\]|\bx-xxxx\b|_{2,}")  # what de-identification left of a name or date
+_REMOVED = re.compile(
+    r"\[\*\*[^\[\]\n]{0,200}\*\*\]|\bx-xxxx\b|_{2,}"
+)  # what de-identification left of a name or date
 _NEW_ITEM = re.compile(r"\n\s*(?:\n|[0-9]{1,2}[.)]\s|[-*•])")
+_LONGEST_SENTENCE = 200  # words; what runs on without an end is cut, so that no text takes long
 _ENDS = frozenset(".!")
 _SHORT = frozenset({"dr", "vs", "approx", "incl", "st"})  # a full stop after these ends no sentence
 _KEPT = ("ss", "us", "is", "os")  # mass, thymus, pelvis: their s is no plural
@@ -32,6 +35,9 @@ def sentences(text: str, irregular: Mapping[str, str]) -> Iterator[Sentence]:
     for word in _WORD.findall(lowered):
         if word not in _ENDS:
             sentence.append(base_form(word, irregular))
+            if len(sentence) == _LONGEST_SENTENCE:
+                yield sentence
+                sentence = []
         elif word != "." or not (sentence and sentence[-1] in _SHORT):
             if sentence and not (len(sentence) == 1 and sentence[0].isdigit()):
                 yield sentence

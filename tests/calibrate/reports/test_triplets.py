@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from promptray.calibrate.reports import Triplet, extract, summarise
 from promptray.calibrate.reports.clause import Existence
+from promptray.calibrate.reports.lexicon import lexicon
 
 #: A text and what it says of findings; what is not named here may be said, too.
 SAID: dict[str, dict[str, Existence]] = {
@@ -100,6 +103,12 @@ def test_a_sentence_does_not_say(text: str) -> None:
     assert NOT_SAID[text] not in summarise(extract(text))
 
 
+TRIGGERS = ("negation_before", "negation_after", "uncertain_before", "uncertain_after", "alternative")
+WORDS = sorted(
+    {"the", "xxxx", ",", ".", ";", "in", "and"}
+    | {phrase for finding in lexicon().findings.values() for phrase in finding.phrases}
+    | {trigger for kind in TRIGGERS for trigger in getattr(lexicon().rules, kind)}
+)
 PLACES = {
     "Left basilar atelectasis.": ("atelectasis", ["left lung base"]),
     "Patchy opacity in the right apex and left lung base.": (
@@ -149,6 +158,24 @@ def test_an_absent_kind_does_not_deny_the_general_finding() -> None:
 )
 def test_odd_text_says_nothing(text: str) -> None:
     assert extract(text) == []
+
+
+@pytest.mark.parametrize(
+    "piece", ["effusion or ", "[**", "\n ", "heart enlarged ", "left lung and ", "no ", "_", "1. "]
+)
+def test_text_that_runs_on_comes_to_an_end(piece: str) -> None:
+    """A rule that looked at all pairs, or a pattern that may start anywhere, would not."""
+    text = (piece * 200_000)[:200_000]
+    assert {each.existence for each in extract(text)} <= {"present", "absent", "uncertain"}
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join))
+def test_any_words_say_what_the_lexicon_has(text: str) -> None:
+    findings = lexicon().findings
+    triplets = extract(text)
+    assert all(each.finding in findings and each.term for each in triplets)
+    assert set(summarise(triplets)) <= set(findings)
+    assert extract(text) == triplets
 
 
 def test_a_book_is_refused() -> None:
