@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _DRAWS_AT_ONCE = 256
-_CELLS_AT_ONCE = 2**24  # of a block of weights: 64 MB
+_CELLS_AT_ONCE = 2**22  # of a block of weights: 16 MB, and a few times that while it is used
 
 
 def patient_draws(patients: ArrayLike, *, draws: int, seed: int) -> Iterator[NDArray[np.float32]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from promptray.calibrate.tables.csv_file import TableError
@@ -15,12 +15,12 @@ class ImageFolder:
     Parameters
     ----------
     root : Path
-        The folder. It is listed once; linked folders are not entered.
+        The folder. It is listed once, with the folders that links in it lead to.
 
     Raises
     ------
     TableError
-        ``table.not-found`` if it is no folder.
+        ``table.not-found`` if it is no folder, or holds one that cannot be listed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -32,8 +32,7 @@ class ImageFolder:
                 cure="check --images",
             )
         self.name = root.resolve().name
-        found = [Path(folder) / name for folder, _, names in os.walk(root) for name in names]
-        self.files = {path.relative_to(root).as_posix(): path for path in sorted(found)}
+        self.files = {path.relative_to(root).as_posix(): path for path in sorted(_walk(root))}
         self._by_name: dict[str, list[str]] = {}
         for relative in self.files:
             self._by_name.setdefault(PurePosixPath(relative).name, []).append(relative)
@@ -79,3 +78,24 @@ class ImageFolder:
                 found=f"{len(absent)} of them are absent",
                 cure="correct --images or the table; --missing count evaluates the others and counts these",
             )
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield every file below a folder, each folder once: links may lead round in a circle."""
+
+    def unreadable(error: OSError) -> None:
+        raise TableError(
+            "table.not-found",
+            f"a folder of images cannot be listed: {error.strerror}",
+            artefact=Path(error.filename).name,
+            cure="give this user the right to read it, or take it away",
+        )
+
+    entered: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
+        facts = os.stat(folder)
+        if (facts.st_dev, facts.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((facts.st_dev, facts.st_ino))
+        yield from (Path(folder) / name for name in names)

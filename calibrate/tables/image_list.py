@@ -15,8 +15,8 @@ def only_listed(labels: Labels, path: Path) -> Labels:
     ----------
     labels : Labels
     path : Path
-        Text file. The first word of a line is an image as the labels name it; what follows is not read, so
-        that lists with labels behind the name (as of CheXNet's reimplementation) can be used as they are.
+        Text file. A line, or its first word, is an image as the labels name it. What follows the word is not
+        read, so that lists with labels behind the name can be used as they are.
 
     Raises
     ------
@@ -36,13 +36,18 @@ def only_listed(labels: Labels, path: Path) -> Labels:
         raise TableError(
             "table.format", "the list is not UTF-8 text", artefact=path.name, cure="save it as UTF-8"
         ) from None
-    listed = {line.split()[0]: number for number, line in enumerate(lines, 1) if line.strip()}
+    labelled = {image.file for image in labels.images}
+    listed = {
+        line.strip() if line.strip() in labelled else line.split()[0]: number
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    }
     if not listed:
         raise TableError(
             "table.format", "the list names no image", artefact=path.name, cure="write one image to a line"
         )
     rows = [row for row, image in enumerate(labels.images) if image.file in listed]
-    unlabelled = set(listed) - {labels.images[row].file for row in rows}
+    unlabelled = set(listed) - labelled
     if unlabelled:
         first = min(unlabelled, key=lambda name: listed[name])
         raise TableError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,30 @@ def test_absent_files_are_counted_and_named(folder: ImageFolder) -> None:
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"table\.not-found"):
         ImageFolder(tmp_path / "absent")
+
+
+def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    real, root = tmp_path / "real", tmp_path / "root"
+    for folder in (real, root):
+        folder.mkdir()
+    (real / "a.png").touch()
+    try:
+        (root / "part").symlink_to(real, target_is_directory=True)
+        (real / "back").symlink_to(root, target_is_directory=True)
+    except OSError:
+        pytest.skip("this user may make no links")
+    assert list(ImageFolder(root).files) == ["part/a.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: object) -> object:
+        if Path(str(path)).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(TableError, match="cannot be listed: Permission denied"):
+        ImageFolder(tmp_path)

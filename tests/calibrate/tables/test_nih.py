@@ -67,10 +67,10 @@ def test_other_names_are_refused_with_their_line(tmp_path: Path, cell: str) -> N
 
 
 def test_a_list_chooses_the_test_set(tmp_path: Path) -> None:
-    labels = read(tmp_path, "a.png,Mass,0,1", "b.png,Hernia,0,2", "c.png,Edema,0,3")
-    (tmp_path / "test_list.txt").write_text("c.png 0 0 1\r\n\r\na.png\r\n")
-    chosen = only_listed(labels, tmp_path / "test_list.txt")
-    assert [image.file for image in chosen.images] == ["a.png", "c.png"]
+    rows = ("a.png,Mass,0,1", "b.png,Hernia,0,2", "c.png,Edema,0,3", "film 1.png,Mass,0,4")
+    (tmp_path / "test_list.txt").write_text("c.png 0 0 1\r\n\r\na.png\r\nfilm 1.png\r\n")
+    chosen = only_listed(read(tmp_path, *rows), tmp_path / "test_list.txt")
+    assert [image.file for image in chosen.images] == ["a.png", "c.png", "film 1.png"]
 
 
 @pytest.mark.parametrize(
