@@ -170,6 +170,8 @@ def _padding(dataset: Dataset, pixels: PixelFormat) -> tuple[int, int] | None:
     if value is None:
         return None
     limit = integer(dataset, "PixelPaddingRangeLimit")
+    if limit is not None and not pixels.signed and (value < 0) != (limit < 0):
+        raise unreadable("PixelPaddingRangeLimit", "spans zero, and the pixels are unsigned")
     ends = [_as_signed(end, pixels.signed) for end in (value, value if limit is None else limit)]
     return min(ends), max(ends)
 

@@ -142,6 +142,16 @@ def test_padding(value: int, limit: int | None, signed: bool, expected: tuple[in
     assert facts_of(factory.encode(made)).padding == expected
 
 
+def test_a_padding_range_across_zero_of_unsigned_pixels_is_refused() -> None:
+    """Taken as patterns, -5 to 5 would be 65531 to 5: nearly every pixel."""
+    made = factory.dataset()
+    made.add_new("PixelPaddingValue", "SS", -5)
+    made.add_new("PixelPaddingRangeLimit", "SS", 5)
+    with pytest.raises(ImageError, match="spans zero") as refusal:
+        facts_of(factory.encode(made))
+    assert refusal.value.code == "dicom.tags"
+
+
 def enhanced(shared: Dataset, frames: list[Dataset]) -> bytes:
     pixels = np.stack([factory.ramp()] * len(frames))
     return factory.file(
