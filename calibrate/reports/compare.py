@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from promptray.calibrate.reports.clause import Existence
-from promptray.calibrate.reports.lexicon import lexicon
+from promptray.calibrate.reports.lexicon import lexicon, named_findings
 from promptray.calibrate.reports.triplets import Triplet, extract, summarise
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.packs import pack_names, read_pack
@@ -27,6 +28,7 @@ from promptray.runtime.result import FindingScore
 Stated = Literal["present", "absent", "uncertain", "not mentioned", "not in the lexicon"]
 Side = Literal["high", "low", "between"]
 Verdict = Literal["possible miss", "not confirmed", "no disagreement", "not compared"]
+_SAYING = re.compile(r"^\s*There (?:is|are)\s+", re.IGNORECASE)
 #: Scores of other images by key and wordings of the finding: another prompt of that key is another finding.
 Reference = Mapping[tuple[str, ...], Sequence[float]]
 
@@ -199,17 +201,16 @@ def lexicon_key(finding: FindingScore) -> str | None:
     """Return the lexicon's key of a bundle's finding, or None.
 
     By its key, else by its code where a prompt pack has the same code under a key of the lexicon, else by
-    what its own wordings say: they must say one finding, and say it is present.
+    its own wordings: apart from "There is" they must be a phrase of one finding and nothing more. A wording
+    that says more ("basal", "of the breast") is another finding, and the general one would mislead.
     """
     known = lexicon().findings
     if finding.key in known:
         return finding.key
     if finding.code is not None and (finding.code.scheme, finding.code.value) in _keys_by_code():
         return _keys_by_code()[finding.code.scheme, finding.code.value]
-    said = {
-        each.finding for prompt in finding.prompts for each in extract(prompt) if each.existence == "present"
-    }
-    specific = said - {parent for key in said for parent in known[key].parents}
+    named = {key for prompt in finding.prompts for key in named_findings(_SAYING.sub("", prompt))}
+    specific = named - {parent for key in named for parent in known[key].parents}
     return specific.pop() if len(specific) == 1 else None
 
 

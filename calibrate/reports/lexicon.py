@@ -173,5 +173,15 @@ def lexicon() -> Lexicon:
     return Lexicon({finding.key: finding for finding in findings}, rules, tree)
 
 
+def named_findings(text: str) -> set[str]:
+    """Return the findings that a text names as a whole: it is one of their phrases, and nothing more."""
+    known = lexicon()
+    parts = list(sentences(text, known.rules.irregular))
+    if len(parts) != 1:
+        return set()
+    whole = [each for each in known.mentions(parts[0]) if each.end - each.start == len(parts[0])]
+    return {sense.value for each in whole for sense in each.senses if sense.kind == "finding"}
+
+
 def _read(name: str, kind: type[_T]) -> _T:
     return msgspec.json.decode((files(__package__) / "data" / name).read_bytes(), type=kind)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from promptray.calibrate.reports.align import Proposal, align
-from promptray.cli.output import json_option, print_json
+from promptray.cli.output import json_option, print_json, visible
 from promptray.runtime.errors import PromptError
 
 _KEY = "PROMPTRAY_ALIGN_KEY"
@@ -56,7 +56,7 @@ def command(
         )
         return
     for wording, found in zip(wordings, made, strict=True):
-        click.echo(f"- {wording}")
+        click.echo(f"- {visible(wording)}")
         for each in found:
             click.echo(f"+ {each.sentence}    ({_remark(each)})")
 
@@ -83,7 +83,7 @@ def _asked(wordings: tuple[str, ...], url: str, model: str, log: Path) -> list[l
         exchange = ask(endpoint, wording)
         append_to_log(log, [exchange])
         for line in exchange.refused:
-            click.echo(f"Not in the form, left out: {line[:200]!a}", err=True)
+            click.echo(f"Not in the form, left out: {visible(line[:200])}", err=True)
         made.append(proposals(exchange))
     return made
 

@@ -112,6 +112,8 @@ def test_only_our_terms_and_regions_are_given() -> None:
         (finding("ptx", 0.0, "There is Hydropneumothorax"), "hydropneumothorax"),
         (finding("two", 0.0, "There is edema. There is scoliosis."), None),
         (finding("none", 0.0, "There is no pneumothorax."), None),
+        (finding("more", 0.0, "There is mild edema."), None),
+        (finding("basal atelectasis", 0.0, "There is Basal Atelectasis"), None),
         (finding("unknown", 0.0, "There is lung hepatization."), None),
     ],
 )
