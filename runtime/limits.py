@@ -12,6 +12,12 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 MAX_PIXELS = 64 * 1024 * 1024
 #: Most bytes of a decoded picture or frame: those pixels with 16 bits. Decoding takes a few times as many.
 MAX_DECODED_BYTES = 2 * MAX_PIXELS
+#: Most pixels of a frame that is decoded here and not by a library: twice the largest mammography detector.
+#: A hostile one with more would take over five seconds.
+MAX_SLOW_PIXELS = 32 * 1024 * 1024
+#: Most code-blocks, precincts, packets and tiles of a JPEG 2000 frame: the largest picture has half as many
+#: in blocks of 16 x 16, a thirtieth in the usual ones of 64 x 64. OpenJPEG takes up to 1000 bytes for each.
+MAX_J2K_PARTS = 512 * 1024
 #: Most rows or columns.
 MAX_SIDE = 32768
 #: Most bytes of a deflated DICOM data set once inflated: the largest frame twice.
@@ -45,6 +51,18 @@ def check_size(rows: int, columns: int, pixel_bytes: int = 1) -> None:
             "the decoded picture exceeds the size limit",
             expected=f"at most {MAX_DECODED_BYTES} bytes",
             found=f"{rows} x {columns} pixels of {pixel_bytes} bytes",
+        )
+
+
+def check_slow(rows: int, columns: int) -> None:
+    """Refuse a frame that takes too long where no library decodes it."""
+    if rows * columns > MAX_SLOW_PIXELS:
+        raise ImageError(
+            "image.too-large",
+            "the frame exceeds the size limit of its compression",
+            expected=f"at most {MAX_SLOW_PIXELS} pixels",
+            found=f"{rows} x {columns}",
+            cure="let the archive send it as Explicit VR Little Endian",
         )
 
 

@@ -23,6 +23,7 @@ from promptray.runtime.dicom.coding import LOSSLESS, LOSSY, j2k_coding, jpeg_ls_
 from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.facts import PixelFormat
 from promptray.runtime.dicom.frame_bytes import NATIVE, frame_bytes
+from promptray.runtime.dicom.j2k_stream import check_j2k, j2k_code_stream, read_j2k_header
 from promptray.runtime.dicom.jpeg_extended import decode_extended
 from promptray.runtime.dicom.jpeg_lossless import decode_lossless
 from promptray.runtime.dicom.quiet import quietly
@@ -30,16 +31,13 @@ from promptray.runtime.dicom.rle import decode_rle
 from promptray.runtime.dicom.stored_bits import decoded_bits, significant
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_strict_jpeg
-from promptray.runtime.jpeg_markers import (
-    MAX_SCANS,
-    FrameHeader,
-    j2k_code_stream,
-    read_frame_header,
-    read_j2k_header,
-)
+from promptray.runtime.jpeg_markers import MAX_SCANS, FrameHeader, read_frame_header
+from promptray.runtime.limits import check_slow
 
 Stored = NDArray[np.integer]
 Decoder = Callable[[bytes, uid.UID, PixelFormat], Stored]
+
+_EXTENDED = 0xC1  # SOF1
 
 #: EOI of JPEG and JPEG-LS, EOC of JPEG 2000.
 _END = b"\xff\xd9"
@@ -105,6 +103,7 @@ def _j2k(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode JPEG 2000 or HTJ2K."""
     stream = j2k_code_stream(frame)
     precision = _check_frame(stream, read_j2k_header(stream), pixels).precision
+    check_j2k(stream)
     words = _decoded("pylibjpeg", stream, syntax, pixels)
     return decoded_bits(words, precision, pixels, j2k_coding(stream, whole=syntax in _WHOLE_J2K))
 
@@ -140,6 +139,7 @@ def _decoded(plugin: str, frame: bytes, syntax: uid.UID, pixels: PixelFormat) ->
 
 def _rle(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode RLE, which keeps whole containers, overlay bits included."""
+    check_slow(pixels.rows, pixels.columns)
     words = decode_rle(frame, pixels.rows * pixels.columns, pixels.bits_allocated // 8)
     if words is None:
         raise broken("the RLE frame is damaged or ends early")
@@ -151,6 +151,7 @@ def _jpeg(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     header = _check_frame(frame, read_frame_header(frame), pixels)
     samples: Stored | None
     if header.precision == 12 and syntax == uid.JPEGExtended12Bit:
+        check_slow(pixels.rows, pixels.columns)
         samples = decode_extended(frame)
     elif header.precision == 8:
         samples = decode_strict_jpeg(frame) if frame.count(b"\xff\xda") <= MAX_SCANS else None
@@ -164,6 +165,7 @@ def _jpeg(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
 def _jpeg_lossless(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode lossless JPEG, which may keep whole containers, overlay bits included."""
     header = _check_frame(frame, read_frame_header(frame), pixels)
+    check_slow(pixels.rows, pixels.columns)
     return decoded_bits(decode_lossless(frame), header.precision, pixels, LOSSLESS)
 
 
@@ -175,12 +177,25 @@ def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) 
         raise broken("the compressed frame's own header contradicts rows, columns or samples")
     if header.precision > pixels.bits_allocated:
         raise broken("the compressed frame is deeper than bits allocated")
+    if not _is_of_stored_depth(header, pixels):
+        raise broken("the compressed frame's own depth contradicts bits stored")
     if pixels.bits_stored <= pixels.high_bit and header.precision <= pixels.high_bit:
         raise broken("the compressed frame does not reach the high bit")
     # Fragments have even lengths: one pad byte, which some writers leave undefined, may follow the end.
     if _END not in frame.rstrip(b"\0")[-3:]:
         raise broken("the compressed frame ends early")
     return header
+
+
+def _is_of_stored_depth(header: FrameHeader, pixels: PixelFormat) -> bool:
+    """Tell whether frame and data set mean the same bits, or one of the two states the whole container.
+
+    Extended JPEG knows 8 and 12 bits only (T.81 table B.2): 9 to 11 bits are stored in 12.
+    """
+    if header.process == _EXTENDED and header.precision == 12 and 8 < pixels.bits_stored < 12:
+        return True
+    depths = {header.precision, pixels.bits_stored}
+    return len(depths) == 1 or pixels.bits_allocated in depths
 
 
 def _unsupported(syntax: uid.UID) -> ImageError:
