@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from pydicom import dcmread
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -47,6 +47,7 @@ KEYWORDS = (
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 _TAGS = [tag for tag in map(tag_for_keyword, KEYWORDS) if tag is not None]
+_READ = frozenset(_TAGS)
 _PIXEL_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # integers, float, double
 
 _PREAMBLE = 128
@@ -65,15 +66,15 @@ def read_dataset(data: bytes) -> Dataset:
     Raises
     ------
     ImageError
-        `image.broken` where the parser fails or the pixel data end early, `image.too-large` where a
-        deflated data set expands beyond the limit, or has too many elements.
+        `image.broken` where the parser fails or the pixel data end early, `dicom.tags` for a tag written
+        twice, `image.too-large` where a deflated data set expands beyond the limit, or has too many elements.
     """
     data = with_preamble(data)
     _check_file_meta(data)
     plain = _inflated(data)
     stream = _Stream(data if plain is None else plain)
     dataset: Dataset = quietly(
-        lambda: dcmread(stream, force=True, specific_tags=_TAGS),
+        lambda: read_partial(stream, stop_when=_each_once(), force=True, specific_tags=_TAGS),
         lambda: broken("the DICOM object cannot be parsed"),
     )
     for tag in _PIXEL_TAGS:
@@ -83,6 +84,23 @@ def read_dataset(data: bytes) -> Dataset:
     if plain is not None:
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return dataset
+
+
+def _each_once() -> Callable[[int, str | None, int], bool]:
+    """Return a watcher of the parser that never stops it, but refuses a tag written twice (PS3.5 7.1).
+
+    pydicom keeps the last one: a second Modality or Photometric Interpretation would win in silence.
+    """
+    seen: set[int] = set()
+
+    def watch(tag: int, vr: str | None, length: int) -> bool:
+        if tag in seen:
+            raise tags.unreadable(keyword_for_tag(tag), "is written twice")
+        if tag in _READ:
+            seen.add(int(tag))
+        return False
+
+    return watch
 
 
 class _Stream(io.BytesIO):

@@ -130,3 +130,18 @@ def test_a_deflated_bomb_is_never_parsed_however_its_transfer_syntax_is_spelt(
     with pytest.raises(ImageError) as refusal:
         read_dataset(preamble + SPELLINGS[spelling] + bomb)
     assert refusal.value.code in ("image.too-large", "image.broken")
+
+
+@pytest.mark.parametrize("keyword", ["Modality", "PhotometricInterpretation", "PixelData"])
+@pytest.mark.parametrize("place", ["beside", "at the end"])
+def test_a_tag_written_twice_is_refused(keyword: str, place: str) -> None:
+    """pydicom keeps the last one, so a second value would win in silence."""
+    made = factory.dataset()
+    whole = factory.encode_bare(made, implicit=False)
+    alone = Dataset()
+    alone[keyword] = made[keyword]
+    element = factory.encode_bare(alone, implicit=False)
+    cut = whole.index(element) + len(element) if place == "beside" else len(whole)
+    with pytest.raises(ImageError, match=f"{keyword} is written twice") as refusal:
+        read_dataset(whole[:cut] + element + whole[cut:])
+    assert refusal.value.code == "dicom.tags"
