@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from promptray.export.families.open_clip import FAMILY as OPEN_CLIP
+from promptray.export.findings import findings_of
+from promptray.export.model_facts import describe
 from promptray.export.recipe import Recipe, read_recipe
 from promptray.runtime.errors import BuildError
 from promptray.runtime.packs import read_pack
+from tests import open_clip_tiny
 from tests.carzero_tiny import recipe
 
 
@@ -42,7 +46,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "templates": ({"pack": "chexpert5", "templates": ["a {}"]}, "key pack", "whole wordings"),
     "worded differently": ({"pack": ["chestxray14", "openi18"]}, "key pack", "word a finding differently"),
     "not text": ({"pack": 5}, "key pack", "Expected text or a list of texts"),
-    "nothing": ({"findings": []}, "key findings", "list of length >= 1"),
+    "nothing": ({"findings": []}, "key findings", "Expected a list of"),
     "key taken": (
         {"pack": "chexpert5", "findings": [{"key": "atelectasis"}]},
         "key findings[0].key",
@@ -60,3 +64,16 @@ def test_what_cannot_be_is_refused_with_line_and_key(tmp_path: Path, case: str) 
     artefact = str(caught.value.artefact)
     assert artefact.startswith("recipe.yaml, line ")
     assert artefact.endswith(place)
+
+
+def test_an_ensemble_of_alternatives_reaches_the_bundles_findings_as_published(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    changes = {"pack": "rsna-pneumonia", "relation": "exclusive", "findings": []}
+    path.write_text(
+        yaml.safe_dump({**open_clip_tiny.recipe(), **changes, "templates": None}), encoding="utf-8"
+    )
+    facts = describe(OPEN_CLIP.load(open_clip_tiny.FOLDER / open_clip_tiny.WEIGHTS, None, {}))
+    made = findings_of(read_recipe(path), facts, path.name)
+    assert [(each.key, each.prompts) for each in made] == [
+        (each.key, each.prompts) for each in read_pack("rsna-pneumonia").findings
+    ]

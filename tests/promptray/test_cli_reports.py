@@ -129,7 +129,7 @@ def test_a_report_is_checked(call: Call, bundle: Path, image: Path, reference: P
     assert effusion["verdict"] == "possible miss"
     assert (atelectasis["stated"], atelectasis["verdict"]) == ("present", "no disagreement")
     assert atelectasis["regions"] == ["left lung base"]
-    assert by_key["two sentences"]["stated"] == "not mentioned"
+    assert by_key["two sentences"]["stated"] == "not in the lexicon"
 
     table = call(*arguments)
     assert "possible miss" in table.out
