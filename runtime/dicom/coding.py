@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from promptray.runtime.jpeg_markers import MAX_SEGMENTS, START_OF_SCAN, segments
+from promptray.runtime.dicom.j2k_stream import COC, COD, header_segments
+from promptray.runtime.jpeg_markers import START_OF_SCAN, segments
 
-_COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93
 _SIZ_SIGN = 42  # where the first component's Ssiz is, behind SOC and the marker SIZ
 #: Where the wavelet stands in COD and, with fewer than 257 components, in COC (ISO 15444-1 A.6.1, A.6.2).
-_WAVELET = {_COD: 9, _COC: 6}
+_WAVELET = {COD: 9, COC: 6}
 _REVERSIBLE_5_3 = 1
 
 
@@ -51,7 +51,7 @@ def j2k_coding(code_stream: bytes, *, whole: bool) -> Coding:
     Parameters
     ----------
     code_stream : bytes
-        With a readable SIZ.
+        That :func:`promptray.runtime.dicom.j2k_stream.check_j2k` accepts.
     whole : bool
         The transfer syntax promises that nothing was cut off, which no marker tells.
     """
@@ -62,21 +62,7 @@ def j2k_coding(code_stream: bytes, *, whole: bool) -> Coding:
 
 def _wavelets(code_stream: bytes) -> Iterator[int | None]:
     """Yield the wavelet of every COD and COC of the main header and the tile-part headers (A.3)."""
-    position, tile_end = 2, 0
-    for _ in range(MAX_SEGMENTS):
-        marker = int.from_bytes(code_stream[position : position + 2], "big")
-        length = int.from_bytes(code_stream[position + 2 : position + 4], "big")
-        body = code_stream[position + 4 : position + 2 + length]
-        if marker == _SOT and len(body) == 8:
-            part = int.from_bytes(body[2:6], "big")
-            tile_end = position + part if part else len(code_stream)  # 0: up to the end (A.4.2)
-        if marker == _SOD:
-            position = tile_end
-        elif marker < 0xFF4F or length < 2:
-            return
-        else:
-            if marker in _WAVELET:
-                place = _WAVELET[marker]
-                yield body[place] if place < len(body) else None
-            position += 2 + length
-    yield None  # more segments than are looked at
+    for marker, body in header_segments(code_stream):
+        if marker in _WAVELET:
+            place = _WAVELET[marker]
+            yield body[place] if place < len(body) else None

@@ -66,7 +66,7 @@ def stored_values(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index:
     Raises
     ------
     ImageError
-        `dicom.transfer-syntax` or `image.broken`.
+        `dicom.transfer-syntax`, `image.broken`, or `image.too-large` for what takes too long or much memory.
     """
     decode = DECODERS.get(syntax)
     if decode is None:
