@@ -54,7 +54,7 @@ class Plan:
 
 
 def plan(recipe: Recipe, artefact: str, facts: ModelFile, tokenizer: Path) -> Plan:
-    """Settle what the recipe leaves to the family.
+    """Settle what the recipe leaves to the family; the text graph lies beside the tokenizer.
 
     Raises
     ------
@@ -67,6 +67,8 @@ def plan(recipe: Recipe, artefact: str, facts: ModelFile, tokenizer: Path) -> Pl
     identity = {
         **facts.identity,
         "tokenizer": hash_file(tokenizer)[0],
+        # Weights do not tell all that makes an entry: heads, pooling and padding are in the graph only.
+        "text_graph": hash_file(tokenizer.with_name("text.onnx"))[0],
         "cleaning": text.cleaning,
         "context": str(text.context),
         "ensemble": facts.ensemble,
