@@ -1,8 +1,4 @@
-"""Area under the ROC curve, with a bootstrap interval that draws patients, not images.
-
-Images of one patient resemble each other. An interval that draws images as if they were independent is too
-narrow, so whole patients are drawn, with all their images.
-"""
+"""Area under the ROC curve, with a bootstrap interval that draws patients, not images."""
 
 from __future__ import annotations
 
@@ -11,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
 
-_DRAWS_AT_ONCE = 256
+from promptray.calibrate.bootstrap import patient_draws
+from promptray.calibrate.ranking import Ranking, once
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,35 @@ class AurocInterval:
         )
 
 
+def auroc(
+    truth: NDArray[np.bool_], ranking: Ranking, weights: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
+    """Return the AUROC of each draw: how often a positive outranks a negative, a tie counting one half.
+
+    Mann and Whitney's U over the number of pairs (Hanley and McNeil, Radiology 1982).
+
+    Parameters
+    ----------
+    truth : ndarray of bool, shape (n,)
+        True where the finding is present.
+    ranking : Ranking
+        Of the n scores.
+    weights : ndarray of float, shape (n, d), optional
+        How often each image is in each draw; by default once, in a single draw.
+
+    Returns
+    -------
+    ndarray of float64, shape (d,)
+        NaN where a draw lacks positives or negatives.
+    """
+    weights = once(len(truth)) if weights is None else weights
+    positive = ranking.totals(weights * truth[:, None])
+    negative = ranking.totals(weights * ~truth[:, None])
+    beaten = np.cumsum(negative, axis=0) - negative / 2
+    pairs = positive.sum(0) * negative.sum(0)
+    return np.divide((positive * beaten).sum(0), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+
+
 def auroc_interval(
     labels: ArrayLike,
     scores: ArrayLike,
@@ -89,34 +114,31 @@ def auroc_interval(
     >>> auroc_interval([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], ["a", "b", "c", "d"]).value
     0.75
     """
-    truth, columns, patient_of = _checked(labels, scores, patients)
-    count = int(patient_of.max()) + 1
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for start in range(0, draws, _DRAWS_AT_ONCE):
-        size = (min(_DRAWS_AT_ONCE, draws - start), count)
-        times = np.apply_along_axis(np.bincount, 1, rng.integers(count, size=size), minlength=count)
-        weights = times[:, patient_of].astype(np.float64)
-        usable = (weights[:, truth].sum(1) > 0) & (weights[:, ~truth].sum(1) > 0)
-        drawn.append(_weighted_auroc(truth, columns, weights[usable]))
-    values = np.concatenate(drawn)
+    truth, rankings, patient_of = _checked(labels, scores, patients)
+
+    def mean(weights: NDArray[np.floating] | None = None) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = np.mean([auroc(truth, each, weights) for each in rankings], axis=0)
+        return found
+
+    drawn = np.concatenate([mean(block) for block in patient_draws(patient_of, draws=draws, seed=seed)])
+    values = drawn[~np.isnan(drawn)]
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return AurocInterval(
-        value=float(np.mean([roc_auc_score(truth, column) for column in columns.T])),
+        value=float(mean()[0]),
         low=float(low),
         high=float(high),
         confidence=confidence,
         images=len(truth),
         positives=int(truth.sum()),
-        patients=count,
+        patients=int(patient_of.max()) + 1,
         draws=len(values),
     )
 
 
 def _checked(
     labels: ArrayLike, scores: ArrayLike, patients: ArrayLike
-) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int64]]:
-    """Return labels as bool (n,), scores as (n, k), and patients numbered from 0 (n,)."""
+) -> tuple[NDArray[np.bool_], list[Ranking], NDArray[np.int64]]:
+    """Return labels as bool (n,), a ranking per column of scores, and patients numbered from 0 (n,)."""
     truth, columns = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     people = np.asarray(patients)
@@ -127,28 +149,9 @@ def _checked(
         )
     if not np.isin(truth, (0, 1)).all():
         raise ValueError("labels must be 0 or 1: leave out images whose label is unknown")
-    if not np.isfinite(columns).all():
-        raise ValueError("every score must be a finite number")
     truth = truth.astype(np.bool_)
     if truth.all() or not truth.any():
         missing = "negative" if truth.all() else "positive"
         raise ValueError(f"an AUROC needs both classes: there is no {missing} among {len(truth)} images")
-    return truth, columns, np.unique(people, return_inverse=True)[1].reshape(-1)
-
-
-def _weighted_auroc(
-    truth: NDArray[np.bool_], columns: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the mean AUROC over columns for each row of image weights (draws, n)."""
-    positive, negative = weights * truth, weights * ~truth
-    total = positive.sum(1) * negative.sum(1)
-    areas = []
-    for column in columns.T:
-        order = np.argsort(column, kind="stable")
-        first_of_tie = np.flatnonzero(np.diff(column[order], prepend=-np.inf))
-        positives = np.add.reduceat(positive[:, order], first_of_tie, axis=1)
-        negatives = np.add.reduceat(negative[:, order], first_of_tie, axis=1)
-        # A positive beats every negative of a lower score, and half of those of its own.
-        beaten = np.cumsum(negatives, axis=1) - negatives / 2
-        areas.append((positives * beaten).sum(1) / total)
-    return np.mean(areas, axis=0)
+    rankings = [Ranking(column) for column in columns.T]
+    return truth, rankings, np.unique(people, return_inverse=True)[1].reshape(-1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -151,13 +152,15 @@ def _require_writable(output: Path) -> None:
             artefact=output.name[:80],
             cure="choose a shorter name",
         ) from error
-    if not os.access(output.absolute().parent, os.W_OK):
+    try:  # asking for the right to write is no answer: a file system may grant it and take nothing
+        os.rmdir(tempfile.mkdtemp(prefix=f".{output.name[:32]}.", dir=output.absolute().parent))
+    except OSError as error:
         raise BundleError(
             "bundle.unwritable",
-            "the folder of the output does not exist or cannot be written",
+            f"the folder of the output takes no new folder: {error.strerror}",
             artefact=output.absolute().parent.name,
             cure="make the folder first, or choose another output",
-        )
+        ) from error
 
 
 class _Sources:

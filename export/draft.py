@@ -91,6 +91,8 @@ def _text_identity(text: TextRule | None, graphs: Path) -> dict[str, str]:
         return {}
     return {
         "tokenizer": hash_file(graphs / TOKENIZER)[0],
+        # Weights do not tell all that makes an entry: heads, pooling and padding are in the graph only.
+        "text_graph": hash_file(graphs / "text.onnx")[0],
         "cleaning": text.cleaning,
         "context": str(text.context),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,8 @@ from promptray.runtime.bundle.manifest import (
     body_part_words,
     key_fault,
 )
-from promptray.runtime.errors import BuildError
+from promptray.runtime.errors import BuildError, PromptError
+from promptray.runtime.packs import read_pack
 
 _LIMIT_BYTES = 2**20
 _LIMIT_DEPTH = 20
@@ -73,7 +75,10 @@ class Recipe(_Struct, frozen=True, kw_only=True):
     model_options: dict[str, Any] = {}
     model: ModelFacts
     door: Door
-    findings: Annotated[list[FindingRecipe], Meta(min_length=1)]
+    pack: Wordings | None = None
+    """Prompt packs, by name: their findings come first, with their published wordings."""
+    findings: list[FindingRecipe] = []
+    """After :func:`read_recipe`, those of the packs and the recipe's own."""
     relation: Relation | None = None
     """How the findings hang together; by default the first of those that the family can score."""
     groups: dict[Key, Annotated[list[Key], Meta(min_length=1)]] = {}
@@ -119,18 +124,48 @@ def read_recipe(path: Path) -> Recipe:
             line = _line(tree, ["door", "refused_body_parts", number])
             what = "a body part without letter or digit refuses nothing"
             raise _invalid(path, line, what, key=f"door.refused_body_parts[{number}]", found=part)
-    keys = [finding.key for finding in recipe.findings]
-    for number, key in enumerate(keys):
+    packed = _pack_findings(path, tree, recipe)
+    taken = [finding.key for finding in packed]
+    for number, key in enumerate(finding.key for finding in recipe.findings):
         fault = key_fault(key)
         if fault:
             line, what = _line(tree, ["findings", number, "key"]), f"this cannot be a key: it {fault}"
             raise _invalid(path, line, what, key=f"findings[{number}].key", found=ascii(key))
-        if key in keys[:number]:
+        if key in taken:
             line = _line(tree, ["findings", number, "key"])
             raise _invalid(
                 path, line, "two findings have the same key", key=f"findings[{number}].key", found=key
             )
-    return recipe
+        taken.append(key)
+    if not taken:
+        raise _invalid(path, _line(tree, ["findings"]), "Expected a list of length >= 1", key="findings")
+    return msgspec.structs.replace(recipe, findings=[*packed, *recipe.findings])
+
+
+def _pack_findings(path: Path, tree: yaml.Node, recipe: Recipe) -> list[FindingRecipe]:
+    """Return the findings of the recipe's packs; one that two packs have alike is taken once."""
+    names = [recipe.pack] if isinstance(recipe.pack, str) else recipe.pack or []
+    refuse = partial(_invalid, path, _line(tree, ["pack"]), key="pack")
+    if names and recipe.templates:
+        raise refuse("a pack brings whole wordings, which templates cannot be filled with", found="templates")
+    found: dict[str, FindingRecipe] = {}
+    for name in names:
+        try:
+            pack = read_pack(name)
+        except PromptError as error:
+            raise refuse(error.message, expected=error.expected, found=name) from error
+        if pack.relation != (recipe.relation or "independent"):
+            expected = f"relation: {pack.relation}"
+            raise refuse(
+                "the findings of the pack hang together in another way", expected=expected, found=name
+            )
+        for each in pack.findings:
+            finding = FindingRecipe(
+                key=each.key, prompt=each.prompts, display=each.display, code=each.code
+            )  # fmt: skip
+            if found.setdefault(each.key, finding).prompt != finding.prompt:
+                raise refuse("two packs word a finding differently", expected="one of them", found=each.key)
+    return list(found.values())
 
 
 class _Loader(yaml.SafeLoader):

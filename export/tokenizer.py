@@ -1,9 +1,9 @@
-"""A BERT folder as published on model hubs: ``config.json`` and ``vocab.txt``."""
+"""A BERT folder as published on model hubs: ``config.json``, ``vocab.txt`` and the tokenizer's settings."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,17 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
+from promptray.export.tokenizer_settings import (
+    SPECIAL,
+    TokenizerSettings,
+    read_settings,
+    require_published,
+    tokenizer_files,
+)
 from promptray.runtime.errors import BuildError
 
 _UNKNOWN = "[UNK]"
-_SPECIAL = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]")
+_REQUIRED = ("[PAD]", _UNKNOWN, "[CLS]", "[SEP]")
 #: What the exported text side is; another value would load and encode wrongly.
 _CONSTANTS: dict[str, object] = {
     "hidden_act": "gelu",
@@ -37,11 +44,14 @@ class BertFolder:
         Pieces in id order.
     config : dict
         Content of ``config.json``.
+    settings : TokenizerSettings
+        What the tokenizer does to a text.
     """
 
     name: str
     vocabulary: tuple[str, ...]
     config: dict[str, Any]
+    settings: TokenizerSettings
 
     @property
     def heads(self) -> int:
@@ -65,17 +75,26 @@ class BertFolder:
             if found is not None and found != expected:
                 raise self._invalid(f"{what} does not fit the checkpoint", str(expected), str(found))
 
-    def tokenizer_json(self, *, context: int, lowercase: bool = True) -> bytes:
-        """Return the WordPiece tokenizer as ``tokenizer.json`` (see the ``tokenizers`` library)."""
+    def tokenizer(self) -> Tokenizer:
+        """Return the WordPiece tokenizer, for texts of any length."""
         ids = {piece: number for number, piece in enumerate(self.vocabulary)}
         tokenizer = Tokenizer(WordPiece(ids, unk_token=_UNKNOWN, max_input_chars_per_word=100))
-        tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
+        tokenizer.normalizer = BertNormalizer(
+            lowercase=self.settings.lowercase,
+            strip_accents=self.settings.strip_accents,
+            handle_chinese_chars=self.settings.split_chinese,
+        )
         tokenizer.pre_tokenizer = BertPreTokenizer()
         # The originals take a special piece that is written in a text for the token itself.
-        tokenizer.add_special_tokens([piece for piece in (*_SPECIAL, "[MASK]") if piece in ids])
+        tokenizer.add_special_tokens([piece for piece in SPECIAL.values() if piece in ids])
         tokenizer.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
         )
+        return tokenizer
+
+    def tokenizer_json(self, *, context: int) -> bytes:
+        """Return the tokenizer as ``tokenizer.json`` (see the ``tokenizers`` library)."""
+        tokenizer = self.tokenizer()
         tokenizer.enable_truncation(context)
         return (tokenizer.to_str(pretty=True) + "\n").encode()
 
@@ -92,11 +111,14 @@ class BertFolder:
 
 def bert_files(checkpoint: Path, text_model: Path | None) -> list[Path]:
     """Return the files that `read_bert_folder` reads."""
-    return [] if text_model is None else [text_model / "config.json", text_model / "vocab.txt"]
+    if text_model is None:
+        return []
+    vocabulary = text_model / "vocab.txt"
+    return [text_model / "config.json", vocabulary, *tokenizer_files(vocabulary)]
 
 
 def read_bert_folder(path: Path | None) -> BertFolder:
-    """Read ``config.json`` and ``vocab.txt``; weights in the folder are not needed and not read.
+    """Read ``config.json``, ``vocab.txt`` and the tokenizer's settings beside it, but no weights.
 
     Raises
     ------
@@ -114,7 +136,7 @@ def read_bert_folder(path: Path | None) -> BertFolder:
 
 
 def read_bert(configuration: Path | dict[str, Any], vocabulary_file: Path) -> BertFolder:
-    """Read a text model from its two files, or from a known configuration and a vocabulary.
+    """Read a text model from its files, or from a known configuration and a vocabulary.
 
     Raises
     ------
@@ -141,13 +163,14 @@ def read_bert(configuration: Path | dict[str, Any], vocabulary_file: Path) -> Be
             expected="config.json and vocab.txt",
             cure="point the recipe's text_model to the folder published with the checkpoint",
         ) from error
-    folder = BertFolder(place.parent.name, vocabulary, config if isinstance(config, dict) else {})
+    config = config if isinstance(config, dict) else {}
+    folder = BertFolder(place.parent.name, vocabulary, config, TokenizerSettings())
     heads = folder.config.get("num_attention_heads")
     if type(heads) is not int or heads < 1:
         raise folder._invalid(
             "config.json states no number of attention heads", "num_attention_heads", repr(heads)
         )
-    for piece in _SPECIAL:
+    for piece in _REQUIRED:
         if vocabulary.count(piece) != 1:
             raise folder._invalid(
                 "the vocabulary lacks a special piece", piece, f"{vocabulary.count(piece)} of them"
@@ -157,4 +180,6 @@ def read_bert(configuration: Path | dict[str, Any], vocabulary_file: Path) -> Be
     for key, expected in _CONSTANTS.items():
         if key in folder.config and folder.config[key] != expected:
             raise folder._invalid(f"config.json has another {key}", repr(expected), repr(folder.config[key]))
+    folder = replace(folder, settings=read_settings(vocabulary_file, vocabulary))
+    require_published(vocabulary_file, folder.tokenizer())
     return folder

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from promptray.runtime.bundle.manifest import Code, Finding
 from promptray.runtime.errors import PromptError, ScoringError
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
+from promptray.runtime.packs import read_pack
 from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site
@@ -160,16 +161,73 @@ class ActivePrompts:
         text = self._manifest.text
         templates = text.templates if text else ["{}"]
         filled = [template.replace("{}", str(key)) for template in templates]
-        prompts = filled if prompt is None else _as_list(prompt)
-        negative_prompts = _as_list(negative_prompt)
         # The finding is checked before its prompts are encoded, which takes a while.
         finding = checked_finding(
-            key, prompts, negative_prompts, display=display, code=code, head=self._manifest.head.name
+            key,
+            filled if prompt is None else _as_list(prompt),
+            _as_list(negative_prompt),
+            display=display,
+            code=code,
+            head=self._manifest.head.name,
         )
-        encoded = self._graphs.encode(key, prompts, negative_prompts, allow_empty=allow_empty)
-        entry = replace(encoded, display=display, code=code)
-        self._append([ActiveFinding(finding, entry, "site" if keep else "session")])
+        self._append([self._encoded(finding, "site" if keep else "session", allow_empty=allow_empty)])
         return finding
+
+    def add_pack(self, name: str, *, keep: bool = False) -> list[Finding]:
+        """Encode a shipped prompt pack, with its published wordings, and score all of it from now on.
+
+        Parameters
+        ----------
+        name : str
+            A name of :func:`promptray.runtime.packs.pack_names`.
+        keep : bool
+            Store the findings in the site directory, all or none.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.unknown-pack``; ``prompt.invalid`` when the pack's findings hang together in another way
+            than this head's; else as :meth:`add`, and nothing is added.
+        BundleError
+            As :meth:`add`.
+        """
+        self._require_editable()
+        head, pack = self._manifest.head, read_pack(name)
+        if pack.relation != head.relation:
+            raise PromptError(
+                "prompt.invalid",
+                "the findings of the pack hang together in another way than those of this bundle",
+                artefact=name,
+                expected=f"a bundle whose findings are {pack.relation}",
+                found=head.relation,
+                cure=f"build a bundle with `relation: {pack.relation}` and `pack: {name}`",
+            )
+        findings = [
+            checked_finding(each.key, each.prompts, [], display=each.display, code=each.code, head=head.name)
+            for each in pack.findings
+        ]
+        for finding in findings:
+            self._require_new(finding.key)
+        origin: Origin = "site" if keep else "session"
+        self._append([self._encoded(finding, origin) for finding in findings])
+        return findings
+
+    def _encoded(self, finding: Finding, origin: Origin, *, allow_empty: bool = False) -> ActiveFinding:
+        encoded = self._graphs.encode(
+            finding.key, finding.prompts, finding.negative_prompts, allow_empty=allow_empty
+        )
+        display = None if finding.display == finding.key else finding.display
+        return ActiveFinding(finding, replace(encoded, display=display, code=finding.code), origin)
+
+    def _require_new(self, key: str) -> None:
+        """Refuse a taken key before a whole pack is encoded."""
+        if key in self:
+            raise PromptError(
+                "prompt.exists",
+                "a finding with this key exists already",
+                artefact=key,
+                cure="remove it first, or choose another key",
+            )
 
     def remove(self, key: str, *, keep: bool = False) -> None:
         """Stop scoring a finding; with `keep`, also for later sessions at this site.

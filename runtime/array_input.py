@@ -62,8 +62,10 @@ def grey_from_array(array: NDArray[np.generic], photometric: Photometric | None 
     return to_grey(native, photometric)
 
 
-def colour_of_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+def colour_of_array(array: NDArray[np.generic], photometric: Photometric | None = None) -> NDArray[np.uint8]:
     """Take a uint8 array (rows, columns, 3) of red, green and blue as a picture; returns a copy.
+
+    `photometric` has no meaning for it and is refused: a window or polarity must not go unheeded.
 
     Raises
     ------
@@ -76,6 +78,12 @@ def colour_of_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
             "the array is not one picture in colour",
             "uint8 of shape (rows, columns, 3)",
             f"{array.dtype} of shape {array.shape}",
+        )
+    if photometric is not None:
+        raise _refused(
+            "photometric facts are of grey values, and the array is in colour",
+            "shape (rows, columns) with photometric=",
+            "shape (rows, columns, 3) with photometric=",
         )
     check_size(*array.shape)
     return np.array(array, np.uint8, order="C")

@@ -5,8 +5,10 @@ Works alike on Linux and Windows; what only one of them has is asked for, not as
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +58,33 @@ def write_new(path: Path, content: bytes | Path) -> tuple[str, int]:
         target.flush()
         os.fsync(target.fileno())
     return digest.hexdigest(), size
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that must not exist yet, whole or not at all: a full disk leaves nothing of it.
+
+    Parameters
+    ----------
+    path : Path
+        The new file; its folder exists.
+    content : bytes
+        The content.
+
+    Raises
+    ------
+    OSError
+        ``FileExistsError`` when there is something of this name, or the system's own refusal.
+    """
+    if os.path.lexists(path):  # POSIX would replace it
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    partial = path.parent / f".promptray.{secrets.token_hex(8)}.partial"
+    try:
+        write_new(partial, content)
+        partial.rename(path)
+    except BaseException:  # also KeyboardInterrupt
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The door: every source becomes an 8-bit grey picture here, or is refused; nothing else may be scored.
+"""The door: every source becomes an 8-bit picture here, or is refused; nothing else may be scored.
 
 What tags and pixels cannot prove: that a modality tag is true, that the picture shows the body part it
 names, that it shows a human where the species is not stated, or that its polarity is right.
@@ -136,7 +136,8 @@ def _open(
     clock = Clock()
     if isinstance(source, np.ndarray):
         _check_tagless(door, declared, frame)
-        colour = colour_of_array(source) if keep_colour and source.ndim == 3 else None
+        in_colour = keep_colour and source.ndim == 3
+        colour = colour_of_array(source, photometric) if in_colour else None
         grey = grey_from_array(source, photometric) if colour is None else luminance(colour)
         clock.lap("window")
         return _tagless("array", grey, declared, clock, colour)

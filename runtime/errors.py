@@ -46,6 +46,9 @@ CODES: dict[str, str] = {
     "dicom.frame": "A frame must be chosen, or the chosen one does not exist.",
     # prompts
     "prompt.unknown": "No finding has this key.",
+    "prompt.unknown-pack": "No prompt pack has this name.",
+    "prompt.endpoint": "The endpoint that was asked to align prompts is not allowed or failed.",
+    "prompt.form": "Nothing in the form of a prompt can be made of a wording.",
     "prompt.exists": "A finding with this key exists already.",
     "prompt.empty": "Nothing is left of the prompt after the model's text cleaning.",
     "prompt.invalid": "The prompt or key is not usable text.",
@@ -62,6 +65,9 @@ CODES: dict[str, str] = {
     "score.foreign-input": "The image was prepared for another bundle.",
     "score.closed": "The scorer is closed.",
     "score.map-unavailable": "The head has no explanation map.",
+    # reports beside scores
+    "report.invalid": "A report cannot be read, or says nothing that the lexicon knows.",
+    "report.reference": "The file of reference scores cannot be used.",
     # making a bundle
     "recipe.invalid": "The recipe breaks the schema.",
     "checkpoint.not-found": "The checkpoint file does not exist.",
@@ -72,6 +78,14 @@ CODES: dict[str, str] = {
     "export.failed": "A graph could not be exported.",
     "gate.failed": "A graph disagrees with the original by more than its gate allows.",
     "family.unknown": "No family of this name.",
+    # labels, scores, reports
+    "table.not-found": "A table, list or folder of images is not there or cannot be read.",
+    "table.format": "A CSV breaks its rules: encoding, separator, columns, a value, or a row that is there twice.",
+    "table.image": "A table names an image that is not there, or more than one answers to its name.",
+    "table.finding": "A table and the findings that are scored do not fit together.",
+    "table.disjoint": "Two sides that are to be compared have no image or no finding in common.",
+    "output.exists": "A report would be written over another one.",
+    "output.unwritable": "A report cannot be written where it was asked for.",
     "extra.missing": "An optional dependency is not installed.",
 }
 

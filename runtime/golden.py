@@ -44,11 +44,15 @@ class GoldenReport:
         How many golden pictures were scored.
     score_error, map_error : float
         Largest absolute differences to the stored answers; `map_error` is 0 without maps.
+    text_error : float or None
+        Largest difference of a finding encoded again, as a share of its largest number; None where no text
+        was encoded.
     """
 
     pictures: int
     score_error: float
     map_error: float
+    text_error: float | None = None
 
 
 def read_golden(bundle: BundleContent) -> GoldenSet:

@@ -91,7 +91,7 @@ def decode_png(data: bytes) -> Grey:
 
 
 def decode_png_colour(data: bytes) -> Colour | None:
-    """Decode a PNG to red, green and blue as stored; None where it is grey.
+    """Decode a PNG to red, green and blue as stored; None where it is opaque grey of 2 to 8 bits.
 
     Parameters
     ----------
@@ -106,13 +106,20 @@ def decode_png_colour(data: bytes) -> Colour | None:
     Raises
     ------
     ImageError
-        `image.broken`, `image.too-large`, or `image.colour` for 16-bit colour and for transparency.
+        `image.broken`, `image.too-large`, or `image.colour` for 16 bits, for 1-bit grey, which Pillow does
+        not resize as grey, and for transparency: no model that keeps colour was trained on any of these.
     """
     png = _read_png(data)
-    if png.colour in (_GREY, _GREY_ALPHA):
+    if png.depth == 16 or (png.depth, png.colour) == (1, _GREY):
+        raise _colour_undefined(f"the PNG has {png.depth} bits a sample")
+    if png.transparency and png.colour in (_GREY, _COLOUR):
+        raise _colour_undefined("the PNG has a transparent level")
+    if png.colour == _GREY:
         return None
-    if png.depth == 16:
-        raise _colour_undefined("the PNG is in 16-bit colour")
+    if png.colour == _GREY_ALPHA:
+        if _unpack(png, _inflate(png))[:, :, 1].min() < 255:
+            raise _colour_undefined("the PNG is transparent in places")
+        return None
     samples = _unpack(png, _inflate(png))
     if png.colour == _PALETTE:
         if png.transparency:
@@ -373,9 +380,9 @@ def _turn(picture: Pixels, orientation: int) -> Pixels:
 def _colour_undefined(what: str) -> ImageError:
     return ImageError(
         "image.colour",
-        f"{what}, which has no defined 8-bit colour",
-        expected="8-bit colour without transparency, or grey",
-        cure="convert it to 8-bit grey",
+        f"{what}, so what the model should see of it is not defined",
+        expected="8-bit colour or 8-bit grey, without transparency",
+        cure="window it to 8-bit grey, or export the radiograph as DICOM",
     )
 
 

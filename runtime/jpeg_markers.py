@@ -1,6 +1,7 @@
 """The marker segments of JPEG-family code streams: what must be known before any decoder is trusted.
 
-JPEG (ISO 10918-1), JPEG lossless, JPEG-LS (ISO 14495-1) share this structure; JPEG 2000 has its own.
+JPEG (ISO 10918-1), JPEG lossless, JPEG-LS (ISO 14495-1) share this structure; JPEG 2000 has its own
+(:mod:`promptray.runtime.dicom.j2k_stream`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 #: Segments and fill bytes before the first scan; real files have fewer than a hundred.
 MAX_SEGMENTS = 1000
-
-_J2K_START = b"\xff\x4f\xff\x51"  # SOC, SIZ
-_MAX_BOXES = 100  # real JP2 files have fewer than ten
 
 #: A progressive file with thousands of scans takes hours to decode; real ones have about ten.
 MAX_SCANS = 100
@@ -85,40 +83,6 @@ def read_frame_header(data: bytes) -> FrameHeader | None:
         if marker == _EXIF and body.startswith(b"Exif\0\0") and not exif:
             exif = body[6:]
     return None
-
-
-def j2k_code_stream(frame: bytes) -> bytes:
-    """Return a JPEG 2000 code stream, taken out of its JP2 boxes if it has any (ISO 15444-1 I.4).
-
-    Empty where there is none. Only what is returned here may be decoded: other boxes can hold another size.
-    """
-    if frame.startswith(_J2K_START):
-        return frame
-    position = 0
-    for _ in range(_MAX_BOXES):
-        if position + 16 > len(frame):
-            break
-        head = 8
-        length, kind = struct.unpack_from(">I4s", frame, position)
-        if length == 1:
-            head, length = 16, int.from_bytes(frame[position + 8 : position + 16], "big")
-        end = position + length if length else len(frame)
-        if kind == b"jp2c":
-            return frame[position + head : end]
-        if end < position + head:
-            break
-        position = end
-    return b""
-
-
-def read_j2k_header(code_stream: bytes) -> FrameHeader | None:
-    """Return the image size of a JPEG 2000 code stream (ISO 15444-1 A.5.1, SIZ)."""
-    siz = code_stream[6:45]
-    if not code_stream.startswith(_J2K_START) or len(siz) < 39:
-        return None
-    right, bottom, left, top = struct.unpack(">4I", siz[2:18])
-    components, precision = struct.unpack(">HB", siz[34:37])
-    return FrameHeader(0x51, (precision & 0x7F) + 1, bottom - top, right - left, components, b"")
 
 
 def exif_orientation(exif: bytes) -> int:

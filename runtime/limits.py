@@ -12,8 +12,21 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 MAX_PIXELS = 64 * 1024 * 1024
 #: Most bytes of a decoded picture or frame: those pixels with 16 bits. Decoding takes a few times as many.
 MAX_DECODED_BYTES = 2 * MAX_PIXELS
+#: Most pixels of a frame that is decoded here and not by a library: twice the largest mammography detector.
+#: A hostile one with more would take over five seconds.
+MAX_SLOW_PIXELS = 32 * 1024 * 1024
+#: Most code-blocks, precincts, packets and tiles of a JPEG 2000 frame: the largest picture has half as many
+#: in blocks of 16 x 16, a thirtieth in the usual ones of 64 x 64. OpenJPEG takes up to 1000 bytes for each.
+MAX_J2K_PARTS = 512 * 1024
 #: Most rows or columns.
 MAX_SIDE = 32768
+#: Most bytes of a deflated DICOM data set once inflated: the largest frame twice.
+MAX_INFLATED_BYTES = 2 * MAX_DECODED_BYTES
+#: Most reads of a DICOM parser: one to three for each element or item, each of which becomes an object of
+#: about a kilobyte. Radiographs have some hundred elements.
+MAX_PARSER_READS = 200_000
+#: Most bytes of an element other than pixel data: the largest lookup table has 128 KiB.
+MAX_ELEMENT_BYTES = 2 * 1024 * 1024
 #: Most bytes of one tensor of a prompt bank, padded as the head takes it.
 MAX_BANK_TENSOR_BYTES = 1024 * 1024 * 1024
 #: Most bytes of a bundle's file by its suffix; other files have the limit of an image. Protocol buffers
@@ -41,8 +54,20 @@ def check_size(rows: int, columns: int, pixel_bytes: int = 1) -> None:
         )
 
 
+def check_slow(rows: int, columns: int) -> None:
+    """Refuse a frame that takes too long where no library decodes it."""
+    if rows * columns > MAX_SLOW_PIXELS:
+        raise ImageError(
+            "image.too-large",
+            "the frame exceeds the size limit of its compression",
+            expected=f"at most {MAX_SLOW_PIXELS} pixels",
+            found=f"{rows} x {columns}",
+            cure="let the archive send it as Explicit VR Little Endian",
+        )
+
+
 def check_bytes(size: int) -> None:
-    """Refuse a file that is empty or beyond the limit."""
+    """Refuse a file beyond the limit."""
     if size > MAX_FILE_BYTES:
         raise ImageError(
             "image.too-large",

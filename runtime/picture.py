@@ -1,4 +1,4 @@
-"""The picture that comes through the door: 8-bit grey pixels, where they come from, and what was noticed."""
+"""The picture that comes through the door: 8-bit pixels, where they come from, and what was noticed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ NOTICES: dict[str, str] = {
     "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",
     "burned-in-text": "The DICOM object states that text is burned into its pixels.",
     "coloured": "The picture has coloured pixels, as no radiograph has; the model was shown its colours.",
+    "narrow-range": "The picture uses less than an eighth of the grey range: were its values windowed?",
     "inversion-suspected": "The middle is darker than the rest: black and white may be swapped.",
 }
 
@@ -92,7 +93,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An 8-bit grey picture that passed the door.
+    """An 8-bit picture that passed the door: its grey and, where the model takes it, its colour.
 
     Attributes
     ----------

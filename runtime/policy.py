@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import Door, body_part_words
-from promptray.runtime.dicom import tags
+from promptray.runtime.dicom import codes, tags
 from promptray.runtime.errors import ImageError
 from promptray.runtime.picture import Notice, Picture, notice
 
@@ -24,8 +24,30 @@ if TYPE_CHECKING:
 #: Defined terms of Modality (PS3.3 C.7.3.1.1.1) that an error may quote; anything else could be a name.
 _QUOTABLE = frozenset("CR CT DX ECG IO MG MR NM OT PT PX RF RG RTDOSE RTPLAN SC SEG SM SR US XA XC".split())
 
+#: Fewer levels than these between black and white: a 12-bit film in a 16-bit PNG, say, shows 16.
+_NARROW = 32
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+#: SOP classes of raw detector data: Digital X-Ray, Mammography, Intra-Oral and Breast Projection X-Ray Image
+#: Storage - For Processing (PS3.4 B.5).
+_FOR_PROCESSING = frozenset(_STORAGE + end for end in ("1.1.1", "1.2.1", "1.3.1", "13.1.5"))
+#: SOP classes of X-ray images of one modality only, and that modality: Mammography, Breast Tomosynthesis and
+#: Breast Projection; Intra-Oral.
+_MODALITY_OF_CLASS = {_STORAGE + "1.3": "IO"} | {_STORAGE + end: "MG" for end in ("1.2", "13.1.3", "13.1.4")}
+
 #: Notices that tell of an absent tag: refusals in strict mode.
 _ABSENCES = frozenset({"modality-absent", "body-part-absent", "window-absent", "file-meta-absent"})
+
+
+def _text(dataset: Dataset, keyword: str) -> list[str]:
+    value = tags.text(dataset, keyword)
+    return [] if value is None else [value]
+
+
+def _uid(dataset: Dataset, keyword: str) -> list[str]:
+    value = _text(dataset, keyword)
+    if value and tags.uid(dataset, keyword) is None:
+        raise tags.unreadable(keyword, "is no UID")
+    return value
 
 
 @dataclass(frozen=True)
@@ -37,13 +59,15 @@ class Rule:
     keyword : str
         The tag that is looked at.
     contradicts : callable
-        (tag value in upper case, door) -> whether it contradicts what the model was made for.
+        (what the tag states, in upper case; door) -> whether it contradicts what the model was made for.
     code : str
         The refusal when it does.
     expected : callable
         door -> what would be right, for the message; empty where the door asks nothing of this tag.
     absent : str or None
         The notice when the tag is absent. None: absence says nothing.
+    read : callable
+        (data set, keyword) -> all that the tag states, empty where it is absent.
     """
 
     keyword: str
@@ -51,12 +75,26 @@ class Rule:
     code: str
     expected: Callable[[Door], str]
     absent: str | None = None
+    read: Callable[[Dataset, str], list[str]] = _text
 
 
 def _names_refused_part(value: str, door: Door) -> bool:
     """Tell whether a refused body part occurs as whole words: 'LEFT BREAST' names BREAST."""
     words = f" {body_part_words(value)} "
     return any(f" {body_part_words(part)} " in words for part in door.refused_body_parts)
+
+
+def _is_no_human(value: str, _: Door) -> bool:
+    return value not in ("HOMO SAPIENS", "HUMAN")
+
+
+def _is_of_another_class(sop_class: str, door: Door) -> bool:
+    modality = _MODALITY_OF_CLASS.get(sop_class)
+    return sop_class in _FOR_PROCESSING or (modality is not None and modality not in door.modalities)
+
+
+def _expected_part(door: Door) -> str:
+    return "not " + " or ".join(door.refused_body_parts) if door.refused_body_parts else ""
 
 
 RULES = (
@@ -71,20 +109,36 @@ RULES = (
         "BodyPartExamined",
         _names_refused_part,
         "image.contradiction",
-        lambda door: "not " + " or ".join(door.refused_body_parts) if door.refused_body_parts else "",
+        _expected_part,
         "body-part-absent",
     ),
     Rule(
-        "PatientSpeciesDescription",
-        lambda value, _: value not in ("HOMO SAPIENS", "HUMAN"),
+        "AnatomicRegionSequence",
+        _names_refused_part,
+        "image.contradiction",
+        _expected_part,
+        read=codes.terms_and_meanings,
+    ),
+    Rule("PatientSpeciesDescription", _is_no_human, "image.contradiction", lambda _: "a human"),
+    Rule(
+        "PatientSpeciesCodeSequence",
+        _is_no_human,
         "image.contradiction",
         lambda _: "a human",
+        read=codes.terms,
     ),
     Rule(  # raw detector data (PS3.3 C.8.11.1): not windowed, often inverted, never what a model saw
         "PresentationIntentType",
         lambda value, _: value == "FOR PROCESSING",
         "image.contradiction",
         lambda _: "FOR PRESENTATION",
+    ),
+    Rule(
+        "SOPClassUID",
+        _is_of_another_class,
+        "image.contradiction",
+        lambda door: "images for presentation of " + " or ".join(door.modalities),
+        read=_uid,
     ),
 )
 
@@ -96,13 +150,14 @@ def check_tags(dataset: Dataset, door: Door, declared: str | None) -> list[Notic
     """
     notices = []
     for rule in RULES:
-        value = tags.text(dataset, rule.keyword)
-        if value is None and rule.keyword == "Modality" and declared is not None:
+        values = [value.upper() for value in rule.read(dataset, rule.keyword)]
+        if not values and rule.keyword == "Modality" and declared is not None:
             check_declared(door, declared)
-        elif value is None and rule.absent and rule.expected(door):
+        elif not values and rule.absent and rule.expected(door):
             notices.append(notice(rule.absent))
-        elif value is not None and rule.contradicts(value.upper(), door):
-            raise _contradiction(rule, value.upper(), door)
+        for value in values:
+            if rule.contradicts(value, door):
+                raise _contradiction(rule, value, door)
     if (tags.text(dataset, "BurnedInAnnotation") or "").upper() == "YES":
         notices.append(notice("burned-in-text"))
     tag = tags.text(dataset, "Modality")
@@ -165,6 +220,8 @@ def with_suspicions(picture: Picture) -> Picture:
     suspicions = []
     if picture.colour is not None and np.ptp(picture.colour, axis=2).any():
         suspicions.append(notice("coloured"))
+    if np.ptp(picture.grey) < _NARROW:
+        suspicions.append(notice("narrow-range"))
     if looks_inverted(picture.grey):
         suspicions.append(notice("inversion-suspected"))
     return replace(picture, notices=(*picture.notices, *suspicions)) if suspicions else picture

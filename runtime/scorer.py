@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,7 @@ from promptray.runtime.result import (
     SourceRef,
 )
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
+from promptray.runtime.text_check import check_text
 from promptray.runtime.version import VERSION
 
 
@@ -299,7 +300,7 @@ class Scorer:
             return Refused(_fault(error, name), name)
 
     def check_golden(self) -> GoldenReport:
-        """Score every golden picture against the bundle's own findings and compare with the stored answers.
+        """Score every golden picture, encode a finding again, and compare with what the bundle holds.
 
         Raises
         ------
@@ -307,7 +308,8 @@ class Scorer:
             ``bundle.golden``.
         """
         self._require_open()
-        return check_golden(self.bundle, self._graphs, self._graphs.bind(own_bank(self.bundle)))
+        report = check_golden(self.bundle, self._graphs, self._graphs.bind(own_bank(self.bundle)))
+        return replace(report, text_error=check_text(self.bundle, self._graphs))
 
     def close(self) -> None:
         """Close the scorer. Later calls raise ``score.closed``."""

@@ -12,6 +12,7 @@ from promptray.runtime.bundle.manifest import BankRule, Code, Finding, Manifest,
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site, SiteEntry
+from promptray.runtime.wording import require_readable
 
 Origin = Literal["bundle", "site", "session"]
 
@@ -59,6 +60,8 @@ def checked_finding(
     }
     try:
         finding = msgspec.convert(stated, Finding)
+        for text in (*finding.prompts, *finding.negative_prompts):
+            require_readable(text)
         fault = key_fault(finding.key)
         if fault:
             raise msgspec.ValidationError(f"its key {fault}")

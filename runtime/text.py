@@ -18,12 +18,10 @@ from tokenizers import Tokenizer
 
 from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BundleError, PromptError
-from promptray.runtime.wording import Wording
+from promptray.runtime.wording import Wording, require_readable
 
 _NUMBERING = re.compile(r"[0-9]+\.")
 _WORD = re.compile(r"\w+")
-# Controls but tab and line ends; embeddings, overrides and isolates of the direction; lone surrogates.
-_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LONGEST_PROMPT = 20_000  # characters; far above any context, so a pasted file is refused at once
 
 
@@ -155,15 +153,7 @@ class TextEncoder:
                 expected=f"str of at most {_LONGEST_PROMPT} characters",
                 found=found,
             )
-        unfit = _UNFIT.search(prompt)
-        if unfit:
-            raise PromptError(
-                "prompt.invalid",
-                "a prompt must be text that everyone reads as it is written",
-                expected="no control character, no half of a character, no mark that turns the direction",
-                found=f"U+{ord(unfit[0]):04X} at character {unfit.start() + 1}",
-                cure="write it again without that character",
-            )
+        require_readable(prompt)
         cleaned = self._clean(prompt)
         encoding = self._guarded(lambda: self._tokenizer.encode(cleaned), "cannot encode a prompt")
         ids, pieces = list(encoding.ids), list(encoding.tokens)

@@ -111,7 +111,7 @@ def _check_preprocessing(bundle: Bundle) -> None:
     for number, name in enumerate(manifest.golden.images):
         picture = open_picture(
             BytesIO(bundle.read(name)), manifest.door, rule.greyscale,
-            keep_colour=rule.colour == "rgb", modality=manifest.door.modalities[0],
+            keep_colour=rule.colour == "rgb", modality=manifest.door.modalities[0], name=name,
         )  # fmt: skip
         made = preprocess(picture.shown, rule).picture
         # Fractions may differ in their last bits between builds of the resizer; whole levels may not.

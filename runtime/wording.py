@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
 
 from promptray.runtime.errors import PromptError
+
+# Controls but tab and line ends; embeddings, overrides and isolates of the direction; lone surrogates.
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Wording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +62,25 @@ def require_wordings(
     if negative_prompts and set(prompts) == set(negative_prompts):
         raise invalid_wordings(
             key, "the prompt and its negative are the same", "different wordings", "the same"
+        )
+
+
+def require_readable(text: str) -> None:
+    """Refuse a prompt that people would read otherwise than the model does.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.invalid``.
+    """
+    unfit = _UNFIT.search(text)
+    if unfit:
+        raise PromptError(
+            "prompt.invalid",
+            "a prompt must be text that everyone reads as it is written",
+            expected="no control character, no half of a character, no mark that turns the direction",
+            found=f"U+{ord(unfit[0]):04X} at character {unfit.start() + 1}",
+            cure="write it again without that character",
         )
 
 

@@ -39,10 +39,11 @@ def image_vectors(state: State, pixels: Tensor, heads: int) -> tuple[Tensor, Ten
 
 
 def text_vector(state: State, ids: Sequence[int], heads: int) -> Tensor:
-    """Return the unit vector, float64 (D,), of one text without padding."""
+    """Return the unit vector, float64 (D,), of one text; padding takes a place and is not attended to."""
     bert = _part(state, "text.transformer.")
-    x = bert["embeddings.word_embeddings.weight"][list(ids)]
-    x = x + bert["embeddings.position_embeddings.weight"][: len(ids)]
+    places = [place for place, number in enumerate(ids) if number != 0]
+    x = bert["embeddings.word_embeddings.weight"][[ids[place] for place in places]]
+    x = x + bert["embeddings.position_embeddings.weight"][places]
     x = x + bert["embeddings.token_type_embeddings.weight"][0]
     x = _norm(bert, "embeddings.LayerNorm", x[None], 1e-12)
     for number in range(_count(bert, "encoder.layer.")):

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from promptray.calibrate.comparison_report import comparison_schema
+from promptray.calibrate.evaluation_report import evaluation_schema
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
 from promptray.runtime.result import result_schema
@@ -25,12 +27,15 @@ _GROUPS = {
     "prompt": "Prompts and findings",
     "backend": "Backends",
     "score": "Scoring",
+    "report": "Radiology reports",
     "recipe": "Recipes",
     "checkpoint": "Checkpoints",
     "text-model": "Text models",
     "export": "Export",
     "gate": "Gates",
     "family": "Families",
+    "table": "Labels, scores and boxes",
+    "output": "Reports",
     "extra": "Installation",
 }
 _HEAD = """\
@@ -147,6 +152,8 @@ def pages() -> Mapping[str, str]:
         "docs/edge-install.md": edge_install_page(),
         "docs/result.schema.json": _json(result_schema()),
         "docs/bundle.schema.json": _json(bundle_schema()),
+        "docs/evaluation.schema.json": _json(evaluation_schema()),
+        "docs/comparison.schema.json": _json(comparison_schema()),
         "README.md": readme(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 
 from promptray.export.families.base import Family, FamilyFacts, no_files
@@ -66,12 +67,14 @@ def facts(name: str) -> FamilyFacts:
     for known in FAMILIES:
         if name in (known.name, *known.aliases):
             return known
+    names = [each for known in FAMILIES for each in (known.name, *known.aliases)]
+    nearest = difflib.get_close_matches(name.lower(), names, n=1)
     raise BuildError(
         "family.unknown",
         "no family of this name",
         artefact=name,
-        expected=", ".join(known.name for known in FAMILIES),
-        cure="run `promptray families`",
+        expected=f"one of {', '.join(names)}",
+        cure=f"did you mean {nearest[0]}?" if nearest else "run `promptray families`",
     )
 
 

@@ -147,8 +147,14 @@ def _model(
     used = model.visual.heads
     if "image_heads" in options and used != heads:
         raise _invalid_option("image_heads", f"{used}, as {vision.timm_model_name} has", str(heads))
-    known = "as timm has it" if image_tower.known_to_timm else "no tensor tells"
-    return model, [f"image side: {vision.timm_model_name} with {used} attention heads ({known})"]
+    if image_tower.known_to_timm:
+        note = f"{used} attention heads (as timm has it)"
+    else:
+        pool = f"{vision.timm_pool or 'token'} pooling"
+        note = (
+            f"{used} attention heads, exact (erf) GELU and {pool}: a plain ViT, since timm knows no such name"
+        )
+    return model, [f"image side: {vision.timm_model_name} with {note}"]
 
 
 def _image_heads(options: Mapping[str, object], default: int) -> int:
@@ -247,7 +253,7 @@ def _describe(model: DualEncoder, folder: OpenClipFolder, resize: str, notes: Se
             context=context,
             templates=["this is a photo of {}"],
         ),
-        tokenizer=folder.text.tokenizer_json(context=context, lowercase=folder.lowercase),
+        tokenizer=folder.text.tokenizer_json(context=context),
         bank=[_facts("finding_vector", "prompts", width)],
         head=head,
         # A pair's logit is a difference, in which a learned bias would cancel: it was trained for one.

@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Meta
 
 from promptray.export.tokenizer import BertFolder, read_bert
+from promptray.export.tokenizer_settings import tokenizer_files
 from promptray.runtime.errors import BuildError
 
 CONFIG = "open_clip_config.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 #: Text models whose configuration is known, so that the published folder, which lacks it, is enough.
 KNOWN_TEXT_MODELS: Mapping[str, dict[str, Any]] = {
     name: {"model_type": "bert", "num_attention_heads": 12, "hidden_size": 768, "num_hidden_layers": 12}
@@ -96,14 +96,11 @@ class OpenClipFolder:
     ----------
     config : OpenClipConfig
     text : BertFolder
-        Configuration and vocabulary of the text tower.
-    lowercase : bool
-        Whether the tokenizer lowers the case.
+        Configuration, vocabulary and tokenizer settings of the text tower.
     """
 
     config: OpenClipConfig
     text: BertFolder
-    lowercase: bool
 
 
 def source_files(checkpoint: Path, text_model: Path | None) -> list[Path]:
@@ -113,7 +110,7 @@ def source_files(checkpoint: Path, text_model: Path | None) -> list[Path]:
         bert, vocabulary = _text_files(read_config(config), checkpoint, text_model)
     except BuildError:  # loading will say it, and the files that are there are those that count until then
         return [config]
-    return [config, *([bert] if bert else []), vocabulary, vocabulary.with_name(TOKENIZER_CONFIG)]
+    return [config, *([bert] if bert else []), vocabulary, *tokenizer_files(vocabulary)]
 
 
 def read_open_clip_folder(checkpoint: Path, text_model: Path | None) -> OpenClipFolder:
@@ -163,7 +160,7 @@ def read_open_clip_folder(checkpoint: Path, text_model: Path | None) -> OpenClip
             found=repr(stated_pad)[:40],
             cure="put both files of one text model there",
         )
-    return OpenClipFolder(config, text, _lowercase(vocabulary.with_name(TOKENIZER_CONFIG)))
+    return OpenClipFolder(config, text)
 
 
 def read_config(path: Path) -> OpenClipConfig:
@@ -239,17 +236,6 @@ def _text_files(
         bert = text_model / "config.json"  # asked for, so its absence is an error
     beside = [place / "vocab.txt" for place in places] + [folder / "vocab.txt"]
     return bert, next((path for path in beside if path.is_file()), beside[-1])
-
-
-def _lowercase(path: Path) -> bool:
-    try:
-        content = _read_json(path) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _config_error(path, f"it cannot be read ({type(error).__name__})", "a JSON file") from error
-    lowercase = content.get("do_lower_case", True) if isinstance(content, dict) else None
-    if not isinstance(lowercase, bool):
-        raise _config_error(path, "do_lower_case is neither true nor false", "true or false")
-    return lowercase
 
 
 def _config_error(path: Path, message: str, expected: str) -> BuildError:

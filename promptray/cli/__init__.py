@@ -28,7 +28,12 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "What is in a bundle: model, findings, gates passed, provenance, site."),
     "verify": ("verify", "Check a bundle: every hash, the schema, the golden self-test on this machine."),
     "prompts": ("prompts", "List, add, remove, restore, import and export the findings of a bundle."),
+    "packs": ("packs", "List the shipped prompt packs: published findings with their wordings."),
+    "align": ("align", "Bring free diagnostic wordings to the form that prompts have."),
     "score": ("score", "Score images with a bundle."),
+    "check": ("check", "List where a report and the scores of its image disagree."),
+    "evaluate": ("evaluate", "Measure a bundle on labelled images: AUROC and more, with intervals."),
+    "compare": ("compare", "Compare two bundles, or a bundle and reference scores, on the same images."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),
 }
 

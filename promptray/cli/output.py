@@ -7,12 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unicodedata import category
 
 import click
 
 from promptray.runtime.bundle.manifest import Finding
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site_choice import USER_SITE, SiteChoice
+
+#: Unicode's categories of control, format and surrogate characters.
+_STEERING = ("Cc", "Cf", "Cs")
+_LONGEST = 120  # characters of a wording in a table
 
 bundle_argument = click.argument("bundle", type=click.Path(exists=False))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -34,13 +39,22 @@ def site_choice(site: str | None, no_site: bool = False) -> SiteChoice:
     return USER_SITE if site is None else site
 
 
+def visible(text: str) -> str:
+    """Write out what would steer the terminal: control characters but the line feed, and turned text."""
+    return "".join(
+        char.encode("unicode_escape").decode() if char != "\n" and category(char) in _STEERING else char
+        for char in text
+    )
+
+
 def refuse(error: PromptRayError) -> None:
     """Show a refusal on stderr, its cure on a line of its own."""
-    click.echo(click.style("Refused: ", fg="red", bold=True) + f"[{error.code}] {error.message}", err=True)
+    refused = click.style("Refused: ", fg="red", bold=True)
+    click.echo(f"{refused}[{error.code}] {visible(error.message)}", err=True)
     for label in ("artefact", "expected", "found", "cure"):
         value = getattr(error, label)
         if value:
-            click.echo(f"  {label:<9}{value}", err=True)
+            click.echo(f"  {label:<9}{visible(value)}", err=True)
 
 
 def print_json(document: Any) -> None:
@@ -52,9 +66,12 @@ def print_json(document: Any) -> None:
 
 
 def written(finding: Finding) -> str:
-    """Return a finding's wordings on one line."""
-    text = "; ".join(finding.prompts)
-    return f"{text} (not: {'; '.join(finding.negative_prompts)})" if finding.negative_prompts else text
+    """Return a finding's wordings on one line, long ones shortened."""
+    own, negative = (
+        "; ".join(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…" for text in texts)
+        for texts in (finding.prompts, finding.negative_prompts)
+    )
+    return f"{own} (not: {negative})" if negative else own
 
 
 def print_table(
@@ -81,7 +98,7 @@ def print_table(
 def _plain(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(visible(text))
 
 
 @contextmanager
@@ -97,7 +114,7 @@ def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
         def lines(stage: str, message: str, fraction: float) -> None:
             nonlocal last
             if message != last:
-                click.echo(f"{fraction:4.0%} {stage}: {message}", err=True)
+                click.echo(f"{fraction:4.0%} {stage}: {visible(message)}", err=True)
             last = message
 
         yield lines
@@ -112,6 +129,6 @@ def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
         task = bar.add_task(title, total=1.0)
 
         def report(stage: str, message: str, fraction: float) -> None:
-            bar.update(task, completed=fraction, description=f"{stage}: {message}")
+            bar.update(task, completed=fraction, description=f"{stage}: {visible(message)}")
 
         yield report

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from promptray.cli.output import visible
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.result import Result
 from promptray.runtime.scorer import Scorer
@@ -37,7 +38,8 @@ class Overlays:
         except (OSError, PromptRayError) as error:
             self.failed = True
             reason = error.code if isinstance(error, PromptRayError) else error.strerror
-            click.echo(f"{result.name}: scored, but its overlays could not be written: {reason}", err=True)
+            name = visible(result.name)
+            click.echo(f"{name}: scored, but its overlays could not be written: {reason}", err=True)
 
     def _unused(self, stem: str) -> str:
         """Number a name that is taken: files of several folders, and keys, may be called alike."""

@@ -6,9 +6,18 @@ from pathlib import Path
 
 import click
 
-from promptray.cli.output import json_option, print_json, print_table, site_choice, site_option, written
+from promptray.cli.output import (
+    json_option,
+    print_json,
+    print_table,
+    site_choice,
+    site_option,
+    visible,
+    written,
+)
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Code
+from promptray.runtime.disk import write_whole
 from promptray.runtime.errors import PromptError
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
@@ -78,13 +87,19 @@ def list_(context: click.Context, site: str | None, as_json: bool) -> None:
         print_json({"findings": rows, "notices": notices})
         return
     print_table("Findings", ["key", "prompt", "origin"], table)
-    for item in notices:
-        click.echo(f"Note [{item['code']}] {item['message']}", err=True)
+    _print_notices(scorer)
+
+
+def _print_notices(scorer: Scorer) -> None:
+    """Say on stderr what makes the prompts less than they look: cut, empty, or alike."""
+    for item in scorer.prompts.state.notices:
+        click.echo(visible(f"Note [{item.code}] {item.message}"), err=True)
 
 
 @command.command("add")
-@click.argument("key")
+@click.argument("key", required=False)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.option("--pack", help="Instead of KEY: every finding of a prompt pack (`promptray packs` lists them).")
 @click.option("--negative", multiple=True, help="What KEY is asked against, where findings are pairs.")
 @click.option("--display", help="Name for people (default: the key).")
 @click.option(
@@ -96,8 +111,9 @@ def list_(context: click.Context, site: str | None, as_json: bool) -> None:
 def add(
     context: click.Context,
     site: str | None,
-    key: str,
+    key: str | None,
     prompts: tuple[str, ...],
+    pack: str | None,
     negative: tuple[str, ...],
     display: str | None,
     code: tuple[str, str, str] | None,
@@ -111,7 +127,20 @@ def add(
     Examples:
       promptray prompts chest.bundle add "rib fracture" "There is rib fracture."
       promptray prompts clip.bundle add hernia "a photo of hernia" "hernia presented in image"
+      promptray prompts chest.bundle add --pack chestxray14
     """
+    if pack is not None:
+        if key is not None:
+            raise click.UsageError("give either KEY or --pack")
+        if negative or display or code or allow_empty:
+            raise click.UsageError("a pack brings its own wordings, names and codes")
+        with _open(context, site) as scorer:
+            added = scorer.prompts.add_pack(pack, keep=True)
+        click.echo(f"Added the {len(added)} findings of {pack}")
+        _print_notices(scorer)
+        return
+    if key is None:
+        raise click.UsageError("give a KEY, or a --pack")
     coded = Code(value=code[0], scheme=code[1], meaning=code[2]) if code else None
     with _open(context, site) as scorer:
         finding = scorer.prompts.add(
@@ -124,6 +153,7 @@ def add(
             allow_empty=allow_empty,
         )
     click.echo(f"Added {finding.key!r}: {written(finding)}")
+    _print_notices(scorer)
 
 
 @command.command("remove")
@@ -173,8 +203,7 @@ def export(context: click.Context, site: str | None, keys: tuple[str, ...], outp
     with _open(context, site) as scorer:
         data = scorer.prompts.export(keys or None)
     try:
-        with output.open("xb") as file:
-            file.write(data)
+        write_whole(output, data)
     except OSError as error:
         raise click.ClickException(f"{output.name} cannot be written: {error.strerror}") from error
     click.echo(f"Wrote {output.name}, {len(data) / 1e3:.0f} kB")
@@ -198,3 +227,4 @@ def import_(context: click.Context, site: str | None, file: Path) -> None:
     with _open(context, site) as scorer:
         added = scorer.prompts.import_(data, keep=True, artefact=file.name)
     click.echo(f"Imported {', '.join(repr(finding.key) for finding in added)}")
+    _print_notices(scorer)

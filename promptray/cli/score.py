@@ -18,6 +18,7 @@ from promptray.cli.output import (
     refuse,
     site_choice,
     site_option,
+    visible,
 )
 from promptray.cli.overlays import Overlays
 from promptray.cli.score_table import print_results
@@ -138,5 +139,5 @@ def _print_refused(outcome: Refused, as_json: bool) -> None:
             }
         )
     else:
-        click.echo(f"{outcome.name}: no score", err=True)
+        click.echo(f"{visible(outcome.name)}: no score", err=True)
         refuse(error)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from promptray.cli.output import print_table
+from promptray.cli.output import print_table, visible
 from promptray.runtime.result import FindingScore, Result
 
 _WIDEST = 6  # columns of scores that still fit a terminal
@@ -80,4 +80,4 @@ def _print_notices(results: Sequence[Result]) -> None:
             concerned.setdefault((notice.code, notice.message), []).append(result.name)
     for (code, message), names in concerned.items():
         images = "every image" if len(names) == len(results) else ", ".join(names)
-        click.echo(f"Note [{code}] {message} ({images})")
+        click.echo(visible(f"Note [{code}] {message} ({images})"))

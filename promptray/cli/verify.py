@@ -48,3 +48,6 @@ def command(
         f"(bound {found.score_tolerance:g}), maps {found.golden.map_error:.2g} "
         f"(bound {found.map_tolerance:g})"
     )
+    if found.golden.text_error is not None:
+        error = found.golden.text_error
+        click.echo(f"OK  text side: encodes a finding as it is stored, within {error:.2g} of its size")

@@ -35,6 +35,8 @@ from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.wording import require_wordings
 
 LEAST_GOLDEN = 16
+#: Most that a golden score or map may be off.
+LARGEST_TOLERANCE = 0.1
 #: Pixels a side: beyond what any network of radiographs reads, and its float32 picture is 200 MB.
 LARGEST_NETWORK = 4096
 #: Relations of findings one of which is true.
@@ -210,6 +212,11 @@ def _check_bank(manifest: Manifest) -> None:
             _refuse(
                 f"$.bank.tensors[{index}].dims", "is not 'prompts' first and 'rows' at most once", str(names)
             )
+        if bank.ensemble == "mean-unit" and (
+            tensor.dtype != "float32" or len(tensor.dims) != 2 or "rows" in names
+        ):
+            where = f"$.bank.tensors[{index}]"
+            _refuse(where, "is no float32 vector for each prompt, and only those have a mean", _text(tensor))
     _check_rows(bank)
 
 
@@ -314,6 +321,9 @@ def _check_golden(manifest: Manifest) -> None:
         value = getattr(golden, name)
         if not (math.isfinite(value) and value > 0):
             _refuse(f"$.golden.{name}", "is not a positive number", str(value))
+        if value > LARGEST_TOLERANCE:
+            what = f"is above {LARGEST_TOLERANCE}, which would make the self-test one that cannot fail"
+            _refuse(f"$.golden.{name}", what, str(value))
     rule = manifest.preprocessing
     if grid and (rule.height % grid.grid[0] or rule.width % grid.grid[1]):
         _refuse("$.heads[0].map.grid", f"does not divide {rule.height} x {rule.width} evenly", str(grid.grid))

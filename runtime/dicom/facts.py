@@ -88,6 +88,7 @@ def photometric_facts(dataset: Dataset, pixels: PixelFormat, index: int) -> Phot
     Enhanced objects state rescale and window per frame, or shared (C.7.6.16); both are looked up before
     the data set itself. Of several windows the first is taken, of several LUTs the first item.
     """
+    _check_per_frame_groups(dataset, pixels.frames)
     rescale = _macro(dataset, "PixelValueTransformationSequence", index)
     voi = _macro(dataset, "FrameVOILUTSequence", index)
     big_endian = dataset.original_encoding[1] is False
@@ -128,6 +129,13 @@ def pixel_spacing(dataset: Dataset, index: int) -> tuple[tuple[float, float] | N
     return None, None
 
 
+def _check_per_frame_groups(dataset: Dataset, frames: int) -> None:
+    """Refuse functional groups that leave a frame out, or are of other frames (C.7.6.16.1.1)."""
+    sequence = "PerFrameFunctionalGroupsSequence"
+    if sequence in dataset and len(items(dataset, sequence)) != frames:
+        raise unreadable(sequence, "does not hold one item for each frame")
+
+
 def _macro(dataset: Dataset, sequence: str, index: int) -> Dataset:
     """Return where a functional group of a frame is stated: per frame, else shared, else the data set."""
     per_frame = items(dataset, "PerFrameFunctionalGroupsSequence")
@@ -162,6 +170,8 @@ def _padding(dataset: Dataset, pixels: PixelFormat) -> tuple[int, int] | None:
     if value is None:
         return None
     limit = integer(dataset, "PixelPaddingRangeLimit")
+    if limit is not None and not pixels.signed and (value < 0) != (limit < 0):
+        raise unreadable("PixelPaddingRangeLimit", "spans zero, and the pixels are unsigned")
     ends = [_as_signed(end, pixels.signed) for end in (value, value if limit is None else limit)]
     return min(ends), max(ends)
 

@@ -24,6 +24,7 @@ NATIVE = frozenset(
     }
 )
 
+#: The tag (FFFE,E000) as two little-endian words.
 _ITEM = 0xE000FFFE
 
 
@@ -38,6 +39,9 @@ def frame_bytes(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index: i
     if syntax == uid.ExplicitVRBigEndian and pixels.bits_allocated == 8 and _vr(dataset) == "OW":
         data = np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().tobytes()
     excess = len(data) - pixels.frames * pixels.frame_bytes
+    if _undefined_length(dataset) or (excess >= 8 and data.startswith(struct.pack("<I", _ITEM))):
+        # Fragments: their headers would become pixels and shift all that follow.
+        raise broken("the pixel data are in fragments, and the transfer syntax says they are not")
     if excess < 0:
         raise broken("the pixel data end before the last row")
     # Some writers pad to more than an even length; a whole row or column too many: a size tag lies.
@@ -45,6 +49,12 @@ def frame_bytes(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index: i
         raise broken("the pixel data hold more than rows, columns and frames allow")
     start = index * pixels.frame_bytes
     return data[start : start + pixels.frame_bytes]
+
+
+def _undefined_length(dataset: Dataset) -> bool:
+    return quietly(
+        lambda: bool(dataset["PixelData"].is_undefined_length), lambda: tags.unreadable("PixelData")
+    )
 
 
 def _vr(dataset: Dataset) -> str:

@@ -19,25 +19,25 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
+from promptray.runtime.dicom.coding import LOSSLESS, LOSSY, j2k_coding, jpeg_ls_coding
 from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.facts import PixelFormat
 from promptray.runtime.dicom.frame_bytes import NATIVE, frame_bytes
+from promptray.runtime.dicom.j2k_stream import check_j2k, j2k_code_stream, read_j2k_header
 from promptray.runtime.dicom.jpeg_extended import decode_extended
 from promptray.runtime.dicom.jpeg_lossless import decode_lossless
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.dicom.rle import decode_rle
+from promptray.runtime.dicom.stored_bits import decoded_bits, significant
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_strict_jpeg
-from promptray.runtime.jpeg_markers import (
-    MAX_SCANS,
-    FrameHeader,
-    j2k_code_stream,
-    read_frame_header,
-    read_j2k_header,
-)
+from promptray.runtime.jpeg_markers import MAX_SCANS, FrameHeader, read_frame_header
+from promptray.runtime.limits import check_slow
 
 Stored = NDArray[np.integer]
 Decoder = Callable[[bytes, uid.UID, PixelFormat], Stored]
+
+_EXTENDED = 0xC1  # SOF1
 
 #: EOI of JPEG and JPEG-LS, EOC of JPEG 2000.
 _END = b"\xff\xd9"
@@ -66,7 +66,7 @@ def stored_values(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index:
     Raises
     ------
     ImageError
-        `dicom.transfer-syntax` or `image.broken`.
+        `dicom.transfer-syntax`, `image.broken`, or `image.too-large` for what takes too long or much memory.
     """
     decode = DECODERS.get(syntax)
     if decode is None:
@@ -84,7 +84,7 @@ def _native(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
     size = pixels.bits_allocated // 8
     words = np.frombuffer(frame, f"{order}u{size}", pixels.rows * pixels.columns)
-    return _significant(words.astype(f"=u{size}", copy=False), pixels).reshape(pixels.rows, pixels.columns)
+    return significant(words.astype(f"=u{size}", copy=False), pixels).reshape(pixels.rows, pixels.columns)
 
 
 def _deflated(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
@@ -99,29 +99,20 @@ def _deflated(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     return _native(inflated, syntax, pixels)
 
 
-def _significant(words: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Stored:
-    """Cut the stored bits out of their container and extend the sign."""
-    above = pixels.bits_allocated - 1 - pixels.high_bit
-    beside = pixels.bits_allocated - pixels.bits_stored
-    if pixels.signed:
-        signed = words.view(f"i{words.dtype.itemsize}")
-        return (words << above).view(signed.dtype) >> beside if beside else signed
-    if beside and (above != beside or words.max() >> pixels.bits_stored):
-        return (words << above) >> beside
-    return words
+def _j2k(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
+    """Decode JPEG 2000 or HTJ2K."""
+    stream = j2k_code_stream(frame)
+    precision = _check_frame(stream, read_j2k_header(stream), pixels).precision
+    check_j2k(stream)
+    words = _decoded("pylibjpeg", stream, syntax, pixels)
+    return decoded_bits(words, precision, pixels, j2k_coding(stream, whole=syntax in _WHOLE_J2K))
 
 
-def _plugin(name: str) -> Decoder:
-    def decode(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
-        frame = j2k_code_stream(frame) if syntax in _J2K else frame
-        header = read_j2k_header(frame) if syntax in _J2K else read_frame_header(frame)
-        precision = _check_frame(frame, header, pixels).precision
-        words = _decoded(name, frame, syntax, pixels)
-        if syntax in _LOSSLESS and precision > pixels.bits_stored:  # whole containers, overlay bits included
-            return _significant(_in_container(words, pixels), pixels)
-        return words
-
-    return decode
+def _jpeg_ls(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
+    """Decode JPEG-LS."""
+    precision = _check_frame(frame, read_frame_header(frame), pixels).precision
+    words = _decoded("pyjpegls", frame, syntax, pixels)
+    return decoded_bits(words, precision, pixels, jpeg_ls_coding(frame))
 
 
 def _decoded(plugin: str, frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
@@ -148,17 +139,19 @@ def _decoded(plugin: str, frame: bytes, syntax: uid.UID, pixels: PixelFormat) ->
 
 def _rle(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode RLE, which keeps whole containers, overlay bits included."""
+    check_slow(pixels.rows, pixels.columns)
     words = decode_rle(frame, pixels.rows * pixels.columns, pixels.bits_allocated // 8)
     if words is None:
         raise broken("the RLE frame is damaged or ends early")
-    return _significant(words, pixels).reshape(pixels.rows, pixels.columns)
+    return significant(words, pixels).reshape(pixels.rows, pixels.columns)
 
 
 def _jpeg(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode lossy JPEG: 8 bits with libjpeg-turbo, every irregularity of which is an error; 12 bits here."""
-    header = _check_jpeg(frame, pixels)
+    header = _check_frame(frame, read_frame_header(frame), pixels)
     samples: Stored | None
     if header.precision == 12 and syntax == uid.JPEGExtended12Bit:
+        check_slow(pixels.rows, pixels.columns)
         samples = decode_extended(frame)
     elif header.precision == 8:
         samples = decode_strict_jpeg(frame) if frame.count(b"\xff\xda") <= MAX_SCANS else None
@@ -166,19 +159,14 @@ def _jpeg(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
         raise broken("the JPEG frame has a precision that its transfer syntax does not know")
     if samples is None:
         raise broken("the JPEG frame cannot be decoded completely")
-    words = _in_container(samples, pixels)
-    # What a lossy frame holds above bits stored are no overlays but overshoots: they stay.
-    return _significant(words, pixels) if pixels.signed else words
+    return decoded_bits(samples, header.precision, pixels, LOSSY)
 
 
 def _jpeg_lossless(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode lossless JPEG, which may keep whole containers, overlay bits included."""
-    _check_jpeg(frame, pixels)
-    return _significant(_in_container(decode_lossless(frame), pixels), pixels)
-
-
-def _in_container(samples: NDArray[np.integer], pixels: PixelFormat) -> NDArray[np.unsignedinteger]:
-    return samples.astype(f"u{pixels.bits_allocated // 8}", copy=False)
+    header = _check_frame(frame, read_frame_header(frame), pixels)
+    check_slow(pixels.rows, pixels.columns)
+    return decoded_bits(decode_lossless(frame), header.precision, pixels, LOSSLESS)
 
 
 def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) -> FrameHeader:
@@ -189,6 +177,8 @@ def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) 
         raise broken("the compressed frame's own header contradicts rows, columns or samples")
     if header.precision > pixels.bits_allocated:
         raise broken("the compressed frame is deeper than bits allocated")
+    if not _is_of_stored_depth(header, pixels):
+        raise broken("the compressed frame's own depth contradicts bits stored")
     if pixels.bits_stored <= pixels.high_bit and header.precision <= pixels.high_bit:
         raise broken("the compressed frame does not reach the high bit")
     # Fragments have even lengths: one pad byte, which some writers leave undefined, may follow the end.
@@ -197,12 +187,15 @@ def _check_frame(frame: bytes, header: FrameHeader | None, pixels: PixelFormat) 
     return header
 
 
-def _check_jpeg(frame: bytes, pixels: PixelFormat) -> FrameHeader:
-    """Check a frame of a process that knows no sign: it can only be in the highest of the bits stored."""
-    header = _check_frame(frame, read_frame_header(frame), pixels)
-    if pixels.signed and header.precision < pixels.bits_stored:
-        raise broken("the compressed frame is signed, but shallower than bits stored")
-    return header
+def _is_of_stored_depth(header: FrameHeader, pixels: PixelFormat) -> bool:
+    """Tell whether frame and data set mean the same bits, or one of the two states the whole container.
+
+    Extended JPEG knows 8 and 12 bits only (T.81 table B.2): 9 to 11 bits are stored in 12.
+    """
+    if header.process == _EXTENDED and header.precision == 12 and 8 < pixels.bits_stored < 12:
+        return True
+    depths = {header.precision, pixels.bits_stored}
+    return len(depths) == 1 or pixels.bits_allocated in depths
 
 
 def _unsupported(syntax: uid.UID) -> ImageError:
@@ -217,20 +210,8 @@ def _unsupported(syntax: uid.UID) -> ImageError:
     )
 
 
-_J2K = frozenset(
-    {
-        uid.JPEG2000Lossless,
-        uid.JPEG2000,
-        uid.HTJ2KLossless,
-        uid.HTJ2KLosslessRPCL,
-        uid.HTJ2K,
-    }
-)
-
-#: What is left in the containers beside the stored bits survives these.
-_LOSSLESS = frozenset(
-    {uid.JPEGLSLossless, uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL},
-)
+#: JPEG 2000 of which no part may be left out.
+_WHOLE_J2K = frozenset({uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL})
 
 #: Transfer syntaxes that the dictionary of pydicom 3.0 does not name.
 _NEWER_NAMES = {
@@ -249,7 +230,7 @@ DECODERS: dict[str, Decoder] = {
     uid.JPEGExtended12Bit: _jpeg,
     uid.JPEGLossless: _jpeg_lossless,
     uid.JPEGLosslessSV1: _jpeg_lossless,
-    uid.JPEGLSLossless: _plugin("pyjpegls"),
-    uid.JPEGLSNearLossless: _plugin("pyjpegls"),
-    **dict.fromkeys(_J2K, _plugin("pylibjpeg")),
+    uid.JPEGLSLossless: _jpeg_ls,
+    uid.JPEGLSNearLossless: _jpeg_ls,
+    **dict.fromkeys((*_WHOLE_J2K, uid.JPEG2000, uid.HTJ2K), _j2k),
 }

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Callable, Iterator
 
-from pydicom import dcmread
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -20,19 +21,20 @@ from pydicom.uid import (
 )
 from pydicom.uid import ExplicitVRLittleEndian as ExplicitLittle
 from pydicom.uid import ImplicitVRLittleEndian as ImplicitLittle
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from promptray.runtime.dicom import tags
 from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.detect import with_preamble
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.errors import ImageError
-from promptray.runtime.limits import MAX_FILE_BYTES
+from promptray.runtime.limits import MAX_INFLATED_BYTES, MAX_PARSER_READS
 
 #: All that is ever read of a data set.
 KEYWORDS = (
-    *("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
-    *("BodyPartExamined", "PatientSpeciesDescription", "BurnedInAnnotation"),
-    *("PresentationIntentType",),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
+    *("BodyPartExamined", "AnatomicRegionSequence", "BurnedInAnnotation"),
+    *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PresentationIntentType"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -45,9 +47,11 @@ KEYWORDS = (
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 _TAGS = [tag for tag in map(tag_for_keyword, KEYWORDS) if tag is not None]
+_READ = frozenset(_TAGS)
 _PIXEL_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)  # integers, float, double
 
 _PREAMBLE = 128
+_LONG_VRS = frozenset(vr.encode() for vr in EXPLICIT_VR_LENGTH_32)
 _UNDEFINED = 0xFFFFFFFF  # the length of encapsulated pixel data
 
 
@@ -62,29 +66,65 @@ def read_dataset(data: bytes) -> Dataset:
     Raises
     ------
     ImageError
-        `image.broken` where the parser fails or the pixel data end early, `image.too-large` where a
-        deflated data set expands beyond the limit.
+        `image.broken` where the parser fails or the pixel data end early, `dicom.tags` for a tag written
+        twice, `image.too-large` where a deflated data set expands beyond the limit, or has too many elements.
     """
     data = with_preamble(data)
-    _check_deflated(data)
-    stream = _Stream(data)
+    _check_file_meta(data)
+    plain = _inflated(data)
+    stream = _Stream(data if plain is None else plain)
     dataset: Dataset = quietly(
-        lambda: dcmread(stream, force=True, specific_tags=_TAGS),
+        lambda: read_partial(stream, stop_when=_each_once(), force=True, specific_tags=_TAGS),
         lambda: broken("the DICOM object cannot be parsed"),
     )
     for tag in _PIXEL_TAGS:
         _check_held(dataset, tag)
-    if not any(tag in dataset for tag in _PIXEL_TAGS) and _ends_early(dataset, stream, len(data)):
+    if not any(tag in dataset for tag in _PIXEL_TAGS) and _ends_early(dataset, stream):
         raise broken("the DICOM object ends early")
+    if plain is not None:
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return dataset
 
 
-class _Stream(io.BytesIO):
-    """Remembers whether the last read came back in part, as at the end of a truncated file."""
+def _each_once() -> Callable[[int, str | None, int], bool]:
+    """Return a watcher of the parser that never stops it, but refuses a tag written twice (PS3.5 7.1).
 
-    partial = False
+    pydicom keeps the last one: a second Modality or Photometric Interpretation would win in silence.
+    """
+    seen: set[int] = set()
+
+    def watch(tag: int, vr: str | None, length: int) -> bool:
+        if tag in seen:
+            raise tags.unreadable(keyword_for_tag(tag), "is written twice")
+        if tag in _READ:
+            seen.add(int(tag))
+        return False
+
+    return watch
+
+
+class _Stream(io.BytesIO):
+    """Counts reads, and remembers whether the last came back in part, as at the end of a truncated file."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.size = len(data)
+        self.partial = False
+        self._reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:  # pydicom asks for all that is left only to inflate it, without bound
+            raise broken(
+                "the DICOM object states its transfer syntax in a way that hides a deflated data set"
+            )
+        self._reads += 1
+        if self._reads > MAX_PARSER_READS:
+            raise ImageError(
+                "image.too-large",
+                "the DICOM object holds too many elements and items",
+                expected=f"at most {MAX_PARSER_READS} reads to parse it",
+                cure="export the radiograph alone from its archive",
+            )
         data = super().read(size)
         self.partial = size is not None and 0 < len(data) < size
         return data
@@ -97,7 +137,7 @@ def _check_held(dataset: Dataset, tag: int) -> None:
         raise broken("the DICOM object ends early")
 
 
-def _ends_early(dataset: Dataset, stream: _Stream, size: int) -> bool:
+def _ends_early(dataset: Dataset, stream: _Stream) -> bool:
     """Tell whether an object without pixel data is one that was cut off.
 
     pydicom takes the end of the file for the end of the data set wherever it comes: behind half an element's
@@ -107,7 +147,7 @@ def _ends_early(dataset: Dataset, stream: _Stream, size: int) -> bool:
     for tag in _TAGS:
         _check_held(dataset, tag)
     directory = tags.uid(dataset.file_meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
-    return stream.partial or stream.tell() != size or (len(dataset) == 0 and not directory)
+    return stream.partial or stream.tell() != stream.size or (len(dataset) == 0 and not directory)
 
 
 def transfer_syntax(dataset: Dataset) -> tuple[UID, bool]:
@@ -125,38 +165,64 @@ def transfer_syntax(dataset: Dataset) -> tuple[UID, bool]:
     return (ExplicitLittle if little else ExplicitVRBigEndian), False
 
 
-def _check_deflated(data: bytes) -> None:
-    """Inflate a deflated data set (PS3.5 A.5) in steps and count: a bomb is refused before it is parsed."""
-    start = _deflated_start(data)
-    if start is None:
-        return
-    inflater, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data[start:]
+def _inflated(data: bytes) -> bytes | None:
+    """Return a deflated object (PS3.5 A.5) as the same object in Explicit VR Little Endian; None for others.
+
+    The data set is inflated in steps and counted: a bomb is refused before it is parsed.
+    """
+    start, place = 0, None
+    for element, _, first, length in _file_meta(data):
+        start = first + length
+        if element == 0x0010:
+            value = data[first:start] if length < 65 else b""
+            place = first if value.rstrip(b"\0 ") == DeflatedExplicitVRLittleEndian.encode() else None
+    if place is None:
+        return None
+    inflater, parts, total, rest = zlib.decompressobj(-zlib.MAX_WBITS), [], 0, data[start:]
     try:
-        while rest and not inflater.eof and total <= MAX_FILE_BYTES:
-            total += len(inflater.decompress(rest, 1 << 24))
+        while rest and not inflater.eof and total <= MAX_INFLATED_BYTES:
+            parts.append(inflater.decompress(rest, 1 << 24))
+            total += len(parts[-1])
             rest = inflater.unconsumed_tail
     except zlib.error:
-        total = -1
-    if total > MAX_FILE_BYTES:
+        raise broken("the deflated DICOM data set is damaged") from None
+    if total > MAX_INFLATED_BYTES:
         raise ImageError(
             "image.too-large",
             "the deflated DICOM data set expands beyond the size limit",
-            expected=f"at most {MAX_FILE_BYTES} bytes",
+            expected=f"at most {MAX_INFLATED_BYTES} bytes",
         )
     if not inflater.eof:
         raise broken("the deflated DICOM data set is damaged")
+    plain = ExplicitLittle.encode().ljust(len(DeflatedExplicitVRLittleEndian), b"\0")
+    return b"".join([data[:place], plain, data[place + len(plain) : start], *parts])
 
 
-def _deflated_start(data: bytes) -> int | None:
-    """Return where the deflated part begins; None for any other transfer syntax."""
+def _check_file_meta(data: bytes) -> None:
+    """Refuse sequences in the file meta information: PS3.10 7.1 has none.
+
+    pydicom writes the value of (0002,0000) into a log message before anyone can stop it, and the text of
+    damaged sequences within sequences doubles with each level: minutes and gigabytes from a small file.
+    """
+    for _, vr, _, length in _file_meta(data):
+        if vr == b"SQ" or length == _UNDEFINED:
+            raise broken("the file meta information holds a sequence")
+
+
+def _file_meta(data: bytes) -> Iterator[tuple[int, bytes, int, int]]:
+    """Yield element number, VR, start and length of each value of the file meta information (PS3.10 7.1).
+
+    Values are found where pydicom finds them: behind what is no VR it takes a length of 32 bits.
+    """
     position = _PREAMBLE + 4 if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM" else 0
-    deflated = False
-    while data[position : position + 2] == b"\x02\0" and position + 12 <= len(data):
-        long = data[position + 4 : position + 6] in (b"OB", b"UN", b"OW", b"SQ", b"UT")
-        first = position + 12 if long else position + 8
-        length = int.from_bytes(data[position + 8 if long else position + 6 : first], "little")
-        value = data[first : first + length] if length < 65 else b""
-        if data[position + 2 : position + 4] == b"\x10\0":
-            deflated = value.rstrip(b"\0 ").decode("latin-1") == DeflatedExplicitVRLittleEndian
+    while data[position : position + 2] == b"\x02\0" and position + 8 <= len(data):
+        vr = data[position + 4 : position + 6]
+        if not b"AA" <= vr <= b"ZZ":
+            size, first = data[position + 4 : position + 8], position + 8
+        elif vr in _LONG_VRS:
+            size, first = data[position + 8 : position + 12], position + 12
+        else:
+            size, first = data[position + 6 : position + 8], position + 8
+        length = int.from_bytes(size, "little")
+        yield int.from_bytes(data[position + 2 : position + 4], "little"), vr, first, length
         position = first + length
-    return position if deflated else None

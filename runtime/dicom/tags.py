@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.errors import ImageError
+from promptray.runtime.limits import MAX_ELEMENT_BYTES
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -24,6 +25,11 @@ def unreadable(keyword: str, why: str = "cannot be read") -> ImageError:
 
 def element_value(dataset: Dataset, keyword: str) -> Any:
     """Return a tag's value as pydicom gives it; None where the tag is absent or empty."""
+    raw = quietly(lambda: dataset.get_item(keyword), lambda: unreadable(keyword))
+    stored = getattr(raw, "value", None)
+    if isinstance(stored, bytes) and len(stored) > MAX_ELEMENT_BYTES and keyword != "PixelData":
+        # pydicom would quote a value of the wrong length in an exception, four characters to the byte.
+        raise unreadable(keyword, f"holds more than {MAX_ELEMENT_BYTES} bytes")
     value = quietly(lambda: dataset.get(keyword), lambda: unreadable(keyword))
     return None if value is None or (hasattr(value, "__len__") and len(value) == 0) else value
 

@@ -92,8 +92,29 @@ def _nested(depth: int, tag: int = 0x00400275, *, known: bool = False) -> bytes:
     return (element(0x52009230, b"SQ", b"", _UNDEFINED) + opened[12:] if known else b"") + opened * depth
 
 
+def _meta(before: bytes, vr: bytes = b"SQ", depth: int = 40) -> bytes:
+    """Nested sequences for the length of the file meta information, a broken number in the innermost.
+
+    pydicom 3.0 puts this value into a message; its text doubles with each level.
+    """
+    value = element(0x00280010, b"US", b"\x28")
+    for _ in range(depth):
+        value = element(0x00081115, b"SQ", b"\xfe\xff\x00\xe0" + struct.pack("<I", len(value)) + value)
+    value = b"\xfe\xff\x00\xe0" + struct.pack("<I", len(value)) + value
+    length = None if vr == b"SQ" else _UNDEFINED
+    close = b"" if length is None else b"\xfe\xff\xdd\xe0\0\0\0\0"
+    meta = before + element(0x00020000, vr, value, length) + close
+    return bytes(128) + b"DICM" + meta + body()
+
+
 def _many(count: int) -> bytes:
     return element(0x00411001, b"LO", b"") * count
+
+
+def _items(count: int) -> bytes:
+    """A sequence that is read, with very many empty items."""
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * count + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return element(0x52009230, b"SQ", items, _UNDEFINED)
 
 
 def _rle(*segments: bytes, offsets: tuple[int, ...] | None = None, count: int | None = None) -> bytes:
@@ -153,6 +174,10 @@ def attacks() -> dict[str, bytes]:
         "vr-of-rows-is-sequence.dcm": _film({0x00280010: (b"SQ", b"\x28\0")}),
         "private-megabyte-then-nothing.dcm": file(element(PRIVATE, b"UN", bytes(1 << 20), 1 << 30)),
         "elements-50000-then-nothing.dcm": file(_many(50_000)),
+        "meta-sequences.dcm": _meta(b""),
+        "meta-sequences-behind-long-vr.dcm": _meta(element(0x00020001, b"UR", b"\0\1")),
+        "meta-sequences-behind-no-vr.dcm": _meta(struct.pack("<HHI", 2, 1, 2) + b"\0\1"),
+        "meta-sequences-within-unknown.dcm": _meta(b"", vr=b"UN"),
         "meta-group-endless.dcm": whole[:140] + struct.pack("<I", 0xFFFFFFFF) + whole[144:158],
         "cut-in-pixels.dcm": whole[:-100],
         "cut-in-header.dcm": whole[: pixels_at - 30],
@@ -167,6 +192,9 @@ def attacks() -> dict[str, bytes]:
         "syntax-says-rle-holds-j2k.dcm": _encapsulated(RLE, _j2k(ROWS, COLUMNS)),
         # Bombs
         "deflated-bomb-600-mb.dcm": file(deflate(element(PRIVATE, b"UN", bytes(600 << 20))), DEFLATED),
+        "deflated-rows-of-100-mb.dcm": file(deflate(body({0x00280010: (b"UN", bytes(100 << 20))})), DEFLATED),
+        "deflated-items-2-million.dcm": file(deflate(_items(2_000_000)), DEFLATED),
+        "items-150000.dcm": file(_items(150_000)),
         "deflated-cut.dcm": file(deflate(body())[:-20], DEFLATED),
         "size-65535.dcm": big,
         "size-zero.dcm": _film({0x00280010: _number(0)}),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from promptray.calibrate.auroc import _weighted_auroc, auroc_interval
+from promptray.calibrate.auroc import auroc, auroc_interval
+from promptray.calibrate.ranking import Ranking
 
 
 def noisy(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,10 +63,18 @@ def test_columns_are_averaged() -> None:
 def test_weighted_area_equals_the_library_with_ties() -> None:
     rng = np.random.default_rng(3)
     truth, scores = rng.integers(2, size=50).astype(bool), rng.integers(6, size=50).astype(float)
-    weights = rng.integers(4, size=(5, 50)).astype(float)
-    ours = _weighted_auroc(truth, scores[:, None], weights)
-    library = [roc_auc_score(truth, scores, sample_weight=row) for row in weights]
-    np.testing.assert_allclose(ours, library, atol=1e-12)
+    weights = rng.integers(4, size=(50, 5)).astype(np.float32)
+    library = [roc_auc_score(truth, scores, sample_weight=column) for column in weights.T]
+    np.testing.assert_allclose(auroc(truth, Ranking(scores), weights), library, atol=1e-12)
+
+
+def test_a_draw_without_both_classes_has_no_area() -> None:
+    weights = np.array([[1, 0, 1], [1, 1, 0]], np.float32)
+    assert np.isnan(auroc(np.array([True, False]), Ranking([0.0, 1.0]), weights)).tolist() == [
+        False,
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

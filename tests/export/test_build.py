@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -225,6 +226,28 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(
     with pytest.raises(BundleError) as refusal:
         build(carzero_recipe(), tmp_path / "absent" / "new.bundle", cache=tmp_path / "cache")
     assert refusal.value.code == "bundle.unwritable"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_that_takes_nothing_is_refused_before_any_work(
+    carzero_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /proc, which grants the right to write."""
+
+    def mkdtemp(**options: object) -> str:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr("promptray.export.build.tempfile.mkdtemp", mkdtemp)
+    with pytest.raises(BundleError, match="takes no new folder") as refusal:
+        build(carzero_recipe(), tmp_path / "new.bundle", cache=tmp_path / "cache")
+    assert refusal.value.code == "bundle.unwritable"
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
+def test_an_output_in_proc_is_refused_before_any_work(carzero_recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="takes no new folder"):
+        build(carzero_recipe(), Path("/proc/q"), cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

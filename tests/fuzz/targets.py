@@ -6,7 +6,9 @@ A target is a function of bytes. It returns quietly on a result that keeps its p
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -80,7 +82,9 @@ def _require_registered(error: PromptRayError) -> None:
 @functools.cache
 def _scratch() -> Path:
     memory = Path("/dev/shm")  # thousands of files a minute are no work for a disk
-    return Path(tempfile.mkdtemp(prefix="promptray-fuzz-", dir=memory if memory.is_dir() else None))
+    folder = Path(tempfile.mkdtemp(prefix="promptray-fuzz-", dir=memory if memory.is_dir() else None))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @functools.cache

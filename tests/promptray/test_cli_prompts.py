@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,29 @@ def test_an_export_never_overwrites_and_a_missing_import_is_named(
     answer = call("prompts", bundle, "import", tmp_path / "absent", "--site", site)
     assert answer.code == 1
     assert "absent cannot be read" in answer.err
+
+
+def test_an_export_that_fails_leaves_nothing(
+    call: Call, bundle: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("promptray.runtime.disk.os.fsync", full)
+    (tmp_path / "out").mkdir()
+    answer = call("prompts", bundle, "export", "-o", tmp_path / "out" / "all.safetensors", "--site", site)
+    assert answer.code == 1
+    assert list((tmp_path / "out").iterdir()) == []
+    assert "all.safetensors cannot be written: No space left" in answer.err
+
+
+def test_what_makes_an_added_prompt_less_than_it_looks_is_said(call: Call, bundle: Path, site: Path) -> None:
+    long = "There is a fracture of the rib. " * 60
+    answer = call("prompts", bundle, "add", "rib fracture", long, "--site", site)
+    assert answer.code == 0
+    assert len(answer.out) < 200
+    (note,) = [line for line in answer.err.splitlines() if line.startswith("Note [prompt-truncated]")]
+    assert "rib fracture" in note
 
 
 def test_a_site_that_does_not_exist_is_refused(call: Call, bundle: Path, tmp_path: Path) -> None:

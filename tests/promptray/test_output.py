@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from promptray.cli.output import print_table, progress
+from promptray.cli.output import print_table, progress, refuse, written
+from promptray.runtime.bundle.manifest import Finding
+from promptray.runtime.errors import ImageError
 
 NAME = "[red]film:warning:.png"
 
@@ -13,6 +15,29 @@ def test_a_table_shows_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> 
     print_table(f"title {NAME}", [f"column {NAME}"], [[f"cell {NAME}"]])
     shown = capsys.readouterr().out
     assert all(f"{place} {NAME}" in shown for place in ("title", "column", "cell"))
+
+
+@pytest.mark.parametrize("char", ["\x1b", "\x07", "\x9b", "\u202e", "\udcff"])
+def test_what_would_steer_the_terminal_is_written_out(capsys: pytest.CaptureFixture[str], char: str) -> None:
+    name, shown = f"a{char}[2Jb.png", f"a{ascii(char)[1:-1]}[2Jb.png"
+    print_table("Scores", [name], [[name]])
+    refuse(ImageError("image.broken", f"of {name}", artefact=name))
+    out, err = capsys.readouterr()
+    assert out.count(shown) == err.count(shown) == 2
+    assert char not in out + err
+
+
+def test_a_table_keeps_line_feeds_and_letters_of_every_script(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("Scores", ["name"], [["épanchement\n胸水"]])
+    shown = capsys.readouterr().out
+    assert "épanchement" in shown
+    assert "胸水" in shown
+    assert "\\" not in shown
+
+
+def test_a_long_wording_is_shortened_for_people() -> None:
+    finding = Finding(key="a", display="a", prompts=["x" * 500, "y"], negative_prompts=["z" * 500], head="h")
+    assert written(finding) == f"{'x' * 119}…; y (not: {'z' * 119}…)"
 
 
 def test_progress_on_a_terminal_shows_names_as_they_are(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from promptray import Bundle, BundleError, PromptError, Scorer
 from promptray.cli import run
 from promptray.runtime.bundle.manifest import Code
+from promptray.runtime.prompts import PromptBank, pack, unpack
 from promptray.runtime.site import Site
 from promptray.runtime.verify import verify
 from tests.carzero_tiny import FOLDER, PROMPTS
@@ -242,6 +245,19 @@ def test_a_change_made_meanwhile_is_not_overlooked(carzero_bundle: Path, tmp_pat
         assert refusal.value.code == "site.changed"
         assert "of one" not in one.prompts
         assert one.score(IMAGE, modality="DX").document.bundle.site_revision == 0
+
+
+def test_an_imported_prompt_must_read_as_it_is_written(carzero_bundle: Path) -> None:
+    """An export whose hash is right, made elsewhere by another program."""
+    with Scorer.open(carzero_bundle, site=None) as scorer:
+        own = unpack(scorer.prompts.export(KEYS[:1]), scorer.prompts.state.bank.rule, artefact="x").entries[0]
+        turned = msgspec.structs.replace(own.prompts[0], text="There is \u202eno pneumonia.")
+        entry = dataclasses.replace(own, key="turned", prompts=(turned,))
+        data = pack(PromptBank(scorer.prompts.state.bank.rule, [entry]))
+        with pytest.raises(PromptError) as refusal:
+            scorer.prompts.import_(data)
+        assert refusal.value.code == "prompt.invalid"
+        assert "U+202E" in str(refusal.value.found)
 
 
 def test_verify_finds_a_site_that_cannot_be_opened(carzero_bundle: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_jpeg, decode_png, decode_png_colour, luminance
@@ -97,8 +98,17 @@ def transparent() -> Image.Image:
     return image
 
 
+def faded() -> Image.Image:
+    alpha = np.full_like(GREY, 255)
+    alpha[3, 4] = 254
+    return Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)])
+
+
 REFUSED = {
     "transparent in one pixel": file(transparent()),
+    "grey, transparent in one pixel": file(faded()),
+    "grey with a transparent level": file(Image.fromarray(GREY), transparency=7),
+    "rgb with a transparent colour": file(Image.fromarray(COLOUR), transparency=(1, 2, 3)),
     "a transparent palette": file(Image.fromarray(COLOUR).quantize(20), transparency=3),
 }
 
@@ -108,14 +118,33 @@ def test_transparent_colour_is_refused(name: str) -> None:
     with pytest.raises(ImageError, match="transparent") as refusal:
         opened(REFUSED[name])
     assert refusal.value.code == "image.colour"
-    assert refusal.value.cure == "convert it to 8-bit grey"
+    assert "8-bit grey" in str(refusal.value.cure)
 
 
-def test_sixteen_bit_colour_is_refused() -> None:
-    _, encoded = cv2.imencode(".png", COLOUR.astype(np.uint16) * 257)
-    with pytest.raises(ImageError, match="16-bit colour") as refusal:
+@pytest.mark.parametrize("pixels", [COLOUR, GREY], ids=["colour", "grey"])
+def test_sixteen_bits_are_refused_where_colour_is_kept(pixels: NDArray[np.uint8]) -> None:
+    """Pillow clips them at 255, and nobody's model was made for their high byte."""
+    _, encoded = cv2.imencode(".png", pixels.astype(np.uint16) * 257)
+    with pytest.raises(ImageError, match="16 bits a sample") as refusal:
         opened(encoded.tobytes())
     assert refusal.value.code == "image.colour"
+    assert opened(encoded.tobytes(), keep_colour=False).grey.shape == GREY.shape
+
+
+def test_single_bits_are_refused_where_colour_is_kept() -> None:
+    """Pillow resizes them by nearest neighbour, without grey."""
+    data = file(Image.fromarray(GREY > 100))
+    with pytest.raises(ImageError, match="1 bits a sample"):
+        opened(data)
+    assert opened(data, keep_colour=False).grey.max() == 255
+
+
+def test_a_picture_of_few_levels_is_noted() -> None:
+    """A film of 12 bits in a PNG of 16 keeps its high byte: 16 levels of 256."""
+    _, encoded = cv2.imencode(".png", GREY.astype(np.uint16) * 16)
+    codes = [notice.code for notice in opened(encoded.tobytes(), keep_colour=False).notices]
+    assert "narrow-range" in codes
+    assert "narrow-range" not in [notice.code for notice in opened(file(Image.fromarray(GREY))).notices]
 
 
 def test_a_broken_coloured_file_is_refused() -> None:
@@ -133,8 +162,10 @@ def test_a_broken_coloured_file_is_refused() -> None:
 
 GREYS = {
     "png": file(Image.fromarray(GREY)),
-    "png with alpha": file(Image.merge("LA", [Image.fromarray(GREY)] * 2)),
-    "png of 16 bits": file(Image.fromarray(GREY.astype(np.uint16) * 257)),
+    "png with alpha, opaque": file(
+        Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(np.full_like(GREY, 255))])
+    ),
+    "png of 4 bits": file(Image.fromarray(GREY // 17 * 17).quantize(16).convert("L"), bits=4),
     "jpeg": file(Image.fromarray(GREY), "jpeg"),
 }
 
@@ -192,6 +223,13 @@ ARRAYS: dict[str, Any] = {
 def test_an_array_of_another_kind_is_refused(name: str) -> None:
     with pytest.raises(ImageError) as refusal:
         opened(ARRAYS[name])
+    assert refusal.value.code == "image.array"
+
+
+def test_photometric_facts_of_a_coloured_array_are_refused() -> None:
+    facts = Photometric(interpretation="MONOCHROME1", bits_stored=8)
+    with pytest.raises(ImageError, match="photometric facts are of grey values") as refusal:
+        open_picture(COLOUR, DOOR, Greyscale(), keep_colour=True, modality="DX", photometric=facts)
     assert refusal.value.code == "image.array"
 
 

@@ -205,7 +205,7 @@ def test_timing_has_its_three_stages() -> None:
 def test_a_deflated_file_and_a_deflated_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
     data = factory.encode(factory.dataset(), DeflatedExplicitVRLittleEndian)
     np.testing.assert_array_equal(enter(data).grey, EXPECTED)
-    monkeypatch.setattr("promptray.runtime.dicom.read.MAX_FILE_BYTES", 3000)
+    monkeypatch.setattr("promptray.runtime.dicom.read.MAX_INFLATED_BYTES", 3000)
     error = refusal_of(data)
     assert error.code == "image.too-large"
     assert "3000" in str(error)

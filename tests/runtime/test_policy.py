@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import dcmread
+from pydicom import dcmread, uid
+from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 
 from promptray.runtime import policy
@@ -19,7 +20,7 @@ from promptray.runtime.door import open_picture
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_jpeg
 from promptray.runtime.picture import NOTICES, Notice
-from tests.dicom_factory import CHEST, dataset, encode_bare, file
+from tests.dicom_factory import CHEST, NAME, dataset, encode_bare, file
 
 TESTS = Path(__file__).parents[1]
 SAMPLE = TESTS.parent / "examples" / "samples" / "normal-1.dcm"
@@ -29,11 +30,11 @@ ATTACKS = TESTS / "attacks" / "images"
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")  # of the objects made here
 
 
-def check(changes: dict[str, str | None], door: Door = CHEST, declared: str | None = None) -> list[str]:
+def check(changes: dict[str, Any], door: Door = CHEST, declared: str | None = None) -> list[str]:
     return [notice.code for notice in policy.check_tags(dataset(**changes), door, declared)]
 
 
-def code_of(changes: dict[str, str | None], door: Door = CHEST, declared: str | None = None) -> str:
+def code_of(changes: dict[str, Any], door: Door = CHEST, declared: str | None = None) -> str:
     with pytest.raises(ImageError) as refusal:
         check(changes, door, declared)
     return refusal.value.code
@@ -97,6 +98,133 @@ def test_other_body_parts_pass(part: str) -> None:
 
 def test_an_animal_is_refused_where_its_species_is_stated() -> None:
     assert code_of({"PatientSpeciesDescription": "Canis lupus familiaris"}) == "image.contradiction"
+
+
+def coded(value: str | None, scheme: str | None = "SCT", meaning: str | None = None) -> list[Dataset]:
+    """A code sequence of one item."""
+    item = Dataset()
+    for keyword, text in (("CodeValue", value), ("CodingSchemeDesignator", scheme), ("CodeMeaning", meaning)):
+        if text is not None:
+            setattr(item, keyword, text)
+    return [item]
+
+
+@pytest.mark.parametrize(
+    "species",
+    [
+        coded("448771007", meaning="Canis lupus familiaris"),
+        coded("448771007", meaning="Homo sapiens"),
+        coded("L-88124", "SRT"),
+        coded("337915000", "99LOCAL"),
+        coded(None, None, "Felis catus"),
+        coded("337915000") + coded("448169003"),
+    ],
+)
+def test_an_animal_is_refused_where_its_species_is_coded(species: list[Dataset]) -> None:
+    with pytest.raises(ImageError, match="PatientSpeciesCodeSequence") as refusal:
+        check({"PatientSpeciesCodeSequence": species})
+    assert refusal.value.code == "image.contradiction"
+    assert refusal.value.found is None
+
+
+@pytest.mark.parametrize(
+    "species",
+    [
+        coded("337915000", meaning="Mensch"),
+        coded("L-85003", "SRT"),
+        coded("L-85B00", "SRT"),
+        coded("L-85B00", "99SDM"),
+        coded(None, None, "Homo sapiens"),
+        coded(None, None),
+        [],
+    ],
+)
+def test_a_human_passes_by_any_code_of_the_standard(species: list[Dataset]) -> None:
+    assert check({"PatientSpeciesCodeSequence": species}) == []
+
+
+def test_a_species_that_cannot_be_read_is_refused_without_its_value() -> None:
+    several = coded("337915000")
+    several[0].CodeValue = [NAME, "337915000"]
+    no_sequence = dataset()
+    no_sequence.add_new("PatientSpeciesCodeSequence", "LO", NAME)
+    for made in (dataset(PatientSpeciesCodeSequence=several), no_sequence):
+        with pytest.raises(ImageError) as refusal:
+            policy.check_tags(made, CHEST, None)
+        assert refusal.value.code == "dicom.tags"
+        assert NAME not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        coded("T-04000", "SRT", "Breast"),
+        coded("76752008", meaning="Brust"),
+        coded("80248007", meaning="Mamma links"),
+        coded("63762007", meaning="Both breasts"),
+        coded("M1", "99LOCAL", "Left breast"),
+        coded("BREAST", "99LOCAL"),
+        coded(None, None, "breast"),
+        coded("51185008", meaning="Chest") + coded("76752008"),
+    ],
+)
+@pytest.mark.parametrize("part", [None, "CHEST"])
+def test_a_refused_body_part_is_refused_as_a_coded_region(region: list[Dataset], part: str | None) -> None:
+    with pytest.raises(ImageError, match="AnatomicRegionSequence") as refusal:
+        check({"BodyPartExamined": part, "AnatomicRegionSequence": region})
+    assert refusal.value.code == "image.contradiction"
+    assert check({"AnatomicRegionSequence": region}, Door(modalities=["CR"])) == []
+
+
+def test_other_coded_regions_pass_and_leave_the_body_part_absent() -> None:
+    for region in (
+        coded("51185008", meaning="Chest"),
+        coded("M1", "99LOCAL", "Brust"),
+        coded(None, None),
+        [],
+    ):
+        assert check({"AnatomicRegionSequence": region}) == []
+        changes = {"AnatomicRegionSequence": region, "BodyPartExamined": None}
+        assert check(changes) == ["body-part-absent"]
+    several = coded("51185008")
+    several[0].CodeMeaning = ["Chest", "breast"]  # the separator of values may be half a letter
+    assert code_of({"AnatomicRegionSequence": several}) == "image.contradiction"
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "modalities"),
+    [
+        (uid.DigitalXRayImageStorageForProcessing, ["DX"]),
+        (uid.DigitalMammographyXRayImageStorageForProcessing, ["DX", "MG"]),
+        (uid.DigitalIntraOralXRayImageStorageForProcessing, ["DX", "IO"]),
+        (uid.BreastProjectionXRayImageStorageForProcessing, ["DX", "MG"]),
+        (uid.DigitalMammographyXRayImageStorageForPresentation, ["DX"]),
+        (uid.BreastTomosynthesisImageStorage, ["DX"]),
+        (uid.BreastProjectionXRayImageStorageForPresentation, ["DX"]),
+        (uid.DigitalIntraOralXRayImageStorageForPresentation, ["DX", "MG"]),
+    ],
+)
+def test_another_sop_class_is_refused(sop_class: str, modalities: list[str]) -> None:
+    with pytest.raises(ImageError, match="SOPClassUID") as refusal:
+        check({"Modality": "DX", "SOPClassUID": sop_class}, Door(modalities=modalities))
+    assert refusal.value.code == "image.contradiction"
+
+
+def test_a_sop_class_that_fits_passes() -> None:
+    for sop_class, modality in (
+        (uid.DigitalXRayImageStorageForPresentation, "DX"),
+        (uid.DigitalMammographyXRayImageStorageForPresentation, "MG"),
+        (uid.DigitalIntraOralXRayImageStorageForPresentation, "IO"),
+        (uid.SecondaryCaptureImageStorage, "DX"),
+        (None, "DX"),
+    ):
+        changes = {"Modality": modality, "SOPClassUID": sop_class}
+        assert check(changes, Door(modalities=[modality])) == []
+    for text, code in (
+        (uid.DigitalXRayImageStorageForProcessing + "\t", "image.contradiction"),
+        (uid.DigitalXRayImageStorageForProcessing + "x", "dicom.tags"),
+    ):
+        assert code_of({"SOPClassUID": uid.UID(text, validation_mode=IGNORE)}) == code
 
 
 @pytest.mark.parametrize("intent", ["FOR PROCESSING", "for processing "])
@@ -216,6 +344,22 @@ VISITORS: dict[str, tuple[Callable[[], Any], str | None, str | list[str], str | 
     ),
     "a dog": (
         lambda: film(PatientSpeciesDescription="Canis lupus familiaris"),
+        None, "image.contradiction", "image.contradiction",
+    ),
+    "a dog by its code": (
+        lambda: film(PatientSpeciesCodeSequence=coded("448771007"), PatientSpeciesDescription=None),
+        None, "image.contradiction", "image.contradiction",
+    ),
+    "a breast by its code": (
+        lambda: film(BodyPartExamined="", AnatomicRegionSequence=coded("T-04000", "SRT", "Breast")),
+        None, "image.contradiction", "image.contradiction",
+    ),
+    "raw detector data by its class": (
+        lambda: film(SOPClassUID=uid.DigitalXRayImageStorageForProcessing, PresentationIntentType=None),
+        None, "image.contradiction", "image.contradiction",
+    ),
+    "a mammogram by its class": (
+        lambda: film(Modality="DX", SOPClassUID=uid.DigitalMammographyXRayImageStorageForPresentation),
         None, "image.contradiction", "image.contradiction",
     ),
     "an inverted film with a lying header": (

@@ -101,7 +101,7 @@ def full_file() -> bytes:
 @pytest.mark.parametrize("keyword", TEXT_TAGS)
 def test_a_name_in_any_tag_that_is_read(keyword: str) -> None:
     data = planted(full_file(), keyword)
-    assert PLANT.encode() in data or len(PLANT) > 8
+    assert PLANT[:7].encode() in data, "the shortest value representation cuts it"
     for strict in (False, True):
         outcome = attempt(data, strict=strict)
         assert not leaks(outcome), keyword

@@ -13,10 +13,23 @@ import safetensors.numpy
 from PIL import Image
 
 from promptray import Scorer
+from promptray.export.checkpoint import load_checkpoint
 from promptray.runtime.errors import BundleError, ImageError, PromptError
 from promptray.runtime.result import Result
 from tests.dicom_factory import dataset
-from tests.open_clip_tiny import CLASSES, IMAGES, LOGIT, PAIRS, SOFTMAX, TEXTS, image_path, oracle
+from tests.open_clip_arithmetic import text_vector
+from tests.open_clip_tiny import (
+    CLASSES,
+    FOLDER,
+    IMAGES,
+    LOGIT,
+    PAIRS,
+    SOFTMAX,
+    TEXTS,
+    WEIGHTS,
+    image_path,
+    oracle,
+)
 
 KEYS = list(CLASSES)
 
@@ -200,15 +213,48 @@ def test_wordings_that_cannot_be_scored_are_refused(
         assert len(scorer.prompts) == before
 
 
-def test_a_special_piece_is_scored_as_the_original_would(open_clip_bundle: Path) -> None:
+@pytest.mark.parametrize("texts", [["a nodule"], ["a  nodule"], ["A NODULE"]], ids=repr)
+def test_an_alternative_that_is_there_already_is_refused(
+    open_clip_bundle: Path, open_clip_independent_bundle: Path, tmp_path: Path, texts: list[str]
+) -> None:
+    with Scorer.open(open_clip_bundle, site=tmp_path) as scorer:
+        scorer.prompts.add("nodule", ["a nodule"], keep=True)
+        with pytest.raises(PromptError, match="'nodule' and 'again'") as refusal:
+            scorer.prompts.add("again", texts, keep=True)
+        assert refusal.value.code == "prompt.invalid"
+        assert "again" not in scorer.prompts
+    with Scorer.open(open_clip_bundle, site=tmp_path) as scorer:
+        assert "again" not in scorer.prompts
+    with opened(open_clip_independent_bundle) as scorer:
+        scorer.prompts.add("nodule", ["a nodule"])
+        scorer.prompts.add("again", texts)
+        notices = [notice.code for notice in score(scorer, "wide").notices]
+        assert ("prompt-duplicate" in notices) == (texts != ["A NODULE"])
+
+
+def test_a_special_piece_is_scored_as_the_original_would(
+    open_clip_bundle: Path, original: dict[str, Any]
+) -> None:
     """[PAD] in a prompt is padding to the model, and a prompt too long is cut and noted."""
+    state = load_checkpoint(FOLDER / WEIGHTS)
+    pieces = (FOLDER / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    prompts = {
+        "padded": ("pneumonia [PAD] [PAD] effusion", "[CLS] pneumonia [PAD] [PAD] effusion [SEP]"),
+        "unknown": ("pneumonia [UNK]", "[CLS] pneumonia [UNK] [SEP]"),
+        "closed": ("pneumonia [SEP] effusion", "[CLS] pneumonia [SEP] effusion [SEP]"),
+        "long": ("pneumonia " * 300, "[CLS] " + "pneumonia " * 254 + "[SEP]"),
+    }
+    scale = float(np.exp(original["logit_scale"]))
     with opened(open_clip_bundle) as scorer:
-        scorer.prompts.add("padded", "pneumonia [PAD] [PAD]")
-        scorer.prompts.add("long", "pneumonia " * 300)
+        for key, (prompt, _) in prompts.items():
+            scorer.prompts.add(key, prompt)
         result = score(scorer, "tall")
-        assert np.isfinite(logits(result)).all()
-        notices = {notice.code: notice.message for notice in result.notices}
-        assert "long" in notices["prompt-truncated"]
+    for key, (_, tokens) in prompts.items():
+        vector = text_vector(state, [pieces.index(piece) for piece in tokens.split()], heads=4).numpy()
+        expected = scale * original["image_features"][0].astype(np.float64) @ vector
+        assert result.scores[key].logit == pytest.approx(expected, abs=LOGIT), key
+    notices = {notice.code: notice.message for notice in result.notices}
+    assert "long" in notices["prompt-truncated"]
 
 
 def test_prompts_travel_between_bundles_of_one_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from promptray import BundleError, Scorer
 from promptray.runtime import verify as verify_module
 from promptray.runtime.preprocess import NetworkInput, preprocess
 from promptray.runtime.verify import verify
+from tests.bundle_factory import relist
 
 
 def test_a_good_bundle_passes_and_says_how_close(carzero_bundle: Path) -> None:
@@ -19,7 +21,27 @@ def test_a_good_bundle_passes_and_says_how_close(carzero_bundle: Path) -> None:
     assert report.golden.pictures == 16
     assert 0 < report.golden.score_error <= report.score_tolerance == 2e-5
     assert report.golden.map_error <= report.map_tolerance == 1e-6
+    assert report.golden.text_error is not None
+    assert report.golden.text_error < 1e-5
     assert report.to_json()["verified"] is True
+
+
+def test_a_bundle_without_text_graph_says_so(carzero_bundle_no_text: Path) -> None:
+    assert verify(carzero_bundle_no_text, site=None).golden.text_error is None
+
+
+def test_a_tokenizer_that_tokenises_otherwise_is_refused(carzero_bundle: Path, tmp_path: Path) -> None:
+    """Its hash is right; a prompt added with it would mean something else than the bundle's own."""
+    shutil.copytree(carzero_bundle, tmp_path / "copy")
+    content = json.loads((tmp_path / "copy" / "tokenizer.json").read_text())
+    content["normalizer"]["lowercase"] = False
+    pieces = content["model"]["vocab"]
+    swapped = dict(zip(pieces, reversed(pieces.values()), strict=True))
+    content["model"]["vocab"] = {**swapped, **{name: pieces[name] for name in pieces if name.startswith("[")}}
+    relist(tmp_path / "copy", "tokenizer.json", json.dumps(content).encode())
+    with pytest.raises(BundleError) as refusal:
+        verify(tmp_path / "copy", site=None)
+    assert refusal.value.code in ("bundle.golden", "bundle.format")
 
 
 def test_every_file_is_hashed(carzero_bundle: Path, tmp_path: Path) -> None:

@@ -93,8 +93,12 @@ def target(platform: str, python: str) -> Target:
         If there is no such platform or Python.
     """
     cure = f"say, for example, PLATFORM={PLATFORMS[0]} PYTHON_VERSION={PYTHONS[-1]}"
+    if not platform:
+        raise Refused(f"PLATFORM is not given: expected one of {', '.join(PLATFORMS)}; {cure}")
     if platform not in PLATFORMS:
         raise Refused(f"platform {platform!r}: expected one of {', '.join(PLATFORMS)}; {cure}")
+    if not python:
+        raise Refused(f"PYTHON_VERSION is not given: expected one of {', '.join(PYTHONS)}; {cure}")
     if python not in PYTHONS:
         raise Refused(f"Python {python!r}: expected one of {', '.join(PYTHONS)}; {cure}")
     return Target(platform, python)

@@ -379,3 +379,13 @@ def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(BuildError) as refusal:
         family("medclip")
     assert refusal.value.code == "family.unknown"
+    assert refusal.value.expected == "one of carzero, open_clip, biomedclip"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"), [("biomed_clip", "biomedclip"), ("CARZero", "carzero"), ("openclip", "open_clip")]
+)
+def test_the_family_that_was_meant_is_named(wrong: str, nearest: str) -> None:
+    with pytest.raises(BuildError, match="family.unknown") as refusal:
+        family(wrong)
+    assert refusal.value.cure == f"did you mean {nearest}?"

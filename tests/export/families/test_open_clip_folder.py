@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from promptray.export.families.open_clip_folder import (
     read_open_clip_folder,
     source_files,
 )
+from promptray.export.tokenizer_settings import TokenizerSettings
 from promptray.runtime.errors import BuildError
 from tests.open_clip_tiny import CONFIG, FOLDER, WEIGHTS, change_json, copy_folder
 
+TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -133,21 +136,17 @@ BROKEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [CONFIG, "tokenizer_config.json"])
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_file_is_refused(tmp_path: Path, name: str, broken: str) -> None:
+def test_a_broken_configuration_is_refused(tmp_path: Path, broken: str) -> None:
     path = copy_folder(tmp_path)
     content = BROKEN[broken]
-    (tmp_path / name).unlink()
+    (tmp_path / CONFIG).unlink()
     if content is not None:
-        (tmp_path / name).write_bytes(content)
-    if (name, content) == ("tokenizer_config.json", None):
-        assert read_open_clip_folder(path, None).lowercase
-        return
+        (tmp_path / CONFIG).write_bytes(content)
     with pytest.raises(BuildError) as refusal:
         FAMILY.load(path, None, {})
     assert refusal.value.code == "checkpoint.config"
-    assert refusal.value.artefact == name
+    assert refusal.value.artefact == CONFIG
     assert refusal.value.cure == "put the file published with the checkpoint beside it"
 
 
@@ -158,7 +157,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
     (tmp_path / name).unlink()
     os.mkfifo(tmp_path / name)
     if name == "tokenizer_config.json":
-        assert read_open_clip_folder(path, None).lowercase
+        assert read_open_clip_folder(path, None).text.settings == TokenizerSettings()
         return
     with pytest.raises(BuildError):
         FAMILY.load(path, None, {})
@@ -256,7 +255,7 @@ def test_the_recipes_text_model_is_used(tmp_path: Path) -> None:
     assert FAMILY.load(path, text_model, {}).identity == FAMILY.load(FOLDER / WEIGHTS, None, {}).identity
     assert source_files(path, text_model) == [
         tmp_path / "model" / CONFIG,
-        *(text_model / name for name in ("config.json", "vocab.txt", "tokenizer_config.json")),
+        *(text_model / name for name in ("config.json", "vocab.txt", *TOKENIZER)),
     ]
     (text_model / "config.json").unlink()
     with pytest.raises(BuildError) as refusal:
@@ -264,20 +263,21 @@ def test_the_recipes_text_model_is_used(tmp_path: Path) -> None:
     assert refusal.value.code == "text-model.invalid"
 
 
-def test_case_is_kept_where_the_tokenizer_keeps_it(tmp_path: Path) -> None:
+def test_the_tokenizer_is_the_folders(tmp_path: Path) -> None:
     path = copy_folder(tmp_path)
-    tokenizers = [FAMILY.load(path, None, {}).tokenizer]
-    change_json(tmp_path / "tokenizer_config.json", lambda content: content.update(do_lower_case=False))
-    tokenizers.append(FAMILY.load(path, None, {}).tokenizer)
-    assert [json.loads(each)["normalizer"]["lowercase"] for each in tokenizers] == [True, False]
-    change_json(tmp_path / "tokenizer_config.json", lambda content: content.update(do_lower_case="no"))
-    with pytest.raises(BuildError, match="do_lower_case is neither true nor false"):
+    assert read_open_clip_folder(path, None).text.settings == TokenizerSettings()
+    other = {"do_lower_case": False, "strip_accents": True, "tokenize_chinese_chars": False}
+    change_json(tmp_path / "tokenizer_config.json", lambda content: content.update(other))
+    normalizer = json.loads(FAMILY.load(path, None, {}).tokenizer)["normalizer"]
+    names = ("lowercase", "strip_accents", "handle_chinese_chars")
+    assert [normalizer[name] for name in names] == list(other.values())
+    shutil.copy(FOLDER / "tokenizer.json", tmp_path)
+    with pytest.raises(BuildError, match=r"normalizer\.handle_chinese_chars") as refusal:
         FAMILY.load(path, None, {})
+    assert (refusal.value.code, refusal.value.artefact) == ("text-model.invalid", "tokenizer.json")
 
 
 def test_every_file_that_is_read_is_named() -> None:
     """Provenance and the build's cache depend on them."""
     named = source_files(FOLDER / WEIGHTS, None)
-    assert named == [
-        FOLDER / name for name in (CONFIG, "bert/config.json", "vocab.txt", "tokenizer_config.json")
-    ]
+    assert named == [FOLDER / name for name in (CONFIG, "bert/config.json", "vocab.txt", *TOKENIZER)]

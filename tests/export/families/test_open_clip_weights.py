@@ -177,5 +177,14 @@ def test_the_preprocessing_is_the_configurations_or_the_recipes(tmp_path: Path, 
     assert "resize: squash" in squashed.notes
 
 
+def test_what_is_assumed_of_an_unknown_image_tower_is_noted(tmp_path: Path, model: LoadedModel) -> None:
+    assumed = (
+        "vit_width64_depth3_heads4_patch16_224 with 4 attention heads, exact (erf) GELU and token pooling"
+    )
+    assert [note for note in model.notes if assumed in note]
+    path = copy_folder(tmp_path, config=lambda c: c["model_cfg"]["vision_cfg"].update(timm_pool="avg"))
+    assert [note for note in FAMILY.load(path, None, {}).notes if "GELU and avg pooling" in note]
+
+
 def test_both_names_are_the_same_family() -> None:
     assert family("biomedclip") is family("open_clip") is FAMILY

@@ -131,7 +131,7 @@ def _manifests(draw: st.DrawFn) -> Manifest:
         }
         for key in keys
     ]
-    tolerance = st.floats(min_value=1e-9, max_value=1.0)
+    tolerance = st.floats(min_value=1e-9, max_value=0.1)
     document["golden"]["score_tolerance"] = draw(tolerance)
     document["golden"]["map_tolerance"] = draw(tolerance)
     document["preprocessing"]["normalise"]["mean"] = draw(st.lists(_finite, min_size=3, max_size=3))

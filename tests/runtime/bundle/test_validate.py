@@ -116,6 +116,7 @@ def negative_prompt_of_an_independent_finding(doc: Document) -> None:
 
 
 def _pairs(doc: Document) -> None:
+    bank_of_one_vector(doc)
     doc["bank"]["ensemble"] = "mean-unit"
     doc["heads"][0].update(relation="pair", activation="softmax")
     for finding in doc["findings"]:
@@ -137,6 +138,16 @@ def pair_without_negative(doc: Document) -> None:
 def pair_of_the_same(doc: Document) -> None:
     _pairs(doc)
     doc["findings"][0]["negative_prompts"] = doc["findings"][0]["prompts"]
+
+
+@broken("$.bank.tensors[1] is no float32 vector for each prompt")
+def a_mean_of_rows(doc: Document) -> None:
+    doc["bank"]["ensemble"] = "mean-unit"
+
+
+@broken("$.golden.score_tolerance is above 0.1")
+def a_self_test_that_cannot_fail(doc: Document) -> None:
+    doc["golden"]["score_tolerance"] = 1e308
 
 
 @sound

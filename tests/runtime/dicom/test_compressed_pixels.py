@@ -29,6 +29,7 @@ from promptray.runtime.dicom.facts import pixel_format
 from promptray.runtime.dicom.pixels import stored_values
 from promptray.runtime.dicom.read import read_dataset, transfer_syntax
 from promptray.runtime.errors import ImageError
+from promptray.runtime.limits import MAX_SLOW_PIXELS
 from tests import dicom_factory as factory
 from tests.runtime.dicom.decoding import code_of, decode
 from tests.runtime.dicom.jpeg_encoder import Lossless, encode_extended
@@ -148,7 +149,7 @@ def test_lossless_jpeg_with_overlay_bits_signs_and_shifts() -> None:
 @pytest.mark.parametrize("signed", [False, True])
 def test_overlay_bits_in_other_lossless_frames_are_removed(syntax: UID, signed: bool) -> None:
     pixels = factory.ramp(33, 35).astype(np.int32) - (2048 if signed else 0)
-    words = ((pixels & 0x0FFF) | 0x5000).astype(np.uint16)
+    words = ((pixels & 0x0FFF) | 0xA000).astype(np.uint16)
     encode = jpeg_ls.encode_array if syntax == JPEGLSLossless else encode_j2k
     made = factory.dataset(words, PixelRepresentation=int(signed))
     np.testing.assert_array_equal(decode(encapsulated(made, [bytes(encode(words))], syntax)), pixels)
@@ -167,6 +168,51 @@ def test_jpeg_of_12_bits() -> None:
     signed = factory.dataset(np.zeros((16, 24), np.int16))
     read = decode(encapsulated(signed, [frame], JPEGExtended12Bit))
     assert read[::8, ::8].ravel().tolist() == [0, 1024, -2048, -1536, -1024, -8]
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEGLosslessSV1, JPEG2000Lossless])
+@pytest.mark.parametrize(("depth", "stored"), [(12, 8), (12, 10), (12, 11), (12, 14), (8, 12)])
+def test_a_frame_of_another_depth_than_bits_stored_is_refused(syntax: UID, depth: int, stored: int) -> None:
+    words = factory.ramp(33, 35, bits=depth)
+    encode = {
+        JPEGLSLossless: lambda: jpeg_ls.encode_array(words.astype(np.min_scalar_type(words.max()))),
+        JPEGLosslessSV1: lambda: Lossless(depth).encode(words),
+        JPEG2000Lossless: lambda: encode_j2k(words, depth),
+    }
+    frame = bytes(encode[syntax]())
+    for bits, code in ((depth, None), (16, None), (stored, "image.broken")):
+        made = encapsulated(factory.dataset(words, BitsStored=bits, HighBit=bits - 1), [frame], syntax)
+        if code:
+            assert code_of(made) == code
+        else:
+            np.testing.assert_array_equal(decode(made), words)
+
+
+def test_jpeg_of_12_bits_holds_9_to_12_bits_only() -> None:
+    blocks = np.zeros((6, 64), int)
+    blocks[:, 0] = -2048  # black
+    frame = encode_extended(blocks, (16, 24), np.full(64, 8))
+    for stored in range(8, 17):
+        made = factory.dataset(np.zeros((16, 24), np.uint16), BitsStored=stored, HighBit=stored - 1)
+        data = encapsulated(made, [frame], JPEGExtended12Bit)
+        if stored in (8, 13, 14, 15):
+            assert code_of(data) == "image.broken"
+        else:
+            assert decode(data).shape == (16, 24)
+
+
+def test_frames_that_no_library_decodes_have_their_own_size_limit() -> None:
+    lossless = Lossless(12).encode(factory.ramp(16, 24))
+    extended = encode_extended(np.zeros((6, 64), int), (16, 24), np.full(64, 8))
+    native = struct.pack(">HH", 16, 24)
+    for frame, syntax in ((lossless, JPEGLosslessSV1), (extended, JPEGExtended12Bit), (b"\0\0", RLELossless)):
+        for rows, code in ((8192, "image.broken"), (8193, "image.too-large")):
+            stretched = frame.replace(native, struct.pack(">HH", rows, 4096), 1)
+            made = factory.dataset(factory.ramp(16, 24), Rows=rows, Columns=4096)
+            with pytest.raises(ImageError) as refusal:
+                decode(encapsulated(made, [stretched], syntax))
+            assert refusal.value.code == code
+            assert code == "image.broken" or str(MAX_SLOW_PIXELS) in str(refusal.value)
 
 
 def test_jpeg_of_8_bits_in_a_16_bit_container() -> None:

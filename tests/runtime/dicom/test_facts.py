@@ -142,6 +142,16 @@ def test_padding(value: int, limit: int | None, signed: bool, expected: tuple[in
     assert facts_of(factory.encode(made)).padding == expected
 
 
+def test_a_padding_range_across_zero_of_unsigned_pixels_is_refused() -> None:
+    """Taken as patterns, -5 to 5 would be 65531 to 5: nearly every pixel."""
+    made = factory.dataset()
+    made.add_new("PixelPaddingValue", "SS", -5)
+    made.add_new("PixelPaddingRangeLimit", "SS", 5)
+    with pytest.raises(ImageError, match="spans zero") as refusal:
+        facts_of(factory.encode(made))
+    assert refusal.value.code == "dicom.tags"
+
+
 def enhanced(shared: Dataset, frames: list[Dataset]) -> bytes:
     pixels = np.stack([factory.ramp()] * len(frames))
     return factory.file(
@@ -171,6 +181,19 @@ def test_functional_groups_of_a_frame_come_before_shared_ones_and_the_data_set()
     assert second.window == (2048.0, 4096.0)
     assert (first.rescale_slope, first.rescale_intercept) == (2.0, 3.0)
     assert pixel_spacing(read_dataset(data), 0) == ((0.5, 0.25), "PixelSpacing")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_functional_groups_of_other_frames_than_there_are_are_refused(count: int) -> None:
+    inverted = group(PixelValueTransformationSequence={"RescaleSlope": "-1", "RescaleIntercept": "4095"})
+    pixels = np.stack([factory.ramp()] * 3)
+    data = factory.file(pixels, PerFrameFunctionalGroupsSequence=[inverted] * count)
+    for index in range(3):
+        with pytest.raises(ImageError, match="PerFrameFunctionalGroupsSequence") as refusal:
+            facts_of(data, index)
+        assert refusal.value.code == "dicom.tags"
+    whole = factory.file(pixels, PerFrameFunctionalGroupsSequence=[inverted] * 3)
+    assert [facts_of(whole, index).rescale_slope for index in range(3)] == [-1.0] * 3
 
 
 def test_pixel_spacing_and_where_it_comes_from() -> None:

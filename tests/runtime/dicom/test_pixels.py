@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydicom.config import IGNORE
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     AllTransferSyntaxes,
@@ -41,6 +42,21 @@ def test_native_pixels_in_every_container(syntax: Any, dtype: str, stored: int) 
     read = decode(factory.encode(made, syntax))
     assert read.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(read, pixels)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+@pytest.mark.parametrize("fragments", [1, 2])
+def test_fragments_under_a_native_syntax_are_refused(syntax: Any, fragments: int) -> None:
+    """Their headers, 8 bytes each, would shift every pixel."""
+    pixels = factory.ramp(64, 2048)
+    made = factory.dataset(pixels)
+    made.PixelData = encapsulate([pixels.tobytes()], fragments_per_frame=fragments, has_bot=False)
+    data = factory.encode(made, syntax)  # pydicom states the length
+    assert code_of(data) == "image.broken"
+    stated = len(made.PixelData).to_bytes(4, "little")
+    place = data.rindex(stated, 0, -len(made.PixelData))
+    undefined = data[:place] + b"\xff" * 4 + data[place + 4 :] + bytes.fromhex("feffdde000000000")
+    assert code_of(undefined) == "image.broken"
 
 
 @pytest.mark.parametrize("dtype", ["u2", "i2"])

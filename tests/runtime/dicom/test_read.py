@@ -1,13 +1,15 @@
 """Objects that end early, hold no pixels, or look like something else."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from promptray.runtime.bundle.manifest import Greyscale
+from promptray.runtime.dicom import read
 from promptray.runtime.dicom.facts import check_has_pixels
 from promptray.runtime.dicom.read import read_dataset
 from promptray.runtime.door import open_picture
@@ -85,3 +87,61 @@ def test_the_letters_of_the_preamble_within_a_bare_data_set() -> None:
         bare = factory.encode_bare(made, implicit=implicit)
         assert bare[128:132] == b"DICM"
         np.testing.assert_array_equal(open_picture(bare, factory.CHEST, Greyscale()).grey, expected.grey)
+
+
+def element(number: int, vr: bytes, value: bytes, *, implicit: bool = False) -> bytes:
+    """An element of the file meta information."""
+    head = struct.pack("<HH", 2, number)
+    if implicit:
+        return head + struct.pack("<I", len(value)) + value
+    long = vr in (b"OB", b"OF", b"UC", b"UN", b"UT")
+    return head + vr + (struct.pack("<2xI", len(value)) if long else struct.pack("<H", len(value))) + value
+
+
+DEFLATED = DeflatedExplicitVRLittleEndian.encode()
+#: Spellings of "deflated" that pydicom reads as such, or might; every one with a bomb behind it.
+SPELLINGS = {
+    "as it should be": element(0x10, b"UI", DEFLATED + b"\0"),
+    "padded beyond 64 bytes": element(0x10, b"UI", DEFLATED.ljust(80, b"\0")),
+    "padded with spaces": element(0x10, b"UI", DEFLATED.ljust(80)),
+    "behind a space": element(0x10, b"UI", b" " + DEFLATED),
+    "before a tab": element(0x10, b"UI", DEFLATED + b"\t"),
+    "before a line's end": element(0x10, b"UI", DEFLATED + b"\n"),
+    "of an implicit length": element(0x10, b"", DEFLATED + b"\0", implicit=True),
+    "of another VR": element(0x10, b"LO", DEFLATED + b"\0"),
+    "of no VR of the standard": element(0x10, b"UN", DEFLATED + b"\0"),
+    "behind other floats": element(0x02, b"OF", bytes(8)) + element(0x10, b"UI", DEFLATED + b"\0"),
+    "behind characters": element(0x03, b"UC", b"1.2 ") + element(0x10, b"UI", DEFLATED + b"\0"),
+    "stated twice": element(0x10, b"UI", DEFLATED + b"\0") + element(0x10, b"UI", DEFLATED + b"\0"),
+    "taken back": element(0x10, b"UI", b"1.2.840.10008.1.2.1\0") + element(0x10, b"UI", DEFLATED + b"\0"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("preamble", [bytes(128) + b"DICM", b""], ids=["", "bare"])
+def test_a_deflated_bomb_is_never_parsed_however_its_transfer_syntax_is_spelt(
+    spelling: str, preamble: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "MAX_INFLATED_BYTES", 1 << 20)
+    made = factory.dataset(np.zeros((2048, 2048), np.uint16))
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bomb = deflater.compress(factory.encode_bare(made, implicit=False)) + deflater.flush()
+    assert len(bomb) < 1 << 17
+    with pytest.raises(ImageError) as refusal:
+        read_dataset(preamble + SPELLINGS[spelling] + bomb)
+    assert refusal.value.code in ("image.too-large", "image.broken")
+
+
+@pytest.mark.parametrize("keyword", ["Modality", "PhotometricInterpretation", "PixelData"])
+@pytest.mark.parametrize("place", ["beside", "at the end"])
+def test_a_tag_written_twice_is_refused(keyword: str, place: str) -> None:
+    """pydicom keeps the last one, so a second value would win in silence."""
+    made = factory.dataset()
+    whole = factory.encode_bare(made, implicit=False)
+    alone = Dataset()
+    alone[keyword] = made[keyword]
+    element = factory.encode_bare(alone, implicit=False)
+    cut = whole.index(element) + len(element) if place == "beside" else len(whole)
+    with pytest.raises(ImageError, match=f"{keyword} is written twice") as refusal:
+        read_dataset(whole[:cut] + element + whole[cut:])
+    assert refusal.value.code == "dicom.tags"

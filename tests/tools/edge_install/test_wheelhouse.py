@@ -74,7 +74,11 @@ def test_a_licence_that_is_not_permissive_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("", "3.12"), "platform '': expected one of linux-x86_64, linux-aarch64, windows-x86_64; say"),
+        (
+            ("", "3.12"),
+            "PLATFORM is not given: expected one of linux-x86_64, linux-aarch64, windows-x86_64; say",
+        ),
+        (("linux-x86_64", ""), "PYTHON_VERSION is not given: expected one of 3.10, 3.11, 3.12, 3.13; say"),
         (("macos", "3.12"), "platform 'macos'"),
         (
             ("linux-x86_64", "3.9"),

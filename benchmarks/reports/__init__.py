@@ -1,0 +1,1 @@
+"""How well report triplets agree with the manual codes of Open-I."""
