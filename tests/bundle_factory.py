@@ -83,6 +83,7 @@ def document() -> dict[str, Any]:
             "height": SIDE,
             "width": SIDE,
             "colour": "grey",
+            "levels": "uint8",
         },
         "text": {
             "cleaning": "carzero-sentences",

@@ -46,7 +46,7 @@ EXAMPLES: list[str] = re.findall(
     r"```yaml\n(.*?)```", (DOCS / "recipe.md").read_text(encoding="utf-8"), re.DOTALL
 )
 CHEXPERT5 = ["atelectasis", "cardiomegaly", "consolidation", "pulmonary edema", "pleural effusion"]
-KEYS = (["effusion", "wordless"], ["normal", "pneumonia"], ["effusion"], [*CHEXPERT5, "rib fracture"])
+KEYS = (["effusion", "wordless"], ["normal", "pneumonia"], ["effusion"], [*CHEXPERT5, "rib fracture"], list("abcd"))
 
 
 @pytest.mark.parametrize(("example", "keys"), list(zip(EXAMPLES, KEYS, strict=True)))

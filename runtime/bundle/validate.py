@@ -146,7 +146,8 @@ def _check_groups(head: Head, keys: set[str]) -> None:
 
 def _check_wordings(where: str, finding: Finding, manifest: Manifest) -> None:
     head, bank = manifest.heads[0], manifest.bank
-    if bank is None or manifest.text is None:  # whether they may be is checked with the bank
+    no_text = manifest.text is None and manifest.graph("text") is None
+    if bank is None or no_text:  # whether they may be is checked with the bank
         if (head.bank == "none" or bank) and (finding.prompts or finding.negative_prompts):
             _refuse(f"{where}.prompts", "are given, and the model has no text")
         return
