@@ -82,7 +82,8 @@ def findings_of(recipe: Recipe, facts: ModelFile, artefact: str) -> list[Finding
         try:
             require_wordings(facts.ensemble, recipe.relation, stated.key, prompts, negative)
         except PromptError as error:
-            where = f"{artefact}, key findings[{number}].prompt"
+            side = "negative_prompt" if negative or recipe.relation == "pair" else "prompt"
+            where = f"{artefact}, key findings[{number}].{side}"
             raise _invalid(where, error.message, error.expected or "", error.found or "") from error
         findings.append(_finding(stated, prompts, negative, facts.head.name))
     return findings
