@@ -128,10 +128,10 @@ def test_prompts_are_added_and_removed(
     for bundle in (open_clip_bundle, open_clip_independent_bundle):
         with opened(bundle, reproducible=True) as scorer:
             before = logits(score(scorer, "tall"))
-            scorer.prompts.add("one", TEXTS[0])
+            scorer.prompts.add("one", TEXTS[1])
             result = score(scorer, "tall")
             assert (logits(result)[: len(before)] == before).all()
-            assert result.scores["one"].logit == pytest.approx(original["logits_per_text"][0, 0], abs=LOGIT)
+            assert result.scores["one"].logit == pytest.approx(original["logits_per_text"][1, 0], abs=LOGIT)
             scorer.prompts.remove("one")
             assert (logits(score(scorer, "tall")) == before).all()
 
