@@ -25,16 +25,17 @@ from promptray.export.findings import class_name
 from promptray.export.golden_inputs import GoldenInputs, golden_inputs, read_pictures
 from promptray.export.model_facts import ModelFile, describe
 from promptray.export.parity import check_parity
-from promptray.export.recipe import Recipe, read_recipe
+from promptray.export.recipe import Recipe, read_recipe, with_lines
 from promptray.export.stage_cache import StageCache, default_cache
+from promptray.runtime.alternatives import require_alternatives
 from promptray.runtime.backends import load_backend
 from promptray.runtime.bundle import Bundle, write_bundle
-from promptray.runtime.bundle.manifest import Provenance, SourceFile, TextRule
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Provenance, SourceFile, TextRule
 from promptray.runtime.disk import hash_file
-from promptray.runtime.errors import BuildError, BundleError
+from promptray.runtime.errors import BuildError, BundleError, PromptError
 from promptray.runtime.graphs import encode_finding
 from promptray.runtime.preprocess import normalise
-from promptray.runtime.prompts import BankEntry, PromptBank, pack
+from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.text import EncodedFinding, TextEncoder
 
 if TYPE_CHECKING:
@@ -89,9 +90,15 @@ def build(
     """
     recipe = read_recipe(recipe_path)
     _require_writable(output)
+    with with_lines(recipe_path, recipe):
+        return _build(recipe, recipe_path, output, cache or default_cache(), progress)
+
+
+def _build(recipe: Recipe, recipe_path: Path, output: Path, cache: Path, progress: Progress) -> Bundle:
+    """Run the stages that are not cached and write the bundle."""
     sources = _Sources(recipe, recipe_path)
     inputs = golden_inputs(sources.golden_folder, recipe.golden.licence if recipe.golden else None)
-    stages = StageCache(cache or default_cache())
+    stages = StageCache(cache)
     libraries = _libraries()
 
     progress("load", f"hashing {sources.checkpoint.name}", 0.0)
@@ -104,6 +111,8 @@ def build(
     prompts_key = stages.key("prompts", {"export": export_key, "bank": made.bank.id, **asked})
     progress("prompts", f"encoding {len(made.findings)} findings", 0.5)
     prompts, _ = stages.run("prompts", prompts_key, lambda folder: _prompts(made, graphs, folder))
+    if made.head.relation in ALTERNATIVES:
+        _require_alternatives(made, prompts, recipe_path.name)
 
     golden_hashes = [(path.name, hash_file(path)[0]) for path in inputs.files]
     golden_key = stages.key(
@@ -277,6 +286,22 @@ def _wordings(made: Plan, text: TextRule, graphs: Path) -> list[BankEntry]:
         )
         for finding, stated in zip(made.findings, made.recipe.findings, strict=True)
     ]
+
+
+def _require_alternatives(made: Plan, prompts: Path, artefact: str) -> None:
+    """Refuse alternatives that are one to the model; after the stage, which may come from the cache."""
+    bank = unpack((prompts / "prompts.safetensors").read_bytes(), made.bank, artefact="prompts.safetensors")
+    try:
+        require_alternatives(bank)
+    except PromptError as error:
+        raise BuildError(
+            "recipe.invalid",
+            f"{error.message}: {error.artefact}",
+            artefact=f"{artefact}, key findings",
+            expected=error.expected,
+            found=error.found,
+            cure=error.cure,
+        ) from error
 
 
 def _golden(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from promptray.export.model_facts import ModelFile
 from promptray.export.recipe import FindingRecipe, Recipe
-from promptray.runtime.bundle.manifest import Finding, Head, TextRule
-from promptray.runtime.bundle.validate import ALTERNATIVES, TEMPLATE
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Finding, Head, TextRule
+from promptray.runtime.bundle.validate import TEMPLATE
 from promptray.runtime.errors import BuildError, PromptError
 from promptray.runtime.wording import require_wordings
 
@@ -106,7 +106,8 @@ def findings_of(recipe: Recipe, facts: ModelFile, artefact: str) -> list[Finding
                 facts.ensemble, recipe.relation or facts.relations[0], stated.key, prompts, negative
             )
         except PromptError as error:
-            where = f"{artefact}, key findings[{number}].prompt"
+            side = "negative_prompt" if negative or recipe.relation == "pair" else "prompt"
+            where = f"{artefact}, key findings[{number}].{side}"
             raise _invalid(where, error.message, error.expected or "", error.found or "") from error
         findings.append(_finding(stated, prompts, negative, facts.head.name))
     return findings

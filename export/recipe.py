@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 import yaml
@@ -28,6 +30,15 @@ from promptray.runtime.packs import read_pack
 _LIMIT_BYTES = 2**20
 _LIMIT_DEPTH = 20
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a decimal number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}  # of msgspec's messages
 _PATH = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -106,9 +117,7 @@ def read_recipe(path: Path) -> Recipe:
     text = _read(path)
     try:
         _refuse_bombs(path, text)
-        tree = yaml.compose(text, Loader=_Loader)
-        if not isinstance(tree, yaml.MappingNode):
-            raise _invalid(path, 1, "the recipe must be a mapping of keys to values")
+        tree = _compose(path, text)
         _refuse_surprises(path, tree)
         content = _Loader(text).construct_document(tree)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -138,7 +147,9 @@ def read_recipe(path: Path) -> Recipe:
             )
         taken.append(key)
     if not taken:
-        raise _invalid(path, _line(tree, ["findings"]), "Expected a list of length >= 1", key="findings")
+        raise _invalid(
+            path, _line(tree, ["findings"]), _in_words("Expected `array` of length >= 1"), key="findings"
+        )
     return msgspec.structs.replace(recipe, findings=[*packed, *recipe.findings])
 
 
@@ -190,6 +201,13 @@ def _read(path: Path) -> str:
         raise _invalid(path, None, f"the recipe cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise _invalid(path, None, "the recipe is not UTF-8 text") from error
+
+
+def _compose(path: Path, text: str) -> yaml.MappingNode:
+    tree = yaml.compose(text, Loader=_Loader)
+    if not isinstance(tree, yaml.MappingNode):
+        raise _invalid(path, 1, "the recipe must be a mapping of keys to values")
+    return tree
 
 
 def _refuse_bombs(path: Path, text: str) -> None:
@@ -251,40 +269,81 @@ def _refuse_surrogate(path: Path, line: int, text: str, place: str) -> None:
 def _from_validation(path: Path, tree: yaml.Node, message: str) -> BuildError:
     """Turn msgspec's ``message - at `$.findings[0].key``` into file, line and key."""
     what, _, where = message.partition(" - at `$")
-    steps: list[str | int] = [
-        name or (0 if index == "..." else int(index)) for name, index in _PATH.findall(where.rstrip("`"))
-    ]
+    steps = _steps(where.rstrip("`"))
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if unknown:
         steps.append(unknown[1])
-    key = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    key = _key(steps)
     missing = re.search(r"missing required field `([^`]+)`", what)
     if missing:
         key = f"{key}.{missing[1]}".lstrip(".")
-    return _invalid(path, _line(tree, steps), _in_words(what), key=key)
+    expected = None
+    if what.startswith("Invalid enum value"):  # only keys at the top have a choice of values
+        expected = f"one of {', '.join(map(str, get_args(get_type_hints(Recipe)[key])))}"
+    return _invalid(path, _line(tree, steps), _in_words(what), key=key, expected=expected)
+
+
+@contextmanager
+def with_lines(path: Path, recipe: Recipe) -> Iterator[None]:
+    """Give a refusal of what is read already, which knows its key, the line of that key too.
+
+    Parameters
+    ----------
+    path : Path
+        The recipe's file.
+    recipe : Recipe
+        As read of it: the findings of its packs come before the file's own.
+    """
+    tree = _compose(path, _read(path))  # before the long work, in which the file may change
+    try:
+        yield
+    except BuildError as error:
+        file, _, key = (error.artefact or "").partition(", key ")
+        if file != path.name or not key:
+            raise
+        steps = _steps(f".{key}")
+        if steps[0] == "findings" and len(steps) > 1:
+            own = [value.value for name, value in tree.value if name.value == "findings"]
+            number = int(steps[1]) - (len(recipe.findings) - len(own[0] if own else []))
+            steps = ["pack"] if number < 0 else ["findings", number, *steps[2:]]
+        fields = {**error.to_json(), "artefact": f"{file}, line {_line(tree, steps)}, key {_key(steps)}"}
+        raise BuildError(str(fields.pop("code")), str(fields.pop("message")), **fields) from error
 
 
 def _in_words(what: str) -> str:
     """Say it in the words of YAML, and the rule for keys in any words."""
     if "matching regex" in what:
         return "this cannot be a key: 1 to 128 characters, no leading space, no slash, no control character"
-    for old, new in (
-        ("`str | array | null`", "text or a list of texts"),
-        ("Object contains unknown field", "unknown key"),
-        ("Object missing required field", "missing key"),
-        ("`array`", "a list"),
-        ("`object`", "a mapping"),
-        ("`str`", "text"),
-        ("`bool`", "true or false"),
-        ("`null`", "nothing"),
-    ):
-        what = what.replace(old, new)
-    unquoted = tuple(
-        f"Expected {wanted}, got {got}"
-        for wanted in ("text", "text or a list of texts")
-        for got in ("`", "true")
+    if not what.startswith("Expected"):
+        what = what.replace("Object contains unknown field", "unknown key")
+        what = what.replace("Object missing required field", "missing key")
+        return what.replace("Invalid enum value", "this value is not known:")
+    what = re.sub("`([a-z |]+)`", lambda kinds: _kinds(kinds[1]), what)
+    for sign, more, least in ((">=", "more", "at least"), ("<=", "fewer", "at most")):
+        what = re.sub(f"text of length {sign} (\\d+)", rf"text of \1 or {more} characters", what)
+        what = re.sub(f"a list of length {sign} (\\d+)", rf"a list of \1 or {more} entries", what)
+        what = what.replace(f" {sign} ", f" of {least} ")
+    unquoted = re.match("Expected (text|text or a list of texts), got (a whole|a decimal|true)", what)
+    return f"{what}; put it in quotes" if unquoted else what
+
+
+def _kinds(names: str) -> str:
+    """Name msgspec's ``str | array | null`` as people do; that a key may be left out is not said."""
+    kinds = [name for name in names.split(" | ") if name != "null" or names == "null"]
+    return (
+        "text or a list of texts"
+        if kinds == ["str", "array"]
+        else " or ".join(_WORDS[kind] for kind in kinds)
     )
-    return f"{what}; put it in quotes" if what.startswith(unquoted) else what
+
+
+def _steps(place: str) -> list[str | int]:
+    """Take ``.findings[0].key`` apart."""
+    return [name or (0 if index == "..." else int(index)) for name, index in _PATH.findall(place)]
+
+
+def _key(steps: list[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
 
 
 def _line(tree: yaml.Node, steps: list[str | int]) -> int:

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from promptray.runtime.bundle.manifest import Code, Finding
+from promptray.runtime.alternatives import require_alternatives
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding
 from promptray.runtime.errors import PromptError, ScoringError
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.packs import read_pack
@@ -284,6 +285,8 @@ class ActivePrompts:
     def _append(self, added: Sequence[ActiveFinding]) -> None:
         with self._lock:
             new = self._activate([*self._state.active, *added], self._state.bank)
+            if self._manifest.head.relation in ALTERNATIVES:
+                require_alternatives(new.bank)
             kept = [item.entry for item in added if item.origin == "site"]
             if kept:
                 site = self._require_site()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeGuard
 
@@ -116,13 +117,32 @@ def open_picture(
         raise BundleError("bundle.format", "this version does not know the bundle's greyscale rule")
     if photometric is not None and not isinstance(source, np.ndarray):
         raise TypeError("photometric= belongs to array input; files state their own")
-    declared = modality.strip().upper() if modality else None
     try:
+        _check_declared_types(modality, frame)
+        declared = modality.strip().upper() if modality else None
         picture = _open(source, door, declared, frame, photometric, keep_colour)
         policy.check_picture(picture, door, strict=strict)
     except ImageError as error:
         raise _with_name(error, name or source_name(source)) from None
     return policy.with_suspicions(picture)
+
+
+def _check_declared_types(modality: object, frame: object) -> None:
+    """Refuse what a caller declares in another type: a number for a modality, text for a frame."""
+    if modality is not None and not isinstance(modality, str):
+        raise ImageError(
+            "image.modality-undeclared",
+            "a modality is declared as text",
+            expected="modality= such as 'DX'",
+            found=type(modality).__name__,
+        )
+    if frame is not None and (isinstance(frame, bool) or not isinstance(frame, Integral)):
+        raise ImageError(
+            "dicom.frame",
+            "a frame is chosen by its number",
+            expected="frame= a whole number, counted from 1",
+            found=type(frame).__name__,
+        )
 
 
 def _open(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Head, Relation
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, Relation
 from promptray.runtime.result import Score, Summary
 
 
@@ -34,7 +34,7 @@ def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relati
             Score(logit=float(logit), softmax=_logistic(value), among=[key, f"not {key}"])
             for logit, value, key in zip(logits, wide, keys, strict=True)
         ]
-    if relation in ("exclusive", "ordinal") and len(keys) > 1:
+    if relation in ALTERNATIVES and len(keys) > 1:
         powers = np.exp(wide - wide.max())
         shares = powers / powers.sum()
         return [
@@ -54,7 +54,7 @@ def summary_of(scores: Mapping[str, Score], head: Head) -> Summary | None:
     head : Head
     """
     shares = {key: score.softmax for key, score in scores.items() if score.softmax is not None}
-    if head.relation not in ("exclusive", "ordinal") or not shares:
+    if head.relation not in ALTERNATIVES or not shares:
         return None
     ranks = range(1, len(shares) + 1)
     return Summary(

@@ -47,10 +47,6 @@ def require_wordings(
     """
     if not prompts:
         raise invalid_wordings(key, "a finding needs a prompt", "at least one wording", "none")
-    if ensemble == "none" and len(prompts) + len(negative_prompts) != 1:
-        raise invalid_wordings(
-            key, "this model scores one wording for each finding", "one prompt", str(len(prompts))
-        )
     if (relation == "pair") != bool(negative_prompts):
         if relation == "pair":
             raise invalid_wordings(
@@ -58,6 +54,10 @@ def require_wordings(
             )
         raise invalid_wordings(
             key, "only a head of pairs takes negative prompts", "none", str(len(negative_prompts))
+        )
+    if ensemble == "none" and len(prompts) + len(negative_prompts) != 1:
+        raise invalid_wordings(
+            key, "this model scores one wording for each finding", "one prompt", str(len(prompts))
         )
     if negative_prompts and set(prompts) == set(negative_prompts):
         raise invalid_wordings(

@@ -224,6 +224,8 @@ class MapFacts(_Struct, frozen=True):
 #: How the scores of a head hang together. ``exclusive``: the findings are alternatives, one of which is true.
 #: ``ordinal``: they are, and their order is a scale. ``pair``: each is asked against its own negative.
 Relation = Literal["independent", "exclusive", "ordinal", "pair"]
+#: Relations of findings one of which is true.
+ALTERNATIVES = ("exclusive", "ordinal")
 
 
 class Head(_Struct, frozen=True):

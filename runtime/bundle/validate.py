@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable
 from typing import NoReturn
 
 from promptray.runtime.bundle.manifest import (
+    ALTERNATIVES,
     BankRule,
     CentreCrop,
     Dims,
@@ -39,8 +40,6 @@ LEAST_GOLDEN = 16
 LARGEST_TOLERANCE = 0.1
 #: Pixels a side: beyond what any network of radiographs reads, and its float32 picture is 200 MB.
 LARGEST_NETWORK = 4096
-#: Relations of findings one of which is true.
-ALTERNATIVES = ("exclusive", "ordinal")
 #: A template holds the place of the finding's name once.
 TEMPLATE = r"[^{}]*\{\}[^{}]*"
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -24,6 +24,7 @@ from promptray.export.draft import _golden_names
 from promptray.export.golden_inputs import GoldenInputs
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bundle import Bundle
+from tests import open_clip_tiny
 from tests.carzero_tiny import PROMPTS
 
 Recipe = Callable[..., Path]
@@ -259,6 +260,20 @@ def test_an_output_too_long_for_the_system_is_refused_before_any_work(
         build(carzero_recipe(), tmp_path / name, cache=tmp_path / "cache")
     assert refusal.value.code == "bundle.unwritable"
     assert not (tmp_path / "cache").exists()
+
+
+def test_alternatives_that_are_one_to_the_model_are_refused(
+    open_clip_bundle: Path, nothing_left: Path, tmp_path: Path
+) -> None:
+    cache = Path(shutil.copytree(open_clip_bundle.parent / "cache", tmp_path / "cache"))
+    alike = [{"key": "a", "prompt": "x"}, {"key": "b", "prompt": "y"}, {"key": "c", "prompt": " x "}]
+    recipe = open_clip_tiny.write_recipe(tmp_path, findings=alike)
+    line = recipe.read_text().splitlines().index("findings:") + 1
+    for _ in range(2):  # the second time the prompts are in the cache
+        with pytest.raises(BuildError, match="'a' and 'c'") as refusal:
+            build(recipe, nothing_left / "new.bundle", cache=cache)
+        assert refusal.value.code == "recipe.invalid"
+        assert refusal.value.artefact == f"recipe.yaml, line {line}, key findings"
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -101,15 +101,17 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "CARZero: an ensemble": (
         "carzero", {"findings": [{"key": "a", "prompt": ["There is a.", "A b c."]}]}, "findings[0].prompt",
     ),
-    "CARZero: a negative": ("carzero", {"findings": [{"key": "x"}, PAIR]}, "findings[1].prompt"),
+    "CARZero: a negative": ("carzero", {"findings": [{"key": "x"}, PAIR]}, "findings[1].negative_prompt"),
     "CARZero: two templates": ("carzero", {"templates": ["There is {}.", "{} is there."]}, "templates"),
     "one alternative": ("open_clip", {"relation": "exclusive", "findings": [{"key": "a"}]}, "findings"),
-    "a pair without negative": ("open_clip", {"relation": "pair"}, "findings[0].prompt"),
-    "a negative without pairs": ("open_clip", {"findings": [{"key": "x"}, PAIR]}, "findings[1].prompt"),
+    "a pair without negative": ("open_clip", {"relation": "pair"}, "findings[0].negative_prompt"),
+    "a negative without pairs": (
+        "open_clip", {"findings": [{"key": "x"}, PAIR]}, "findings[1].negative_prompt",
+    ),
     "a pair of the same": (
         "open_clip",
         {"relation": "pair", "findings": [{"key": "a", "prompt": "a", "negative_prompt": ["a"]}]},
-        "findings[0].prompt",
+        "findings[0].negative_prompt",
     ),
     "a template without a place": ("open_clip", {"templates": ["{}", "a photo"]}, "templates[1]"),
     "a template with two places": ("open_clip", {"templates": ["{} {}"]}, "templates[0]"),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from promptray.export.recipe import Recipe, read_recipe
+from promptray.export.recipe import Recipe, read_recipe, with_lines
 from promptray.runtime.errors import BuildError
 from tests.carzero_tiny import PROMPTS
 
@@ -58,6 +58,61 @@ def test_half_a_character_is_refused(tmp_path: Path, old: str, new: str, place: 
     line = text[: text.index(old)].count("\n") + 1 + new.count("\n")
     assert error.artefact == f"recipe.yaml, line {line}" + (f", {place}" if place else "")
     str(error).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "message", "expected"),
+    [
+        ("relation: exclusiv", "relation", "'exclusiv'", "one of independent, exclusive, pair"),
+        ("templates: a photo of {}", "templates", "Expected a list, got text", None),
+        ("templates: []", "templates", "Expected a list of 1 or more entries", None),
+        ("text_graph: 1", "text_graph", "Expected true or false, got a whole number", None),
+        ("golden: films", "golden", "Expected a mapping, got text", None),
+        ("pack: 5", "pack", "Expected text or a list of texts, got a whole number; put it in quotes", None),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_yaml(
+    tmp_path: Path, text: str, key: str, message: str, expected: str | None
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"{text}\n{(RECIPES / 'valid.yaml').read_text()}")
+    error = refusal(tmp_path / "recipe.yaml")
+    assert error.artefact == f"recipe.yaml, line 1, key {key}"
+    assert error.message.endswith(message)
+    assert error.expected == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("model.licence", "line 8, key model.licence"),
+        ("findings[0].prompt", "line 1, key pack"),
+        ("findings[14].prompt", "line 15, key findings[0].prompt"),
+        ("findings[15].negative_prompt", "line 16, key findings[1].negative_prompt"),
+    ],
+)
+def test_a_later_refusal_gets_its_line(tmp_path: Path, key: str, place: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"pack: chestxray14\n{(RECIPES / 'valid.yaml').read_text()}")
+    recipe = read_recipe(path)
+    assert [finding.key for finding in recipe.findings[14:]] == ["effusion", "edema"]
+
+    def build() -> None:
+        with with_lines(path, recipe):
+            path.unlink()  # a build takes minutes, in which the file may change
+            raise BuildError("recipe.invalid", "it is so", artefact=f"recipe.yaml, key {key}", found="x")
+
+    with pytest.raises(BuildError) as caught:
+        build()
+    assert caught.value.artefact == f"recipe.yaml, {place}"
+    assert (caught.value.message, caught.value.found) == ("it is so", "x")
+
+
+def test_a_refusal_of_another_file_stays_as_it_is() -> None:
+    path = RECIPES / "valid.yaml"
+    error = BuildError("checkpoint.layout", "it is so", artefact="weights.bin")
+    with pytest.raises(BuildError) as caught, with_lines(path, read_recipe(path)):
+        raise error
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("key", [r'"rib\u200bfracture"', r'"e\u0301panchement"', r'"rib\x85fracture"'])

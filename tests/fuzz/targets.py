@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from promptray.export.recipe import read_recipe
 from promptray.runtime.bundle.manifest import Door, Greyscale
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import CODES, BuildError, ImageError, PromptRayError
+from promptray.runtime.picture import Picture
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.verify import verify
 from tests.fuzz import seeds
@@ -46,10 +48,30 @@ def enter_picture(data: bytes) -> None:
         except ImageError as error:
             _require_registered(error)
             continue
-        grey = picture.grey
-        if grey.dtype != np.uint8 or grey.ndim != 2 or min(grey.shape) < 8 or grey.min() == grey.max():
-            raise AssertionError("the door let through what is no picture")
+        _require_picture(picture.grey)
+        if picture.source.kind != "dicom":  # of which colour is never kept
+            _enter_colour(data, picture, options)
         return
+
+
+def _enter_colour(data: bytes, grey: Picture, options: Mapping[str, object]) -> None:
+    """Open a PNG or JPEG that entered grey as a model does that reads colour; more of it may be refused."""
+    try:
+        picture = open_picture(data, DOOR, Greyscale(), keep_colour=True, **options)  # type: ignore[arg-type]
+    except ImageError as error:
+        _require_registered(error)
+        return
+    _require_picture(picture.grey)
+    colour, shape = picture.colour, grey.grey.shape
+    if picture.grey.shape != shape or (
+        colour is not None and (colour.dtype != np.uint8 or colour.shape != (*shape, 3))
+    ):
+        raise AssertionError("the colour is not of the same picture")
+
+
+def _require_picture(grey: NDArray[np.generic]) -> None:
+    if grey.dtype != np.uint8 or grey.ndim != 2 or min(grey.shape) < 8 or grey.min() == grey.max():
+        raise AssertionError("the door let through what is no picture")
 
 
 def enter_bundle(data: bytes) -> None:

@@ -136,6 +136,26 @@ def test_frames() -> None:
     assert refusal_of(image_bytes("png"), modality="CR", frame=2).code == "dicom.frame"
 
 
+@pytest.mark.parametrize("kind", ["dicom", "png", "array"])
+@pytest.mark.parametrize(
+    ("declared", "code"),
+    [
+        ({"modality": 5}, "image.modality-undeclared"),
+        ({"modality": b"DX"}, "image.modality-undeclared"),
+        ({"frame": "1"}, "dicom.frame"),
+        ({"frame": 1.0}, "dicom.frame"),
+        ({"frame": True}, "dicom.frame"),
+    ],
+    ids=repr,
+)
+def test_what_is_declared_in_another_type_is_refused(kind: str, declared: dict[str, Any], code: str) -> None:
+    source = {"dicom": factory.file(), "png": image_bytes("png"), "array": EXPECTED}[kind]
+    error = refusal_of(source, **{"modality": "CR", **declared})
+    assert error.code == code
+    assert error.found == type(next(iter(declared.values()))).__name__
+    assert enter(source, modality="CR", frame=np.int64(1)).grey.shape == EXPECTED.shape
+
+
 def test_small_and_constant_pictures_are_refused() -> None:
     assert refusal_of(factory.file(factory.ramp(31, 90))).code == "image.too-small"
     small = msgspec.structs.replace(CHEST, minimum_side=30)

@@ -86,7 +86,7 @@ WORDINGS: dict[str, tuple[str, str, list[str], list[str], str | None]] = {
     "overlapping sides": ("mean-unit", "pair", ["a", "b"], ["a"], None),
     "nothing": ("mean-unit", "independent", [], [], "needs a prompt"),
     "several where one is scored": ("none", "independent", ["a", "b"], [], "one wording"),
-    "a negative where one is scored": ("none", "independent", ["a"], ["b"], "one wording"),
+    "a negative where one is scored": ("none", "independent", ["a"], ["b"], "only a head of pairs"),
     "a negative without pairs": ("mean-unit", "exclusive", ["a"], ["b"], "only a head of pairs"),
     "pairs without a negative": ("mean-unit", "pair", ["a"], [], "against its negative"),
     "the same on both sides": ("mean-unit", "pair", ["a", "b"], ["b", "a"], "are the same"),

@@ -128,24 +128,21 @@ def test_prompts_are_added_and_removed(
     for bundle in (open_clip_bundle, open_clip_independent_bundle):
         with opened(bundle, reproducible=True) as scorer:
             before = logits(score(scorer, "tall"))
-            scorer.prompts.add("one", TEXTS[0])
-            scorer.prompts.add("three", CLASSES[KEYS[2]])
+            scorer.prompts.add("one", TEXTS[1])
             result = score(scorer, "tall")
             assert (logits(result)[: len(before)] == before).all()
-            assert result.scores["one"].logit == pytest.approx(original["logits_per_text"][0, 0], abs=LOGIT)
-            assert result.scores["three"].logit == result.scores[KEYS[2]].logit
-            assert "prompt-duplicate" in [notice.code for notice in result.notices]
-            for key in ("one", "three"):
-                scorer.prompts.remove(key)
+            assert result.scores["one"].logit == pytest.approx(original["logits_per_text"][1, 0], abs=LOGIT)
+            scorer.prompts.remove("one")
             assert (logits(score(scorer, "tall")) == before).all()
 
 
-def test_a_bare_key_fills_the_bundles_template(open_clip_bundle: Path) -> None:
-    with opened(open_clip_bundle, reproducible=True) as scorer:
+def test_a_bare_key_fills_the_bundles_template(open_clip_independent_bundle: Path) -> None:
+    with opened(open_clip_independent_bundle, reproducible=True) as scorer:
         assert scorer.prompts.add("nodule").prompts == ["this is a photo of nodule"]
         scorer.prompts.add("the same", "this is a photo of nodule")
-        scores = score(scorer, "tall").scores
-        assert scores["nodule"].logit == scores["the same"].logit
+        result = score(scorer, "tall")
+        assert result.scores["nodule"].logit == result.scores["the same"].logit
+        assert "prompt-duplicate" in [notice.code for notice in result.notices]
 
 
 def test_an_alternative_joins_and_leaves_the_set(open_clip_bundle: Path) -> None:

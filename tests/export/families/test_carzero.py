@@ -386,6 +386,6 @@ def test_an_unknown_family_is_refused() -> None:
     ("wrong", "nearest"), [("biomed_clip", "biomedclip"), ("CARZero", "carzero"), ("openclip", "open_clip")]
 )
 def test_the_family_that_was_meant_is_named(wrong: str, nearest: str) -> None:
-    with pytest.raises(BuildError, match="family.unknown") as refusal:
+    with pytest.raises(BuildError, match=r"family\.unknown") as refusal:
         family(wrong)
     assert refusal.value.cure == f"did you mean {nearest}?"
