@@ -80,7 +80,7 @@ CODES: dict[str, str] = {
     "family.unknown": "No family of this name.",
     # labels, scores, reports
     "table.not-found": "A table, list or folder of images is not there or cannot be read.",
-    "table.format": "A CSV breaks its rules: encoding, separator, columns, a value, or a row that is there twice.",
+    "table.format": "A CSV breaks its rules: encoding, separator, columns, a value, or a row written twice.",
     "table.image": "A table names an image that is not there, or more than one answers to its name.",
     "table.finding": "A table and the findings that are scored do not fit together.",
     "table.disjoint": "Two sides that are to be compared have no image or no finding in common.",

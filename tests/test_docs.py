@@ -28,7 +28,8 @@ def test_a_written_page_is_up_to_date(name: str) -> None:
 
 
 def test_every_code_of_the_table_is_raised_somewhere() -> None:
-    sources = [path for part in ("runtime", "export", "calibrate", "promptray") for path in (ROOT / part).rglob("*.py")]
+    parts = ("runtime", "export", "calibrate", "promptray")
+    sources = [path for part in parts for path in (ROOT / part).rglob("*.py")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources if path.name != "errors.py")
     assert [code for code in CODES if f'"{code}"' not in text] == []
 
@@ -46,7 +47,13 @@ EXAMPLES: list[str] = re.findall(
     r"```yaml\n(.*?)```", (DOCS / "recipe.md").read_text(encoding="utf-8"), re.DOTALL
 )
 CHEXPERT5 = ["atelectasis", "cardiomegaly", "consolidation", "pulmonary edema", "pleural effusion"]
-KEYS = (["effusion", "wordless"], ["normal", "pneumonia"], ["effusion"], [*CHEXPERT5, "rib fracture"], list("abcd"))
+KEYS = (
+    ["effusion", "wordless"],
+    ["normal", "pneumonia"],
+    ["effusion"],
+    [*CHEXPERT5, "rib fracture"],
+    list("abcd"),
+)
 
 
 @pytest.mark.parametrize(("example", "keys"), list(zip(EXAMPLES, KEYS, strict=True)))

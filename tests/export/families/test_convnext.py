@@ -151,7 +151,12 @@ def test_other_sizes_and_version_2(tmp_path: Path) -> None:
 
     torch.manual_seed(3)
     made = ConvNeXt(
-        num_classes=3, depths=(1, 2, 1, 1), dims=(8, 16, 24, 32), kernel_sizes=5, use_grn=True, ls_init_value=None
+        num_classes=3,
+        depths=(1, 2, 1, 1),
+        dims=(8, 16, 24, 32),
+        kernel_sizes=5,
+        use_grn=True,
+        ls_init_value=None,
     ).eval()
     torch.save(made.state_dict(), tmp_path / "v2.pth")
     options = {"preprocessing": "imagenet", "classes": ["x", "y", "z"], "image_size": 64}
