@@ -131,7 +131,7 @@ def test_prompts_are_added_and_removed(
             scorer.prompts.add("one", TEXTS[1])
             result = score(scorer, "tall")
             assert (logits(result)[: len(before)] == before).all()
-            assert result.scores["one"].logit == pytest.approx(original["logits_per_text"][1, 0], abs=LOGIT)
+            assert result.scores["one"].logit == pytest.approx(original["logits_per_text"][0, 1], abs=LOGIT)
             scorer.prompts.remove("one")
             assert (logits(score(scorer, "tall")) == before).all()
 
