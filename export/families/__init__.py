@@ -38,6 +38,21 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         aliases=("biomedclip",),
     ),
     FamilyFacts(
+        name="asg",
+        summary="ASG: images, patches and prompts in one space; or its 40 tags as one unit, attention maps",
+        layout="Lightning .ckpt with state_dict keys 'img_encoder_q.*' (ViT-B/16, or ResNet-50 for prompts), "
+        "'text_encoder_q.*' and, for tags, 'irl.*' and 'text_encoder.*'; a text model folder with "
+        "config.json and vocab.txt of Bio_ClinicalBERT",
+        options={
+            "head": "prompts (cosine with any prompt, patches grounded in its words; the default) or tags "
+            "(the 40 that the model was trained with, one unit)",
+            "image_heads": "attention heads of the image side (no tensor tells; default: the text model's, "
+            "which is right for the published file: 12)",
+        },
+        module="promptray.export.families.asg",
+        source_files=bert_files,
+    ),
+    FamilyFacts(
         name="convnext",
         summary="ConvNeXt classifiers, for example of breast density: exact class maps, classes on a scale",
         layout="a state dict under torchvision's or timm's names, plain or in a .ckpt of Lightning",
