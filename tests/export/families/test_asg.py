@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from promptray.export.families.asg import FAMILY, TAGS
 from promptray.export.families.base import LoadedModel
+from promptray.export.findings import findings_of, head_of
+from promptray.export.model_facts import describe
+from promptray.export.recipe import read_recipe
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 from promptray.runtime.bundle.manifest import Door
 from promptray.runtime.door import open_picture
@@ -307,19 +310,20 @@ def _resnet(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**state, "img_encoder_q.model.conv1.weight": torch.zeros(64, 3, 7, 7)}
 
 
+_LAYOUT = "checkpoint.layout"
 REFUSED: dict[str, tuple[Any, dict[str, object], str, str]] = {
-    "tags without their text model": (without("text_encoder."), {"head": "tags"}, "checkpoint.layout", "frozen"),
-    "tags of a decoder with two outputs": (_two_outputs, {"head": "tags"}, "checkpoint.layout", "one logit"),
-    "two values of one norm": (_two_norms, {"head": "tags"}, "checkpoint.layout", "two different"),
-    "tags of a ResNet": (_resnet, {"head": "tags"}, "checkpoint.layout", "adapter"),
-    "no report encoder": (without("text_encoder_q."), {}, "checkpoint.layout", "do not describe"),
-    "no image side": (without("img_encoder_q."), {}, "checkpoint.layout", "belongs to ASG"),
+    "tags without their text model": (without("text_encoder."), {"head": "tags"}, _LAYOUT, "frozen"),
+    "tags of a decoder with two outputs": (_two_outputs, {"head": "tags"}, _LAYOUT, "one logit"),
+    "two values of one norm": (_two_norms, {"head": "tags"}, _LAYOUT, "two different"),
+    "tags of a ResNet": (_resnet, {"head": "tags"}, _LAYOUT, "adapter"),
+    "no report encoder": (without("text_encoder_q."), {}, _LAYOUT, "do not describe"),
+    "no image side": (without("img_encoder_q."), {}, _LAYOUT, "belongs to ASG"),
     "a bias missing": (
-        without("img_encoder_q.local_embed.head.3.bias"), {}, "checkpoint.layout", "local_embed.head.3.bias",
+        without("img_encoder_q.local_embed.head.3.bias"), {}, _LAYOUT, "local_embed.head.3.bias",
     ),
-    "token types that the original has not": (_token_types, {}, "checkpoint.layout", "token_type_embeddings"),
+    "token types that the original has not": (_token_types, {}, _LAYOUT, "token_type_embeddings"),
     "an unknown head": (dict, {"head": "regions"}, "recipe.invalid", "head"),
-    "heads that do not divide the width": (dict, {"image_heads": 5}, "checkpoint.layout", "image_heads"),
+    "heads that do not divide the width": (dict, {"image_heads": 5}, _LAYOUT, "image_heads"),
     "heads that are no number": (dict, {"image_heads": True}, "recipe.invalid", "image_heads"),
 }  # fmt: skip
 
@@ -362,6 +366,28 @@ def test_a_vocabulary_that_lacks_a_tag_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="lacks a word of a tag") as refused:
         FAMILY.load(CHECKPOINT, folder, {"head": "tags"})
     assert refused.value.code == "text-model.invalid"
+
+
+@pytest.mark.parametrize(
+    ("tags_asked", "found"),
+    [(TAGS[1:], "pleural effusion"), ((*TAGS, "rib fracture"), "rib fracture")],
+)
+def test_a_recipe_with_other_tags_is_refused(
+    tmp_path: Path, tags: LoadedModel, tags_asked: tuple[str, ...], found: str
+) -> None:
+    changes = asg_tiny.tags_recipe(findings=[{"key": tag} for tag in tags_asked])
+    asked = read_recipe(asg_tiny.write_recipe(tmp_path, **changes))
+    with pytest.raises(BuildError, match="the score of one depends on all of them") as refused:
+        findings_of(asked, describe(tags), "recipe.yaml")
+    assert (refused.value.code, refused.value.found) == ("recipe.invalid", found)
+
+
+def test_a_tag_may_have_another_key(tmp_path: Path, tags: LoadedModel) -> None:
+    named = [{"key": tag} for tag in TAGS[1:]] + [{"key": "effusion", "class_name": "pleural effusion"}]
+    asked = read_recipe(asg_tiny.write_recipe(tmp_path, **asg_tiny.tags_recipe(findings=named)))
+    assert [each.key for each in findings_of(asked, describe(tags), "recipe.yaml")][-1] == "effusion"
+    head = head_of(asked, describe(tags), "recipe.yaml")
+    assert (head.bank, head.relation, head.activation) == ("fixed_set", "independent", "sigmoid")
 
 
 @pytest.mark.slow
