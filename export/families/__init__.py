@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from promptray.export.families import asg_files
 from promptray.export.families.base import Family, FamilyFacts, no_files
 from promptray.export.families.open_clip_folder import source_files
 from promptray.export.tokenizer import bert_files
@@ -41,8 +42,8 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         name="asg",
         summary="ASG: images, patches and prompts in one space; or its 40 tags as one unit, attention maps",
         layout="Lightning .ckpt with state_dict keys 'img_encoder_q.*' (ViT-B/16, or ResNet-50 for prompts), "
-        "'text_encoder_q.*' and, for tags, 'irl.*' and 'text_encoder.*'; a text model folder with "
-        "config.json and vocab.txt of Bio_ClinicalBERT",
+        "'text_encoder_q.*' and, for tags, 'irl.*' and 'text_encoder.*' (or tag_queries.safetensors in the "
+        "text model folder); a text model folder with config.json and vocab.txt of Bio_ClinicalBERT",
         options={
             "head": "prompts (cosine with any prompt, patches grounded in its words; the default) or tags "
             "(the 40 that the model was trained with, one unit)",
@@ -50,7 +51,7 @@ FAMILIES: tuple[FamilyFacts, ...] = (
             "which is right for the published file: 12)",
         },
         module="promptray.export.families.asg",
-        source_files=bert_files,
+        source_files=asg_files.source_files,
     ),
     FamilyFacts(
         name="convnext",

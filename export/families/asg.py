@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -36,6 +38,7 @@ from promptray.export.families.asg_checkpoint import (
     published_state,
     temperature,
 )
+from promptray.export.families.asg_files import TAG_QUERIES
 from promptray.export.families.asg_reference import score_prompts, score_tags
 from promptray.export.families.base import LoadedModel, Side, weights_sha256
 from promptray.export.models.asg import REPORT_TOKENS, TAG_TOKENS, ImageEncoder, ReportEncoder, ViTEncoder
@@ -154,10 +157,22 @@ class ASGFamily:
             raise _option("image_heads", "a positive integer", heads)
         content = load_checkpoint(checkpoint)
         state = published_state(content, checkpoint.name)
-        parts = load_parts(state, head, text, image_heads=heads, artefact=checkpoint.name)
+        stored = None if text_model is None else text_model / TAG_QUERIES
+        given = stored if stored is not None and stored.is_file() else None
+        parts = load_parts(
+            state,
+            head,
+            text,
+            image_heads=heads,
+            queries_given=given is not None,
+            artefact=checkpoint.name,
+        )
         notes = [_image_note(parts[IMAGE], heads), *left_out(state, head)]
         if head == "tags":
-            return _describe_tags(parts, text, notes)
+            if TAG_TEXT in parts or given is None:
+                return _describe_tags(parts, _tag_queries(parts[TAG_TEXT], text), notes)
+            queries = _stored_queries(given, width=state[f"{DECODER}.mlp_head.0.weight"].shape[1])
+            return _describe_tags(parts, queries, [*notes, f"the tags came encoded, in {TAG_QUERIES}"])
         scale, how = temperature(content, checkpoint.name)
         bag = "the text side sees no order: prompts of the same words score the same, whatever they mean"
         return _describe_prompts(parts, text, scale, [*notes, how, bag])
@@ -246,9 +261,8 @@ def _describe_prompts(
     )
 
 
-def _describe_tags(parts: nn.ModuleDict, text: BertFolder, notes: Sequence[str]) -> LoadedModel:
+def _describe_tags(parts: nn.ModuleDict, queries: Tensor, notes: Sequence[str]) -> LoadedModel:
     image, decoder = _typed(parts[IMAGE], ImageEncoder), _typed(parts[DECODER], QueryDecoder)
-    queries = _tag_queries(parts[TAG_TEXT], text)
     rows, columns = image.grid
     width = queries.shape[1]
     patches, bank = _facts("patches", "batch", rows * columns, width), _facts("tag_query", "prompts", width)
@@ -314,6 +328,37 @@ def _tag_queries(encoder: nn.Module, text: BertFolder) -> Tensor:
                 )
             queries.append(encoder(input_ids=torch.tensor([encoded.ids])).last_hidden_state[0, 0])
     return torch.stack(queries).clone()
+
+
+def _stored_queries(path: Path, *, width: int) -> Tensor:
+    """Read encoded tags.
+
+    Raises
+    ------
+    BuildError
+        ``text-model.invalid`` for anything but one finite row for each tag.
+    """
+    try:
+        queries = safetensors.torch.load(path.read_bytes()).get("queries")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _invalid_queries(f"unreadable ({type(error).__name__})", width) from error
+    if queries is None or queries.dtype != torch.float32 or queries.shape != (len(TAGS), width):
+        found = "none" if queries is None else f"{queries.dtype} of shape {tuple(queries.shape)}"
+        raise _invalid_queries(found, width)
+    if not bool(torch.isfinite(queries).all()):
+        raise _invalid_queries("a number that is not finite", width)
+    return queries
+
+
+def _invalid_queries(found: str, width: int) -> BuildError:
+    return BuildError(
+        "text-model.invalid",
+        "the encoded tags cannot be used",
+        artefact=TAG_QUERIES,
+        expected=f"one tensor 'queries', float32 of shape ({len(TAGS)}, {width}), in the order of the tags",
+        found=found,
+        cure="encode the tags again, or use a checkpoint that holds their text model",
+    )
 
 
 def _typed(module: nn.Module, kind: type[Any]) -> Any:

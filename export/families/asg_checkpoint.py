@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from promptray.export.checkpoint import plain, tensors
+from promptray.export.families.asg_files import TAG_QUERIES
 from promptray.export.layout import check_tied, fit_state_dict
 from promptray.export.models.asg import ReportEncoder, image_encoder, tag_decoder, tag_encoder
 from promptray.export.tokenizer import BertFolder
@@ -79,7 +80,13 @@ def temperature(content: Mapping[str, Any], artefact: str) -> tuple[float, str]:
 
 
 def load_parts(
-    state: Mapping[str, Tensor], head: str, text: BertFolder, *, image_heads: int, artefact: str
+    state: Mapping[str, Tensor],
+    head: str,
+    text: BertFolder,
+    *,
+    image_heads: int,
+    queries_given: bool,
+    artefact: str,
 ) -> nn.ModuleDict:
     """Make the modules of a head, with the weights in them.
 
@@ -92,6 +99,8 @@ def load_parts(
         Tells the attention heads of both text models.
     image_heads : int
         Attention heads of a ViT.
+    queries_given : bool
+        Whether the tags come encoded, so that their text model may be missing.
 
     Raises
     ------
@@ -100,7 +109,7 @@ def load_parts(
     """
     used = {key: value for key, value in state.items() if key.partition(".")[0] in PARTS[head]}
     if head == "tags":
-        _require_tags(used, artefact)
+        _require_tags(used, artefact, queries_given=queries_given)
     try:
         parts = _parts(used, head, text.heads, image_heads)
     except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
@@ -120,16 +129,17 @@ def _parts(state: Mapping[str, Tensor], head: str, bert_heads: int, image_heads:
     image = image_encoder(state, f"{IMAGE}.", heads=image_heads)
     if head == "prompts":
         return nn.ModuleDict({IMAGE: image, REPORT: ReportEncoder(state, f"{REPORT}.", bert_heads)})
-    return nn.ModuleDict(
-        {
-            IMAGE: image,
-            DECODER: tag_decoder(state, f"{DECODER}."),
-            TAG_TEXT: tag_encoder(state, f"{TAG_TEXT}.", bert_heads),
-        }
-    )
+    parts = nn.ModuleDict({IMAGE: image, DECODER: tag_decoder(state, f"{DECODER}.")})
+    if _has(state, TAG_TEXT):
+        parts[TAG_TEXT] = tag_encoder(state, f"{TAG_TEXT}.", bert_heads)
+    return parts
 
 
-def _require_tags(state: Mapping[str, Tensor], artefact: str) -> None:
+def _has(state: Mapping[str, Tensor], part: str) -> bool:
+    return any(key.startswith(f"{part}.") for key in state)
+
+
+def _require_tags(state: Mapping[str, Tensor], artefact: str, *, queries_given: bool) -> None:
     """Refuse what the published decoder cannot score, each with its reason."""
     if f"{IMAGE}.model.conv1.weight" in state:
         raise BuildError(
@@ -150,12 +160,13 @@ def _require_tags(state: Mapping[str, Tensor], artefact: str) -> None:
             found=str(tuple(table.shape)),
             cure="set model_options.head to prompts",
         )
-    if not any(key.startswith(f"{TAG_TEXT}.") for key in state):
+    if not (_has(state, TAG_TEXT) or queries_given):
         raise BuildError(
             "checkpoint.layout",
             "the frozen text model that encodes the tags is not in the checkpoint",
             artefact=artefact,
-            expected=f"keys {TAG_TEXT}.*, as the training script saves them",
+            expected=f"keys {TAG_TEXT}.*, as the training script saves them, or the encoded tags as "
+            f"{TAG_QUERIES} in the text model folder",
             cure="use the checkpoint as it was saved, or set model_options.head to prompts",
         )
     check_tied(state, f"{DECODER}.decoder_norm", f"{DECODER}.decoder.norm", artefact)
@@ -163,11 +174,10 @@ def _require_tags(state: Mapping[str, Tensor], artefact: str) -> None:
 
 def _require_text_model(state: Mapping[str, Tensor], text: BertFolder) -> None:
     """The folder is that of the frozen tag encoder, of which the report encoder was the first half."""
-    words = next(
-        state[key]
-        for part in (f"{TAG_TEXT}.", f"{REPORT}.model.")
-        if (key := f"{part}embeddings.word_embeddings.weight") in state
-    )
+    tables = [f"{part}embeddings.word_embeddings.weight" for part in (f"{TAG_TEXT}.", f"{REPORT}.model.")]
+    words = next((state[key] for key in tables if key in state), None)
+    if words is None:  # the tags came encoded
+        return
     stem = f"{TAG_TEXT}.encoder.layer."
     layers = {key.removeprefix(stem).partition(".")[0] for key in state if key.startswith(stem)}
     text.require_fit(width=words.shape[1], vocabulary=words.shape[0], layers=len(layers) or None)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from promptray.export.families import facts
 from promptray.export.families.asg import FAMILY, TAGS
+from promptray.export.families.asg_files import TAG_QUERIES
 from promptray.export.families.base import LoadedModel
 from promptray.export.findings import findings_of, head_of
 from promptray.export.model_facts import describe
@@ -288,6 +292,25 @@ def test_a_wrapper_before_all_names_is_taken_off(tmp_path: Path, original: dict[
 def test_prompts_need_no_tag_encoder(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, without("text_encoder.", "irl."))
     assert FAMILY.load(path, TEXT_MODEL, {}).head.name == "findings"
+
+
+def test_encoded_tags_stand_in_for_their_text_model(tmp_path: Path, original: dict[str, Any]) -> None:
+    path, folder = write_checkpoint(tmp_path, without("text_encoder.")), tmp_path / "text_model"
+    shutil.copytree(TEXT_MODEL, folder)
+    queries = torch.from_numpy(original["tag_queries"])
+    save_file({"queries": queries}, folder / TAG_QUERIES)
+    assert folder / TAG_QUERIES in facts("asg").source_files(path, folder), "a build hashes what it reads"
+    model = FAMILY.load(path, folder, {"head": "tags"})
+    assert worst(np.stack([model.classes[tag]["tag_query"] for tag in TAGS]), original["tag_queries"]) == 0
+    for broken in ({"queries": queries[:39]}, {"queries": queries.double()}, {"query": queries},
+                   {"queries": queries * torch.nan}):  # fmt: skip
+        save_file(broken, folder / TAG_QUERIES)
+        with pytest.raises(BuildError) as refused:
+            FAMILY.load(path, folder, {"head": "tags"})
+        assert refused.value.code == "text-model.invalid"
+    (folder / TAG_QUERIES).write_bytes(b"no tensors")
+    with pytest.raises(BuildError, match="unreadable"):
+        FAMILY.load(path, folder, {"head": "tags"})
 
 
 def without(*stems: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
