@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import msgspec
+
 from promptray.export.model_facts import ModelFile
 from promptray.export.recipe import FindingRecipe, Recipe
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Finding, Head, TextRule
@@ -43,7 +45,7 @@ def head_of(recipe: Recipe, facts: ModelFile, artefact: str) -> Head:
         name=facts.head.name,
         bank=facts.head.bank,
         relation=relation,
-        activation="none" if relation == "independent" else "softmax",
+        activation=facts.head.activation if relation == "independent" else "softmax",
         map=facts.head.map,
         groups=recipe.groups,
     )
@@ -75,12 +77,7 @@ def text_rule_of(recipe: Recipe, facts: ModelFile, artefact: str) -> TextRule | 
             "one template",
             str(len(templates)),
         )
-    return TextRule(
-        cleaning=facts.text.cleaning,
-        tokenizer=facts.text.tokenizer,
-        context=facts.text.context,
-        templates=list(templates),
-    )
+    return msgspec.structs.replace(facts.text, templates=list(templates))
 
 
 def findings_of(recipe: Recipe, facts: ModelFile, artefact: str) -> list[Finding]:
@@ -129,7 +126,7 @@ def _classes(recipe: Recipe, facts: ModelFile, artefact: str) -> list[Finding]:
         odd = sorted({*asked} ^ {*known}) or sorted({name for name in asked if asked.count(name) > 1})
         raise _invalid(
             f"{artefact}, key findings",
-            "the findings must be the model's classes, each once: their softmax is over all of them",
+            "the findings must be the model's classes, each once: the score of one depends on all of them",
             ", ".join(known),
             ", ".join(odd),
         )

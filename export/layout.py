@@ -72,3 +72,17 @@ def fit_state_dict(
 def _missing(key: str, candidates: list[str]) -> str:
     near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.6)
     return f"missing {key}" + (f" (nearest there: {near[0]})" if near else "")
+
+
+def check_tied(state: Mapping[str, Tensor], one: str, other: str, artefact: str) -> None:
+    """Refuse (``checkpoint.layout``) two values for one norm that the published file names twice."""
+    for part in ("weight", "bias"):
+        first, second = (state.get(f"{name}.{part}") for name in (one, other))
+        if first is not None and second is not None and not torch.equal(first, second):
+            raise BuildError(
+                "checkpoint.layout",
+                "the checkpoint holds two different values for one norm",
+                artefact=artefact,
+                expected=f"{one}.{part} equal to {other}.{part}",
+                cure="get the file again from its publisher and compare its sha256",
+            )

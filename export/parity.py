@@ -132,8 +132,9 @@ def _noise(
 
     measure(f"batch of {count} images instead of 1", baseline.score(bank, few)[0], logits[:count])
     measure("order of the prompts", baseline.score(backwards, few[:1])[0][:, ::-1], logits[:1])
-    alone = np.concatenate([baseline.score(single, few[:1])[0] for single in singles], axis=1)
-    measure("a prompt alone instead of with the others", alone, logits[:1, positions])
+    if draft.manifest.head.bank == "free":  # the findings of a fixed set are never alone
+        alone = np.concatenate([baseline.score(single, few[:1])[0] for single in singles], axis=1)
+        measure("a prompt alone instead of with the others", alone, logits[:1, positions])
     measure(
         "2 threads instead of 1",
         _Run(draft, baseline.backend.name, threads=2).score(bank, few[:1])[0],

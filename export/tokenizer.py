@@ -58,8 +58,10 @@ class BertFolder:
         """Attention heads, which no tensor tells."""
         return int(self.config["num_attention_heads"])
 
-    def require_fit(self, *, width: int, vocabulary: int, layers: int) -> None:
+    def require_fit(self, *, width: int, vocabulary: int, layers: int | None) -> None:
         """Refuse a folder that belongs to another text model than the checkpoint's.
+
+        `layers` None: the checkpoint does not tell how many the folder's model has.
 
         Raises
         ------
@@ -72,7 +74,7 @@ class BertFolder:
             "number of lines of vocab.txt": (len(self.vocabulary), vocabulary),
         }
         for what, (found, expected) in stated.items():
-            if found is not None and found != expected:
+            if found is not None and expected is not None and found != expected:
                 raise self._invalid(f"{what} does not fit the checkpoint", str(expected), str(found))
 
     def tokenizer(self) -> Tokenizer:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from promptray.runtime.alternatives import require_alternatives
-from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding, TextRule
 from promptray.runtime.errors import PromptError, ScoringError
+from promptray.runtime.fixed_set import require_free
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.packs import read_pack
 from promptray.runtime.picture import Notice, notice
@@ -24,6 +26,10 @@ from promptray.runtime.site_prompts import (
     keep_prompts,
     with_site,
 )
+from promptray.runtime.wording import Wording
+
+# A tokenizer of words takes punctuation mark by mark.
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +104,7 @@ class ActivePrompts:
         pairs = zip(bundle.manifest.findings, own, strict=True)
         active = [ActiveFinding(finding, entry, "bundle") for finding, entry in pairs]
         if site is not None:
-            active = with_site(active, own.rule, bundle.manifest.head.name, site)
+            active = with_site(active, own.rule, bundle.manifest.head, site)
         self._state = self._activate(active, own)
 
     @property
@@ -297,7 +303,8 @@ class ActivePrompts:
     def _activate(self, active: Sequence[ActiveFinding], known: PromptBank) -> ActiveSet:
         bank = PromptBank(self._rule, (item.entry for item in active), known=known)
         revision = None if self._site is None else self._site.revision
-        return ActiveSet(tuple(active), bank, self._graphs.bind(bank), _prompt_notices(bank), revision)
+        notices = _prompt_notices(bank, self._manifest.text)
+        return ActiveSet(tuple(active), bank, self._graphs.bind(bank), notices, revision)
 
     def _require_site(self) -> Site:
         if self._site is None:
@@ -310,14 +317,7 @@ class ActivePrompts:
 
     def _require_editable(self) -> None:
         require_open(self._closed)
-        head = self._manifest.head
-        if head.bank != "free":
-            raise PromptError(
-                "prompt.fixed-set",
-                "the findings of this head form one unit: changing one would change the others' scores",
-                artefact=head.name,
-                cure="build a bundle with the wanted findings",
-            )
+        require_free(self._manifest.head)
 
 
 def require_open(closed: threading.Event) -> None:
@@ -332,13 +332,15 @@ def require_open(closed: threading.Event) -> None:
         raise ScoringError("score.closed", "the scorer is closed", cure="open it again with Scorer.open")
 
 
-def _prompt_notices(bank: PromptBank) -> tuple[Notice, ...]:
+def _prompt_notices(bank: PromptBank, text: TextRule | None) -> tuple[Notice, ...]:
     """Say what of the prompts themselves makes a score less than it looks."""
-    texts = Counter(_cleaned(entry) for entry in bank)
+    ordered = text is None or text.order == "read"
+    seen = {entry.key: _seen(entry, ordered=ordered) for entry in bank}
+    texts = Counter(seen.values())
     checks: dict[str, Callable[[BankEntry], bool]] = {
         "prompt-empty": lambda entry: not all(each.cleaned for each in entry.wordings),
         "prompt-truncated": lambda entry: any(each.truncated for each in entry.wordings),
-        "prompt-duplicate": lambda entry: any(_cleaned(entry)[0]) and texts[_cleaned(entry)] > 1,
+        "prompt-duplicate": lambda entry: any(seen[entry.key][0]) and texts[seen[entry.key]] > 1,
     }
     found = []
     for code, applies in checks.items():
@@ -348,10 +350,17 @@ def _prompt_notices(bank: PromptBank) -> tuple[Notice, ...]:
     return tuple(found)
 
 
-def _cleaned(entry: BankEntry) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _seen(entry: BankEntry, *, ordered: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return all that the model sees of a finding: two alike score alike."""
-    own, negative = entry.prompts, entry.negative_prompts
-    return tuple(sorted(each.cleaned for each in own)), tuple(sorted(each.cleaned for each in negative))
+    own = sorted(_read(each, ordered=ordered) for each in entry.prompts)
+    return tuple(own), tuple(sorted(_read(each, ordered=ordered) for each in entry.negative_prompts))
+
+
+def _read(wording: Wording, *, ordered: bool) -> str:
+    """Return a wording as the model reads it. What is cut off the end of a long one depends on its order."""
+    if ordered or wording.truncated:
+        return wording.cleaned
+    return " ".join(sorted(_WORD.findall(wording.cleaned)))
 
 
 def _as_list(wordings: str | Sequence[str]) -> list[str]:

@@ -68,6 +68,8 @@ def _mean_unit(vectors: Sequence[NDArray[Any]], key: str) -> NDArray[np.float64]
     mean: NDArray[np.float64] = np.mean(np.stack(vectors).astype(np.float64), axis=0)
     length = float(np.linalg.norm(mean))
     if not length > _LEAST_LENGTH:
+        if len(vectors) == 1:
+            raise invalid_wordings(key, "the model makes no vector of the prompt", "words", "none")
         raise invalid_wordings(
             key, "the wordings cancel each other", "wordings that mean the same", "opposite vectors"
         )

@@ -13,6 +13,7 @@ from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finit
 from promptray.runtime.bundle.manifest import BankRule, Manifest
 from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError, ScoringError
+from promptray.runtime.fixed_set import require_whole
 from promptray.runtime.prompts import BankEntry, PromptBank, unpack
 from promptray.runtime.text import EncodedFinding, TextEncoder
 from promptray.runtime.wording import require_wordings
@@ -163,8 +164,21 @@ class Graphs:
         return outputs
 
     def bind(self, bank: PromptBank) -> BoundHead:
-        """Make a bank resident in the head."""
-        batches = bank.batches(prompts_per_batch=self._prompts_per_batch)
+        """Make a bank resident in the head.
+
+        A fixed set goes whole and unpadded: its findings may see each other, and padding would be seen too.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.fixed-set`` for a part of such a set.
+        """
+        manifest = self._bundle.manifest
+        if manifest.head.bank == "fixed_set":
+            require_whole(manifest, bank.keys)
+            batches = bank.batches()
+        else:
+            batches = bank.batches(prompts_per_batch=self._prompts_per_batch)
         bound = tuple((batch.positions, self._head.bind(batch.tensors)) for batch in batches)
         return BoundHead(bound, len(bank))
 

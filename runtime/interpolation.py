@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from promptray.runtime.bundle.manifest import Interpolation
 from promptray.runtime.resize import resize_area
+from promptray.runtime.resize_linear import resize_linear
 
 #: Pillow's filters widen with the reduction, so they are antialiased; open_clip and torchvision use them.
 _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+#: OpenCV's, of 8 bits only; its linear one is not antialiased.
+_OPENCV = {"area": resize_area, "linear": resize_linear}
 
 
 def interpolate(
     picture: NDArray[Any],
     rows: int,
     columns: int,
-    interpolation: Literal["area", "bilinear", "bicubic"],
+    interpolation: Interpolation,
 ) -> NDArray[Any]:
     """Resize a picture.
 
@@ -28,8 +32,8 @@ def interpolate(
         Not changed; any strides. Channels are resized one by one.
     rows, columns : int
         Size of the result, each at least 1.
-    interpolation : {'area', 'bilinear', 'bicubic'}
-        OpenCV's INTER_AREA (8 bits only), or Pillow's filter of that name.
+    interpolation : {'area', 'linear', 'bilinear', 'bicubic'}
+        OpenCV's INTER_AREA or INTER_LINEAR (8 bits only), or Pillow's filter of that name.
 
     Returns
     -------
@@ -37,10 +41,11 @@ def interpolate(
         Always a new array, C-contiguous. uint8 is rounded to whole levels; float32 is what torch's
         antialiased resize of floats gives.
     """
-    if interpolation == "area":
+    if interpolation in _OPENCV:
+        resize = _OPENCV[interpolation]
         if picture.ndim == 2:
-            return resize_area(picture, rows, columns)
-        planes = [resize_area(picture[..., channel], rows, columns) for channel in range(picture.shape[2])]
+            return resize(picture, rows, columns)
+        planes = [resize(picture[..., channel], rows, columns) for channel in range(picture.shape[2])]
         return np.stack(planes, axis=-1)
     if picture.dtype == np.float32 and picture.ndim == 3:  # Pillow has no picture of three float channels
         planes = [interpolate(plane, rows, columns, interpolation) for plane in np.moveaxis(picture, 2, 0)]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, Relation
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Head
 from promptray.runtime.result import Score, Summary
 
 
-def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relation) -> list[Score]:
+def scores_of(logits: NDArray[np.float32], keys: Sequence[str], head: Head) -> list[Score]:
     """Return the scores of one image.
 
     Parameters
@@ -19,9 +19,11 @@ def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relati
     logits : float32 array, (findings,)
     keys : sequence of str
         The findings' keys.
-    relation : {'independent', 'exclusive', 'ordinal', 'pair'}
-        ``exclusive`` and ``ordinal``: softmax over all findings. ``pair``: the logit is the difference of the
-        finding's and its negative's, so softmax over the two is its logistic function.
+    head : Head
+        Its relation and activation. ``exclusive`` and ``ordinal``: softmax over all findings. ``pair``: the
+        logit is the difference of the finding's and its negative's, so softmax over the two is its logistic
+        function.
+        ``independent``: the logistic function of each where the activation is ``sigmoid``.
 
     Returns
     -------
@@ -29,17 +31,22 @@ def scores_of(logits: NDArray[np.float32], keys: Sequence[str], relation: Relati
         `softmax` is None where there is no alternative: independent findings, or a single one of a set.
     """
     wide = logits.astype(np.float64)
-    if relation == "pair":
+    if head.relation == "pair":
         return [
             Score(logit=float(logit), softmax=_logistic(value), among=[key, f"not {key}"])
             for logit, value, key in zip(logits, wide, keys, strict=True)
         ]
-    if relation in ALTERNATIVES and len(keys) > 1:
+    if head.relation in ALTERNATIVES and len(keys) > 1:
         powers = np.exp(wide - wide.max())
         shares = powers / powers.sum()
         return [
             Score(logit=float(logit), softmax=float(share), among=list(keys))
             for logit, share in zip(logits, shares, strict=True)
+        ]
+    if head.activation == "sigmoid":
+        return [
+            Score(logit=float(logit), sigmoid=_logistic(value))
+            for logit, value in zip(logits, wide, strict=True)
         ]
     return [Score(logit=float(logit)) for logit in logits]
 

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.runtime.resize_linear import Between, blend
+
 Grey = NDArray[np.uint8]
 
 _EDGE = 1e-3  # OpenCV leaves out border cells covered by less than this share of a pixel.
-_COEFFICIENT = 2048  # 11-bit weights of the integer linear path
 
 
 def resize_area(picture: Grey, rows: int, columns: int) -> Grey:
@@ -48,7 +49,7 @@ def resize_area(picture: Grey, rows: int, columns: int) -> Grey:
         return picture.copy()
     vertical, horizontal = 1.0 / (rows / height), 1.0 / (columns / width)
     if vertical < 1.0 or horizontal < 1.0:
-        return _linear(picture, rows, columns)
+        return blend(picture, across=_grown(width, columns), down=_grown(height, rows))
     if _is_integer(vertical) and _is_integer(horizontal):
         return _box_mean(picture, rows, columns, round(vertical), round(horizontal))
     return _weighted(picture, rows, columns)
@@ -120,25 +121,12 @@ def _weighted(picture: Grey, rows: int, columns: int) -> Grey:
     return np.clip(np.rint(total), 0, 255).astype(np.uint8)
 
 
-def _linear_taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Return the two source pixels and the two 11-bit weights of each output pixel, both (2, target)."""
+def _grown(source: int, target: int) -> Between:
+    """Return the two source pixels that an output pixel overlaps."""
     scale, inverse = 1.0 / (target / source), target / source
     output = np.arange(target, dtype=np.float64)
     first = np.floor(output * scale)
     share = ((output + 1) - (first + 1) * inverse).astype(np.float32)
     share = np.where(share <= 0, np.float32(0), share - np.floor(share)).astype(np.float32)
-    border = first >= source - 1
-    share[border] = 0
-    index = np.minimum(np.stack([first, first + 1]), source - 1).astype(np.intp)
-    weights = np.stack([np.float32(1) - share, share]) * np.float32(_COEFFICIENT)
-    return index, np.rint(weights).astype(np.int64)
-
-
-def _linear(picture: Grey, rows: int, columns: int) -> Grey:
-    (left, right), (left_weight, right_weight) = _linear_taps(picture.shape[1], columns)
-    (upper, lower), (upper_weight, lower_weight) = _linear_taps(picture.shape[0], rows)
-    wide = picture.take(left, axis=1) * left_weight + picture.take(right, axis=1) * right_weight
-    wide >>= 4
-    above = (upper_weight[:, None] * wide.take(upper, axis=0)) >> 16
-    below = (lower_weight[:, None] * wide.take(lower, axis=0)) >> 16
-    return ((above + below + 2) >> 2).clip(0, 255).astype(np.uint8)
+    share[first >= source - 1] = 0
+    return Between.of(first, share, source)

@@ -39,6 +39,9 @@ class Score(_Struct, frozen=True, kw_only=True):
         these wordings with each other; it is not the probability of a disease.
     among : list of str or None
         The set that `softmax` adds up to 1 over.
+    sigmoid : float or None
+        Where the model was trained to say yes or no to each finding: 1 / (1 + exp(-logit)), as its authors
+        report it. Nobody calibrated it; it is not the probability of a disease.
     probability : float or None
         Only where the bundle or the site holds a calibration for this finding.
     flag : bool or None
@@ -48,6 +51,7 @@ class Score(_Struct, frozen=True, kw_only=True):
     logit: float
     softmax: float | None = None
     among: list[str] | None = None
+    sigmoid: float | None = None
     probability: float | None = None
     flag: bool | None = None
 

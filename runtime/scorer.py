@@ -342,7 +342,7 @@ class Scorer:
         self, prepared: Prepared, state: ActiveSet, logits: NDArray[np.float32], timing: Mapping[str, float]
     ) -> ResultDocument:
         manifest = self.bundle.manifest
-        scores = scores_of(logits, [item.finding.key for item in state.active], manifest.head.relation)
+        scores = scores_of(logits, [item.finding.key for item in state.active], manifest.head)
         findings = [
             FindingScore(
                 key=item.finding.key, display=item.finding.display, head=item.finding.head,

@@ -8,8 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from promptray.runtime.bundle.manifest import BankRule, Code, Finding, Manifest, key_fault
+from promptray.runtime.bundle.manifest import BankRule, Code, Finding, Head, Manifest, key_fault
 from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.fixed_set import require_free
 from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
 from promptray.runtime.site import Site, SiteEntry
 from promptray.runtime.wording import require_readable
@@ -76,19 +77,30 @@ def checked_finding(
     return finding
 
 
-def with_site(own: Sequence[ActiveFinding], rule: BankRule, head: str, site: Site) -> list[ActiveFinding]:
+def with_site(own: Sequence[ActiveFinding], rule: BankRule, head: Head, site: Site) -> list[ActiveFinding]:
     """Return what is scored at a site: the bundle's findings it did not remove, then its own.
 
     Raises
     ------
     BundleError
         ``bundle.foreign-bank`` for a prompt of another model; ``site.corrupt``.
+    PromptError
+        ``prompt.fixed-set`` where the site changes findings that form one unit.
     """
     removed = _removed(site)
+    changed = [entry.key for entry in site.entries("prompt")] or sorted(removed)
+    if changed and head.bank != "free":
+        raise PromptError(
+            "prompt.fixed-set",
+            "the site directory changes findings that form one unit",
+            artefact=head.name,
+            found=", ".join(changed)[:200],
+            cure=f'`promptray prompts BUNDLE {"restore" if removed else "remove"} "{changed[0]}"`',
+        )
     active = [item for item in own if item.finding.key not in removed]
     for stored in site.entries("prompt"):
         entry = _entry(stored, rule, site)
-        active.append(ActiveFinding(finding_of(entry, head), entry, "site"))
+        active.append(ActiveFinding(finding_of(entry, head.name), entry, "site"))
     return active
 
 
@@ -105,10 +117,12 @@ def keep_prompts(
     Raises
     ------
     PromptError
-        ``prompt.exists`` when the site scores a finding of that key the next time it opens the bundle.
+        ``prompt.exists`` when the site scores a finding of that key the next time it opens the bundle;
+        ``prompt.fixed-set``.
     BundleError
         ``site.*``.
     """
+    require_free(manifest.head)
     for entry in entries:
         if _is_own(manifest, entry.key) and entry.key not in _removed(site):
             raise PromptError(
@@ -129,11 +143,12 @@ def forget_finding(site: Site, manifest: Manifest, key: str) -> None:
     Raises
     ------
     PromptError
-        ``prompt.unknown`` when this site does not use such a finding.
+        ``prompt.unknown`` when this site does not use such a finding; ``prompt.fixed-set``.
     """
     if any(entry.key == key for entry in site.entries("prompt")):
         site.remove("prompt", key)
     elif _is_own(manifest, key) and key not in _removed(site):
+        require_free(manifest.head)
         site.add("removed-prompt", key)
     else:
         raise PromptError(

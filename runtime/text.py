@@ -64,9 +64,23 @@ def clean_open_clip(text: str) -> str:
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
+def clean_asg(text: str) -> str:
+    r"""Clean a prompt as ASG's reports are: its sentences, one a line, joined by spaces, in lower case.
+
+    Source: specification of the published implementation, whose data hold reports in lower case.
+
+    Examples
+    --------
+    >>> clean_asg("Mild edema.\n\n  No pleural effusion.")
+    'mild edema. no pleural effusion.'
+    """
+    return " ".join(text.lower().split())
+
+
 _CLEANING: dict[str, Callable[[str], str]] = {
     "carzero-sentences": clean_carzero,
     "open-clip": clean_open_clip,
+    "asg-report": clean_asg,
 }
 
 

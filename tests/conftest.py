@@ -118,6 +118,22 @@ def open_clip_pair_bundle(shared_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def asg_bundle(shared_dir: Path) -> Path:
+    """The bundle of the tiny ASG checkpoint's prompts. Read only."""
+    from tests.asg_tiny import shared_bundle
+
+    return shared_bundle(shared_dir, "asg")
+
+
+@pytest.fixture(scope="session")
+def asg_tags_bundle(shared_dir: Path) -> Path:
+    """The bundle of the same checkpoint's tags, in the reverse of their published order. Read only."""
+    from tests.asg_tiny import shared_bundle, tags_recipe
+
+    return shared_bundle(shared_dir, "asg-tags", **tags_recipe())
+
+
+@pytest.fixture(scope="session")
 def open_clip_independent_bundle(shared_dir: Path) -> Path:
     """The same model with independent findings. Read only."""
     from tests.open_clip_tiny import shared_bundle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 
+from promptray.export.families import asg_files
 from promptray.export.families.base import Family, FamilyFacts, no_files
 from promptray.export.families.open_clip_folder import source_files
 from promptray.export.tokenizer import bert_files
@@ -37,6 +38,21 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         module="promptray.export.families.open_clip",
         source_files=source_files,
         aliases=("biomedclip",),
+    ),
+    FamilyFacts(
+        name="asg",
+        summary="ASG: images, patches and prompts in one space; or its 40 tags as one unit, attention maps",
+        layout="Lightning .ckpt with state_dict keys 'img_encoder_q.*' (ViT-B/16, or ResNet-50 for prompts), "
+        "'text_encoder_q.*' and, for tags, 'irl.*' and 'text_encoder.*' (or tag_queries.safetensors in the "
+        "text model folder); a text model folder with config.json and vocab.txt of Bio_ClinicalBERT",
+        options={
+            "head": "prompts (cosine with any prompt, patches grounded in its words; the default) or tags "
+            "(the 40 that the model was trained with, one unit)",
+            "image_heads": "attention heads of the image side (no tensor tells; default: the text model's, "
+            "which is right for the published file: 12)",
+        },
+        module="promptray.export.families.asg",
+        source_files=asg_files.source_files,
     ),
     FamilyFacts(
         name="convnext",

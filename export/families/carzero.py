@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
 from promptray.export.families.carzero_checkpoint import (
-    check_alias,
     check_configuration,
     published_state,
     weight_notes,
 )
-from promptray.export.layout import fit_state_dict
+from promptray.export.layout import check_tied, fit_state_dict
 from promptray.export.models.carzero import CARZero, Fusion
 from promptray.export.models.carzero_sizes import CARZeroSizes
 from promptray.export.tokenizer import BertFolder, read_bert_folder
@@ -178,7 +177,7 @@ class CARZeroFamily:
         sizes = _sizes(state, text, options, checkpoint.name)
         model = CARZero(sizes, dropout=0.0).eval().requires_grad_(False)
         fit_state_dict(model, state, artefact=checkpoint.name, optional=_UNUSED, ignored=_IGNORED)
-        check_alias(state, checkpoint.name)
+        check_tied(state, "fusion_module.decoder_norm", "fusion_module.decoder.norm", checkpoint.name)
         text.require_fit(width=sizes.width, vocabulary=sizes.vocab_size, layers=sizes.bert_depth)
         return _describe(model, text, [*weight_notes(content), *unsaid])
 

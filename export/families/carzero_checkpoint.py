@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from promptray.export.checkpoint import plain, tensors
@@ -117,17 +116,3 @@ def weight_notes(content: Mapping[str, Any]) -> list[str]:
             f"left out, as the original does: {len(left)} tensors outside {_PREFIX}, first {left[0]}"
         )
     return notes
-
-
-def check_alias(state: Mapping[str, Tensor], artefact: str) -> None:
-    """Refuse (``checkpoint.layout``) two values for one norm: the published file names decoder_norm twice."""
-    for part in ("weight", "bias"):
-        one, other = (state.get(f"fusion_module.{name}.{part}") for name in ("decoder_norm", "decoder.norm"))
-        if one is not None and other is not None and not torch.equal(one, other):
-            raise BuildError(
-                "checkpoint.layout",
-                "the checkpoint holds two different values for one norm",
-                artefact=artefact,
-                expected=f"fusion_module.decoder_norm.{part} equal to fusion_module.decoder.norm.{part}",
-                cure=_AGAIN,
-            )

@@ -183,8 +183,8 @@ def _invalid_option(name: str, expected: str, found: str) -> BuildError:
 
 
 def _require_size(model: DualEncoder, state: Mapping[str, Tensor], stated: int, artefact: str) -> None:
-    table = state["visual.trunk.pos_embed"]
-    if table.shape[1:2] != (model.visual.positions,):
+    table = state.get("visual.trunk.pos_embed")
+    if table is not None and table.shape[1:2] != (model.visual.positions,):
         raise BuildError(
             "checkpoint.config",
             "the position table has another length than the configuration's image size gives",

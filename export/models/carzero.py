@@ -19,9 +19,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from promptray.export.models.carzero_sizes import CARZeroSizes
+from promptray.export.models.decoder_layer import DecoderLayer
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -130,88 +130,18 @@ class TextEncoder(nn.Module):
         return words.sum(dim=1) / self.word_num, words
 
 
-class PackedAttention(nn.Module):
-    """Multi-head attention with torch's packed weights, in three steps that can be taken apart.
-
-    ``query`` and ``keys_values`` each depend on one side only, so a caller can keep what does not change.
-    """
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        nn.init.zeros_(self.out_proj.bias)
-
-    def query(self, x: Tensor) -> Tensor:
-        """Project queries (G, K, width) to (G, heads, K, width / heads)."""
-        width = x.shape[-1]
-        return self._split(F.linear(x, self.in_proj_weight[:width], self.in_proj_bias[:width]))
-
-    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Project a memory (G, S, width) to keys and values, each (G, heads, S, width / heads)."""
-        width = memory.shape[-1]
-        packed = F.linear(memory, self.in_proj_weight[width:], self.in_proj_bias[width:])
-        keys, values = packed.chunk(2, dim=-1)
-        return self._split(keys), self._split(values)
-
-    def attend(
-        self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Attend, after projection; ``bias`` is added to the attention logits (G, heads, K, S).
-
-        Returns
-        -------
-        output : Tensor, (G, K, width)
-        weights : Tensor, (G, K, S)
-            Mean over heads.
-        """
-        logits = (query / math.sqrt(query.shape[-1])) @ keys.transpose(-2, -1)
-        weights = (logits if bias is None else logits + bias).softmax(dim=-1)
-        output = (self.dropout(weights) @ values).transpose(1, 2).flatten(2)
-        return self.out_proj(output), weights.mean(dim=1)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-class DecoderLayer(nn.Module):
-    """One pre-norm layer of cross-attention and feed-forward network.
-
-    ``self_attn`` and ``norm1`` are in the published file but take no part: queries never see each other.
-    """
-
-    def __init__(self, sizes: CARZeroSizes, dropout: float) -> None:
-        super().__init__()
-        self.self_attn = PackedAttention(sizes.width, sizes.fusion_heads, dropout)
-        self.multihead_attn = PackedAttention(sizes.width, sizes.fusion_heads, dropout)
-        self.linear1 = nn.Linear(sizes.width, sizes.fusion_ffn)
-        self.linear2 = nn.Linear(sizes.fusion_ffn, sizes.width)
-        self.norm1 = nn.LayerNorm(sizes.width)
-        self.norm2 = nn.LayerNorm(sizes.width)
-        self.norm3 = nn.LayerNorm(sizes.width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Update queries (G, K, width) from projected keys and values; also give the attention (G, K, S)."""
-        attended, weights = self.multihead_attn.attend(self.multihead_attn.query(self.norm2(x)), keys, values)
-        x = x + self.dropout(attended)
-        return x + self.feed_forward(x), weights
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """Give the residual of the feed-forward half, its norm included."""
-        return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(self.norm3(x))))))
-
-
 class Decoder(nn.Module):
-    """The stack of layers, and the norm that ends it."""
+    """The stack of layers, and the norm that ends it. Queries never see each other.
+
+    So ``self_attn`` and ``norm1`` of the layers, which the published file has, take no part.
+    """
 
     def __init__(self, sizes: CARZeroSizes, norm: nn.LayerNorm, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(sizes, dropout) for _ in range(sizes.fusion_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(sizes.width, sizes.fusion_heads, sizes.fusion_ffn, dropout)
+            for _ in range(sizes.fusion_layers)
+        )
         self.norm = norm
 
     def each_layer(self) -> Iterator[DecoderLayer]:
@@ -223,7 +153,7 @@ class Decoder(nn.Module):
         """Decode normed queries (G, K, width) over a normed memory (G, S, width), which no layer changes."""
         attention = []
         for layer in self.each_layer():
-            queries, weights = layer(queries, *layer.multihead_attn.keys_values(memory))
+            queries, weights = layer.read(queries, *layer.multihead_attn.keys_values(memory))
             attention.append(weights)
         return self.norm(queries), torch.stack(attention)
 

@@ -16,7 +16,9 @@ ensure_torchvision_imports()
 import timm  # noqa: E402 - timm and transformers import torchvision
 from timm.layers.mlp import Mlp  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
-from transformers import BertConfig, BertModel  # noqa: E402
+from transformers import BertModel  # noqa: E402
+
+from promptray.export.models.tower_shapes import bert_config, plain_vit  # noqa: E402
 
 _TEXT = "text.transformer."
 _TRUNK = "visual.trunk."
@@ -158,19 +160,8 @@ class _Visual(nn.Module):
 class _Text(nn.Module):
     def __init__(self, state: Mapping[str, Tensor], facts: TextTower, embed_dim: int) -> None:
         super().__init__()
-        words = state[f"{_TEXT}embeddings.word_embeddings.weight"]
-        width = words.shape[1]
-        config = BertConfig(
-            vocab_size=words.shape[0],
-            hidden_size=width,
-            num_hidden_layers=_depth(state, f"{_TEXT}encoder.layer."),
-            num_attention_heads=facts.heads,
-            intermediate_size=state[f"{_TEXT}encoder.layer.0.intermediate.dense.weight"].shape[0],
-            max_position_embeddings=state[f"{_TEXT}embeddings.position_embeddings.weight"].shape[0],
-            type_vocab_size=state[f"{_TEXT}embeddings.token_type_embeddings.weight"].shape[0],
-            pad_token_id=facts.pad_id,
-            attn_implementation="eager",  # type: ignore[call-arg]
-        )
+        config = bert_config(state, _TEXT, heads=facts.heads, pad_id=facts.pad_id)
+        width = config.hidden_size
         self.transformer = BertModel(config, add_pooling_layer=facts.pooler == "cls_pooler")
         self.pooler = facts.pooler
         self.pad_id = facts.pad_id
@@ -207,19 +198,10 @@ def _unit(vectors: Tensor) -> Tensor:
 
 def _trunk(state: Mapping[str, Tensor], facts: ImageTower) -> VisionTransformer:
     """Make the ViT: timm's own of that name, or a plain one of the tensors' sizes."""
-    width, patch = (state[f"{_TRUNK}{key}"].shape[-1] for key in ("pos_embed", "patch_embed.proj.weight"))
     if facts.known_to_timm:
         trunk = _known_trunk(facts)
     else:
-        trunk = VisionTransformer(
-            img_size=facts.image_size,
-            patch_size=patch,
-            embed_dim=width,
-            depth=_depth(state, f"{_TRUNK}blocks."),
-            num_heads=facts.heads,
-            mlp_ratio=state[f"{_TRUNK}blocks.0.mlp.fc1.weight"].shape[0] / width,
-            num_classes=0,
-        )
+        trunk = plain_vit(state, _TRUNK, image_size=facts.image_size, heads=facts.heads)
     if facts.pool:
         # Set after the tower is made, as open_clip does: one made to average has its norm after the pooling.
         trunk.reset_classifier(0, facts.pool)
@@ -234,7 +216,3 @@ def _known_trunk(facts: ImageTower) -> VisionTransformer:
     if not isinstance(trunk, VisionTransformer):
         raise ValueError(f"the image tower {facts.timm_name} is no plain ViT")
     return trunk
-
-
-def _depth(state: Mapping[str, Tensor], stem: str) -> int:
-    return 1 + max(int(key[len(stem) :].split(".")[0]) for key in state if key.startswith(stem))

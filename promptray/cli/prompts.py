@@ -51,9 +51,6 @@ def _open(context: click.Context, site: str | None) -> Scorer:
 def _site_of(context: click.Context, site: str | None) -> tuple[Bundle, Site]:
     """Open bundle and site without a scorer: what is removed need not be readable."""
     bundle = Bundle.open(context.obj)
-    head = bundle.manifest.head
-    if head.bank != "free":
-        raise PromptError("prompt.fixed-set", "the findings of this head form one unit", artefact=head.name)
     local = open_site(site_choice(site), bundle.hash)
     if local is None:
         raise click.UsageError("a site directory is needed")

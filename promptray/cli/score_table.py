@@ -15,10 +15,10 @@ _WIDEST = 6  # columns of scores that still fit a terminal
 def print_results(results: Sequence[Result]) -> None:
     """Print the results of one scorer. With few findings a row is an image, otherwise a row is a finding."""
     findings = results[0].document.findings
-    alternatives = any(finding.score.softmax is not None for finding in findings)
+    note = _brackets(findings)
     if len(findings) <= _WIDEST:
         rows = [[result.name, *map(_value, result.document.findings)] for result in results]
-        _print_scores(["image", *(finding.key for finding in findings)], rows, alternatives=alternatives)
+        _print_scores(["image", *(finding.key for finding in findings)], rows, note)
     else:
         for start in range(0, len(results), _WIDEST):
             some = results[start : start + _WIDEST]
@@ -26,7 +26,7 @@ def print_results(results: Sequence[Result]) -> None:
                 [finding.key, *(_value(result.document.findings[n]) for result in some)]
                 for n, finding in enumerate(findings)
             ]
-            _print_scores(["finding", *(result.name for result in some)], rows, alternatives=alternatives)
+            _print_scores(["finding", *(result.name for result in some)], rows, note)
     if findings and results[0].summary is not None:
         _print_summaries(results)
     _print_timing(results)
@@ -42,14 +42,21 @@ def _value(finding: FindingScore) -> str:
     score = finding.score
     if score.probability is not None:
         return f"{score.probability:.3f}"
-    share = "" if score.softmax is None else f" ({score.softmax:.3f})"
-    return f"{score.logit:+.3f}{share}"
+    value = score.sigmoid if score.softmax is None else score.softmax
+    return f"{score.logit:+.3f}" + ("" if value is None else f" ({value:.3f})")
 
 
-def _print_scores(columns: list[str], rows: list[list[str]], *, alternatives: bool) -> None:
-    title = "Scores: raw logits. They rank images for one finding; they are not probabilities."
-    if alternatives:
-        title += " In brackets the softmax over the alternatives: it compares them with each other only."
+def _brackets(findings: Sequence[FindingScore]) -> str:
+    """Say what stands in brackets behind the logits."""
+    if any(finding.score.softmax is not None for finding in findings):
+        return " In brackets the softmax over the alternatives: it compares them with each other only."
+    if any(finding.score.sigmoid is not None for finding in findings):
+        return " In brackets their sigmoid, which nobody calibrated."
+    return ""
+
+
+def _print_scores(columns: list[str], rows: list[list[str]], note: str) -> None:
+    title = f"Scores: raw logits. They rank images for one finding; they are not probabilities.{note}"
     print_table(title, columns, rows, right=tuple(range(1, len(columns))))
 
 

@@ -90,8 +90,8 @@ class Greyscale(_Struct, frozen=True):
     rounding: Literal["half-up"] = "half-up"
 
 
-#: OpenCV's INTER_AREA, or Pillow's antialiased filters of these names.
-Interpolation = Literal["area", "bilinear", "bicubic"]
+#: OpenCV's INTER_AREA and INTER_LINEAR, or Pillow's antialiased filters of these names.
+Interpolation = Literal["area", "linear", "bilinear", "bicubic"]
 
 
 class ResizeLongerSide(_Struct, frozen=True, tag_field="op", tag="resize_longer_side"):
@@ -159,13 +159,15 @@ class Preprocessing(_Struct, frozen=True):
 class TextRule(_Struct, frozen=True):
     """How a prompt becomes token arrays."""
 
-    cleaning: Literal["carzero-sentences", "open-clip"]
+    cleaning: Literal["carzero-sentences", "open-clip", "asg-report"]
     tokenizer: Text
     """File name of the tokenizer (``tokenizers`` JSON)."""
     context: Annotated[int, Meta(ge=2)]
     """Most tokens of a prompt, the two special tokens included; longer prompts are cut."""
     templates: Annotated[list[Text], Meta(min_length=1)]
     """Each is filled with a bare finding name by ``prompts.add(key)`` when no wording is given."""
+    order: Literal["read", "ignored"] = "read"
+    """Whether the text side sees the order of words; ``ignored``: the same words score the same."""
 
 
 Dims = list[Annotated[int, Meta(ge=1)] | Text]
@@ -234,8 +236,9 @@ class Head(_Struct, frozen=True):
     name: Text
     bank: Literal["free", "fixed_set", "none"]
     relation: Relation
-    activation: Literal["none", "softmax"]
-    """``softmax`` exactly where findings, or a finding and its negative, are alternatives."""
+    activation: Literal["none", "softmax", "sigmoid"]
+    """``softmax`` exactly where findings, or a finding and its negative, are alternatives; ``sigmoid`` where
+    the model was trained to say yes or no to each."""
     map: MapFacts | None = None
     groups: dict[Key, Annotated[list[Key], Meta(min_length=1)]] = {}
     """Unions of alternatives that have a name of their own, for example dense: [C, D]."""

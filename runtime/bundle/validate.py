@@ -40,6 +40,8 @@ LEAST_GOLDEN = 16
 LARGEST_TOLERANCE = 0.1
 #: Pixels a side: beyond what any network of radiographs reads, and its float32 picture is 200 MB.
 LARGEST_NETWORK = 4096
+#: Interpolations of whole levels only.
+_OF_8_BITS = ("area", "linear")
 #: A template holds the place of the finding's name once.
 TEMPLATE = r"[^{}]*\{\}[^{}]*"
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -126,7 +128,7 @@ def _check_findings(manifest: Manifest) -> None:
     if head.relation in ALTERNATIVES and len(manifest.findings) == 1:
         _refuse("$.findings", "holds one, and alternatives are at least two")
     _check_groups(head, {finding.key for finding in manifest.findings})
-    if (head.activation == "none") != (head.relation == "independent"):
+    if (head.activation == "softmax") != (head.relation != "independent"):
         _refuse("$.heads[0].activation", f"does not go with relation {head.relation!r}", head.activation)
     if head.bank != "free" and not manifest.findings:
         _refuse("$.findings", f"is empty, and a head with bank {head.bank!r} cannot be given any")
@@ -183,8 +185,9 @@ def _check_preprocessing(rule: Preprocessing) -> None:
                 side = shortest = longest = step.size
     if rule.colour == "rgb" and rule.channels != 3:
         _refuse("$.preprocessing.colour", "keeps three channels, and the network takes another number")
-    if rule.levels == "float32" and any(getattr(step, "interpolation", "") == "area" for step in rule.steps):
-        _refuse("$.preprocessing.levels", "keeps fractions, and area interpolation is of 8 bits")
+    whole = any(getattr(step, "interpolation", "") in _OF_8_BITS for step in rule.steps)
+    if rule.levels == "float32" and whole:
+        _refuse("$.preprocessing.levels", "keeps fractions, and OpenCV's interpolation is here of 8 bits")
     if side is None or (rule.height, rule.width) != (side, side):
         _refuse("$.preprocessing", "the steps do not end at height x width", f"{side} x {side}")
     for name, values in (("mean", rule.normalise.mean), ("std", rule.normalise.std)):
@@ -217,11 +220,13 @@ def _check_bank(manifest: Manifest) -> None:
         ):
             where = f"$.bank.tensors[{index}]"
             _refuse(where, "is no float32 vector for each prompt, and only those have a mean", _text(tensor))
-    _check_rows(bank)
+    _check_rows(bank, head)
 
 
-def _check_rows(bank: BankRule) -> None:
+def _check_rows(bank: BankRule, head: Head) -> None:
     ragged = any("rows" in tensor.dims for tensor in bank.tensors)
+    if ragged and head.bank == "fixed_set":
+        _refuse("$.bank.tensors", "have rows, by which the prompts of a fixed set would be scored apart")
     buckets = bank.row_buckets
     if bool(buckets) != ragged or buckets != sorted(set(buckets)):
         _refuse("$.bank.row_buckets", "is a rising list, empty exactly when no tensor has rows", str(buckets))
@@ -325,8 +330,8 @@ def _check_golden(manifest: Manifest) -> None:
             what = f"is above {LARGEST_TOLERANCE}, which would make the self-test one that cannot fail"
             _refuse(f"$.golden.{name}", what, str(value))
     rule = manifest.preprocessing
-    if grid and (rule.height % grid.grid[0] or rule.width % grid.grid[1]):
-        _refuse("$.heads[0].map.grid", f"does not divide {rule.height} x {rule.width} evenly", str(grid.grid))
+    if grid and (grid.grid[0] > rule.height or grid.grid[1] > rule.width):
+        _refuse("$.heads[0].map.grid", f"is finer than {rule.height} x {rule.width}", str(grid.grid))
 
 
 def _named(tensors: Iterable[TensorFacts], name: str) -> TensorFacts | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from promptray.export.tokenizer import read_bert_folder
 from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BundleError, PromptError
-from promptray.runtime.text import TextEncoder, clean_carzero
+from promptray.runtime.text import TextEncoder, clean_asg, clean_carzero
 
 TINY = Path(__file__).parents[1] / "data" / "carzero_tiny"
 RULE = TextRule(
@@ -103,3 +103,17 @@ def test_a_broken_tokenizer_is_refused(content: bytes) -> None:
     with pytest.raises(BundleError) as refusal:
         TextEncoder(RULE, content)
     assert refusal.value.code == "bundle.format"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("Mild edema.\n\n  No pleural effusion.\n", "mild edema. no pleural effusion."),
+        ("HEART size\t is  normal", "heart size is normal"),
+        (" \n ", ""),
+        ("edema", "edema"),
+    ],
+)
+def test_sentences_of_a_report_are_joined_in_lower_case(text: str, cleaned: str) -> None:
+    assert clean_asg(text) == cleaned
+    assert clean_asg(cleaned) == cleaned

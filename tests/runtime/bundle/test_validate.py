@@ -171,6 +171,21 @@ def softmax_over_independent_findings(doc: Document) -> None:
     doc["heads"][0]["activation"] = "softmax"
 
 
+@sound
+def a_yes_or_no_of_each(doc: Document) -> None:
+    doc["heads"][0]["activation"] = "sigmoid"
+
+
+@broken("$.heads[0].activation does not go with relation 'exclusive'")
+def sigmoid_of_alternatives(doc: Document) -> None:
+    doc["heads"][0].update(relation="exclusive", activation="sigmoid")
+
+
+@broken("$.bank.tensors have rows, by which the prompts of a fixed set would be scored apart")
+def fixed_set_with_rows(doc: Document) -> None:
+    doc["heads"][0]["bank"] = "fixed_set"
+
+
 @broken("$.findings is empty")
 def fixed_set_of_nothing(doc: Document) -> None:
     doc["heads"][0]["bank"] = "fixed_set"
@@ -487,8 +502,14 @@ def golden_without_tolerance(doc: Document) -> None:
     doc["golden"]["score_tolerance"] = 0.0
 
 
-@broken("$.heads[0].map.grid does not divide")
+@broken("$.heads[0].map.grid is finer than")
 def map_that_does_not_fit(doc: Document) -> None:
+    doc["heads"][0]["map"]["grid"] = [3, factory.SIDE + 1]
+    doc["graphs"][1]["outputs"][1]["dims"] = ["batch", "prompts", 3, factory.SIDE + 1]
+
+
+@sound
+def map_that_does_not_divide_evenly(doc: Document) -> None:
     doc["heads"][0]["map"]["grid"] = [3, 3]
     doc["graphs"][1]["outputs"][1]["dims"] = ["batch", "prompts", 3, 3]
 

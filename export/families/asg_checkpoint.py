@@ -1,0 +1,189 @@
+"""What ASG's checkpoint must hold for each of its heads, by the keys of the published training script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from promptray.export.checkpoint import plain, tensors
+from promptray.export.families.asg_files import TAG_QUERIES
+from promptray.export.layout import check_tied, fit_state_dict
+from promptray.export.models.asg import ReportEncoder, image_encoder, tag_decoder, tag_encoder
+from promptray.export.tokenizer import BertFolder
+from promptray.runtime.errors import BuildError
+
+IMAGE, REPORT, DECODER, TAG_TEXT = "img_encoder_q", "text_encoder_q", "irl", "text_encoder"
+#: The modules that each head is made of.
+PARTS: dict[str, tuple[str, ...]] = {
+    "prompts": (IMAGE, REPORT),
+    "tags": (IMAGE, DECODER, TAG_TEXT),
+}
+_MARK = f"{IMAGE}.global_embed.head.0.weight"
+_TEMPERATURE = 0.07
+# Buffers that older transformers stored and that count up from 0; counters of batch norms.
+_IGNORED = r"embeddings\.position_ids$|num_batches_tracked$"
+_COUNTERS = r"num_batches_tracked$"
+
+
+def published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tensor]:
+    """Return the tensors, float32, without what wrappers put before all their names.
+
+    Raises
+    ------
+    BuildError
+        ``checkpoint.layout`` where none belongs to ASG.
+    """
+    nested = content.get("state_dict")
+    found = dict(tensors(nested if isinstance(nested, Mapping) else content))
+    marks = [key for key in found if key.endswith(_MARK)]
+    if len(marks) != 1:
+        raise BuildError(
+            "checkpoint.layout",
+            "the checkpoint does not hold one image side of ASG" if marks else "no tensor belongs to ASG",
+            artefact=artefact,
+            expected=f"one key that ends in {_MARK!r}",
+            found=", ".join(marks or list(found or content)[:5]),
+            cure="check that the recipe names the right family and file",
+        )
+    prefix = marks[0].removesuffix(_MARK)
+    return {
+        key.removeprefix(prefix): value.float() if value.is_floating_point() else value
+        for key, value in found.items()
+    }
+
+
+def temperature(content: Mapping[str, Any], artefact: str) -> tuple[float, str]:
+    """Return what cosines are divided by, and how that is known.
+
+    Raises
+    ------
+    BuildError
+        ``checkpoint.config`` where the checkpoint states no positive number.
+    """
+    stated = plain(content.get("hyper_parameters"))
+    found = stated.get("softmax_temperature") if isinstance(stated, Mapping) else None
+    if found is None:
+        return _TEMPERATURE, f"temperature {_TEMPERATURE}: not verified, the checkpoint does not say"
+    if type(found) not in (int, float) or not (math.isfinite(found) and found > 0):
+        raise BuildError(
+            "checkpoint.config",
+            "the checkpoint's softmax_temperature cannot be used",
+            artefact=artefact,
+            expected=f"a positive number, published {_TEMPERATURE}",
+            found=repr(found)[:80],
+            cure="get the file again from its publisher and compare its sha256",
+        )
+    return float(found), f"temperature {found:g}, as the checkpoint says"
+
+
+def load_parts(
+    state: Mapping[str, Tensor],
+    head: str,
+    text: BertFolder,
+    *,
+    image_heads: int,
+    queries_given: bool,
+    artefact: str,
+) -> nn.ModuleDict:
+    """Make the modules of a head, with the weights in them.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        As `published_state` returns it. Tensors of other parts are not looked at.
+    head : {'prompts', 'tags'}
+    text : BertFolder
+        Tells the attention heads of both text models.
+    image_heads : int
+        Attention heads of a ViT.
+    queries_given : bool
+        Whether the tags come encoded, so that their text model may be missing.
+
+    Raises
+    ------
+    BuildError
+        ``checkpoint.layout`` or ``text-model.invalid``.
+    """
+    used = {key: value for key, value in state.items() if key.partition(".")[0] in PARTS[head]}
+    if head == "tags":
+        _require_tags(used, artefact, queries_given=queries_given)
+    try:
+        parts = _parts(used, head, text.heads, image_heads)
+    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
+        raise BuildError(
+            "checkpoint.layout",
+            f"the tensors do not describe ASG ({str(error)[:200]})",
+            artefact=artefact,
+            cure="check family and file; set model_options.image_heads, and num_attention_heads in the text "
+            "model, to what the model was trained with",
+        ) from error
+    fit_state_dict(parts, used, artefact=artefact, optional=_COUNTERS, ignored=_IGNORED)
+    _require_text_model(state, text)
+    return parts.eval().requires_grad_(False)
+
+
+def _parts(state: Mapping[str, Tensor], head: str, bert_heads: int, image_heads: int) -> nn.ModuleDict:
+    image = image_encoder(state, f"{IMAGE}.", heads=image_heads)
+    if head == "prompts":
+        return nn.ModuleDict({IMAGE: image, REPORT: ReportEncoder(state, f"{REPORT}.", bert_heads)})
+    parts = nn.ModuleDict({IMAGE: image, DECODER: tag_decoder(state, f"{DECODER}.")})
+    if _has(state, TAG_TEXT):
+        parts[TAG_TEXT] = tag_encoder(state, f"{TAG_TEXT}.", bert_heads)
+    return parts
+
+
+def _has(state: Mapping[str, Tensor], part: str) -> bool:
+    return any(key.startswith(f"{part}.") for key in state)
+
+
+def _require_tags(state: Mapping[str, Tensor], artefact: str, *, queries_given: bool) -> None:
+    """Refuse what the published decoder cannot score, each with its reason."""
+    if f"{IMAGE}.model.conv1.weight" in state:
+        raise BuildError(
+            "checkpoint.layout",
+            "the tag head of a ResNet-50 cannot be built: the published decoder reads 768-wide patches on a "
+            "14 x 14 grid, the ResNet gives 1024 on 19 x 19, and the adapter between them was not published",
+            artefact=artefact,
+            expected="a ViT-B/16 checkpoint",
+            cure="set model_options.head to prompts",
+        )
+    table = state.get(f"{DECODER}.mlp_head.0.weight")
+    if table is not None and table.shape[0] != 1:
+        raise BuildError(
+            "checkpoint.layout",
+            "the tag head does not give one logit for each query, so which tags it scores is unknown",
+            artefact=artefact,
+            expected=f"{DECODER}.mlp_head.0.weight of shape (1, width)",
+            found=str(tuple(table.shape)),
+            cure="set model_options.head to prompts",
+        )
+    if not (_has(state, TAG_TEXT) or queries_given):
+        raise BuildError(
+            "checkpoint.layout",
+            "the frozen text model that encodes the tags is not in the checkpoint",
+            artefact=artefact,
+            expected=f"keys {TAG_TEXT}.*, as the training script saves them, or the encoded tags as "
+            f"{TAG_QUERIES} in the text model folder",
+            cure="use the checkpoint as it was saved, or set model_options.head to prompts",
+        )
+    check_tied(state, f"{DECODER}.decoder_norm", f"{DECODER}.decoder.norm", artefact)
+
+
+def _require_text_model(state: Mapping[str, Tensor], text: BertFolder) -> None:
+    """The folder is that of the frozen tag encoder, of which the report encoder was the first half."""
+    tables = [f"{part}embeddings.word_embeddings.weight" for part in (f"{TAG_TEXT}.", f"{REPORT}.model.")]
+    words = next((state[key] for key in tables if key in state), None)
+    if words is None:  # the tags came encoded
+        return
+    stem = f"{TAG_TEXT}.encoder.layer."
+    layers = {key.removeprefix(stem).partition(".")[0] for key in state if key.startswith(stem)}
+    text.require_fit(width=words.shape[1], vocabulary=words.shape[0], layers=len(layers) or None)
+
+
+def left_out(state: Mapping[str, Tensor], head: str) -> list[str]:
+    """Return a note of the modules that a head does not use."""
+    parts = sorted({key.partition(".")[0] for key in state} - set(PARTS[head]))
+    return [f"left out, this head does not use them: {', '.join(parts)}"] if parts else []

@@ -1,0 +1,45 @@
+"""Findings that form one unit: scored together or not at all, never edited one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from promptray.runtime.bundle.manifest import Head, Manifest
+from promptray.runtime.errors import PromptError
+
+
+def require_free(head: Head) -> None:
+    """Refuse to add or remove a finding of a head whose set is fixed.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.fixed-set``.
+    """
+    if head.bank != "free":
+        raise PromptError(
+            "prompt.fixed-set",
+            "the findings of this head form one unit: changing one would change the others' scores",
+            artefact=head.name,
+            cure="build a bundle with the wanted findings",
+        )
+
+
+def require_whole(manifest: Manifest, keys: Iterable[str]) -> None:
+    """Refuse to score another set of findings than the manifest's; their order does not matter.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.fixed-set``, naming what is missing or foreign.
+    """
+    odd = sorted({finding.key for finding in manifest.findings} ^ set(keys))
+    if odd:
+        raise PromptError(
+            "prompt.fixed-set",
+            "the findings of this head form one unit, and not all of them, or others too, were to be scored",
+            artefact=manifest.head.name,
+            expected=f"the {len(manifest.findings)} findings of the bundle",
+            found=f"a difference in {', '.join(odd)[:200]}",
+            cure="score all findings of the bundle",
+        )

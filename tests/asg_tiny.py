@@ -1,0 +1,131 @@
+"""The tiny ASG checkpoint as recipes and bundles, and checkpoints like it with other weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from promptray.export.checkpoint import load_checkpoint
+from tests.carzero_tiny import build_once
+
+FOLDER = Path(__file__).parent / "data" / "asg_tiny"
+CHECKPOINT, TEXT_MODEL = FOLDER / "asg.ckpt", FOLDER / "text_model"
+IMAGES = ("tall", "wide", "square_odd", "small_upscaled")
+#: Reports of several sentences, one a line: what a prompt of ours is.
+PROMPTS: dict[str, str] = {
+    name: "\n".join(sentences)
+    for name, sentences in json.loads((FOLDER / "prompts.json").read_text(encoding="utf-8")).items()
+}
+TAGS: list[str] = json.loads((FOLDER / "tags.json").read_text(encoding="utf-8"))
+GOLDEN = 16
+
+
+def oracle() -> dict[str, Any]:
+    """Return the original's outputs (the fixture's README describes them)."""
+    return dict(np.load(FOLDER / "oracle.npz"))
+
+
+def image_path(name: str) -> Path:
+    """Return the file of one of `IMAGES`."""
+    return FOLDER / "images" / f"{name}.png"
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    """The recipe of the prompts as plain values; None removes a key."""
+    content = {
+        "recipe_version": 1,
+        "name": "asg-tiny",
+        "family": "asg",
+        "checkpoint": str(CHECKPOINT),
+        "text_model": str(TEXT_MODEL),
+        "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
+        "door": {"modalities": ["CR", "DX"]},
+        "findings": [{"key": key, "prompt": prompt} for key, prompt in PROMPTS.items()],
+        "golden": {"images": "golden", "licence": "CC0"},
+    }
+    return {key: value for key, value in {**content, **changes}.items() if value is not None}
+
+
+def tags_recipe(**changes: Any) -> dict[str, Any]:
+    """Return what `recipe` takes for the head of tags, in another order than the weights'."""
+    return {
+        "model_options": {"head": "tags"},
+        "findings": [{"key": tag} for tag in reversed(TAGS)],
+        **changes,
+    }
+
+
+def write_recipe(folder: Path, **changes: Any) -> Path:
+    """Write ``recipe.yaml`` and its golden images into `folder`; return the recipe."""
+    golden = folder / "golden"
+    golden.mkdir(parents=True, exist_ok=True)
+    with Image.open(image_path("wide")) as image:
+        for number in range(GOLDEN):
+            left, top = 9 * number, 5 * number
+            image.crop((left, top, left + 150 + 7 * number, top + 260 - 5 * number)).save(
+                golden / f"{number:02}.png"
+            )
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe(**changes), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def shared_bundle(folder: Path, name: str, **changes: Any) -> Path:
+    """Build a bundle of the tiny checkpoint below `folder`, once for all test processes that share it."""
+    return build_once(folder, name, lambda recipe_folder: write_recipe(recipe_folder, **changes))
+
+
+def published_tensors() -> dict[str, Tensor]:
+    """Return the fixture's tensors."""
+    return dict(load_checkpoint(CHECKPOINT)["state_dict"])
+
+
+def write_checkpoint(
+    folder: Path, change: Callable[[dict[str, Tensor]], Mapping[str, Any]], **beside: Any
+) -> Path:
+    """Write the fixture's tensors, changed, as a checkpoint with what stands `beside` them."""
+    path = folder / "changed.ckpt"
+    torch.save({"state_dict": dict(change(published_tensors())), **beside}, path)
+    return path
+
+
+def random_resnet(seed: int) -> dict[str, Tensor]:
+    """Return the image side of a ResNet-50 in the published layout: torchvision's names, seeded weights."""
+    from promptray.export.torchvision_guard import ensure_torchvision_imports
+
+    ensure_torchvision_imports()
+    from torchvision.models import resnet50
+
+    generator = torch.Generator().manual_seed(seed)
+    stem = "img_encoder_q."
+    shapes = {f"{stem}model.{key}": value.shape for key, value in resnet50().state_dict().items()}
+    for name, width, tail in (("global", 2048, ()), ("local", 1024, (1,))):
+        head = f"{stem}{name}_embed.head."
+        shapes |= {f"{head}0.weight": (160, width, *tail), f"{head}3.weight": (128, 160, *tail)}
+        shapes |= dict.fromkeys([f"{head}0.bias", *(f"{head}1.{part}" for part in _NORM)], (160,))
+        shapes |= dict.fromkeys([f"{head}3.bias", *(f"{head}4.{part}" for part in _NORM[2:])], (128,))
+    return {
+        key: _draw(key, shape, generator)
+        for key, shape in shapes.items()
+        if not key.startswith(f"{stem}model.fc.") and not key.endswith("num_batches_tracked")
+    }
+
+
+_NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def _draw(key: str, shape: Any, generator: torch.Generator) -> Tensor:
+    draw = torch.randn(shape, generator=generator)
+    if len(shape) > 1:
+        return draw * (2 / draw[0].numel()) ** 0.5
+    if key.endswith("running_var"):
+        return 0.5 + draw.abs()
+    return draw * 0.1 + (1.0 if key.endswith("weight") else 0.0)
