@@ -234,7 +234,8 @@ class PromptBank:
         by_prompt = np.moveaxis(stacked, facts.dims.index(PROMPTS), 0)
         for slot, position in enumerate(chosen):
             tensor = self.entries[position].tensors[facts.name]
-            by_prompt[(slot, *(slice(0, n) for n in tensor.shape))] = tensor
+            place = (slot, *(slice(0, n) for n in tensor.shape))
+            by_prompt[place] = tensor
         return stacked
 
 

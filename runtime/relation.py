@@ -61,7 +61,7 @@ def summary_of(scores: Mapping[str, Score], head: Head) -> Summary | None:
     head : Head
     """
     shares = {key: score.softmax for key, score in scores.items() if score.softmax is not None}
-    if head.relation not in ALTERNATIVES or not shares:
+    if not shares or (head.relation != "exclusive" and head.relation != "ordinal"):
         return None
     ranks = range(1, len(shares) + 1)
     return Summary(

@@ -162,14 +162,15 @@ def _classes(content: Mapping[str, Any], options: Mapping[str, object], count: i
     """Return the classes in the order of the weights: no tensor tells it, and runs of one study differ."""
     stated = plain(content.get("hyper_parameters"))
     own = stated.get("class_descriptions") if isinstance(stated, Mapping) else None
-    names = options.get("classes", own)
-    whole = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
-    if not whole or len(set(names)) != len(names) or len(names) != count:
+    stated_names = options.get("classes", own)
+    names = stated_names if isinstance(stated_names, list) else []
+    whole = all(isinstance(name, str) and name for name in names) and len(set(map(str, names))) == len(names)
+    if not whole or len(names) != count:
         raise _option(
             "classes",
             "the order of the classes must be known: the classifier has one row for each",
             f"a list of {count} different names",
-            "none" if names is None else repr(names)[:120],
+            "none" if stated_names is None else repr(stated_names)[:120],
         )
     return list(names)
 
@@ -274,7 +275,8 @@ def _reference(
 ) -> Reference:
     """Score by the network's own forward pass; maps by the decomposition of each logit."""
     columns = [names.index(str(finding.class_name)) for finding in findings]
-    norm, classifier = model.head.norm, model.head.fc
+    norm: Any = model.head.norm
+    classifier: Any = model.head.fc
     logits, maps = [], []
     with torch.inference_mode():
         for number, image in enumerate(pixels, start=1):

@@ -18,7 +18,6 @@ from promptray.cli.output import (
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Code
 from promptray.runtime.disk import write_whole
-from promptray.runtime.errors import PromptError
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
 from promptray.runtime.site_choice import open_site
