@@ -234,7 +234,7 @@ class PromptBank:
         by_prompt = np.moveaxis(stacked, facts.dims.index(PROMPTS), 0)
         for slot, position in enumerate(chosen):
             tensor = self.entries[position].tensors[facts.name]
-            place = (slot, *(slice(0, n) for n in tensor.shape))
+            place: tuple[int | slice, ...] = (slot, *(slice(0, n) for n in tensor.shape))
             by_prompt[place] = tensor
         return stacked
 
