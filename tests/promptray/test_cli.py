@@ -175,7 +175,7 @@ def test_inspect_shows_what_a_user_must_know(call: Call, bundle: Path) -> None:
 def test_verify_says_what_was_checked(call: Call, bundle: Path) -> None:
     answer = call("verify", bundle)
     assert answer.code == 0
-    assert answer.out.count("OK  ") == 4
+    assert answer.out.count("OK  ") == 5
     (document,) = call("verify", bundle, "--json").documents
     assert document["verified"] is True
     assert document["golden"]["score_error"] <= document["score_tolerance"]

@@ -54,7 +54,7 @@ def test_it_tells_the_samples_apart_by_prompt(model: LoadedModel) -> None:
     assert model.text is not None
     assert model.tokenizer is not None
     encoder = TextEncoder(model.text, model.tokenizer)
-    prompts = [encoder.encode(text) for text in ("There is pneumonia.", "There is no pneumonia.")]
+    prompts = [encoder.encode_finding([text]) for text in ("There is pneumonia.", "There is no pneumonia.")]
     paths = sorted((ROOT / "examples" / "samples").glob("*.png"))
     door, facts = Door(modalities=["DX"]), model.preprocessing
     pixels = [
