@@ -129,7 +129,7 @@ RULES = (
     ),
     Rule(  # raw detector data (PS3.3 C.8.11.1): not windowed, often inverted, never what a model saw
         "PresentationIntentType",
-        lambda value, _: value == "FOR PROCESSING",
+        lambda value, _: body_part_words(value) == "FOR PROCESSING",
         "image.contradiction",
         lambda _: "FOR PRESENTATION",
     ),

@@ -6,6 +6,7 @@ Needs no torch, so that a build whose stages are all cached never waits for it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +193,8 @@ def read_config(path: Path) -> OpenClipConfig:
     size, side = config.preprocess_cfg.size, config.model_cfg.vision_cfg.image_size
     if size is not None and size not in (side, [side, side], [3, side, side]):
         raise _config_error(path, "preprocess_cfg.size is not the network's image size", f"{side}")
+    if not all(0 < value < math.inf for value in config.preprocess_cfg.std):
+        raise _config_error(path, "preprocess_cfg.std holds what cannot normalise", "numbers above 0")
     return config
 
 

@@ -111,7 +111,9 @@ class Photometric:
             return "rescale slope or intercept is not finite"
         if self.rescale_slope == 0 or not 1e-30 < abs(self.rescale_slope) < 1e30:
             return "the rescale slope is zero or absurd"
-        return "the rescale intercept is absurd" if abs(self.rescale_intercept) > 1e30 else None
+        # A slope that vanishes beside the intercept in doubles would make steps of many levels.
+        absurd = abs(self.rescale_intercept) > 2**45 * abs(self.rescale_slope)
+        return "the rescale intercept is absurd" if absurd else None
 
     def _window_problem(self) -> str | None:
         if self.window is None or self.voi_lut is not None:

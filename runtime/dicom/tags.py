@@ -23,6 +23,10 @@ def unreadable(keyword: str, why: str = "cannot be read") -> ImageError:
     )
 
 
+#: A decimal or integer string (PS3.5 6.2), padding included. Python's own rules also take ``1_0``.
+_DECIMAL = re.compile(r"[ \0]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \0]*")
+
+
 def element_value(dataset: Dataset, keyword: str) -> Any:
     """Return a tag's value as pydicom gives it; None where the tag is absent or empty."""
     raw = quietly(lambda: dataset.get_item(keyword), lambda: unreadable(keyword))
@@ -56,10 +60,18 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     if value is None:
         return ()
     many = [value] if isinstance(value, (int, float, str)) else value
+    if not all(_DECIMAL.fullmatch(written) for written in map(_written, many) if written is not None):
+        raise unreadable(keyword, "is written with characters that no number has")
     floats = quietly(lambda: tuple(float(one) for one in many), lambda: unreadable(keyword))
     if not all(math.isfinite(one) for one in floats):
         raise unreadable(keyword, "holds a value that is not finite")
     return floats
+
+
+def _written(number: object) -> str | None:
+    """Return what the file holds for a decimal or integer string; None for binary numbers."""
+    written = getattr(number, "original_string", None)
+    return written if isinstance(written, str) else None
 
 
 def integer(dataset: Dataset, keyword: str) -> int | None:

@@ -227,7 +227,7 @@ def test_a_sop_class_that_fits_passes() -> None:
         assert code_of({"SOPClassUID": uid.UID(text, validation_mode=IGNORE)}) == code
 
 
-@pytest.mark.parametrize("intent", ["FOR PROCESSING", "for processing "])
+@pytest.mark.parametrize("intent", ["FOR PROCESSING", "for processing ", "FOR_PROCESSING", "FOR  PROCESSING"])
 def test_raw_detector_data_are_refused(intent: str) -> None:
     data = file(Modality="DX", PresentationIntentType=intent)
     with pytest.raises(ImageError, match="PresentationIntentType") as refusal:

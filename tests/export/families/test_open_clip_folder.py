@@ -171,6 +171,14 @@ def test_another_image_size_than_the_weights_is_refused(tmp_path: Path) -> None:
     assert refusal.value.expected == "577 positions for 384 x 384 pixels"
 
 
+@pytest.mark.parametrize("std", [[0, 1, 1], [0.2, -0.2, 0.2]])
+def test_a_deviation_that_cannot_normalise_is_refused(tmp_path: Path, std: list[float]) -> None:
+    path = copy_folder(tmp_path, config=pixels(std=std))
+    with pytest.raises(BuildError, match=r"preprocess_cfg\.std") as refusal:
+        FAMILY.load(path, None, {})
+    assert refusal.value.code == "checkpoint.config"
+
+
 def test_a_context_longer_than_the_positions_is_refused(tmp_path: Path) -> None:
     path = copy_folder(tmp_path, config=text(context_length=513))
     with pytest.raises(BuildError) as refusal:

@@ -259,6 +259,22 @@ def test_colour_is_refused(changes: dict[str, Any]) -> None:
     assert refusal.value.code == "image.colour"
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [("1", "1e17"), ("1e-20", "1"), ("1", "-4e13")])
+def test_a_slope_that_vanishes_beside_its_intercept_is_refused(slope: str, intercept: str) -> None:
+    with pytest.raises(ImageError, match="intercept is absurd"):
+        facts_of(factory.file(RescaleSlope=slope, RescaleIntercept=intercept))
+
+
+@pytest.mark.parametrize("written", [b"20_48 ", b"2_0.5 ", b"0x800 "])
+def test_a_number_is_written_as_the_standard_has_it(written: bytes) -> None:
+    """Python itself reads digits with underscores."""
+    data = factory.file(WindowCenter="987654")
+    assert data.count(b"987654") == 1
+    with pytest.raises(ImageError) as refusal:
+        facts_of(data.replace(b"987654", written.ljust(6)))
+    assert refusal.value.code == "dicom.tags"
+
+
 def test_an_absurd_size_is_refused_by_its_limit() -> None:
     with pytest.raises(ImageError, match="67108864") as refusal:
         facts_of(factory.file(Rows=65535, Columns=65535))
