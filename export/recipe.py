@@ -279,7 +279,11 @@ def _from_validation(path: Path, tree: yaml.Node, message: str) -> BuildError:
         key = f"{key}.{missing[1]}".lstrip(".")
     expected = None
     if what.startswith("Invalid enum value"):  # only keys at the top have a choice of values
-        expected = f"one of {', '.join(map(str, get_args(get_type_hints(Recipe)[key])))}"
+        kind = get_type_hints(Recipe)[key]
+        choices = [
+            value for part in (kind, *get_args(kind)) for value in get_args(part) if not get_args(value)
+        ]
+        expected = f"one of {', '.join(str(value) for value in choices if value is not type(None))}"
     return _invalid(path, _line(tree, steps), _in_words(what), key=key, expected=expected)
 
 

@@ -63,7 +63,7 @@ def test_half_a_character_is_refused(tmp_path: Path, old: str, new: str, place: 
 @pytest.mark.parametrize(
     ("text", "key", "message", "expected"),
     [
-        ("relation: exclusiv", "relation", "'exclusiv'", "one of independent, exclusive, pair"),
+        ("relation: exclusiv", "relation", "'exclusiv'", "one of independent, exclusive, ordinal, pair"),
         ("templates: a photo of {}", "templates", "Expected a list, got text", None),
         ("templates: []", "templates", "Expected a list of 1 or more entries", None),
         ("text_graph: 1", "text_graph", "Expected true or false, got a whole number", None),

@@ -379,7 +379,7 @@ def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(BuildError) as refusal:
         family("medclip")
     assert refusal.value.code == "family.unknown"
-    assert refusal.value.expected == "one of carzero, open_clip, biomedclip"
+    assert refusal.value.expected == "one of carzero, open_clip, biomedclip, asg, convnext"
 
 
 @pytest.mark.parametrize(
