@@ -28,10 +28,10 @@ from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.bundle.manifest import TensorFacts
 from promptray.runtime.golden import read_golden
 from promptray.runtime.graphs import Graphs, own_bank
+from promptray.runtime.packs import read_pack
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank
 
-HERE = Path(__file__).parent
 LONG = "there is " + "a mild and diffuse opacity of the left lung and " * 9 + "no effusion"
 
 
@@ -150,13 +150,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 
-    names = (HERE / "prompts" / "padchest192.txt").read_text(encoding="utf-8").splitlines()
+    findings = read_pack("padchest192").findings
     with Scorer.open(options.bundle, site=None) as scorer:
         graphs = Graphs(scorer.bundle, OnnxRuntimeCpu(threads=options.threads), prompts_per_batch=None)
         rule = own_bank(scorer.bundle).rule
         pictures = read_golden(scorer.bundle).pictures[:1]
         features = graphs.features(normalise(pictures, scorer.bundle.manifest.preprocessing))
-    short = PromptBank(rule, [graphs.encode(f"s{n}", [f"There is {name}"]) for n, name in enumerate(names)])
+    short = PromptBank(rule, [graphs.encode(f"s{n}", each.prompts) for n, each in enumerate(findings)])
     mixed = short.without("s100").with_entry(graphs.encode("long", [LONG]))
     content: dict[str, Any] = {"machine": machine(), "threads": options.threads, "rounds": options.rounds}
     for title, bank in (("192 short prompts", short), ("191 short prompts and one of 95 words", mixed)):

@@ -20,9 +20,9 @@ import yaml
 from torch import nn
 
 from promptray.export.models.carzero import CARZero, CARZeroSizes
+from promptray.runtime.packs import read_pack
 
 TINY = Path(__file__).parents[1] / "tests" / "data"
-PROMPTS = Path(__file__).parent / "prompts" / "padchest192.txt"
 CARZERO_SIZES = CARZeroSizes(
     width=768,
     image_size=224,
@@ -119,15 +119,14 @@ FAMILIES: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def write_recipe(folder: Path, model: dict[str, Any], prompts: int) -> None:
     """Write a recipe with the first PadChest prompts."""
-    names = PROMPTS.read_text(encoding="utf-8").splitlines()
+    findings = read_pack("padchest192").findings[:prompts]
     recipe = {
         "recipe_version": 1,
         "name": f"{model['family']}-full-size-random",
         **model,
         "model": {"licence": "none", "intended_use": "timing only", "training_data": "none: random weights"},
         "door": {"modalities": ["CR", "DX"]},
-        "findings": [
-            {"key": name.replace("/", " "), "prompt": f"There is {name}"} for name in names[:prompts]
+        "findings": [{"key": each.key, "prompt": each.prompts[0]} for each in findings]
         ],
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
