@@ -126,8 +126,7 @@ def write_recipe(folder: Path, model: dict[str, Any], prompts: int) -> None:
         **model,
         "model": {"licence": "none", "intended_use": "timing only", "training_data": "none: random weights"},
         "door": {"modalities": ["CR", "DX"]},
-        "findings": [{"key": each.key, "prompt": each.prompts[0]} for each in findings]
-        ],
+        "findings": [{"key": each.key, "prompt": each.prompts[0]} for each in findings],
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
 
