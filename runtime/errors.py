@@ -65,6 +65,7 @@ CODES: dict[str, str] = {
     "score.foreign-input": "The image was prepared for another bundle.",
     "score.closed": "The scorer is closed.",
     "score.map-unavailable": "The head has no explanation map.",
+    "score.region": "The region asked about is not on the picture, or the network did not see it.",
     # reports beside scores
     "report.invalid": "A report cannot be read, or says nothing that the lexicon knows.",
     "report.reference": "The file of reference scores cannot be used.",
