@@ -1,10 +1,11 @@
 """Write a checkpoint of a published size with random weights, and a recipe for it.
 
-    python -m benchmarks.full_size FOLDER [--family carzero | biomedclip]
+    python -m benchmarks.full_size FOLDER [--family carzero | biomedclip | asg | convnext]
     promptray build FOLDER/recipe.yaml -o full.bundle
 
-Its scores mean nothing; its times and its parameters (CARZero 221 million, BiomedCLIP 196 million) are those
-of the published model. The vocabulary is the tiny test model's, filled up to the published length.
+Its scores mean nothing; its times and its parameters (CARZero 221 million, BiomedCLIP 196 million, ASG 291
+million with its two text encoders, ConvNeXt-Base 88 million) are those of the published model. The vocabulary
+is the tiny test model's, filled up to the published length.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ import yaml
 from torch import nn
 
 from promptray.export.models.carzero import CARZero, CARZeroSizes
+from promptray.export.torchvision_guard import ensure_torchvision_imports
 from promptray.runtime.packs import read_pack
+
+ensure_torchvision_imports()
+
+import timm  # noqa: E402 - timm and transformers import torchvision
+from torchvision.models import convnext_base  # noqa: E402
+from transformers import BertConfig, BertModel  # noqa: E402
 
 TINY = Path(__file__).parents[1] / "tests" / "data"
 CARZERO_SIZES = CARZeroSizes(
@@ -82,9 +90,6 @@ def write_carzero(folder: Path) -> dict[str, Any]:
 
 def write_biomedclip(folder: Path) -> dict[str, Any]:
     """Write BiomedCLIP's folder as it is published; return what its recipe says of it."""
-    import timm
-    from transformers import BertConfig, BertModel
-
     # open_clip's modules under open_clip's names, from the libraries that open_clip takes them from.
     model = nn.Module()
     model.visual, model.text = nn.Module(), nn.Module()
@@ -104,6 +109,56 @@ def write_biomedclip(folder: Path) -> dict[str, Any]:
     return {"family": "biomedclip", "checkpoint": "open_clip_pytorch_model.bin"}
 
 
+def write_asg(folder: Path) -> dict[str, Any]:
+    """Write ASG's checkpoint and text model; return what its recipe says of them."""
+    bert = BertConfig(vocab_size=28996)
+    report = BertModel(BertConfig(vocab_size=28996, num_hidden_layers=6), add_pooling_layer=False)
+    parts: dict[str, nn.Module] = {
+        "img_encoder_q.model": timm.create_model("vit_base_patch16_224", num_classes=0),
+        "text_encoder_q.model": report,
+        "text_encoder": BertModel(bert, add_pooling_layer=False),
+        "irl.decoder": nn.TransformerDecoder(
+            nn.TransformerDecoderLayer(768, 4, 1024, norm_first=True), 4, norm=nn.LayerNorm(768)
+        ),
+        "irl.decoder_norm": nn.LayerNorm(768),
+        "irl.mlp_head": nn.Sequential(nn.Linear(768, 1)),
+    }
+    for side in ("img_encoder_q", "text_encoder_q"):
+        parts[f"{side}.global_embed.head"] = _asg_projection(nn.Linear(768, 2048), nn.Linear(2048, 128))
+        parts[f"{side}.local_embed.head"] = _asg_projection(nn.Conv1d(768, 2048, 1), nn.Conv1d(2048, 128, 1))
+    state = {
+        f"{stem}.{key}": tensor
+        for stem, module in parts.items()
+        for key, tensor in module.state_dict().items()
+        # The published report encoder has no such table.
+        if not (module is report and "token_type_embeddings" in key)
+    }
+    torch.save({"state_dict": state}, folder / "asg.ckpt")
+    text = folder / "text_model"
+    text.mkdir(exist_ok=True)
+    write_vocabulary(text / "vocab.txt", TINY / "asg_tiny" / "text_model" / "vocab.txt", bert.vocab_size)
+    (text / "config.json").write_text(
+        json.dumps({"hidden_act": "gelu", "num_attention_heads": 12, "hidden_size": 768}), encoding="utf-8"
+    )
+    return {"family": "asg", "checkpoint": "asg.ckpt", "text_model": "text_model"}
+
+
+def _asg_projection(first: nn.Module, last: nn.Module) -> nn.Module:
+    return nn.Sequential(first, nn.BatchNorm1d(2048), nn.ReLU(), last, nn.BatchNorm1d(128, affine=False))
+
+
+def write_convnext(folder: Path) -> dict[str, Any]:
+    """Write the density study's ConvNeXt-Base; return what its recipe says of it."""
+    torch.save(convnext_base(num_classes=4).state_dict(), folder / "convnext_base.pth")
+    return {
+        "family": "convnext",
+        "checkpoint": "convnext_base.pth",
+        "model_options": {"classes": list("ABCD"), "preprocessing": "squash"},
+        "relation": "ordinal",
+        "findings": [{"key": f"density {name}", "class_name": name} for name in "ABCD"],
+    }
+
+
 def write_vocabulary(path: Path, tiny: Path, pieces: int) -> None:
     """Fill a tiny vocabulary up to a published length."""
     known = [piece for piece in tiny.read_text(encoding="utf-8").split("\n") if piece]
@@ -114,6 +169,8 @@ def write_vocabulary(path: Path, tiny: Path, pieces: int) -> None:
 FAMILIES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "carzero": write_carzero,
     "biomedclip": write_biomedclip,
+    "asg": write_asg,
+    "convnext": write_convnext,
 }
 
 
@@ -123,10 +180,10 @@ def write_recipe(folder: Path, model: dict[str, Any], prompts: int) -> None:
     recipe = {
         "recipe_version": 1,
         "name": f"{model['family']}-full-size-random",
-        **model,
         "model": {"licence": "none", "intended_use": "timing only", "training_data": "none: random weights"},
         "door": {"modalities": ["CR", "DX"]},
         "findings": [{"key": each.key, "prompt": each.prompts[0]} for each in findings],
+        **model,
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
 
