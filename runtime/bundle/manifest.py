@@ -265,6 +265,20 @@ class Finding(_Struct, frozen=True):
     code: Code | None = None
 
 
+class Examination(_Struct, frozen=True):
+    """How the images of one examination become its scores (format document, section 9)."""
+
+    views: Annotated[list[Text], Meta(min_length=1, max_length=64)]
+    """The views an examination has, for example ``L CC``; no other image enters."""
+    over_views: Literal["mean", "max"]
+    """How the views of one side become one; ``max`` of an ordinal head: the view of the greatest expected
+    rank."""
+    over_sides: Literal["mean", "max", "none"]
+    """How the sides become one: likewise, or not at all."""
+    require_all: bool = False
+    """Refuse an examination that lacks one of the views; otherwise it is reported."""
+
+
 class Golden(_Struct, frozen=True):
     """Inputs with the original's fp32 answers: the least gate on any machine."""
 
@@ -301,6 +315,8 @@ class Manifest(_Struct, frozen=True):
     golden: Golden
     parity: Text
     files: dict[str, FileFacts]
+    examination: Examination | None = None
+    """None: nothing says how several images are to be pooled, and they are not."""
 
     def graph(self, role: str) -> Graph | None:
         """Return the graph of a role, or None where the bundle has none."""

@@ -33,6 +33,7 @@ from promptray.runtime.bundle.manifest import (
 )
 from promptray.runtime.bundle.names import MANIFEST, check_names
 from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.exam_rule import rule_fault
 from promptray.runtime.wording import require_wordings
 
 LEAST_GOLDEN = 16
@@ -80,6 +81,7 @@ def check_manifest(manifest: Manifest, *, files_known: bool = True) -> None:
     _check_graphs(manifest)
     _check_text(manifest)
     _check_golden(manifest)
+    _check_examination(manifest)
 
 
 def referenced_files(manifest: Manifest) -> list[str]:
@@ -332,6 +334,12 @@ def _check_golden(manifest: Manifest) -> None:
     rule = manifest.preprocessing
     if grid and (grid.grid[0] > rule.height or grid.grid[1] > rule.width):
         _refuse("$.heads[0].map.grid", f"is finer than {rule.height} x {rule.width}", str(grid.grid))
+
+
+def _check_examination(manifest: Manifest) -> None:
+    fault = rule_fault(manifest.examination, manifest.heads) if manifest.examination else None
+    if fault:
+        _refuse(f"$.examination.{fault.field}", f"{fault.what}; {fault.expected} would do", fault.found)
 
 
 def _named(tensors: Iterable[TensorFacts], name: str) -> TensorFacts | None:
