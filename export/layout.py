@@ -75,14 +75,20 @@ def _missing(key: str, candidates: list[str]) -> str:
 
 
 def check_tied(state: Mapping[str, Tensor], one: str, other: str, artefact: str) -> None:
-    """Refuse (``checkpoint.layout``) two values for one norm that the published file names twice."""
-    for part in ("weight", "bias"):
-        first, second = (state.get(f"{name}.{part}") for name in (one, other))
-        if first is not None and second is not None and not torch.equal(first, second):
+    """Refuse (``checkpoint.layout``) two values for what the published file holds under two names.
+
+    Parameters
+    ----------
+    one, other : str
+        Two names of one module: what stands below both must be equal.
+    """
+    for key, tensor in state.items():
+        twin = state.get(f"{other}{key.removeprefix(one)}") if key.startswith(f"{one}.") else None
+        if twin is not None and not torch.equal(tensor, twin):
             raise BuildError(
                 "checkpoint.layout",
-                "the checkpoint holds two different values for one norm",
+                "the checkpoint holds two different values for one tensor",
                 artefact=artefact,
-                expected=f"{one}.{part} equal to {other}.{part}",
+                expected=f"{key} equal to {other}{key.removeprefix(one)}",
                 cure="get the file again from its publisher and compare its sha256",
             )

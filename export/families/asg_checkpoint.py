@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from promptray.export.checkpoint import plain, tensors
 from promptray.export.families.asg_files import TAG_QUERIES
 from promptray.export.layout import check_tied, fit_state_dict
-from promptray.export.models.asg import ReportEncoder, image_encoder, tag_decoder, tag_encoder
+from promptray.export.models.asg import ReportEncoder, image_encoder, tag_encoder
+from promptray.export.models.query_decoder import query_decoder
 from promptray.export.tokenizer import BertFolder
 from promptray.runtime.errors import BuildError
 
@@ -129,7 +130,8 @@ def _parts(state: Mapping[str, Tensor], head: str, bert_heads: int, image_heads:
     image = image_encoder(state, f"{IMAGE}.", heads=image_heads)
     if head == "prompts":
         return nn.ModuleDict({IMAGE: image, REPORT: ReportEncoder(state, f"{REPORT}.", bert_heads)})
-    parts = nn.ModuleDict({IMAGE: image, DECODER: tag_decoder(state, f"{DECODER}.")})
+    decoder = query_decoder(state, f"{DECODER}.", input_norm=False)
+    parts = nn.ModuleDict({IMAGE: image, DECODER: decoder})
     if _has(state, TAG_TEXT):
         parts[TAG_TEXT] = tag_encoder(state, f"{TAG_TEXT}.", bert_heads)
     return parts

@@ -24,14 +24,11 @@ ensure_torchvision_imports()
 from timm.models.resnet import Bottleneck, ResNet  # noqa: E402 - timm and transformers import torchvision
 from transformers import BertModel  # noqa: E402
 
-from promptray.export.models.query_decoder import QueryDecoder  # noqa: E402
-from promptray.export.models.tower_shapes import bert_config, depth, plain_vit  # noqa: E402
+from promptray.export.models.tower_shapes import bert_config, plain_vit  # noqa: E402
 
 State = Mapping[str, Tensor]
 #: Token positions of a report, [CLS] and [SEP] among them, and of a tag.
 REPORT_TOKENS, TAG_TOKENS = 112, 128
-#: The published decoder's attention heads, which no tensor tells.
-DECODER_HEADS = 4
 _RESNET_SIZE = 299
 
 
@@ -205,16 +202,3 @@ class ReportEncoder(nn.Module):
 def tag_encoder(state: State, stem: str, heads: int) -> BertModel:
     """Make the frozen BERT, with ordinary positions, whose [CLS] states are the tags' queries."""
     return BertModel(bert_config(state, stem, heads=heads), add_pooling_layer=False)
-
-
-def tag_decoder(state: State, stem: str) -> QueryDecoder:
-    """Make the decoder whose tensors follow `stem`."""
-    outputs, width = state[f"{stem}mlp_head.0.weight"].shape
-    return QueryDecoder(
-        width=width,
-        heads=DECODER_HEADS,
-        layers=depth(state, f"{stem}decoder.layers."),
-        ffn=state[f"{stem}decoder.layers.0.linear1.weight"].shape[0],
-        outputs=outputs,
-        input_norm=False,
-    )

@@ -9,14 +9,18 @@ arXiv 2403.09294.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from torch import Tensor, nn
 
 from promptray.export.models.decoder_layer import DecoderLayer
+from promptray.export.models.tower_shapes import depth
 
-__all__ = ["QueryDecoder"]
+__all__ = ["HEADS", "QueryDecoder", "query_decoder"]
+
+#: Attention heads of the published decoders, which no tensor tells.
+HEADS = 4
 
 
 class _Stack(nn.Module):
@@ -79,3 +83,24 @@ class QueryDecoder(nn.Module):
         for layer in self.decoder.each_layer():
             x, attention = layer.read(layer.exchange(x), *layer.multihead_attn.keys_values(patches))
         return self.mlp_head(self.decoder_norm(x)), attention
+
+
+def query_decoder(state: Mapping[str, Tensor], stem: str, *, input_norm: bool) -> QueryDecoder:
+    """Make the decoder whose tensors follow `stem` (see :class:`QueryDecoder`).
+
+    Raises
+    ------
+    KeyError, IndexError, ValueError
+        For tensors that do not describe one.
+    """
+    outputs, width = state[f"{stem}mlp_head.0.weight"].shape
+    if width % HEADS:
+        raise ValueError(f"{HEADS} attention heads do not divide a width of {width}")
+    return QueryDecoder(
+        width=width,
+        heads=HEADS,
+        layers=depth(state, f"{stem}decoder.layers."),
+        ffn=state[f"{stem}decoder.layers.0.linear1.weight"].shape[0],
+        outputs=outputs,
+        input_norm=input_norm,
+    )
