@@ -1,7 +1,8 @@
-"""Resize of 8-bit pictures by the filter that a bundle names."""
+"""Resize of pictures by the filter that a bundle names."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,21 @@ from PIL import Image
 
 from promptray.runtime.bundle.manifest import Interpolation
 from promptray.runtime.resize import resize_area
+from promptray.runtime.resize_cubic import resize_cubic
 from promptray.runtime.resize_linear import resize_linear
 
 #: Pillow's filters widen with the reduction, so they are antialiased; open_clip and torchvision use them.
-_PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-#: OpenCV's, of 8 bits only; its linear one is not antialiased.
-_OPENCV = {"area": resize_area, "linear": resize_linear}
+_PILLOW = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+#: Of one plane: OpenCV's two, of 8 bits only, whose linear one is not antialiased; and torch's of floats.
+_OWN: dict[str, Callable[[NDArray[Any], int, int], NDArray[Any]]] = {
+    "area": resize_area,
+    "linear": resize_linear,
+    "cubic": resize_cubic,
+}
 
 
 def interpolate(
@@ -32,17 +42,18 @@ def interpolate(
         Not changed; any strides. Channels are resized one by one.
     rows, columns : int
         Size of the result, each at least 1.
-    interpolation : {'area', 'linear', 'bilinear', 'bicubic'}
-        OpenCV's INTER_AREA or INTER_LINEAR (8 bits only), or Pillow's filter of that name.
+    interpolation : {'area', 'linear', 'lanczos', 'bilinear', 'bicubic', 'cubic'}
+        OpenCV's INTER_AREA or INTER_LINEAR (8 bits only), Pillow's filter of that name (lanczos: 8 bits
+        only), or torch's bicubic without antialiasing (cubic: float32 only).
 
     Returns
     -------
     ndarray of the same type, shape (rows, columns) or (rows, columns, 3)
         Always a new array, C-contiguous. uint8 is rounded to whole levels; float32 is what torch's
-        antialiased resize of floats gives.
+        resize of floats gives.
     """
-    if interpolation in _OPENCV:
-        resize = _OPENCV[interpolation]
+    if interpolation in _OWN:
+        resize = _OWN[interpolation]
         if picture.ndim == 2:
             return resize(picture, rows, columns)
         planes = [resize(picture[..., channel], rows, columns) for channel in range(picture.shape[2])]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import (
+    WHOLE_LEVELS,
     CentreCrop,
     PadSquare,
     Preprocessing,
@@ -38,7 +39,8 @@ class NetworkInput:
     Attributes
     ----------
     picture : ndarray of uint8 or float32, shape (height, width), or (height, width, 3) where colour is kept
-        The picture after all steps, levels 0..255; `pixels` follows from it by :func:`normalise`.
+        The picture after all steps, levels 0..255 (in fractions, ``cubic`` may overshoot them at edges);
+        `pixels` follows from it by :func:`normalise`.
     pixels : ndarray of float32, shape (1, channels, height, width)
         C-contiguous.
     geometry : Geometry
@@ -53,8 +55,9 @@ class NetworkInput:
 def preprocess(picture: Levels, spec: Preprocessing) -> NetworkInput:
     """Run the declared steps on a picture, then normalise it to float32.
 
-    The picture is resized, padded and cropped in 8 bits, exactly as the published CARZero code does with
+    In 8 bits the picture is resized, padded and cropped exactly as the published CARZero code does with
     OpenCV and torchvision, and open_clip with Pillow and torchvision; the result equals theirs bit for bit.
+    Where fractions are kept, it equals torch's resize of floats to within the last bits.
 
     Parameters
     ----------
@@ -80,8 +83,9 @@ def preprocess(picture: Levels, spec: Preprocessing) -> NetworkInput:
             found=f"{picture.dtype} of shape {picture.shape}",
         )
     geometry = Geometry.identity(*picture.shape[:2])
-    picture = picture.astype(spec.levels, copy=False)
     for step in spec.steps:
+        if getattr(step, "interpolation", WHOLE_LEVELS[0]) not in WHOLE_LEVELS:
+            picture = picture.astype(spec.levels, copy=False)
         picture, geometry = OPERATIONS[type(step)](picture, step, geometry)
     if picture.shape[:2] != (spec.height, spec.width):
         raise BundleError(
@@ -141,8 +145,9 @@ def _resize_longer_side(
         # Published CARZero: the factor first, then the product, truncated. For some squares (49, 98, 103 ...)
         # this gives one column less than `size`, which padding then adds.
         factor = step.size / max(rows, columns)
-        longer_rows = rows >= columns
-        height, width = (step.size, int(columns * factor)) if longer_rows else (int(rows * factor), step.size)
+        height, width = int(rows * factor), int(columns * factor)
+        if step.rounding == "truncate":
+            height, width = (step.size, width) if rows >= columns else (height, step.size)
     return _resized(picture, height, width, step, geometry)
 
 

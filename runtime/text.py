@@ -1,4 +1,4 @@
-"""From a prompt to token arrays: the family's cleaning rule, then WordPiece, then the word index.
+"""From a prompt to token arrays: the family's cleaning rule, then WordPiece or BPE, then the word index.
 
 The rules are named in the bundle (``text.cleaning``) and implemented here, so that a prompt added on an
 edge box is treated exactly as one encoded when the bundle was built.
@@ -64,6 +64,19 @@ def clean_open_clip(text: str) -> str:
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
+def clean_clip(text: str) -> str:
+    """Clean a prompt as CLIP's own tokenizer does: as open_clip's do, then in lower case.
+
+    Source: openai/CLIP, ``simple_tokenizer.py`` (MIT); open_clip 3.3.0's ``SimpleTokenizer`` is the same.
+
+    Examples
+    --------
+    >>> clean_clip("No  Pleural&nbsp;Effusion")
+    'no pleural effusion'
+    """
+    return clean_open_clip(text).lower()
+
+
 def clean_asg(text: str) -> str:
     r"""Clean a prompt as ASG's reports are: its sentences, one a line, joined by spaces, in lower case.
 
@@ -80,6 +93,7 @@ def clean_asg(text: str) -> str:
 _CLEANING: dict[str, Callable[[str], str]] = {
     "carzero-sentences": clean_carzero,
     "open-clip": clean_open_clip,
+    "clip": clean_clip,
     "asg-report": clean_asg,
 }
 
@@ -94,7 +108,8 @@ class EncodedPrompt:
         What is left after cleaning, and how much of it reaches the model.
     arrays : dict of str to array
         ``input_ids`` int64 (1, tokens), unpadded; ``word_matrix`` float32 (1, words, tokens): 1 where a token
-        is added to a row. Each token starts a row but a "##" piece, which is added to the row before it.
+        is added to a row. Each token starts a row but one that goes on with a word: of WordPiece a "##" piece,
+        of a BPE with an end-of-word suffix a piece after one without it.
     """
 
     wording: Wording
@@ -142,6 +157,8 @@ class TextEncoder:
         self._tokenizer = self._guarded(lambda: Tokenizer.from_buffer(tokenizer), "cannot be read")
         if '{"Regex":' in self._tokenizer.to_str():
             raise self._refusal("searches by regular expressions, which no family here does")
+        #: What a BPE ends words with; a model of WordPiece has no such attribute.
+        self._word_end: str | None = getattr(self._tokenizer.model, "end_of_word_suffix", None)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
@@ -177,7 +194,7 @@ class TextEncoder:
         if truncated:  # cut the text, keep the closing token
             ids = [*ids[: self._context - 1], ids[-1]]
             pieces = [*pieces[: self._context - 1], pieces[-1]]
-        row_of_token = np.cumsum([not piece.startswith("##") for piece in pieces]) - 1
+        row_of_token = np.cumsum(_begins_word(pieces, self._word_end)) - 1
         rows = int(row_of_token[-1]) + 1
         word_matrix = (np.arange(rows)[:, None] == row_of_token[None, :]).astype(np.float32)
         return EncodedPrompt(
@@ -205,3 +222,12 @@ class TextEncoder:
             tuple(self.encode(prompt) for prompt in prompts),
             tuple(self.encode(prompt) for prompt in negative_prompts),
         )
+
+
+def _begins_word(pieces: Sequence[str], word_end: str | None) -> list[bool]:
+    """Return for each piece, the two special ones included, whether a word begins with it."""
+    if word_end is None:
+        return [not piece.startswith("##") for piece in pieces]
+    inner = pieces[1:-1]
+    after_an_end = [before.endswith(word_end) for before in inner[:-1]]
+    return [True, *([True, *after_an_end] if inner else []), True]

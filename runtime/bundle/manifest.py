@@ -90,8 +90,11 @@ class Greyscale(_Struct, frozen=True):
     rounding: Literal["half-up"] = "half-up"
 
 
-#: OpenCV's INTER_AREA and INTER_LINEAR, or Pillow's antialiased filters of these names.
-Interpolation = Literal["area", "linear", "bilinear", "bicubic"]
+#: OpenCV's INTER_AREA and INTER_LINEAR; Pillow's antialiased filters of these names; ``cubic`` is torch's
+#: bicubic, which is not antialiased.
+Interpolation = Literal["area", "linear", "lanczos", "bilinear", "bicubic", "cubic"]
+#: Those that take and give whole levels only.
+WHOLE_LEVELS = ("area", "linear", "lanczos")
 
 
 class ResizeLongerSide(_Struct, frozen=True, tag_field="op", tag="resize_longer_side"):
@@ -99,8 +102,9 @@ class ResizeLongerSide(_Struct, frozen=True, tag_field="op", tag="resize_longer_
 
     size: Side
     interpolation: Interpolation = "area"
-    rounding: Literal["truncate", "nearest"] = "truncate"
-    """How the other side becomes a whole number; ``nearest`` takes halves to the even one."""
+    rounding: Literal["truncate", "truncate-both", "nearest"] = "truncate"
+    """How the other side becomes a whole number; ``nearest`` takes halves to the even one. ``truncate-both``
+    also truncates the longer side's product, which rounding may leave a hair below `size`."""
 
 
 class ResizeShorterSide(_Struct, frozen=True, tag_field="op", tag="resize_shorter_side"):
@@ -153,13 +157,14 @@ class Preprocessing(_Struct, frozen=True):
     colour: Literal["grey", "rgb"] = "grey"
     """What becomes of a coloured PNG, JPEG or array: its grey, or its three channels. DICOM must be grey."""
     levels: Literal["uint8", "float32"] = "uint8"
-    """Whether a resized picture is rounded to 8 bits or keeps fractions of its 0..255 levels."""
+    """Whether a resized picture is rounded to 8 bits or keeps fractions of its 0..255 levels. With
+    ``float32`` it keeps them from the first filter on that can: :data:`WHOLE_LEVELS` are those that cannot."""
 
 
 class TextRule(_Struct, frozen=True):
     """How a prompt becomes token arrays."""
 
-    cleaning: Literal["carzero-sentences", "open-clip", "asg-report"]
+    cleaning: Literal["carzero-sentences", "open-clip", "clip", "asg-report"]
     tokenizer: Text
     """File name of the tokenizer (``tokenizers`` JSON)."""
     context: Annotated[int, Meta(ge=2)]

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from promptray.runtime.bundle.manifest import (
     ALTERNATIVES,
+    WHOLE_LEVELS,
     BankRule,
     CentreCrop,
     Dims,
@@ -41,8 +42,6 @@ LEAST_GOLDEN = 16
 LARGEST_TOLERANCE = 0.1
 #: Pixels a side: beyond what any network of radiographs reads, and its float32 picture is 200 MB.
 LARGEST_NETWORK = 4096
-#: Interpolations of whole levels only.
-_OF_8_BITS = ("area", "linear")
 #: A template holds the place of the finding's name once.
 TEMPLATE = r"[^{}]*\{\}[^{}]*"
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -187,9 +186,7 @@ def _check_preprocessing(rule: Preprocessing) -> None:
                 side = shortest = longest = step.size
     if rule.colour == "rgb" and rule.channels != 3:
         _refuse("$.preprocessing.colour", "keeps three channels, and the network takes another number")
-    whole = any(getattr(step, "interpolation", "") in _OF_8_BITS for step in rule.steps)
-    if rule.levels == "float32" and whole:
-        _refuse("$.preprocessing.levels", "keeps fractions, and OpenCV's interpolation is here of 8 bits")
+    _check_levels(rule)
     if side is None or (rule.height, rule.width) != (side, side):
         _refuse("$.preprocessing", "the steps do not end at height x width", f"{side} x {side}")
     for name, values in (("mean", rule.normalise.mean), ("std", rule.normalise.std)):
@@ -198,6 +195,19 @@ def _check_preprocessing(rule: Preprocessing) -> None:
             _refuse(where, f"needs one number for each of {rule.channels} channels", str(len(values)))
         if not all(math.isfinite(value) for value in values) or (name == "std" and min(values) <= 0):
             _refuse(where, "holds a number that cannot normalise", str(values))
+
+
+def _check_levels(rule: Preprocessing) -> None:
+    filters = [step.interpolation for step in rule.steps if not isinstance(step, PadSquare | CentreCrop)]
+    whole = [name in WHOLE_LEVELS for name in filters]
+    if rule.levels == "float32" and all(whole):
+        _refuse(
+            "$.preprocessing.levels", "keeps fractions, and every filter gives whole levels", str(filters)
+        )
+    if rule.levels == "float32" and whole != sorted(whole, reverse=True):
+        _refuse("$.preprocessing.steps", "give fractions to a filter of whole levels", str(filters))
+    if rule.levels == "uint8" and "cubic" in filters:
+        _refuse("$.preprocessing.levels", "rounds to 8 bits, and cubic is a filter of fractions", "uint8")
 
 
 def _check_bank(manifest: Manifest) -> None:

@@ -253,6 +253,41 @@ def divides_by_zero(doc: Document) -> None:
     doc["preprocessing"]["normalise"]["std"] = [0.25, 0.0, 0.25]
 
 
+def two_filters(doc: Document, first: str, second: str, levels: str) -> None:
+    side = factory.SIDE
+    doc["preprocessing"]["levels"] = levels
+    doc["preprocessing"]["steps"] = [
+        {"op": "resize_longer_side", "size": 2 * side, "interpolation": first, "rounding": "truncate-both"},
+        {"op": "pad_square", "size": 2 * side},
+        {"op": "squash", "size": side, "interpolation": second},
+    ]
+
+
+@sound
+def whole_levels_then_fractions(doc: Document) -> None:
+    two_filters(doc, "lanczos", "cubic", "float32")
+
+
+@sound
+def lanczos_of_whole_levels(doc: Document) -> None:
+    two_filters(doc, "lanczos", "bicubic", "uint8")
+
+
+@broken("give fractions to a filter of whole levels")
+def fractions_then_whole_levels(doc: Document) -> None:
+    two_filters(doc, "bicubic", "lanczos", "float32")
+
+
+@broken("keeps fractions, and every filter gives whole levels")
+def fractions_of_which_there_are_none(doc: Document) -> None:
+    two_filters(doc, "lanczos", "area", "float32")
+
+
+@broken("cubic is a filter of fractions")
+def cubic_of_whole_levels(doc: Document) -> None:
+    two_filters(doc, "lanczos", "cubic", "uint8")
+
+
 @sound
 def pads_only(doc: Document) -> None:
     doc["preprocessing"]["steps"] = [
