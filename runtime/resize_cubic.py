@@ -2,9 +2,9 @@
 
 Four pixels an axis, whatever the reduction: nothing is antialiased. The weights are Keys' with a = -0.75, the
 border repeats, and the result is not clipped, so that it may leave 0..255 beside an edge. torchvision resized
-float tensors so before its version 0.17, where CheXzero's preprocessing comes from. Places between pixels are those of torch's float32; torch
-also sums in float32, here it is doubles, rounded once: equal to within the last bits.
-tests/runtime/test_resize_cubic.py compares with torch itself.
+float tensors so before its version 0.17, where CheXzero's preprocessing comes from. Places between pixels are
+those of torch's float32. Torch also sums in float32, here it is doubles, rounded once: equal to within the
+last bits. tests/runtime/test_resize_cubic.py compares with torch itself.
 
 Source: Keys, IEEE Transactions on Acoustics, Speech, and Signal Processing 29(6), 1981.
 """

@@ -108,8 +108,8 @@ class EncodedPrompt:
         What is left after cleaning, and how much of it reaches the model.
     arrays : dict of str to array
         ``input_ids`` int64 (1, tokens), unpadded; ``word_matrix`` float32 (1, words, tokens): 1 where a token
-        is added to a row. Each token starts a row but one that goes on with a word: of WordPiece a "##" piece,
-        of a BPE with an end-of-word suffix a piece after one without it.
+        is added to a row. Each token starts a row but one that goes on with a word: of WordPiece a "##"
+        piece, of a BPE with an end-of-word suffix a piece after one without it.
     """
 
     wording: Wording

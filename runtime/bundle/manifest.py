@@ -158,7 +158,7 @@ class Preprocessing(_Struct, frozen=True):
     """What becomes of a coloured PNG, JPEG or array: its grey, or its three channels. DICOM must be grey."""
     levels: Literal["uint8", "float32"] = "uint8"
     """Whether a resized picture is rounded to 8 bits or keeps fractions of its 0..255 levels. With
-    ``float32`` it keeps them from the first filter on that can: :data:`WHOLE_LEVELS` are those that cannot."""
+    ``float32`` it keeps them from the first filter on that can; :data:`WHOLE_LEVELS` cannot."""
 
 
 class TextRule(_Struct, frozen=True):

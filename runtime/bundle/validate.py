@@ -202,7 +202,7 @@ def _check_levels(rule: Preprocessing) -> None:
     whole = [name in WHOLE_LEVELS for name in filters]
     if rule.levels == "float32" and all(whole):
         _refuse(
-            "$.preprocessing.levels", "keeps fractions, and every filter gives whole levels", str(filters)
+            "$.preprocessing.levels", "keeps fractions, and no filter gives any", str(filters)
         )
     if rule.levels == "float32" and whole != sorted(whole, reverse=True):
         _refuse("$.preprocessing.steps", "give fractions to a filter of whole levels", str(filters))

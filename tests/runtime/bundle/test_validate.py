@@ -278,7 +278,7 @@ def fractions_then_whole_levels(doc: Document) -> None:
     two_filters(doc, "bicubic", "lanczos", "float32")
 
 
-@broken("keeps fractions, and every filter gives whole levels")
+@broken("keeps fractions, and no filter gives any")
 def fractions_of_which_there_are_none(doc: Document) -> None:
     two_filters(doc, "lanczos", "area", "float32")
 
