@@ -90,11 +90,23 @@ def clean_asg(text: str) -> str:
     return " ".join(text.lower().split())
 
 
+def clean_white_space(text: str) -> str:
+    r"""Leave a prompt to the tokenizer, but for its white space, by which a tokenizer of words only splits.
+
+    Examples
+    --------
+    >>> clean_white_space(" Pleural\n effusion")
+    'Pleural effusion'
+    """
+    return " ".join(text.split())
+
+
 _CLEANING: dict[str, Callable[[str], str]] = {
     "carzero-sentences": clean_carzero,
     "open-clip": clean_open_clip,
     "clip": clean_clip,
     "asg-report": clean_asg,
+    "white-space": clean_white_space,
 }
 
 

@@ -164,7 +164,7 @@ class Preprocessing(_Struct, frozen=True):
 class TextRule(_Struct, frozen=True):
     """How a prompt becomes token arrays."""
 
-    cleaning: Literal["carzero-sentences", "open-clip", "clip", "asg-report"]
+    cleaning: Literal["carzero-sentences", "open-clip", "clip", "asg-report", "white-space"]
     tokenizer: Text
     """File name of the tokenizer (``tokenizers`` JSON)."""
     context: Annotated[int, Meta(ge=2)]
