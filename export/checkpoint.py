@@ -2,7 +2,7 @@
 
 A ``.ckpt`` or ``.bin`` is a zip archive with one pickle (the structure, see `restricted_pickle`) and raw
 storages (the numbers). The file is mapped into memory, not copied: optimizer state, two thirds of many a
-checkpoint, costs nothing.
+checkpoint, costs nothing. A safetensors file holds no code to begin with (see `safetensors_checkpoint`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from promptray.export.restricted_pickle import FAULTS, BrokenPickle, StandIn, Storage, load_pickle
+from promptray.export.safetensors_checkpoint import is_safetensors, read_safetensors
 from promptray.runtime.errors import BuildError
 
 _LIMIT_PICKLE = 16 * 2**20
@@ -26,23 +27,24 @@ _AGAIN = "get the file again from its publisher and compare its sha256"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a zip-format PyTorch checkpoint with the restricted unpickler.
+    """Read a zip-format PyTorch checkpoint with the restricted unpickler, or a safetensors file.
 
     Parameters
     ----------
     path : Path
-        A file written by ``torch.save`` (torch >= 1.6).
+        A file written by ``torch.save`` (torch >= 1.6), or in the safetensors format.
 
     Returns
     -------
     dict
         The top-level mapping. Tensors are torch tensors on the CPU, mapped from the file; objects of classes
-        outside torch and the plain containers are `StandIn`.
+        outside torch and the plain containers are `StandIn`. The texts of a safetensors file are a mapping
+        of their own, under ``__metadata__``.
 
     Raises
     ------
     BuildError
-        ``checkpoint.not-found``, or ``checkpoint.format`` when the file is no such archive, is damaged,
+        ``checkpoint.not-found``, or ``checkpoint.format`` when the file is neither, is damaged,
         or its top level is not a mapping.
     """
     if not path.is_file():
@@ -53,6 +55,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             cure="check the recipe's path",
         )
     try:
+        if is_safetensors(path):
+            return read_safetensors(path)
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             # A private mapping: torch wants memory it may write, and the file must stay as it is.
             content = _Archive(archive, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)).load()
@@ -65,7 +69,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "checkpoint.format",
             "not a readable PyTorch checkpoint",
             artefact=path.name,
-            expected="a zip archive written by torch.save (torch 1.6 or later)",
+            expected="a zip archive written by torch.save (torch 1.6 or later), or a safetensors file",
             found=_kind(path),
             cure=f"{_AGAIN}; a file of an older torch must be loaded and saved again with a newer one",
         ) from error
@@ -145,8 +149,6 @@ def _kind(path: Path) -> str:
         return "an empty file"
     if head[:1] == b"\x80":
         return "a bare pickle, as torch before 1.6 or pickle.dump writes it"
-    if head[8:9] == b"{":
-        return "a safetensors file"
     return "a damaged or truncated zip archive" if head[:2] == b"PK" else "another kind of file"
 
 

@@ -28,12 +28,20 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         name="open_clip",
         summary="BiomedCLIP and other dual encoders: ViT and BERT, scaled cosine, similarity maps",
         layout="open_clip's weights (open_clip_pytorch_model.bin) with open_clip_config.json and vocab.txt "
-        "beside them; a text model folder with config.json where the text tower is not BiomedCLIP's",
+        "beside them; a text model folder with config.json where the text tower is not BiomedCLIP's. Or a "
+        "tuned image tower: 'visual.*' with 'classifier.weight' and 'classifier.bias', open_clip_config.json "
+        "beside it, no text",
         options={
+            "preprocessing": "density-study (resized to a square in fractions of a level, not normalised); "
+            "default: as the configuration says",
             "resize": "shortest (cuts the ends of the longer side off), longest (pads to a square) or "
             "squash; default: what the configuration says, which is shortest for the published file",
+            "context": "most tokens of a wording, the two special ones included (default: what the "
+            "configuration says; the density study: 20)",
+            "classes": "list of the classes of a tuned image tower in the order of the classifier's rows "
+            "(default: the JSON list that the safetensors file itself states as 'classes')",
             "image_heads": "attention heads of an image tower that timm does not know by name "
-            "(default: the text model's)",
+            "(default: the text model's; a tuned image tower has none, so it must be said)",
         },
         module="promptray.export.families.open_clip",
         source_files=source_files,

@@ -17,24 +17,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint, plain, tensors
-from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
+from promptray.export.families.base import LoadedModel, Reference, Side
+from promptray.export.families.classifier import class_names, describe_classifier, tolerance_of_logits
+from promptray.export.families.density_study import study_preprocessing
+from promptray.export.families.options import invalid_option
 from promptray.export.layout import fit_state_dict
-from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.torchvision_guard import ensure_torchvision_imports
+from promptray.export.tunable import Tunable
 from promptray.runtime.bundle.manifest import (
     CentreCrop,
     Greyscale,
-    Head,
     MapFacts,
     Normalise,
     Preprocessing,
     ResizeShorterSide,
-    Squash,
     TensorFacts,
 )
 from promptray.runtime.errors import BuildError
@@ -68,27 +68,67 @@ class ImageSide(nn.Module):
         return patches.mean(dim=1) + self.norm.bias, patches
 
 
+class Tower(nn.Module):
+    """pixels (B, 3, H, W) -> what the classifier takes (B, D), of a network without one."""
+
+    def __init__(self, model: ConvNeXt) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return it."""
+        vectors: Tensor = self.model(pixels)
+        return vectors
+
+
 class ConvNeXtFamily:
     """Reads torchvision's and timm's layouts."""
 
     def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
         """Load a classifier (see `Family.load`). A text model is refused: there is no text."""
-        if text_model is not None:
-            raise _option("text_model", "this family reads no text", "no text_model", text_model.name)
-        content = load_checkpoint(checkpoint)
-        state = _timm_state(content, checkpoint.name)
-        model = _model(state, checkpoint.name)
-        fit_state_dict(model, state, artefact=checkpoint.name, optional=_NOTHING, ignored=_NOTHING)
-        classes = _classes(content, options, model.head.fc.out_features)
-        side = options.get("image_size", 224)
-        if type(side) is not int or side < 32 or side % 32:
-            raise _option(
-                "image_size", "the network halves its input five times", "a multiple of 32", repr(side)
-            )
-        return _describe(model.eval().requires_grad_(False), classes, _preprocessing(options, side), side)
+        _refuse_text(text_model)
+        content, model = _read(checkpoint)
+        names = class_names(
+            content,
+            options,
+            model.head.fc.out_features,
+            checkpoint.name,
+            default=_own_descriptions(content),
+        )
+        return _describe(model, names, _preprocessing(options))
+
+    def tunable(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> Tunable:
+        """Load all below the classifier for training (see `promptray.export.tunable`)."""
+        _refuse_text(text_model)
+        _, model = _read(checkpoint)
+        rule = _preprocessing(options)
+        model.reset_classifier(0)  # the pooling and the norm stay
+        return Tunable(
+            family="convnext",
+            tower=Tower(model.requires_grad_(True)).eval(),
+            width=model.num_features,
+            preprocessing=rule,
+            options={"preprocessing": options["preprocessing"], "image_size": rule.height},
+            prefix="model.",
+            classifier=("head.fc.weight", "head.fc.bias"),
+        )
 
 
 FAMILY = ConvNeXtFamily()
+
+
+def _refuse_text(text_model: Path | None) -> None:
+    if text_model is not None:
+        raise invalid_option("text_model", "this family reads no text", "no text_model", text_model.name)
+
+
+def _read(checkpoint: Path) -> tuple[dict[str, Any], ConvNeXt]:
+    """Return what the checkpoint holds, and the network with its weights, in evaluation mode."""
+    content = load_checkpoint(checkpoint)
+    state = _timm_state(content, checkpoint.name)
+    model = _model(state, checkpoint.name)
+    fit_state_dict(model, state, artefact=checkpoint.name, optional=_NOTHING, ignored=_NOTHING)
+    return content, model.eval().requires_grad_(False)
 
 
 def _timm_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tensor]:
@@ -158,43 +198,38 @@ def _model(state: Mapping[str, Tensor], artefact: str) -> ConvNeXt:
         ) from error
 
 
-def _classes(content: Mapping[str, Any], options: Mapping[str, object], count: int) -> list[str]:
-    """Return the classes in the order of the weights: no tensor tells it, and runs of one study differ."""
+def _own_descriptions(content: Mapping[str, Any]) -> object:
+    """Return the classes as the study's own training code stored them, or None."""
     stated = plain(content.get("hyper_parameters"))
-    own = stated.get("class_descriptions") if isinstance(stated, Mapping) else None
-    stated_names = options.get("classes", own)
-    names = stated_names if isinstance(stated_names, list) else []
-    whole = all(isinstance(name, str) and name for name in names) and len(set(map(str, names))) == len(names)
-    if not whole or len(names) != count:
-        raise _option(
-            "classes",
-            "the order of the classes must be known: the classifier has one row for each",
-            f"a list of {count} different names",
-            "none" if stated_names is None else repr(stated_names)[:120],
+    return stated.get("class_descriptions") if isinstance(stated, Mapping) else None
+
+
+def _image_size(options: Mapping[str, object]) -> int:
+    side = options.get("image_size", 224)
+    if type(side) is not int or side < 32 or side % 32:
+        raise invalid_option(
+            "image_size", "the network halves its input five times", "a multiple of 32", repr(side)
         )
-    return list(names)
+    return side
 
 
-def _preprocessing(options: Mapping[str, object], side: int) -> Preprocessing:
+def _preprocessing(options: Mapping[str, object]) -> Preprocessing:
+    side = _image_size(options)
     kind = options.get("preprocessing")
-    common: dict[str, Any] = {
-        "greyscale": Greyscale(), "channels": 3, "height": side, "width": side, "colour": "rgb",
-    }  # fmt: skip
     if kind == "squash":
-        return Preprocessing(
-            steps=[Squash(size=side, interpolation="bilinear")],
-            normalise=Normalise(mean=[0.0] * 3, std=[1.0] * 3),
-            levels="float32",
-            **common,
-        )
+        return study_preprocessing(side)
     if kind == "imagenet":
         shorter = round(side * 232 / 224)
         return Preprocessing(
+            greyscale=Greyscale(),
             steps=[ResizeShorterSide(size=shorter, interpolation="bilinear"), CentreCrop(size=side)],
             normalise=Normalise(mean=_IMAGENET[0], std=_IMAGENET[1]),
-            **common,
+            channels=3,
+            height=side,
+            width=side,
+            colour="rgb",
         )
-    raise _option(
+    raise invalid_option(
         "preprocessing",
         "how the model's images were prepared is not in its weights, so it must be said",
         "squash or imagenet",
@@ -202,63 +237,33 @@ def _preprocessing(options: Mapping[str, object], side: int) -> Preprocessing:
     )
 
 
-def _option(name: str, message: str, expected: str, found: str) -> BuildError:
-    return BuildError(
-        "recipe.invalid",
-        message,
-        artefact=f"model_options.{name}",
-        expected=expected,
-        found=found,
-        cure="`promptray families` lists the options",
-    )
-
-
-def _describe(model: ConvNeXt, names: Sequence[str], rule: Preprocessing, side: int) -> LoadedModel:
+def _describe(model: ConvNeXt, names: Sequence[str], rule: Preprocessing) -> LoadedModel:
+    side = rule.height
     with torch.inference_mode():
         _, width, rows, columns = model.forward_features(torch.zeros(1, 3, side, side)).shape
-    image = [_facts("image_vector", "batch", width), _facts("patch_vectors", "batch", rows * columns, width)]
-    bank = [_facts("class_vector", "prompts", width), _facts("class_bias", "prompts")]
-    weight, bias = model.head.fc.weight.detach().numpy(), model.head.fc.bias.detach().numpy()
-    return LoadedModel(
-        family="convnext",
-        sides=(
-            Side("image", ImageSide(model).eval(), [_facts("pixels", "batch", 3, side, side)], image),
-            Side(
-                "head",
-                ClassMatrix((rows, columns)).eval(),
-                [*image, *bank],
-                [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", rows, columns)],
-            ),
+    return describe_classifier(
+        "convnext",
+        Side(
+            "image",
+            ImageSide(model).eval(),
+            [_facts("pixels", "batch", 3, side, side)],
+            [_facts("image_vector", "batch", width), _facts("patch_vectors", "batch", rows * columns, width)],
         ),
+        model.head.fc.weight,
+        model.head.fc.bias,
+        names,
         preprocessing=rule,
-        text=None,
-        tokenizer=None,
-        bank=bank,
-        classes={
-            name: {"class_vector": weight[n].copy(), "class_bias": np.array(bias[n])}
-            for n, name in enumerate(names)
-        },
-        head=Head(
-            name="classes",
-            bank="fixed_set",
-            relation="ordinal",
-            activation="softmax",
-            map=MapFacts(
-                grid=[rows, columns],
-                kind="class-activation",
-                meaning="what each position of the last feature map adds to the class's logit: their mean "
-                "and a constant are the logit, exactly; no causal statement, since each position sees more",
-            ),
+        map_facts=MapFacts(
+            grid=[rows, columns],
+            kind="class-activation",
+            meaning="what each position of the last feature map adds to the class's logit: their mean "
+            "and a constant are the logit, exactly; no causal statement, since each position sees more",
         ),
-        relations=("exclusive", "ordinal"),
-        ensemble="none",
-        row_buckets=(),
-        row_bias=None,
-        identity={"head_weights": weights_sha256(model.head.state_dict()), "layout": "class-matrix-1"},
+        relations=("exclusive", "ordinal", "independent"),
         reference=partial(_reference, model, tuple(names)),
-        score_tolerance=1e-5,
-        map_tolerance=5e-5,
-        notes=(f"classes in the order of the weights: {', '.join(names)}",),
+        score_tolerance=tolerance_of_logits(1e-5, model.head.fc.weight),
+        map_tolerance=tolerance_of_logits(5e-5, model.head.fc.weight),
+        notes=(),
     )
 
 

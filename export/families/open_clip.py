@@ -6,6 +6,8 @@ All that scoring needs of a prompt is one vector, so the bank is a matrix and th
 * text side: BERT, pooling, projection, unit length: one vector for each wording, averaged to the finding's;
 * head: exp(logit_scale) times the cosine; the map is the cosine of each patch with the finding's vector.
 
+A file with ``classifier.weight`` is an image tower with a classifier instead: see `open_clip_tuned`.
+
 Source: open_clip 3.3.0 (MIT); BiomedCLIP: Zhang et al., NEJM AI 2025, arXiv 2303.00915.
 """
 
@@ -19,34 +21,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptray.export.checkpoint import load_checkpoint, tensors
+from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
+from promptray.export.families.open_clip_checkpoint import (
+    described,
+    image_heads,
+    image_note,
+    image_tower,
+    published_state,
+    require_size,
+)
 from promptray.export.families.open_clip_folder import CONFIG, OpenClipFolder, read_open_clip_folder
+from promptray.export.families.open_clip_pixels import preprocessing_of
+from promptray.export.families.open_clip_tuned import WEIGHT, load_tuned, tunable
+from promptray.export.families.options import invalid_option
 from promptray.export.layout import fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
-from promptray.export.models.dual_encoder import DualEncoder, ImageTower, TextTower
-from promptray.runtime.bundle.manifest import (
-    CentreCrop,
-    Greyscale,
-    Head,
-    MapFacts,
-    Normalise,
-    PadSquare,
-    Preprocessing,
-    ResizeLongerSide,
-    ResizeShorterSide,
-    Squash,
-    Step,
-    TensorFacts,
-    TextRule,
-)
+from promptray.export.models.dual_encoder import DualEncoder, TextTower
+from promptray.export.tunable import Tunable
+from promptray.runtime.bundle.manifest import Head, MapFacts, Preprocessing, TensorFacts, TextRule
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding, EncodedPrompt
 
 # Buffers that older transformers stored; they count up from 0.
 _IGNORED = r"embeddings\.position_ids$|embeddings\.token_type_ids$"
 _OPTIONAL = r"(?!)"
-_RESIZES = ("shortest", "longest", "squash")
 
 
 class ImageSide(nn.Module):
@@ -75,141 +74,83 @@ class TextSide(nn.Module):
 
 
 class OpenClipFamily:
-    """Reads weights with ``open_clip_config.json`` beside them."""
+    """Reads weights with ``open_clip_config.json`` beside them: both towers, or one with a classifier."""
 
     def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
         """Load the weights and the configuration beside them (see `Family.load`)."""
+        content = load_checkpoint(checkpoint)
+        state = published_state(content, checkpoint.name)
+        if WEIGHT in state:
+            return load_tuned(checkpoint, content, state, text_model, options)
+        if "classes" in options:
+            what, found = "this checkpoint has no classifier; it scores wordings", repr(options["classes"])
+            raise invalid_option("classes", what, "findings with prompts", found)
         folder = read_open_clip_folder(checkpoint, text_model)
-        state = _published_state(load_checkpoint(checkpoint), checkpoint.name)
-        model, notes = _model(folder, state, options, checkpoint.name)
+        model, note = _model(folder, state, options, checkpoint.name)
         text = model.text.transformer.config
         folder.text.require_fit(
             width=text.hidden_size, vocabulary=text.vocab_size, layers=text.num_hidden_layers
         )
-        _require_context(folder, text.max_position_embeddings)
-        return _describe(model, folder, _resize(folder, options), notes)
+        context = _context(folder, options, text.max_position_embeddings)
+        rule, rule_note = preprocessing_of(folder.config, options)
+        return _describe(model, folder, rule, context, (note, rule_note))
+
+    def tunable(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> Tunable:
+        """Load the image tower for training (see `promptray.export.tunable`)."""
+        state = published_state(load_checkpoint(checkpoint), checkpoint.name)
+        heads = None if WEIGHT in state else read_open_clip_folder(checkpoint, text_model).text.heads
+        return tunable(checkpoint, state, options, heads=heads)
 
 
 FAMILY = OpenClipFamily()
 
 
-def _published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tensor]:
-    """Return the tensors, float32, of a published state dict or of a checkpoint of open_clip's training."""
-    nested = content.get("state_dict")
-    found = dict(tensors(nested if isinstance(nested, Mapping) else content))
-    if found and all(key.startswith("module.") for key in found):  # as data-parallel training saves it
-        found = {key.removeprefix("module."): tensor for key, tensor in found.items()}
-    if not any(key.startswith("visual.trunk.") for key in found):
-        raise BuildError(
-            "checkpoint.layout",
-            "no tensor of this checkpoint belongs to an image tower of timm in open_clip's layout",
-            artefact=artefact,
-            expected="keys 'visual.trunk.*', 'visual.head.*', 'text.transformer.*', 'text.proj.*'",
-            found=", ".join(list(found or content)[:5]),
-            cure="check that the recipe names the right family and file",
-        )
-    return {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
-
-
 def _model(
     folder: OpenClipFolder, state: Mapping[str, Tensor], options: Mapping[str, object], artefact: str
-) -> tuple[DualEncoder, list[str]]:
+) -> tuple[DualEncoder, str]:
     """Make the module that the configuration and the tensors describe, with the weights in it."""
-    config = folder.config.model_cfg
-    vision, text = config.vision_cfg, config.text_cfg
-    heads = _image_heads(options, folder.text.heads)
-    image_tower = ImageTower(
-        timm_name=vision.timm_model_name,
-        image_size=vision.image_size,
-        pool=vision.timm_pool,
-        projection=vision.timm_proj,
-        projection_bias=vision.timm_proj_bias,
-        heads=heads,
-    )
+    text = folder.config.model_cfg.text_cfg
+    tower = image_tower(folder.config, image_heads(options, folder.text.heads))
     text_tower = TextTower(
         heads=folder.text.heads,
         pooler=text.hf_pooler_type,
         projection=text.hf_proj_type,
         pad_id=folder.text.vocabulary.index("[PAD]"),
     )
-    try:
-        model = DualEncoder(state, image_tower, text_tower, config.embed_dim)
-    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        raise BuildError(
-            "checkpoint.layout",
-            f"the tensors and the configuration do not describe a dual encoder ({str(error)[:200]})",
-            artefact=artefact,
-            cure="check that the configuration beside the checkpoint is its own, and image_heads",
-        ) from error
+    with described(artefact):
+        model = DualEncoder(state, tower, text_tower, folder.config.model_cfg.embed_dim)
     model.eval().requires_grad_(False)
-    _require_size(model, state, vision.image_size, artefact)
+    require_size(model.visual, state, tower.image_size, artefact)
     fit_state_dict(model, state, artefact=artefact, optional=_OPTIONAL, ignored=_IGNORED)
-    used = model.visual.heads
-    if "image_heads" in options and used != heads:
-        raise _invalid_option("image_heads", f"{used}, as {vision.timm_model_name} has", str(heads))
-    if image_tower.known_to_timm:
-        note = f"{used} attention heads (as timm has it)"
-    else:
-        pool = f"{vision.timm_pool or 'token'} pooling"
-        note = (
-            f"{used} attention heads, exact (erf) GELU and {pool}: a plain ViT, since timm knows no such name"
-        )
-    return model, [f"image side: {vision.timm_model_name} with {note}"]
+    return model, image_note(model.visual, tower, options)
 
 
-def _image_heads(options: Mapping[str, object], default: int) -> int:
-    heads = options.get("image_heads", default)
-    if not (type(heads) is int and heads > 0):  # True is an int, too
-        raise _invalid_option("image_heads", "a positive integer", repr(heads))
-    return heads
-
-
-def _resize(folder: OpenClipFolder, options: Mapping[str, object]) -> str:
-    mode = options.get("resize", folder.config.preprocess_cfg.resize_mode)
-    if not (isinstance(mode, str) and mode in _RESIZES):
-        raise _invalid_option("resize", " or ".join(_RESIZES), repr(mode))
-    return mode
-
-
-def _invalid_option(name: str, expected: str, found: str) -> BuildError:
-    return BuildError(
-        "recipe.invalid",
-        f"{name} cannot be used",
-        artefact=f"model_options.{name}",
-        expected=expected,
-        found=found[:80],
-        cure="`promptray families` lists the options",
-    )
-
-
-def _require_size(model: DualEncoder, state: Mapping[str, Tensor], stated: int, artefact: str) -> None:
-    table = state.get("visual.trunk.pos_embed")
-    if table is not None and table.shape[1:2] != (model.visual.positions,):
-        raise BuildError(
-            "checkpoint.config",
-            "the position table has another length than the configuration's image size gives",
-            artefact=artefact,
-            expected=f"{model.visual.positions} positions for {stated} x {stated} pixels",
-            found=f"a table of shape {tuple(table.shape)}",
-            cure="put the configuration published with the checkpoint beside it",
-        )
-
-
-def _require_context(folder: OpenClipFolder, positions: int) -> None:
-    stated = folder.config.model_cfg.text_cfg.context_length
-    if stated > positions:
+def _context(folder: OpenClipFolder, options: Mapping[str, object], positions: int) -> int:
+    """Return how many tokens of a text are read: as configured, or as the recipe says."""
+    context = folder.config.model_cfg.text_cfg.context_length
+    if context > positions:
         raise BuildError(
             "checkpoint.config",
             "context_length exceeds the positions of the text tower",
             artefact=CONFIG,
             expected=f"at most {positions}",
-            found=str(stated),
+            found=str(context),
             cure="put the configuration published with the checkpoint beside it",
         )
+    asked = options.get("context", context)
+    if not (type(asked) is int and 3 <= asked <= positions):
+        expected = f"3 to {positions} tokens, the two special ones included"
+        raise invalid_option("context", "this value cannot be used", expected, repr(asked))
+    return asked
 
 
-def _describe(model: DualEncoder, folder: OpenClipFolder, resize: str, notes: Sequence[str]) -> LoadedModel:
-    context = folder.config.model_cfg.text_cfg.context_length
+def _describe(
+    model: DualEncoder,
+    folder: OpenClipFolder,
+    preprocessing: Preprocessing,
+    context: int,
+    notes: Sequence[str],
+) -> LoadedModel:
     rows, columns = model.visual.grid
     width = folder.config.model_cfg.embed_dim
     head = Head(
@@ -246,7 +187,7 @@ def _describe(model: DualEncoder, folder: OpenClipFolder, resize: str, notes: Se
                 [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", rows, columns)],
             ),
         ),
-        preprocessing=_preprocessing(folder, resize),
+        preprocessing=preprocessing,
         text=TextRule(
             cleaning="open-clip",
             tokenizer="tokenizer.json",
@@ -257,9 +198,7 @@ def _describe(model: DualEncoder, folder: OpenClipFolder, resize: str, notes: Se
         bank=[_facts("finding_vector", "prompts", width)],
         head=head,
         # A pair's logit is a difference, in which a learned bias would cancel: it was trained for one.
-        relations=("independent", "exclusive", "pair")
-        if model.bias is None
-        else ("independent", "exclusive"),
+        relations=("independent", "exclusive", "ordinal", *(() if model.bias is not None else ("pair",))),
         ensemble="mean-unit",
         row_buckets=(),
         row_bias=None,
@@ -271,34 +210,12 @@ def _describe(model: DualEncoder, folder: OpenClipFolder, resize: str, notes: Se
         # The cosine is multiplied by about 85: the original itself is 3.5e-5 off double precision.
         score_tolerance=2e-4,
         map_tolerance=1e-5,
-        notes=(*notes, f"resize: {resize}"),
+        notes=notes,
     )
 
 
 def _facts(name: str, *dims: int | str, dtype: Any = "float32") -> TensorFacts:
     return TensorFacts(name=name, dtype=dtype, dims=list(dims))
-
-
-def _preprocessing(folder: OpenClipFolder, resize: str) -> Preprocessing:
-    config, size = folder.config.preprocess_cfg, folder.config.model_cfg.vision_cfg.image_size
-    filter_ = config.interpolation
-    steps: dict[str, list[Step]] = {
-        "shortest": [ResizeShorterSide(size=size, interpolation=filter_), CentreCrop(size=size)],
-        "longest": [
-            ResizeLongerSide(size=size, interpolation=filter_, rounding="nearest"),
-            PadSquare(size=size, value=config.fill_color),
-        ],
-        "squash": [Squash(size=size, interpolation=filter_)],
-    }
-    return Preprocessing(
-        greyscale=Greyscale(),
-        steps=steps[resize],
-        normalise=Normalise(mean=list(config.mean), std=list(config.std)),
-        channels=3,
-        height=size,
-        width=size,
-        colour="rgb",
-    )
 
 
 def _reference(

@@ -1,8 +1,27 @@
-"""The head of dual encoders, probes and plain classifiers: one product with a matrix of classes."""
+"""The heads of dual encoders, probes and plain classifiers: one product with a matrix of classes."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+
+
+class ClassScores(nn.Module):
+    """Image vector and the bank -> logits, for image sides whose logits do not split over patches."""
+
+    def forward(self, image_vector: Tensor, class_vectors: Tensor, class_bias: Tensor) -> tuple[Tensor]:
+        """Score.
+
+        Parameters
+        ----------
+        image_vector : Tensor, (B, D)
+        class_vectors : Tensor, (N, D)
+        class_bias : Tensor, (N,)
+
+        Returns
+        -------
+        logits : Tensor, (B, N)
+        """
+        return (image_vector @ class_vectors.T + class_bias,)
 
 
 class ClassMatrix(nn.Module):

@@ -97,7 +97,7 @@ class DualEncoder(nn.Module):
         self, state: Mapping[str, Tensor], image: ImageTower, text: TextTower, embed_dim: int
     ) -> None:
         super().__init__()
-        self.visual = _Visual(state, image, embed_dim)
+        self.visual = VisualTower(state, image, embed_dim)
         self.text = _Text(state, text, embed_dim)
         self.logit_scale = nn.Parameter(torch.zeros(()))
         if "logit_bias" in state:
@@ -110,7 +110,22 @@ class DualEncoder(nn.Module):
         return found
 
 
-class _Visual(nn.Module):
+class VisualTower(nn.Module):
+    """A ViT of timm and a projection.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        The published tensors, ``visual.*``; their shapes give the sizes. They are not loaded.
+    facts : ImageTower
+    embed_dim : int
+
+    Raises
+    ------
+    KeyError, IndexError, ValueError, RuntimeError
+        For tensors that do not describe such a tower.
+    """
+
     def __init__(self, state: Mapping[str, Tensor], facts: ImageTower, embed_dim: int) -> None:
         super().__init__()
         self.trunk = _trunk(state, facts)
@@ -145,6 +160,14 @@ class _Visual(nn.Module):
         rows, columns = self.trunk.patch_embed.grid_size
         return rows, columns
 
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Map pixels (B, 3, H, W) to embeddings (B, D), projected and NOT of unit length."""
+        return self._project(self.trunk.forward_features(pixels))
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        projected: Tensor = self.head(self.trunk.forward_head(tokens, pre_logits=True))
+        return projected
+
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels (B, 3, H, W) to unit vectors (B, D) of the image and (B, P, D) of its patches.
 
@@ -152,7 +175,7 @@ class _Visual(nn.Module):
         trained to.
         """
         tokens = self.trunk.forward_features(pixels)
-        image = self.head(self.trunk.forward_head(tokens, pre_logits=True))
+        image = self._project(tokens)
         patches = self.head(self.trunk.fc_norm(tokens[:, self.trunk.num_prefix_tokens :]))
         return _unit(image), _unit(patches)
 

@@ -125,8 +125,8 @@ def test_a_learned_bias_is_added_and_rules_pairs_out(
     path = copy_folder(tmp_path)
     torch.save({**load_checkpoint(FOLDER / WEIGHTS), "logit_bias": torch.tensor(-9.5)}, path)
     loaded = FAMILY.load(path, None, {})
-    assert list(model.relations) == ["independent", "exclusive", "pair"]
-    assert list(loaded.relations) == ["independent", "exclusive"]
+    assert list(model.relations) == ["independent", "exclusive", "ordinal", "pair"]
+    assert list(loaded.relations) == ["independent", "exclusive", "ordinal"]
     image, head = loaded.side("image"), loaded.side("head")
     assert image
     assert head
