@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptray.export.examination import check_examination
 from promptray.export.findings import findings_of, head_of, text_rule_of
 from promptray.export.golden_inputs import GoldenInputs
 from promptray.export.model_facts import OPSET, ModelFile
@@ -64,6 +65,7 @@ def plan(recipe: Recipe, artefact: str, facts: ModelFile, graphs: Path) -> Plan:
         ``recipe.invalid`` for what the family cannot score.
     """
     head = head_of(recipe, facts, artefact)
+    check_examination(recipe, [head], artefact)
     text = text_rule_of(recipe, facts, artefact)
     findings = findings_of(recipe, facts, artefact)
     identity = {
@@ -179,6 +181,7 @@ def _manifest(
         ),
         parity="parity.json",
         files={},
+        examination=recipe.examination,
     )
 
 

@@ -17,6 +17,7 @@ from msgspec import Meta
 from promptray.runtime.bundle.manifest import (
     Code,
     Door,
+    Examination,
     Key,
     ModelFacts,
     Relation,
@@ -96,6 +97,8 @@ class Recipe(_Struct, frozen=True, kw_only=True):
     """Unions of alternatives whose shares are added up."""
     templates: Annotated[list[Text], Meta(min_length=1)] | None = None
     """Each is filled with each prompt, or with the key; by default prompts stand as they are."""
+    examination: Examination | None = None
+    """How the images of an examination are pooled; left out, they are not."""
     golden: GoldenRecipe | None = None
     text_graph: bool = True
     """False leaves the text graph out: smaller, but prompts can then only be imported."""
@@ -278,8 +281,8 @@ def _from_validation(path: Path, tree: yaml.Node, message: str) -> BuildError:
     if missing:
         key = f"{key}.{missing[1]}".lstrip(".")
     expected = None
-    if what.startswith("Invalid enum value"):  # only keys at the top have a choice of values
-        kind = get_type_hints(Recipe)[key]
+    if what.startswith("Invalid enum value"):  # of a key at the top, or of one in `examination`
+        kind = get_type_hints(Recipe if len(steps) == 1 else Examination)[str(steps[-1])]
         choices = [
             value for part in (kind, *get_args(kind)) for value in get_args(part) if not get_args(value)
         ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         PromptRayError,
         ScoringError,
     )
+    from promptray.runtime.exam_result import ExamResult
     from promptray.runtime.result import Refused, Result
     from promptray.runtime.scorer import Scorer
     from promptray.runtime.version import VERSION as __version__
@@ -31,6 +32,7 @@ __all__ = [
     "BuildError",
     "Bundle",
     "BundleError",
+    "ExamResult",
     "ImageError",
     "Photometric",
     "PromptError",
@@ -45,6 +47,7 @@ __all__ = [
 _ERRORS = ("BuildError", "BundleError", "ImageError", "PromptError", "PromptRayError", "ScoringError")
 _HOMES: dict[str, tuple[str, str]] = {
     "Bundle": ("promptray.runtime.bundle", "Bundle"),
+    "ExamResult": ("promptray.runtime.exam_result", "ExamResult"),
     "Photometric": ("promptray.runtime.dicom.photometric", "Photometric"),
     "Refused": ("promptray.runtime.result", "Refused"),
     "Result": ("promptray.runtime.result", "Result"),

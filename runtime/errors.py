@@ -66,6 +66,12 @@ CODES: dict[str, str] = {
     "score.closed": "The scorer is closed.",
     "score.map-unavailable": "The head has no explanation map.",
     "score.region": "The region asked about is not on the picture, or the network did not see it.",
+    # examinations
+    "exam.no-rule": "The bundle stores no rule for examinations, so images are not pooled.",
+    "exam.view": "A declared view is none, or contradicts the tags.",
+    "exam.mixed": "Images do not belong to one study, or one image was given twice.",
+    "exam.incomplete": "Views are missing without which there is no score of the examination.",
+    "exam.findings": "The findings cannot be pooled: one alternative alone, or changed on the way.",
     # reports beside scores
     "report.invalid": "A report cannot be read, or says nothing that the lexicon knows.",
     "report.reference": "The file of reference scores cannot be used.",

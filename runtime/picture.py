@@ -19,6 +19,8 @@ NOTICES: dict[str, str] = {
     "prompt-empty": "Nothing was left of a prompt after cleaning: all such prompts score alike.",
     "prompt-truncated": "A prompt was longer than the model's context and was cut.",
     "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",
+    "study-absent": "Images state no study: nothing but the caller says that they belong together.",
+    "view-repeated": "Several images show the same view: their mean was taken for it.",
     "burned-in-text": "The DICOM object states that text is burned into its pixels.",
     "coloured": "The picture has coloured pixels, as no radiograph has; the model was shown its colours.",
     "narrow-range": "The picture uses less than an eighth of the grey range: were its values windowed?",
@@ -75,6 +77,13 @@ class SourceFacts:
         `ImagerPixelSpacing` is at the detector, `NominalScannedPixelSpacing` on the scanned film.
     transfer_syntax : str or None
         Transfer syntax UID.
+    view : str or None
+        Projection as the tags state it in the standard's terms, for example ``PA`` or ``MLO``; two terms
+        joined by a slash where tags contradict each other.
+    laterality : str or None
+        ``L``, ``R``, ``B`` (both) or ``U`` (unpaired) as the tags state it; joined likewise.
+    view_modifiers : tuple of str
+        What sets the image apart from the plain view, for example ``spot compression``.
     """
 
     kind: Kind
@@ -89,6 +98,9 @@ class SourceFacts:
     pixel_spacing: tuple[float, float] | None = None
     pixel_spacing_source: str | None = None
     transfer_syntax: str | None = None
+    view: str | None = None
+    laterality: str | None = None
+    view_modifiers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,7 +60,13 @@ def summary_of(scores: Mapping[str, Score], head: Head) -> Summary | None:
         By key, in the order of the findings, which is the scale of an ordinal head.
     head : Head
     """
-    shares = {key: score.softmax for key, score in scores.items() if score.softmax is not None}
+    return summary_of_shares(
+        {key: score.softmax for key, score in scores.items() if score.softmax is not None}, head
+    )
+
+
+def summary_of_shares(shares: Mapping[str, float], head: Head) -> Summary | None:
+    """Return what shares of alternatives say together, as :func:`summary_of` does."""
     if not shares or (head.relation != "exclusive" and head.relation != "ordinal"):
         return None
     ranks = range(1, len(shares) + 1)

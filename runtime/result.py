@@ -129,6 +129,12 @@ class SourceRef(_Struct, frozen=True, kw_only=True):
     pixel_spacing: tuple[float, float] | None
     pixel_spacing_source: str | None
     transfer_syntax: str | None
+    view: str | None
+    """Projection by the tags, for example ``MLO``; two terms where tags contradict each other: ``CC/MLO``."""
+    laterality: str | None
+    """``L``, ``R``, ``B`` (both) or ``U`` (unpaired) by the tags."""
+    view_modifiers: tuple[str, ...]
+    """What sets it apart from the plain view, for example ``spot compression``."""
 
 
 class NoticeRef(_Struct, frozen=True, kw_only=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -21,10 +21,13 @@ from promptray.runtime.bundle import Bundle, Manifest
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.door import Source, open_picture, source_name
 from promptray.runtime.errors import PromptRayError, ScoringError
+from promptray.runtime.exam import score_exam
+from promptray.runtime.exam_result import ExamResult
 from promptray.runtime.golden import GoldenReport, check_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
-from promptray.runtime.picture import Notice, Picture, SourceFacts
-from promptray.runtime.preprocess import NetworkInput, preprocess
+from promptray.runtime.picture import Notice, Picture
+from promptray.runtime.prepared import Prepared
+from promptray.runtime.preprocess import preprocess
 from promptray.runtime.relation import scores_of, summary_of
 from promptray.runtime.result import (
     BundleRef,
@@ -39,35 +42,6 @@ from promptray.runtime.result import (
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 from promptray.runtime.text_check import check_text
 from promptray.runtime.version import VERSION
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """An image ready for the network. Made by :meth:`Scorer.prepare` in any thread.
-
-    Attributes
-    ----------
-    network_input : NetworkInput
-        8-bit picture, float32 pixels (1, channels, height, width) and geometry.
-    source : SourceFacts
-        Where the picture comes from. Its full-size pixels are not kept: a queue of them would fill the
-        memory.
-    notices : tuple of Notice
-        What to know about it.
-    timing : dict of str to float
-        Milliseconds so far.
-    name : str
-        Base name of the file, or the kind of object.
-    bundle : str
-        Hash of the bundle whose door and preprocessing it went through; no other bundle scores it.
-    """
-
-    network_input: NetworkInput
-    source: SourceFacts
-    notices: tuple[Notice, ...]
-    timing: Mapping[str, float]
-    name: str
-    bundle: str
 
 
 class Scorer:
@@ -290,6 +264,37 @@ class Scorer:
             finally:
                 for future, _ in waiting:
                     future.cancel()
+
+    def score_exam(
+        self, sources: Iterable[Source], *, views: Sequence[str | None] | None = None, **declared: Any
+    ) -> ExamResult:
+        """Score the images of one examination together, by the rule that the bundle stores.
+
+        Parameters
+        ----------
+        sources : iterable
+            As for :meth:`prepare`, in any order: images of one study.
+        views : sequence of str or None, optional
+            For each source the view that it shows, for example ``"L CC"``, or None where its tags say it.
+            Needed for PNG, JPEG and arrays; never overrules a tag.
+        **declared
+            As for :meth:`prepare`, applied to every image.
+
+        Returns
+        -------
+        ExamResult
+            Scores of each side and of the whole, the views they were made of, views that are missing and
+            images that did not enter, each with its reason: refused at the door, of an unknown view, of one
+            that the rule does not name, or no plain view (an implant displaced, a spot compression).
+
+        Raises
+        ------
+        ScoringError
+            ``exam.no-rule``, ``exam.findings``, and what :meth:`infer` raises.
+        ImageError
+            ``exam.view``, ``exam.mixed``, ``exam.incomplete``; ``image.tag-missing`` in strict mode.
+        """
+        return score_exam(self, sources, views, strict=self._strict, declared=declared)
 
     def _outcome(self, future: Future[Prepared], name: str) -> Result | Refused:
         try:

@@ -13,6 +13,7 @@ from promptray.calibrate.comparison_report import comparison_schema
 from promptray.calibrate.evaluation_report import evaluation_schema
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
+from promptray.runtime.exam_result import exam_schema
 from promptray.runtime.result import result_schema
 from tools.edge_install.page import measured
 
@@ -27,6 +28,7 @@ _GROUPS = {
     "prompt": "Prompts and findings",
     "backend": "Backends",
     "score": "Scoring",
+    "exam": "Examinations",
     "report": "Radiology reports",
     "recipe": "Recipes",
     "checkpoint": "Checkpoints",
@@ -151,6 +153,7 @@ def pages() -> Mapping[str, str]:
         "docs/errors.md": errors_page(),
         "docs/edge-install.md": edge_install_page(),
         "docs/result.schema.json": _json(result_schema()),
+        "docs/exam.schema.json": _json(exam_schema()),
         "docs/bundle.schema.json": _json(bundle_schema()),
         "docs/evaluation.schema.json": _json(evaluation_schema()),
         "docs/comparison.schema.json": _json(comparison_schema()),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from promptray.cli.image_files import image_files
 from promptray.cli.output import (
     bundle_argument,
     no_site_option,
@@ -57,7 +56,7 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
       promptray score chest.bundle *.png --modality DX --json > scores.jsonl
       promptray score chest.bundle film.dcm --heatmaps maps --finding pneumonia
     """
-    files = list(_files(images))
+    files = list(image_files(images))
     if not files:
         raise click.UsageError("the folder holds no file")
     if options["findings"] and not options["heatmaps"]:
@@ -100,31 +99,6 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
 
 def _silent(stage: str, message: str, fraction: float) -> None:
     """Report nothing."""
-
-
-def _files(images: tuple[Path, ...]) -> Iterator[Path]:
-    """Expand folders into all that is in them, sorted.
-
-    Nothing in a folder is passed over: a link to nowhere, a linked or unreadable folder, a pipe are given
-    too, and are refused when they are read, so that no study is lost unseen.
-    """
-    for path in images:
-        if path.is_dir():
-            yield from sorted(_inside(path))
-        else:
-            yield path
-
-
-def _inside(root: Path) -> list[Path]:
-    found: list[Path] = []
-
-    def unreadable(error: OSError) -> None:
-        found.append(Path(error.filename))
-
-    for folder, folders, names in os.walk(root, onerror=unreadable):
-        linked = [name for name in folders if (Path(folder) / name).is_symlink()]
-        found += [Path(folder) / name for name in (*names, *linked)]
-    return found
 
 
 def _print_refused(outcome: Refused, as_json: bool) -> None:

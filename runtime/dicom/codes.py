@@ -35,11 +35,20 @@ def terms_and_meanings(dataset: Dataset, keyword: str) -> list[str]:
     return [one for item in items for one in (_code(item), _meaning(item)) if one]
 
 
-def _code(item: Dataset) -> str | None:
-    codes = (tags.text(item, keyword) for keyword in ("CodeValue", "LongCodeValue", "URNCodeValue"))
-    code = next(filter(None, codes), None)
+def snomed_code(item: Dataset) -> str | None:
+    """Return the code of an item in upper case where it is one of SNOMED's; None of other schemes."""
     snomed = (tags.text(item, "CodingSchemeDesignator") or "").upper() in _SNOMED
-    return _TERMS.get(code.upper(), code) if code and snomed else code
+    return (_code_value(item) or "").upper() or None if snomed else None
+
+
+def _code(item: Dataset) -> str | None:
+    code = _code_value(item)
+    return _TERMS.get(snomed_code(item) or "", code)
+
+
+def _code_value(item: Dataset) -> str | None:
+    codes = (tags.text(item, keyword) for keyword in ("CodeValue", "LongCodeValue", "URNCodeValue"))
+    return next(filter(None, codes), None)
 
 
 def _meaning(item: Dataset) -> str | None:

@@ -35,6 +35,8 @@ KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality"),
     *("BodyPartExamined", "AnatomicRegionSequence", "BurnedInAnnotation"),
     *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PresentationIntentType"),
+    *("ViewPosition", "ViewCodeSequence", "ViewModifierCodeSequence", "PartialView"),
+    *("ImageLaterality", "Laterality"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
     *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),

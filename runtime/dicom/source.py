@@ -16,6 +16,7 @@ from promptray.runtime.dicom.facts import (
 from promptray.runtime.dicom.greyscale import to_grey
 from promptray.runtime.dicom.pixels import stored_values
 from promptray.runtime.dicom.read import read_dataset, transfer_syntax
+from promptray.runtime.dicom.view import view_facts
 from promptray.runtime.frames import choose_frame
 from promptray.runtime.picture import Clock, Picture, SourceFacts, notice
 
@@ -43,6 +44,7 @@ def picture_of(
     notices += [] if photometric.has_voi else [notice("window-absent")]
     tag = tags.text(dataset, "Modality")
     spacing, spacing_source = pixel_spacing(dataset, index)
+    view = view_facts(dataset)
     facts = SourceFacts(
         kind="dicom",
         rows=pixels.rows,
@@ -56,5 +58,8 @@ def picture_of(
         pixel_spacing=spacing,
         pixel_spacing_source=spacing_source,
         transfer_syntax=str(syntax),
+        view=view.view,
+        laterality=view.laterality,
+        view_modifiers=view.modifiers,
     )
     return Picture(grey, facts, tuple(notices), clock.laps)
