@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
 
-from timm.models.vision_transformer import VisionTransformer  # noqa: E402 - timm imports torchvision
-from transformers import BertConfig  # noqa: E402
+from timm.models.resnet import Bottleneck, ResNet  # noqa: E402 - timm imports torchvision
+from timm.models.vision_transformer import VisionTransformer  # noqa: E402
+from transformers import BertConfig, BertModel  # noqa: E402
+
+#: Children of a ResNet before its first stage: convolution, norm, activation, pooling.
+_RESNET_STEM = 4
 
 
 def depth(state: Mapping[str, Tensor], stem: str) -> int:
@@ -50,6 +55,36 @@ def plain_vit(state: Mapping[str, Tensor], stem: str, *, image_size: int, heads:
         mlp_ratio=state[f"{stem}blocks.0.mlp.fc1.weight"].shape[0] / width,
         num_classes=0,
     )
+
+
+def resnet_stages(state: Mapping[str, Tensor], stem: str) -> nn.Sequential:
+    """Make the first stages of a ResNet of bottlenecks, as the children of torchvision's, numbered in a row.
+
+    Stage n (from 1) is child n + 3; with n stages, one position stands for 2 ** (n + 1) pixels a side.
+
+    Raises
+    ------
+    KeyError, IndexError, ValueError
+        For tensors that do not describe them.
+    """
+    stages = depth(state, stem) - _RESNET_STEM
+    if not 1 <= stages <= 4:
+        raise ValueError(f"{stages} stages, and a ResNet has at most 4")
+    stems = [f"{stem}{_RESNET_STEM + stage}." for stage in range(stages)]
+    bottleneck: Any = Bottleneck  # timm's annotation asks for an instance
+    net = ResNet(
+        bottleneck,
+        tuple(depth(state, each) for each in stems),
+        num_classes=0,
+        channels=tuple(state[f"{each}0.conv1.weight"].shape[0] for each in stems),
+    )
+    layers = [getattr(net, f"layer{stage + 1}") for stage in range(stages)]
+    return nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool, *layers)
+
+
+def pooled_bert(state: Mapping[str, Tensor], stem: str, *, heads: int) -> BertModel:
+    """Make a BERT with its pooler of the sizes of the tensors after `stem` (see `bert_config`)."""
+    return BertModel(bert_config(state, stem, heads=heads), add_pooling_layer=True)
 
 
 def bert_config(state: Mapping[str, Tensor], stem: str, *, heads: int, pad_id: int = 0) -> BertConfig:
