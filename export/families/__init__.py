@@ -77,6 +77,20 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         module="promptray.export.families.convnext",
         source_files=no_files,
     ),
+    FamilyFacts(
+        name="kad",
+        summary="KAD: any list of findings, which a build makes one unit; yes or no to each, attention maps",
+        layout="the training script's .pt, which holds the state dicts 'image_encoder' (ResNet-50), "
+        "'text_encoder' and 'model'; a text model folder with config.json and vocab.txt of PubMedBERT "
+        "(base, uncased, abstracts and full text)",
+        options={
+            "image_size": "side of the network's input, which no tensor tells: 512 or 1024 for the files "
+            "published as KAD-512 and KAD-1024 (default: img_res of the checkpoint's config; else 224 where "
+            "the image side has three stages)",
+        },
+        module="promptray.export.families.kad",
+        source_files=bert_files,
+    ),
 )
 
 
