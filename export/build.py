@@ -190,7 +190,7 @@ class _Sources:
                 "recipe.invalid",
                 f"the family {recipe.family} has no such option",
                 artefact=f"{path.name}, key model_options.{unknown[0]}",
-                expected=f"one of {', '.join(options)}",
+                expected=f"one of {', '.join(options)}" if options else "no options",
                 cure="`promptray families` lists the options",
             )
         if not os.path.isfile(self.checkpoint):  # Path.is_file raises for a path too long for the system

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 
+from promptray.export.clip_tokenizer import clip_files
 from promptray.export.families import asg_files
 from promptray.export.families.base import Family, FamilyFacts, no_files
 from promptray.export.families.open_clip_folder import source_files
@@ -76,6 +77,16 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         },
         module="promptray.export.families.convnext",
         source_files=no_files,
+    ),
+    FamilyFacts(
+        name="chexzero",
+        summary="CheXzero: CLIP for chest radiographs, each finding against its negative, similarity maps",
+        layout="a state dict of OpenAI's CLIP with a ViT ('visual.conv1.weight', "
+        "'transformer.resblocks.*', 'text_projection' ...), saved by torch.save, with CLIP's "
+        "bpe_simple_vocab_16e6.txt.gz (or merges.txt and vocab.json) beside it or in the text model folder",
+        options={},
+        module="promptray.export.families.chexzero",
+        source_files=clip_files,
     ),
     FamilyFacts(
         name="kad",

@@ -1,0 +1,157 @@
+"""OpenAI's CLIP with a ViT, under its own published names: two pre-norm transformers of one kind of block.
+
+Written out rather than taken from a library, because no library's module has these names: so a key that is
+missing is named as the file would have it. Linear layers and norms are torch's own.
+
+Source: Radford et al., ICML 2021, arXiv 2103.00020; openai/CLIP, ``model.py`` (MIT).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from promptray.export.models.tower_shapes import depth
+
+#: Width of an attention head, in every CLIP with a ViT: no tensor tells it.
+HEAD_WIDTH = 64
+
+
+class Clip(nn.Module):
+    """Both towers.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        The published tensors; their shapes give the sizes. They are not loaded.
+
+    Raises
+    ------
+    KeyError, IndexError, ValueError, RuntimeError
+        For tensors that do not describe a CLIP with a ViT.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.visual = _Visual(state)
+        tokens, width = state["token_embedding.weight"].shape
+        self.token_embedding = nn.Embedding(tokens, width)
+        self.positional_embedding = nn.Parameter(torch.zeros(state["positional_embedding"].shape))
+        self.transformer = _Transformer(state, "transformer.", causal=True)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.zeros(width, state["text_projection"].shape[1]))
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a text."""
+        return self.positional_embedding.shape[0]
+
+    def encode_text(self, input_ids: Tensor) -> Tensor:
+        """Map token ids (N, T) int64, T at most `context`, to unit vectors (N, D).
+
+        A text's vector is the one of its end token, which has the highest id; what follows it is not seen.
+        """
+        x = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
+        x = self.ln_final(self.transformer(x))
+        ends = x[torch.arange(x.shape[0]), input_ids.argmax(dim=-1)]
+        return _unit(ends @ self.text_projection)
+
+
+class _Visual(nn.Module):
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        width, channels, patch, _ = state["visual.conv1.weight"].shape
+        positions = state["visual.positional_embedding"].shape[0]
+        side = math.isqrt(positions - 1)
+        if side * side != positions - 1:
+            raise ValueError(f"{positions} positions are no square of patches and a class token")
+        self.grid = (side, side)
+        self.size = side * patch
+        self.conv1 = nn.Conv2d(channels, width, patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.zeros(width))
+        self.positional_embedding = nn.Parameter(torch.zeros(positions, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = _Transformer(state, "visual.transformer.", causal=False)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.zeros(width, state["visual.proj"].shape[1]))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pixels (B, 3, H, W) to unit vectors (B, D) of the image and (B, P, D) of its patches.
+
+        A patch goes through the final norm and the projection, as the class token does; it was not trained
+        to.
+        """
+        patches = self.conv1(pixels).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(patches.shape[0], 1, -1)
+        x = torch.cat([first, patches], dim=1) + self.positional_embedding
+        x = _unit(self.ln_post(self.transformer(self.ln_pre(x))) @ self.proj)
+        return x[:, 0], x[:, 1:]
+
+
+class _Transformer(nn.Module):
+    def __init__(self, state: Mapping[str, Tensor], stem: str, *, causal: bool) -> None:
+        super().__init__()
+        stem = f"{stem}resblocks."
+        width, hidden = state[f"{stem}0.ln_1.weight"].shape[0], state[f"{stem}0.mlp.c_fc.weight"].shape[0]
+        if width % HEAD_WIDTH:
+            raise ValueError(f"a width of {width} is no multiple of {HEAD_WIDTH}")
+        blocks = (_Block(width, hidden, causal=causal) for _ in range(depth(state, stem)))
+        self.resblocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.resblocks(x)
+        return answer
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, hidden: int, *, causal: bool) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = _Attention(width, causal=causal)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(width, hidden))
+        self.mlp.add_module("gelu", _QuickGelu())
+        self.mlp.add_module("c_proj", nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        answer: Tensor = x + self.mlp(self.ln_2(x))
+        return answer
+
+
+class _Attention(nn.Module):
+    """Self-attention with the names of torch's ``MultiheadAttention``, in steps that can be exported."""
+
+    def __init__(self, width: int, *, causal: bool) -> None:
+        super().__init__()
+        self.in_proj_weight = nn.Parameter(torch.zeros(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        self.causal = causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        joint = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = joint.unflatten(-1, (3, -1, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
+        weights = query @ key.transpose(-1, -2) * HEAD_WIDTH**-0.5
+        if self.causal:
+            tokens = x.shape[1]
+            later = torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1)
+            weights = weights.masked_fill(later, -torch.inf)
+        mixed = (weights.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
+        answer: Tensor = self.out_proj(mixed)
+        return answer
+
+
+class _QuickGelu(nn.Module):
+    """CLIP's approximation of GELU, which weights trained with it need."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return nn.functional.normalize(vectors, dim=-1)
