@@ -24,6 +24,7 @@ from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage, Labels
 from promptray.calibrate.tables.scores import Kind, ScoreTable
+from promptray.runtime.bundle.manifest import ALTERNATIVES
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.result import BundleRef, Result
 from promptray.runtime.scorer import Scorer
@@ -61,7 +62,8 @@ def evaluate_scorer(
         Located in the folder (:func:`promptray.calibrate.score_images.locate`).
     folder : ImageFolder
     settings : Settings
-        Where the bundle's findings are alternatives they are also measured as classes.
+        Where the bundle's findings are alternatives they are also measured as classes, and where their
+        order is a scale as its steps.
     score : {"auto", "logit", "softmax", "probability"}
         What to rank images by. ``auto``: softmax where findings are alternatives, otherwise the logit.
     modality : str, optional
@@ -105,7 +107,12 @@ def evaluate_scorer(
         ),
         backend=scorer.backend,
     )
-    settings = replace(settings, alternatives=manifest.head.relation == "exclusive")
+    relation = manifest.head.relation
+    settings = replace(
+        settings,
+        alternatives=relation in ALTERNATIVES,
+        ordinal=settings.ordinal or relation == "ordinal",
+    )
     report = _report(origin, table, labels, settings, score, published, progress)
     unlabelled = set(folder.files) - {image.file for image in labels.images}
     played = game.report() if game else None

@@ -173,6 +173,12 @@ def _pack_findings(path: Path, tree: yaml.Node, recipe: Recipe) -> list[FindingR
             raise refuse(
                 "the findings of the pack hang together in another way", expected=expected, found=name
             )
+        if pack.relation == "ordinal" and (len(names) > 1 or recipe.findings):
+            raise refuse(
+                "the pack is a scale, and other findings would make it a longer one",
+                expected="this pack alone",
+                found=name,
+            )
         for each in pack.findings:
             finding = FindingRecipe(
                 key=each.key, prompt=each.prompts, display=each.display, code=each.code

@@ -194,7 +194,8 @@ class ActivePrompts:
         ------
         PromptError
             ``prompt.unknown-pack``; ``prompt.invalid`` when the pack's findings hang together in another way
-            than this head's; else as :meth:`add`, and nothing is added.
+            than this head's, or are a scale and there are other findings; else as :meth:`add`, and nothing is
+            added.
         BundleError
             As :meth:`add`.
         """
@@ -208,6 +209,15 @@ class ActivePrompts:
                 expected=f"a bundle whose findings are {pack.relation}",
                 found=head.relation,
                 cure=f"build a bundle with `relation: {pack.relation}` and `pack: {name}`",
+            )
+        if pack.relation == "ordinal" and len(self):
+            raise PromptError(
+                "prompt.invalid",
+                "the pack is a scale, and behind other findings its steps would be those of a longer one",
+                artefact=name,
+                expected="a bundle that scores nothing else",
+                found=", ".join(finding.key for finding in self)[:200],
+                cure=f"build a bundle with `pack: {name}`",
             )
         findings = [
             checked_finding(each.key, each.prompts, [], display=each.display, code=each.code, head=head.name)

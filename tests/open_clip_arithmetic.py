@@ -6,10 +6,13 @@ Source: open_clip 3.3.0 with timm's ViT and transformers' BERT, as their key nam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import conv2d, gelu, layer_norm, normalize
+from torch.nn.functional import conv2d, gelu, interpolate, layer_norm, normalize
 
 State = Mapping[str, Tensor]
 _PARTS = ("query", "key", "value")
@@ -31,11 +34,26 @@ def image_tokens(state: State, pixels: Tensor, heads: int) -> Tensor:
     return _norm(trunk, "norm", x, 1e-6)
 
 
+def projected_tokens(state: State, pixels: Tensor, heads: int) -> Tensor:
+    """Return all tokens projected, not of unit length, float64 (B, 1 + P, D); the first is the image's."""
+    return image_tokens(state, pixels, heads) @ state["visual.head.proj.weight"].double().T
+
+
 def image_vectors(state: State, pixels: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     """Return unit vectors, float64, of images (B, D) and of their patches (B, P, D)."""
-    tokens = image_tokens(state, pixels, heads)
-    vectors = normalize(tokens @ state["visual.head.proj.weight"].double().T, dim=-1)
+    vectors = normalize(projected_tokens(state, pixels, heads), dim=-1)
     return vectors[:, 0], vectors[:, 1:]
+
+
+def study_pixels(path: Path, side: int = 224) -> Tensor:
+    """Return an 8-bit image as the density study prepares it, float64 (1, 3, side, side).
+
+    0 to 1, then torch's bilinear antialiased resize to the square: no rounding, no normalisation.
+    """
+    with Image.open(path) as image:
+        levels = torch.from_numpy(np.array(image.convert("RGB")))
+    unit = levels.permute(2, 0, 1)[None].double() / 255
+    return interpolate(unit, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def text_vector(state: State, ids: Sequence[int], heads: int) -> Tensor:

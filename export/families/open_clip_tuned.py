@@ -106,12 +106,12 @@ def load_tuned(
         raise invalid_option("context", "a classifier reads no text", "no context", repr(options["context"]))
     config = read_config(checkpoint.with_name(CONFIG))
     visual, note = _visual(config, state, options, checkpoint.name, heads=None)
+    width = config.model_cfg.embed_dim
     with described(checkpoint.name):
-        count, width = state[WEIGHT].shape
-        model = TunedClassifier(visual, nn.Linear(config.model_cfg.embed_dim, count))
-    model.eval().requires_grad_(False)
-    fit_state_dict(model, state, artefact=checkpoint.name, optional=_NOTHING, ignored=_TEXT)
+        count, _ = state[WEIGHT].shape
     names = class_names(content, options, count, checkpoint.name)
+    model = TunedClassifier(visual, nn.Linear(width, count)).eval().requires_grad_(False)
+    fit_state_dict(model, state, artefact=checkpoint.name, optional=_NOTHING, ignored=_TEXT)
     rule, rule_note = preprocessing_of(config, options)
     unread = sum(re.search(_TEXT, key) is not None for key in state)
     pixels = TensorFacts(name="pixels", dtype="float32", dims=["batch", 3, *visual.size])

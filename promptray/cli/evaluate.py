@@ -38,7 +38,11 @@ _REPORT, _SCORES, _PAGE = "evaluation.json", "scores.csv", "evaluation.html"
     show_default=True,
     help="What ranks the images; auto: softmax between alternatives, otherwise the logit.",
 )
-@click.option("--ordinal", is_flag=True, help="The findings are the steps of a scale: weighted kappa.")
+@click.option(
+    "--ordinal",
+    is_flag=True,
+    help="The findings are the steps of a scale: weighted kappa. A bundle whose findings are says so itself.",
+)
 @click.option("--boxes", type=_PATH, help="CSV: file, finding, x, y, w, h. Plays the pointing game.")
 @click.option("--published", metavar="NAME", help="Print a published table beside, e.g. carzero-chestxray14.")
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example DX.")

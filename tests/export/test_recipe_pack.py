@@ -43,6 +43,16 @@ def test_own_findings_follow_those_of_the_packs(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown": ({"pack": "chestxray15"}, "key pack", "no prompt pack has this name"),
     "relation": ({"pack": "birads-density"}, "key pack", "hang together in another way"),
+    "order is not said": (
+        {"pack": "birads-density", "relation": "exclusive", "findings": None},
+        "key pack",
+        "expected relation: ordinal",
+    ),
+    "a longer scale": (
+        {"pack": "birads-density", "relation": "ordinal", "findings": [{"key": "density E"}]},
+        "key pack",
+        "the pack is a scale",
+    ),
     "templates": ({"pack": "chexpert5", "templates": ["a {}"]}, "key pack", "whole wordings"),
     "worded differently": ({"pack": ["chestxray14", "openi18"]}, "key pack", "word a finding differently"),
     "not text": ({"pack": 5}, "key pack", "Expected text or a list of texts"),

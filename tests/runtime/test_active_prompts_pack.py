@@ -47,7 +47,7 @@ def test_a_pack_that_is_kept_is_there_again(carzero_bundle: Path, tmp_path: Path
 def test_alternatives_are_refused_where_findings_are_independent(carzero_bundle: Path) -> None:
     with (
         Scorer.open(carzero_bundle, site=None) as scorer,
-        pytest.raises(PromptError, match="exclusive") as caught,
+        pytest.raises(PromptError, match="ordinal") as caught,
     ):
         scorer.prompts.add_pack("birads-density")
     assert caught.value.code == "prompt.invalid"

@@ -81,7 +81,7 @@ def test_density_is_ordered_and_pneumonia_is_asked_in_two_ways() -> None:
         ["a photo of normal lung", "normal lung presented in image"],
         ["a photo of pneumonia", "pneumonia presented in image"],
     ]
-    assert density.relation == rsna.relation == "exclusive"
+    assert (density.relation, rsna.relation) == ("ordinal", "exclusive")
 
 
 def test_codes_are_those_of_dicoms_dictionary_where_it_has_them() -> None:
