@@ -91,6 +91,13 @@ CODES: dict[str, str] = {
     "table.image": "A table names an image that is not there, or more than one answers to its name.",
     "table.finding": "A table and the findings that are scored do not fit together.",
     "table.disjoint": "Two sides that are to be compared have no image or no finding in common.",
+    # adapting to a site
+    "adapt.recipe": "The recipe cannot be adapted as was asked.",
+    "adapt.split": "Images that belong together are in two parts, or one picture has two labels.",
+    "adapt.too-few": "A class has too few images in a part.",
+    "adapt.images": "Labelled images are not there or cannot be read.",
+    "adapt.state": "What an earlier run left in the output folder is damaged, of another run, or in use.",
+    "adapt.diverged": "The loss of a training is no longer a finite number.",
     "output.exists": "A report would be written over another one.",
     "output.unwritable": "A report cannot be written where it was asked for.",
     "extra.missing": "An optional dependency is not installed.",

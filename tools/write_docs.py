@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from promptray.calibrate.adapt.report import adaptation_schema
 from promptray.calibrate.comparison_report import comparison_schema
 from promptray.calibrate.evaluation_report import evaluation_schema
 from promptray.runtime.bundle.manifest import schema as bundle_schema
@@ -37,6 +38,7 @@ _GROUPS = {
     "gate": "Gates",
     "family": "Families",
     "table": "Labels, scores and boxes",
+    "adapt": "Adapting to a site",
     "output": "Reports",
     "extra": "Installation",
 }
@@ -156,6 +158,7 @@ def pages() -> Mapping[str, str]:
         "docs/exam.schema.json": _json(exam_schema()),
         "docs/bundle.schema.json": _json(bundle_schema()),
         "docs/evaluation.schema.json": _json(evaluation_schema()),
+        "docs/adaptation.schema.json": _json(adaptation_schema()),
         "docs/comparison.schema.json": _json(comparison_schema()),
         "README.md": readme(),
     }

@@ -6,7 +6,8 @@ import importlib.util
 
 from promptray.runtime.errors import BuildError
 
-_NEEDS = {"export": ("torch", "timm", "transformers", "onnx", "onnxscript", "yaml")}
+_EXPORT = ("torch", "timm", "transformers", "onnx", "onnxscript", "yaml")
+_NEEDS = {"export": _EXPORT, "calibrate": (*_EXPORT, "sklearn")}
 
 
 def require_extra(name: str) -> None:

@@ -1,0 +1,199 @@
+"""Labelled images of a site: each has a class and, where the table says so, patient, exam and part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.calibrate.tables.csv_file import Row, Table, read_table
+from promptray.calibrate.tables.labels import LabelledImage, Labels, labels_of
+
+#: What a row may say of its image beside class and ids.
+_FACTS = ("file", "modality", "frame")
+#: Names that columns of ids have, less case and signs.
+_PATIENT = {"patientid", "patient", "patientnumber", "subjectid", "subject", "pid"}
+_EXAM = {"examid", "exam", "studyid", "study", "accession", "accessionnumber", "studyinstanceuid"}
+#: What a column of parts may say -> the part.
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns say what. None: `patient` and `exam` are looked for by their usual names.
+
+    Attributes
+    ----------
+    label : str
+        The class of each image.
+    patient, exam : str, optional
+        Whose image it is, and of which examination.
+    group : str, optional
+        What else must not be divided: a block, a site, a scanner.
+    split : str, optional
+        The part of each image: train, val or test.
+    """
+
+    label: str
+    patient: str | None = None
+    exam: str | None = None
+    group: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """n images with a class each.
+
+    Attributes
+    ----------
+    labels : Labels
+        The images and the table they are from; it holds no findings.
+    keys : tuple of str
+        The K classes.
+    classes : ndarray of int64, shape (n,)
+        Which class each image is of.
+    ids : dict of str to ndarray of int64, shape (n,)
+        For each of ``patient``, ``exam`` and ``group`` that the table knows: a number in place of the id.
+    columns : dict of str to str
+        The column behind each of `ids`.
+    parts : list of str or None
+        ``train``, ``val`` or ``test``, where the table says.
+    unlabelled : int
+        Rows without a class, which are left out.
+    unused : tuple of str
+        Columns that are not used.
+    """
+
+    labels: Labels
+    keys: tuple[str, ...]
+    classes: NDArray[np.int64]
+    ids: dict[str, NDArray[np.int64]]
+    columns: dict[str, str]
+    parts: list[str] | None
+    unlabelled: int
+    unused: tuple[str, ...]
+
+    @property
+    def images(self) -> list[LabelledImage]:
+        """The images, in the order of the rows."""
+        return self.labels.images
+
+    @property
+    def lines(self) -> list[int]:
+        """The line of the table that each image is in: what errors name."""
+        return [image.line for image in self.images]
+
+    def select(self, rows: Sequence[int]) -> Cases:
+        """Return some of the images, in this order."""
+        index = np.asarray(rows, np.intp)
+        return replace(
+            self,
+            labels=self.labels.select(rows),
+            classes=self.classes[index],
+            ids={kind: numbers[index] for kind, numbers in self.ids.items()},
+            parts=None if self.parts is None else [self.parts[row] for row in rows],
+        )
+
+
+def read_cases(path: Path, keys: Sequence[str], names: Mapping[str, str], columns: Columns) -> Cases:
+    """Read a CSV with a class per image.
+
+    Parameters
+    ----------
+    path : Path
+        Columns ``file``, that of the class, and those that :class:`Columns` describes; ``modality`` and
+        ``frame`` are read as by ``promptray evaluate``.
+    keys : sequence of str
+        The classes.
+    names : mapping of str to str
+        What the table calls them -> key.
+    columns : Columns
+
+    Raises
+    ------
+    TableError
+        ``table.not-found``, ``table.format``, ``table.finding``.
+    """
+    table = read_table(path)
+    stated = {"label": columns.label, "group": columns.group, "split": columns.split}
+    stated["patient"] = columns.patient or _detect(table, _PATIENT, "patient", columns)
+    stated["exam"] = columns.exam or _detect(table, _EXAM, "exam", columns)
+    used = {kind: column for kind, column in stated.items() if column is not None}
+    table.require("file", *used.values())
+    labelled = replace(table, rows=[row for row in table.rows if row.cells[columns.label]])
+    if not labelled.rows:
+        raise table.error(
+            "no row has a class", column=columns.label, cure="fill the column, or correct --column"
+        )
+    facts = tuple(column for column in table.columns if column in _FACTS)
+    places = {key: number for number, key in enumerate(keys)}
+    classes = [places[_class(table, row, columns.label, names, keys)] for row in labelled.rows]
+    return Cases(
+        labels=labels_of(replace(labelled, columns=facts), {}),
+        keys=tuple(keys),
+        classes=np.array(classes, np.int64),
+        ids={kind: _numbers(labelled, used[kind]) for kind in ("patient", "exam", "group") if kind in used},
+        columns={kind: used[kind] for kind in ("patient", "exam", "group") if kind in used},
+        parts=[_part(table, row, columns.split) for row in labelled.rows] if columns.split else None,
+        unlabelled=len(table.rows) - len(labelled.rows),
+        unused=tuple(c for c in table.columns if c not in {*_FACTS, *used.values()}),
+    )
+
+
+def _detect(table: Table, usual: set[str], kind: str, columns: Columns) -> str | None:
+    """Return the one column that has a usual name, if there is one."""
+    taken = (columns.label, columns.patient, columns.exam, columns.group, columns.split)
+    found = [c for c in table.columns if re.sub(r"[\W_]", "", c).lower() in usual and c not in taken]
+    if len(found) > 1:
+        raise table.error(
+            f"several columns may be that of the {kind}",
+            line=1,
+            expected=f"one of {', '.join(found)}",
+            cure=f"say --{kind} COLUMN",
+        )
+    return found[0] if found else None
+
+
+def _numbers(table: Table, column: str) -> NDArray[np.int64]:
+    ids = [table.text(row, column) for row in table.rows]
+    return np.unique(ids, return_inverse=True)[1].reshape(-1)
+
+
+def _class(table: Table, row: Row, column: str, names: Mapping[str, str], keys: Sequence[str]) -> str:
+    key = names.get(row.cells[column])
+    if key is None:
+        raise table.error(
+            "a label is none of the recipe's classes",
+            line=row.line,
+            column=column,
+            code="table.finding",
+            expected=f"one of {', '.join(keys)}",
+            cure="correct the cell, empty it, or say --class VALUE=KEY",
+        )
+    return key
+
+
+def _part(table: Table, row: Row, column: str) -> str:
+    part = _PARTS.get(table.text(row, column).lower())
+    if part is None:
+        raise table.error(
+            "a cell names no part",
+            line=row.line,
+            column=column,
+            expected="train, val or test",
+            cure="correct the cell, or leave --split out and let the images be divided",
+        )
+    return part

@@ -1,0 +1,252 @@
+"""From a table and a folder to images that are hashed, joined to units and divided into parts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.calibrate.adapt.cases import Cases
+from promptray.calibrate.adapt.report import Division, Part, PartName
+from promptray.calibrate.adapt.split import divide, require_enough, require_separate
+from promptray.calibrate.adapt.units import copies_of, units_of
+from promptray.calibrate.score_images import Missing, locate
+from promptray.calibrate.tables.csv_file import TableError
+from promptray.calibrate.tables.image_folder import ImageFolder
+from promptray.runtime.disk import hash_file
+
+Progress = Callable[[str, str, float], None]
+Level = Literal["patient", "group", "exam", "image"]
+
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images that can be read, and the part of each.
+
+    Attributes
+    ----------
+    cases : Cases
+        n images.
+    hashes : list of str
+        Of their files; of a frame, with its number behind.
+    units : ndarray of int64, shape (n,)
+        What is kept whole.
+    parts : list of str
+    how : str
+        How they were divided.
+    seed : int
+    left_out : dict of str to str
+        Images that are not there or cannot be read, with the code.
+    """
+
+    cases: Cases
+    hashes: list[str]
+    units: NDArray[np.int64]
+    parts: list[str]
+    how: Literal["stated", "stated, val taken from train", "made"]
+    seed: int
+    left_out: dict[str, str]
+
+    def rows(self, part: str) -> NDArray[np.intp]:
+        """Return the rows of a part."""
+        return np.flatnonzero(np.array(self.parts) == part)
+
+    def without(self, refused: Mapping[int, str], missing: Missing) -> Data:
+        """Return the images that could be read; refuse, or list, the others.
+
+        Parameters
+        ----------
+        refused : mapping of int to str
+            Row -> code.
+        missing : {"error", "count"}
+
+        Raises
+        ------
+        TableError
+            ``adapt.images``.
+        """
+        if not refused:
+            return self
+        names = {self.cases.images[row].name: code for row, code in refused.items()}
+        require_readable(names, len(self.parts), self.cases.labels.table, missing)
+        kept = [row for row in range(len(self.parts)) if row not in refused]
+        return replace(
+            self,
+            cases=self.cases.select(kept),
+            hashes=[self.hashes[row] for row in kept],
+            units=self.units[kept],
+            parts=[self.parts[row] for row in kept],
+            left_out={**self.left_out, **names},
+        )
+
+    def division(self) -> Division:
+        """Return what the report says of the parts."""
+        level, units = level_of(self.cases)
+        return Division(
+            how=self.how,
+            seed=None if self.how == "stated" else self.seed,
+            units=units,
+            level=level,
+            parts=[self._part(part) for part in get_args(PartName) if part in self.parts],
+            copies=[[self.cases.images[row].name for row in rows] for rows in copies_of(self.hashes)],
+        )
+
+    def _part(self, name: PartName) -> Part:
+        rows = self.rows(name)
+        counts = np.bincount(self.cases.classes[rows], minlength=len(self.cases.keys))
+        return Part(
+            name=name,
+            images=len(rows),
+            units=len(np.unique(self.units[rows])),
+            classes=dict(zip(self.cases.keys, counts.tolist(), strict=True)),
+        )
+
+    def splits(self) -> bytes:
+        """Return who is where, as CSV: file, frame, class, part and unit. Units are numbers, no ids."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", "frame", "class", "part", "unit"])
+        for image, label, part, unit in zip(
+            self.cases.images, self.cases.classes, self.parts, self.units, strict=True
+        ):
+            writer.writerow([image.file, image.frame or "", self.cases.keys[label], part, unit + 1])
+        return text.getvalue().encode()
+
+
+def level_of(cases: Cases) -> tuple[Level, str]:
+    """Return what images are independent by, and its name for people."""
+    columns = cases.columns
+    if "patient" in columns:
+        return "patient", "patients joined by groups" if "group" in columns else "patients"
+    if "group" in columns:
+        return "group", f"groups ({columns['group']})"
+    return ("exam", "exams") if "exam" in columns else ("image", "images")
+
+
+def prepare(
+    cases: Cases,
+    folder: ImageFolder,
+    *,
+    test: float,
+    val: float,
+    seed: int,
+    missing: Missing,
+    progress: Progress,
+) -> Data:
+    """Find and hash the images, join those that belong together, and divide them.
+
+    Parameters
+    ----------
+    cases : Cases
+    folder : ImageFolder
+    test, val : float
+        Shares of the images, where the table does not divide them; `val` of the train part, where the table
+        names train and test alone. No `val`: no validation part.
+    seed : int
+    missing : {"error", "count"}
+        Whether an image that is not there or cannot be read is an error, or left out and listed.
+    progress : callable
+
+    Raises
+    ------
+    TableError
+        ``table.image``, ``adapt.images``, ``adapt.split``, ``adapt.too-few``.
+    """
+    cases = replace(cases, labels=locate(cases.labels, folder, missing))
+    digests: list[str | None] = []
+    for number, image in enumerate(cases.images, 1):
+        progress("read", f"hashing image {number} of {len(cases.images)}", number / len(cases.images))
+        digests.append(_hash(folder, image.file, image.frame))
+    gone = {cases.images[row].name: "image.not-found" for row, digest in enumerate(digests) if digest is None}
+    require_readable(gone, len(digests), cases.labels.table, missing)
+    kept = [row for row, digest in enumerate(digests) if digest is not None]
+    cases, hashes = cases.select(kept), [digest for digest in digests if digest is not None]
+    require_separate(cases, hashes)
+    units = units_of(len(kept), cases.ids, hashes)
+    how: Literal["stated", "stated, val taken from train", "made"] = "made"
+    if cases.parts is None:
+        shares = {"train": 1 - test - val, "val": val, "test": test}
+        parts = divide(units, cases.classes, len(cases.keys), shares, seed)
+    else:
+        parts, how = list(cases.parts), "stated"
+        train = [row for row, part in enumerate(parts) if part == "train"]
+        if val and "val" not in parts and train:
+            how = "stated, val taken from train"
+            own = np.unique(units[train], return_inverse=True)[1].reshape(-1)
+            shares = {"train": 1 - val, "val": val}
+            taken = divide(own, cases.classes[train], len(cases.keys), shares, seed)
+            for row, part in zip(train, taken, strict=True):
+                parts[row] = part
+    require_enough(cases, parts)
+    return Data(cases, hashes, units, parts, how, seed, gone)
+
+
+def require_readable(refused: Mapping[str, str], total: int, table: str, missing: Missing) -> None:
+    """Refuse images that cannot be read, unless they are to be counted; all of them never pass.
+
+    Raises
+    ------
+    TableError
+        ``adapt.images``.
+    """
+    if not refused or (missing == "count" and len(refused) < total):
+        return
+    first = [f"{name} ({code})" for name, code in list(refused.items())[:_LISTED]]
+    raise TableError(
+        "adapt.images",
+        f"images that {table} names cannot be used",
+        artefact=", ".join(first) + (" ..." if len(refused) > _LISTED else ""),
+        expected=f"{total} images",
+        found=f"{len(refused)} of them are refused",
+        cure="`promptray score` says more of each; --missing count leaves them out and lists them",
+    )
+
+
+def _hash(folder: ImageFolder, file: str, frame: int | None) -> str | None:
+    """Return the hash of a file, with the number of the frame behind; None if it is not to be read."""
+    try:
+        digest = hash_file(folder.files[file])[0]
+    except (KeyError, OSError):
+        return None
+    return digest if frame is None else f"{digest}#{frame}"
+
+
+def notes_of(data: Data, stages: Sequence[str]) -> list[str]:
+    """Return what a reader must know of the division before believing a number."""
+    level, _ = level_of(data.cases)
+    notes = []
+    if level == "image":
+        notes.append(
+            "No column says whose image it is: images of one patient may be in train and in test, so every "
+            "number here is at the level of images and optimistic, and its interval too narrow. Name the "
+            "column by --patient."
+        )
+    elif level == "exam":
+        notes.append(
+            "Exams are kept whole, patients are not known: one with several exams may be in train and in "
+            "test, so numbers may be optimistic. Name the column by --patient."
+        )
+    elif level == "group":
+        notes.append(
+            f"Groups of the column {data.cases.columns['group']} are kept whole; no column says whose image "
+            "it is, so whether a patient is in two groups is not known."
+        )
+    division = data.division()
+    if division.copies:
+        notes.append(
+            f"{len(division.copies)} pictures are there more than once; copies are kept in one part."
+        )
+    for part in division.parts:
+        absent = [key for key, count in part.classes.items() if not count]
+        if absent:
+            notes.append(f"The part {part.name} holds no image of {', '.join(absent)}.")
+    if "fine-tune" not in stages and "val" in data.parts:
+        notes.append("The part val is not used: only fine-tuning needs it.")
+    return notes

@@ -1,0 +1,63 @@
+"""Pictures as the deployed network will get them: through the runtime's door and its preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.calibrate.tables.image_folder import ImageFolder
+from promptray.calibrate.tables.labels import LabelledImage
+from promptray.runtime.bundle.manifest import Door, Preprocessing
+from promptray.runtime.door import open_picture
+from promptray.runtime.preprocess import normalise, preprocess
+
+Levels = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Reads the images of a folder for one model.
+
+    Attributes
+    ----------
+    folder : ImageFolder
+    door : Door
+        What the model was made for; what it refuses when it scores is refused here, too.
+    rule : Preprocessing
+    modality : str or None
+        Of images that state none and whose row states none.
+    """
+
+    folder: ImageFolder
+    door: Door
+    rule: Preprocessing
+    modality: str | None = None
+
+    def picture(self, image: LabelledImage) -> Levels:
+        """Return levels 0..255, uint8 or float32, shape (height, width); with (..., 3) where in colour.
+
+        Raises
+        ------
+        ImageError
+            ``image.*`` or ``dicom.*``, as when it is scored.
+        """
+        read = open_picture(
+            self.folder.files[image.file],
+            self.door,
+            self.rule.greyscale,
+            keep_colour=self.rule.colour == "rgb",
+            modality=image.modality or self.modality,
+            frame=image.frame,
+            name=image.name,
+        )
+        levels = preprocess(read.shown, self.rule).picture
+        grey = levels.ndim == 3 and all(np.array_equal(levels[..., 0], levels[..., n]) for n in (1, 2))
+        return np.ascontiguousarray(levels[..., 0]) if grey else levels
+
+    def pixels(self, pictures: Sequence[Levels]) -> NDArray[np.float32]:
+        """Return the network's input for some pictures, shape (B, channels, height, width)."""
+        return np.concatenate([normalise(picture[None], self.rule) for picture in pictures])
