@@ -42,7 +42,10 @@ class Clip(nn.Module):
         self.positional_embedding = nn.Parameter(torch.zeros(state["positional_embedding"].shape))
         self.transformer = _Transformer(state, "transformer.", causal=True)
         self.ln_final = nn.LayerNorm(width)
-        self.text_projection = nn.Parameter(torch.zeros(width, state["text_projection"].shape[1]))
+        embed, image_embed = (state[key].shape[1] for key in ("text_projection", "visual.proj"))
+        if embed != image_embed:
+            raise ValueError(f"texts of {embed} and images of {image_embed} dimensions are different spaces")
+        self.text_projection = nn.Parameter(torch.zeros(width, embed))
 
     @property
     def context(self) -> int:
