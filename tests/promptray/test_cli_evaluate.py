@@ -10,10 +10,11 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
 from promptray.calibrate.tables.scores import read_scores
 from promptray.runtime.scorer import Scorer
+from tests.open_clip_tiny import shared_bundle
 from tests.promptray.command_line import Call
 from tests.promptray.labelled_samples import NAMES, PNEUMONIA, SAMPLES, write_labels, write_scores
 from tests.test_import_rules import probe
@@ -178,14 +179,20 @@ def test_the_pointing_game_is_played(call: Call, reference_bundle: Path, tmp_pat
     assert (game["macro_rate"], game["without_score"]) == (0.5, 0)
 
 
-def test_alternatives_are_measured_as_classes(call: Call, open_clip_bundle: Path, tmp_path: Path) -> None:
-    with Scorer.open(open_clip_bundle, site=None) as scorer:
+def write_classes(folder: Path, bundle: Path) -> tuple[Path, list[str]]:
+    """Write a label of one finding for each sample in turn; return the table and the findings."""
+    with Scorer.open(bundle, site=None) as scorer:
         keys = [finding.key for finding in scorer.prompts]
     rows = [
         ",".join([name, *("01"[n == number % len(keys)] for n in range(len(keys)))])
         for number, name in enumerate(NAMES)
     ]
-    labels = write_labels(tmp_path, "\n".join([",".join(["file", *(f'"{key}"' for key in keys)]), *rows]))
+    header = ",".join(["file", *(f'"{key}"' for key in keys)])
+    return write_labels(folder, "\n".join([header, *rows])), keys
+
+
+def test_alternatives_are_measured_as_classes(call: Call, open_clip_bundle: Path, tmp_path: Path) -> None:
+    labels, keys = write_classes(tmp_path, open_clip_bundle)
     answer = call(
         "evaluate", open_clip_bundle, "--images", SAMPLES, "--labels", labels, "--modality", "CR",
         "--min-patients", 1, "--ordinal", "--json",
@@ -197,6 +204,30 @@ def test_alternatives_are_measured_as_classes(call: Call, open_clip_bundle: Path
     assert (classes["keys"], classes["images"]) == (keys, 12)
     assert sum(map(sum, classes["confusion"])) == 12
     assert classes["accuracy"]["value"] == sum(row[n] for n, row in enumerate(classes["confusion"])) / 12
+
+
+@pytest.mark.parametrize("ordinal", [True, False])
+def test_a_bundle_says_itself_that_its_classes_are_a_scale(
+    call: Call, shared_dir: Path, open_clip_bundle: Path, tmp_path: Path, ordinal: bool
+) -> None:
+    changes = {"pack": "birads-density", "relation": "ordinal", "findings": None}
+    bundle = shared_bundle(shared_dir, "open-clip-pack", **changes) if ordinal else open_clip_bundle
+    labels, keys = write_classes(tmp_path, bundle)
+    answer = call(
+        "evaluate", bundle, "--images", SAMPLES, "--labels", labels, "--modality", "CR",
+        "--min-patients", 1, "--draws", 50, "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    classes = answer.documents[0]["groups"][0]["classes"]
+    assert (classes["keys"], classes["ordinal"]) == (keys, ordinal)
+    if ordinal:
+        found, steps = np.array(classes["confusion"]), range(len(keys))
+        truth = [row for row in steps for column in steps for _ in range(found[row, column])]
+        predicted = [column for row in steps for column in steps for _ in range(found[row, column])]
+        kappa = cohen_kappa_score(truth, predicted, weights="quadratic")
+        assert classes["quadratic_kappa"]["value"] == pytest.approx(kappa)
+    else:
+        assert classes["quadratic_kappa"] is None
 
 
 def test_larger_data_are_measured_by_source(
