@@ -47,11 +47,16 @@ EXAMPLES: list[str] = re.findall(
     r"```yaml\n(.*?)```", (DOCS / "recipe.md").read_text(encoding="utf-8"), re.DOTALL
 )
 CHEXPERT5 = ["atelectasis", "cardiomegaly", "consolidation", "pulmonary edema", "pleural effusion"]
+KAD14 = [
+    "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax",
+    "consolidation", "edema", "emphysema", "fibrosis", "pleural thickening", "hernia",
+]  # fmt: skip
 KEYS = (
     ["effusion", "wordless"],
     ["normal", "pneumonia"],
     ["effusion"],
     [*CHEXPERT5, "rib fracture"],
+    KAD14,
     list("abcd"),
 )
 
