@@ -58,6 +58,7 @@ KEYS = (
     [*CHEXPERT5, "rib fracture"],
     KAD14,
     list("abcd"),
+    [f"density {letter}" for letter in "ABCD"],
 )
 
 

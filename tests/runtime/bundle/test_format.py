@@ -47,7 +47,7 @@ def test_examples_of_the_document_satisfy_the_schema(name: str, text: str) -> No
 
 def test_the_document_has_an_example_of_every_part() -> None:
     parts = {"Provenance", "Preprocessing", "Door", "Graph", "Head", "BankRule", "TextRule", "Golden"}
-    assert {name for name, _ in EXAMPLES} == parts
+    assert {name for name, _ in EXAMPLES} == {*parts, "Examination"}
 
 
 def test_examples_fit_together() -> None:
@@ -56,6 +56,7 @@ def test_examples_fit_together() -> None:
     document["provenance"] = _example("Provenance")
     document["door"] = _example("Door")
     document["text"] = _example("TextRule")
+    document["examination"] = {**_example("Examination"), "over_sides": "mean"}
     parse_manifest(factory.listed(document))
     assert _example("BankRule")["id"] == bank_id(_example("BankRule")["identity"])
 

@@ -36,6 +36,49 @@ def sound(edit: Edit) -> Edit:
     return edit
 
 
+# The rule of examinations
+
+
+def _examination(**changes: Any) -> Document:
+    return {"views": ["L CC", "R CC"], "over_views": "mean", "over_sides": "mean", **changes}
+
+
+@sound
+def examination(doc: Document) -> None:
+    doc["examination"] = _examination(require_all=True)
+
+
+@sound
+def examination_of_one_side(doc: Document) -> None:
+    doc["examination"] = _examination(views=["L CC"], over_sides="none")
+
+
+@broken("$.examination.views[1] is no view that tags can state")
+def examination_of_an_unknown_view(doc: Document) -> None:
+    doc["examination"] = _examination(views=["L CC", "R XX"])
+
+
+@broken("$.examination.views names a view twice")
+def examination_of_a_view_twice(doc: Document) -> None:
+    doc["examination"] = _examination(views=["L CC", "L CC"])
+
+
+@broken("$.examination.views gives some views a side and some none")
+def examination_with_half_the_sides(doc: Document) -> None:
+    doc["examination"] = _examination(views=["L CC", "CC"])
+
+
+@broken("$.examination.over_sides pools sides, and the views have none")
+def examination_that_pools_no_sides(doc: Document) -> None:
+    doc["examination"] = _examination(views=["PA", "LL"])
+
+
+@broken("$.examination.over_views takes the greatest of alternatives that have no order")
+def examination_with_the_greatest_of_alternatives(doc: Document) -> None:
+    doc["heads"][0].update(relation="exclusive", activation="softmax")
+    doc["examination"] = _examination(over_views="max")
+
+
 # Provenance, heads and findings
 
 
