@@ -42,9 +42,9 @@ def write_tuned(folder: Path, state: dict[str, Tensor], classes: object = ORDER)
     return folder / NAME
 
 
-def plain_logits(state: dict[str, Tensor], pixels: Tensor) -> Tensor:
+def plain_logits(state: dict[str, Tensor], pixels: Tensor, heads: int = HEADS) -> Tensor:
     """Return the logits, float64 (B, K), in the order of the weights: no module of any library."""
-    embedding = arithmetic.projected_tokens(state, pixels, HEADS)[:, 0]
+    embedding = arithmetic.projected_tokens(state, pixels, heads)[:, 0]
     return embedding @ state["classifier.weight"].double().T + state["classifier.bias"].double()
 
 

@@ -16,11 +16,12 @@ from promptray import PromptError, Scorer, ScoringError
 from promptray.export.build import build
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.open_clip import FAMILY
+from promptray.export.torchvision_guard import ensure_torchvision_imports
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding
 from tests import open_clip_arithmetic as arithmetic
 from tests.carzero_tiny import build_once
-from tests.open_clip_tiny import CONFIG, FOLDER, IMAGES, WEIGHTS, image_path
+from tests.open_clip_tiny import CONFIG, FOLDER, IMAGES, WEIGHTS, change_json, image_path
 from tests.open_clip_tuned_tiny import (
     NAME,
     OPTIONS,
@@ -31,6 +32,10 @@ from tests.open_clip_tuned_tiny import (
     write_recipe,
     write_tuned,
 )
+
+ensure_torchvision_imports()
+
+from timm import create_model  # noqa: E402 - timm imports torchvision
 
 PIXELS, LOGITS, SHARES = 5e-6, 2e-5, 5e-6
 
@@ -283,3 +288,30 @@ def test_classes_of_their_own_get_the_logistic_function(tmp_path: Path, pixels: 
     assert score.logit == pytest.approx(expected, abs=LOGITS)
     assert score.sigmoid == pytest.approx(1 / (1 + math.exp(-expected)), abs=SHARES)
     assert score.softmax is None
+
+
+def test_a_tower_that_timm_knows_needs_no_heads(tmp_path: Path, pixels: Tensor) -> None:
+    """`vit_tiny_patch16_224` has three; told otherwise, it is refused."""
+    draw = torch.Generator().manual_seed(2)
+    tower = create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0)
+    tensors = {f"visual.trunk.{key}": value for key, value in tower.state_dict().items()}
+    state = {
+        **tensors,
+        "visual.head.proj.weight": torch.randn(24, 192, generator=draw) / 14,
+        "classifier.weight": torch.randn(4, 24, generator=draw),
+        "classifier.bias": torch.randn(4, generator=draw),
+    }
+    path = write_tuned(tmp_path, state)
+
+    def rename(content: dict[str, Any]) -> None:
+        content["model_cfg"]["embed_dim"] = 24
+        content["model_cfg"]["vision_cfg"]["timm_model_name"] = "vit_tiny_patch16_224"
+
+    change_json(tmp_path / CONFIG, rename)
+    model = FAMILY.load(path, None, {"preprocessing": "density-study"})
+    expected = plain_logits(state, pixels, heads=3)
+    assert (logits_of(model, pixels) - expected).abs().max() <= LOGITS
+    assert any("3 attention heads (as timm has it)" in note for note in model.notes)
+    with pytest.raises(BuildError, match="3, as vit_tiny_patch16_224 has") as refusal:
+        FAMILY.load(path, None, {"image_heads": 4})
+    assert refusal.value.artefact == "model_options.image_heads"
