@@ -55,6 +55,7 @@ KEYS = (
     ["effusion", "wordless"],
     ["normal", "pneumonia"],
     ["effusion"],
+    ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"],
     [*CHEXPERT5, "rib fracture"],
     KAD14,
     list("abcd"),

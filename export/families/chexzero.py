@@ -169,7 +169,7 @@ def _describe(model: Clip, vocabulary: ClipVocabulary) -> LoadedModel:
         row_bias=None,
         identity={"text_weights": weights_sha256(text_weights), "layout": "unit-vector-1"},
         reference=partial(_reference, model),
-        # A pair's score is a difference of two cosines, each of which the original itself has to about 5e-7.
+        # Of random weights the original itself is 2e-7 off double precision, in a pair's two cosines.
         score_tolerance=5e-6,
         map_tolerance=1e-5,
         notes=(
