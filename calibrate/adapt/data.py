@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.calibrate.adapt.cases import Cases
+from promptray.calibrate.adapt.progress import Progress, each_percent
 from promptray.calibrate.adapt.report import Division, Part, PartName
 from promptray.calibrate.adapt.split import divide, require_enough, require_separate
 from promptray.calibrate.adapt.units import copies_of, units_of
@@ -20,7 +21,6 @@ from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.runtime.disk import hash_file
 
-Progress = Callable[[str, str, float], None]
 Level = Literal["patient", "group", "exam", "image"]
 
 _LISTED = 3
@@ -94,6 +94,7 @@ class Data:
             seed=None if self.how == "stated" else self.seed,
             units=units,
             level=level,
+            columns=self.cases.columns,
             parts=[self._part(part) for part in get_args(PartName) if part in self.parts],
             copies=[[self.cases.images[row].name for row in rows] for rows in copies_of(self.hashes)],
         )
@@ -162,7 +163,7 @@ def prepare(
     cases = replace(cases, labels=locate(cases.labels, folder, missing))
     digests: list[str | None] = []
     for number, image in enumerate(cases.images, 1):
-        progress("read", f"hashing image {number} of {len(cases.images)}", number / len(cases.images))
+        each_percent(progress, "read", "hashed", number, len(cases.images))
         digests.append(_hash(folder, image.file, image.frame))
     gone = {cases.images[row].name: "image.not-found" for row, digest in enumerate(digests) if digest is None}
     require_readable(gone, len(digests), cases.labels.table, missing)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from promptray.calibrate.adapt.pictures import PictureReader
+from promptray.calibrate.adapt.progress import Progress
 from promptray.calibrate.adapt.whole import replace_whole
 from promptray.calibrate.tables.labels import LabelledImage
 from promptray.runtime.bundle.manifest import Preprocessing
@@ -21,7 +22,6 @@ from promptray.runtime.errors import PromptRayError
 Floats = NDArray[np.float32]
 #: Pixels (B, C, H, W) -> vectors (B, D).
 Embed = Callable[[Floats], Floats]
-Progress = Callable[[str, str, float], None]
 
 _BATCH = 16
 #: Written again when this many vectors are new, and at least a tenth of those that are there.

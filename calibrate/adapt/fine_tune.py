@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from promptray.calibrate.adapt.pictures import Levels
+from promptray.calibrate.adapt.progress import Progress
 from promptray.calibrate.adapt.training_state import Epoch, TrainingState
 from promptray.export.families.base import weights_sha256
 from promptray.runtime.errors import PromptRayError
 
 Pixels = Callable[[Sequence[Levels]], NDArray[np.float32]]
-Progress = Callable[[str, str, float], None]
 
 
 @dataclass(frozen=True)

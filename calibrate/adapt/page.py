@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from promptray.calibrate.adapt.report import AdaptationReport, StageReport
 from promptray.calibrate.evaluation_report import Estimate
 
+_ALT = "Main numbers of the stages with their intervals"
 _HEAD = """\
 # Adaptation of {recipe} to {labels}
 
@@ -14,10 +15,11 @@ What was measured is how the bundles score these images. It is no proof of medic
 """
 
 
-def page(report: AdaptationReport) -> str:
-    """Return Markdown."""
+def page(report: AdaptationReport, picture: str | None = None) -> str:
+    """Return Markdown; `picture` is the name of the plot beside it."""
     text = _HEAD.format(recipe=report.recipe.name, labels=f"{report.data.labels.name}, {report.data.column}")
-    text += _advice(report) + _stages(report) + _differences(report)
+    text += _advice(report) + (f"\n![{_ALT}]({picture})\n" if picture else "")
+    text += _stages(report) + _differences(report)
     for stage in report.stages:
         text += f"\n## Confusion: {stage.name}\n\n"
         rows = [[key, *map(str, row)] for key, row in zip(report.classes, stage.confusion, strict=True)]
@@ -87,7 +89,7 @@ def _differences(report: AdaptationReport) -> str:
 
 def _images(report: AdaptationReport) -> str:
     division, data = report.division, report.data
-    text = f"\n## Images\n\nDivision: {division.how}; kept whole: {division.units}.\n\n"
+    text = f"\n## Images\n\nDivision: {division.how}; kept whole: {division.units}.{_columns(report)}\n\n"
     rows = [
         [part.name, str(part.images), str(part.units), *(str(part.classes[key]) for key in report.classes)]
         for part in division.parts
@@ -102,6 +104,11 @@ def _images(report: AdaptationReport) -> str:
             f"- {', '.join(names)}\n" for names in division.copies
         )
     return text
+
+
+def _columns(report: AdaptationReport) -> str:
+    named = [f" Column of the {kind}: {column}." for kind, column in report.division.columns.items()]
+    return "".join(named)
 
 
 def _training(stages: Sequence[StageReport]) -> str:

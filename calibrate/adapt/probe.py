@@ -8,12 +8,13 @@ chosen by cross-validation inside the training part, whole units (patients) bein
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from promptray.calibrate.adapt.progress import Progress
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -27,6 +28,8 @@ GRID = tuple(float(c) for c in np.logspace(-5, 2, 15))
 DEFAULT_C = 0.01
 _FOLDS = 5
 _ITERATIONS = 10_000
+#: Of the median deviation: a number of the vector that hardly moves is not blown up to the size of others.
+_LEAST_DEVIATION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def fit_probe(
     *,
     class_weights: ClassWeights = "none",
     seed: int = 0,
-    progress: Callable[[str, str, float], None] = lambda stage, message, fraction: None,
+    progress: Progress = lambda stage, message, fraction: None,
 ) -> Probe:
     """Fit a probe to the training part.
 
@@ -101,6 +104,7 @@ def fold(
     """Fit once, and return weight (K, D), bias (K,) for vectors as they are, and whether it converged."""
     wide = vectors.astype(np.float64)
     mean, deviation = wide.mean(0), wide.std(0)
+    deviation = np.maximum(deviation, _LEAST_DEVIATION * np.median(deviation))
     deviation[deviation == 0] = 1
     model = regression(c, class_weights).fit((wide - mean) / deviation, classes)
     weight, bias = _per_class(model)

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from promptray.calibrate.adapt.report import Advice, Difference, StageName
 from promptray.calibrate.evaluation_report import Estimate
 
 Verdict = Literal["better", "worse", "not shown", "inconclusive"]
 #: Units that the test part must have before an interval over them is believed.
 LEAST_UNITS = 10
-NAMES = {"zero-shot": "zero-shot", "probe": "the probe", "fine-tune": "fine-tuning"}
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The stage to roll out, and why.
-
-    Attributes
-    ----------
-    stage : str or None
-        None where nothing can be said.
-    reasons : list of str
-    """
-
-    stage: str | None
-    reasons: list[str]
+_NAMES = {"zero-shot": "zero-shot", "probe": "the probe", "fine-tune": "fine-tuning"}
 
 
 def verdict(difference: Estimate, units: int) -> Verdict:
@@ -39,59 +24,68 @@ def verdict(difference: Estimate, units: int) -> Verdict:
 
 
 def recommend(
-    stages: Sequence[str],
-    differences: Mapping[tuple[str, str], Estimate],
-    measure: str,
-    units: int,
-    unit: str,
-) -> Recommendation:
+    stages: Sequence[StageName], differences: Sequence[Difference], by: str, units: int, unit: str
+) -> Advice:
     """Go from the simplest stage to the most laborious, and take the next only where it is better.
 
     Parameters
     ----------
     stages : sequence of str
         In this order.
-    differences : mapping of (str, str) to Estimate
-        (earlier, later) -> what the later one has more of `measure`.
-    measure : str
-        What is decided by.
+    differences : sequence of Difference
+        Of every two of them.
+    by : str
+        The number that decides.
     units : int
         Independent units of the test part.
     unit : str
         What they are: patients, say.
     """
-    if not differences:
-        only = f"{_capital(NAMES[stages[0]])} is the only stage: there is nothing to compare it with."
-        return Recommendation(None, [only])
+    if len(stages) == 1:
+        alone = f"{_capital(_NAMES[stages[0]])} is the only stage: there is nothing to compare it with."
+        return Advice(stage=None, by=by, reasons=[alone])
+    found: Mapping[tuple[str, str], Difference] = {(each.earlier, each.later): each for each in differences}
     chosen, reasons = stages[0], []
     for later in stages[1:]:
-        gain = differences.get((chosen, later))
-        if gain is None:
-            reasons.append(f"{_capital(NAMES[later])} and {NAMES[chosen]} have no {measure} to compare.")
+        more = found[chosen, later].numbers
+        if by not in more:
+            reasons.append(f"{_capital(_NAMES[later])} and {_NAMES[chosen]} cannot be compared by {by}.")
             continue
-        found = verdict(gain, units)
-        reasons.append(_said(later, chosen, gain, found, measure))
-        if found == "better":
+        judged = verdict(more[by], units)
+        reasons.append(_said(later, chosen, more[by], judged, by))
+        if judged == "better":
+            reasons += _losses(later, chosen, more, by, units)
             chosen = later
     if units < LEAST_UNITS:
-        few = (
-            f"The test part holds {units} {unit}, fewer than {LEAST_UNITS}: intervals over so few mean "
-            "little, so nothing is recommended."
-        )
-        return Recommendation(None, [*reasons, few])
-    return Recommendation(chosen, reasons)
+        few = f"The test part holds {units} {unit}, fewer than {LEAST_UNITS}"
+        reasons.append(f"{few}: intervals over so few mean little, so nothing is recommended.")
+        return Advice(stage=None, by=by, reasons=reasons)
+    return Advice(stage=chosen, by=by, reasons=reasons)
 
 
-def _said(later: str, earlier: str, gain: Estimate, found: Verdict, measure: str) -> str:
-    interval = "no interval" if gain.low is None else f"{gain.low:+.3f} to {gain.high:+.3f}"
-    facts = f"{measure} {gain.value:+.3f} ({interval})"
+def _said(later: str, earlier: str, more: Estimate, judged: Verdict, by: str) -> str:
+    facts = f"{by} {_interval(more)}"
     what = {
-        "better": f"is better than {NAMES[earlier]}: {facts}; the interval of the difference excludes 0.",
-        "worse": f"is worse than {NAMES[earlier]}: {facts}; the interval of the difference excludes 0.",
-        "not shown": f"is not shown to be better than {NAMES[earlier]}: {facts}; the interval holds 0.",
-        "inconclusive": f"cannot be compared with {NAMES[earlier]} on so few: {facts}.",
-    }[found]
-    return f"{_capital(NAMES[later])} {what}"
+        "better": f"is better than {_NAMES[earlier]}: {facts}; the interval of the difference excludes 0.",
+        "worse": f"is worse than {_NAMES[earlier]}: {facts}; the interval of the difference excludes 0.",
+        "not shown": f"is not shown to be better than {_NAMES[earlier]}: {facts}; the interval holds 0.",
+        "inconclusive": f"cannot be compared with {_NAMES[earlier]} on so few: {facts}.",
+    }[judged]
+    return f"{_capital(_NAMES[later])} {what}"
+
+
+def _losses(later: str, earlier: str, more: Mapping[str, Estimate], by: str, units: int) -> list[str]:
+    """Say what a better stage is worse in: a gain of the whole can hide the loss of a class."""
+    worse = [name for name, each in more.items() if name != by and verdict(each, units) == "worse"]
+    return [
+        f"But {_NAMES[later]} is worse than {_NAMES[earlier]} in {name}: {_interval(more[name])}."
+        for name in worse
+    ]
+
+
+def _interval(more: Estimate) -> str:
+    interval = "no interval" if more.low is None else f"{more.low:+.3f} to {more.high:+.3f}"
+    return f"{more.value:+.3f} ({interval})"
 
 
 def _capital(text: str) -> str:

@@ -45,6 +45,8 @@ class Division(_Struct, frozen=True):
     units: str
     """What was kept whole, and is drawn for the intervals."""
     level: Literal["patient", "group", "exam", "image"]
+    columns: dict[str, str]
+    """Where the table says it: patient, exam, group -> column."""
     parts: list[Part]
     copies: list[list[str]]
     """Files that are copies of one picture; they count as one unit."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,42 +13,37 @@ import numpy as np
 
 from promptray.calibrate.adapt.cases import Columns, read_cases
 from promptray.calibrate.adapt.data import Data, level_of, notes_of, prepare
-from promptray.calibrate.adapt.measures import Drawn, Measured, difference, measure
 from promptray.calibrate.adapt.page import page
+from promptray.calibrate.adapt.plot import plot
 from promptray.calibrate.adapt.probe import ClassWeights
+from promptray.calibrate.adapt.progress import Progress
 from promptray.calibrate.adapt.recommend import recommend
 from promptray.calibrate.adapt.report import (
     AdaptationReport,
-    Advice,
-    Difference,
     FileRef,
     FineTuneFacts,
     Intervals,
     ProbeFacts,
     StageName,
-    StageReport,
 )
 from promptray.calibrate.adapt.report import Data as DataReport
-from promptray.calibrate.adapt.run_folder import PAGE, REPORT, SPLITS, RunFolder
+from promptray.calibrate.adapt.run_folder import PAGE, PICTURE, REPORT, SPLITS, RunFolder
+from promptray.calibrate.adapt.scoring import CONFIDENCE, SideBySide, notes_of_stages, score_stages
 from promptray.calibrate.adapt.source import Source, groups_of, read_source
 from promptray.calibrate.adapt.split import require_enough
-from promptray.calibrate.adapt.stages import Workshop, choose_stages, origin_of
+from promptray.calibrate.adapt.stages import Workshop, choose_stages
 from promptray.calibrate.adapt.whole import replace_whole
-from promptray.calibrate.evaluation_report import Estimate, RefusedImage, estimate, to_json
-from promptray.calibrate.score_images import score_images
+from promptray.calibrate.evaluation_report import RefusedImage, to_json
 from promptray.calibrate.tables.image_folder import ImageFolder
-from promptray.calibrate.tables.scores import ScoreTable, write_scores
-from promptray.runtime.backends import BackendFacts
+from promptray.calibrate.tables.scores import write_scores
 from promptray.runtime.disk import hash_file
-from promptray.runtime.scorer import Scorer
 from promptray.runtime.version import VERSION
 
 if TYPE_CHECKING:
     from promptray.calibrate.adapt.fine_tune import FineTuning
 
-Progress = Callable[[str, str, float], None]
 
-CONFIDENCE = 0.95
+Trained = Mapping[str, ProbeFacts | FineTuneFacts]
 
 
 @dataclass(frozen=True)
@@ -89,6 +82,10 @@ class Settings:
     draws: int = 1000
     training: Mapping[str, float] = field(default_factory=dict)
     class_names: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.test < 1 and 0 <= self.val < 1 and self.test + self.val < 1):
+            raise ValueError("test and val are shares of the images that leave some to train on")
 
 
 def adapt(
@@ -147,15 +144,15 @@ def adapt(
         folder.claim(_facts(source, data, stages, settings, columns))
         replace_whole(output / SPLITS, data.splits())
         shop = Workshop(source, output, files, settings.modality, cache, columns.label, progress)
-        data, made = _make(shop, data, stages, settings)
-        tables, reports, measured = _score(shop, data, stages, made, settings)
-        notes += [*notes_of(data, stages), *_notes(reports, measured)]
+        data, trained = _make(shop, data, stages, settings)
+        scored = score_stages(shop, data, stages, draws=settings.draws, seed=settings.seed)
         named = {*data.left_out, *(image.file for image in data.cases.images)}
         unlabelled = len(set(files.files) - named)
-        report = _report(source, data, columns, settings, reports, measured, notes, unlabelled)
-        for stage, table in tables.items():
-            replace_whole(output / f"{stage}.scores.csv", write_scores(table))
-        replace_whole(output / PAGE, page(report).encode())
+        report = _report(source, data, columns, settings, scored, trained, notes, unlabelled)
+        for stage in scored.stages:
+            replace_whole(output / f"{stage.name}.scores.csv", write_scores(stage.scores))
+        replace_whole(output / PICTURE, plot(report))
+        replace_whole(output / PAGE, page(report, PICTURE).encode())
         replace_whole(output / REPORT, to_json(report))
     return report
 
@@ -179,9 +176,9 @@ def _facts(
 
 def _make(
     shop: Workshop, data: Data, stages: Sequence[StageName], settings: Settings
-) -> tuple[Data, dict[str, ProbeFacts | FineTuneFacts]]:
+) -> tuple[Data, Trained]:
     """Make the stages; return the images that could be read, and the facts of what was trained."""
-    made: dict[str, ProbeFacts | FineTuneFacts] = {}
+    trained: dict[str, ProbeFacts | FineTuneFacts] = {}
     vectors = np.empty((0, 0), np.float32)
     if set(stages) - {"zero-shot"}:
         vectors, refused = shop.features(data)  # also reads every image once, before the long work
@@ -191,10 +188,10 @@ def _make(
     if "zero-shot" in stages:
         shop.zero_shot()
     if "probe" in stages:
-        made["probe"] = shop.probe(data, vectors, settings.class_weights, settings.seed)
+        trained["probe"] = shop.probe(data, vectors, settings.class_weights, settings.seed)
     if "fine-tune" in stages:
-        made["fine-tune"] = shop.fine_tune(data, _training(settings))
-    return data, made
+        trained["fine-tune"] = shop.fine_tune(data, _training(settings))
+    return data, trained
 
 
 def _training(settings: Settings) -> FineTuning:
@@ -204,129 +201,20 @@ def _training(settings: Settings) -> FineTuning:
     return FineTuning(class_weights=settings.class_weights, seed=settings.seed, **given)  # type: ignore[arg-type]
 
 
-def _score(
-    shop: Workshop,
-    data: Data,
-    stages: Sequence[StageName],
-    made: Mapping[str, ProbeFacts | FineTuneFacts],
-    settings: Settings,
-) -> tuple[dict[str, ScoreTable], list[StageReport], dict[str, Measured]]:
-    """Score the test part with every bundle, and measure where all of them have scores."""
-    rows = data.rows("test")
-    images = [data.cases.images[row] for row in rows]
-    tables: dict[str, ScoreTable] = {}
-    origins: dict[str, tuple[FileRef, FileRef, BackendFacts]] = {}
-    for stage in stages:
-        path = shop.bundle(stage)
-        with Scorer.open(path, site=None) as scorer:
-            tables[stage] = score_images(
-                scorer,
-                images,
-                shop.images,
-                modality=settings.modality,
-                progress=partial(_scored, shop.progress, stage),
-            )
-            origins[stage] = *origin_of(scorer.bundle, path.name), scorer.backend
-    shares = {stage: table.values["softmax"] for stage, table in tables.items()}
-    both = ~np.any([np.isnan(each).any(1) for each in shares.values()], axis=0)
-    measured = {
-        stage: measure(
-            data.cases.keys,
-            data.cases.classes[rows][both],
-            each[both],
-            data.units[rows][both],
-            ordinal=shop.source.ordinal,
-            groups=groups_of(shop.source),
-            draws=settings.draws,
-            seed=settings.seed,
-        )
-        for stage, each in shares.items()
-    }
-    reports = []
-    for stage in stages:
-        facts = made.get(stage)
-        bundle, checkpoint, backend = origins[stage]
-        refused = [RefusedImage(file=name, code=code) for name, code in tables[stage].refused.items()]
-        reports.append(
-            StageReport(
-                name=stage,
-                bundle=bundle,
-                checkpoint=checkpoint,
-                backend=backend,
-                refused=refused,
-                numbers=_estimates(measured[stage].numbers),
-                confusion=measured[stage].confusion,
-                probe=facts if isinstance(facts, ProbeFacts) else None,
-                fine_tune=facts if isinstance(facts, FineTuneFacts) else None,
-            )
-        )
-    return tables, reports, measured
-
-
-def _scored(progress: Progress, stage: str, _: str, message: str, part: float) -> None:
-    progress(stage, f"scored {message}", part)
-
-
-def _estimates(numbers: Mapping[str, Drawn]) -> dict[str, Estimate]:
-    return {
-        name: estimate(np.array([number.value]), [number.draws], CONFIDENCE)
-        for name, number in numbers.items()
-    }
-
-
-def _notes(reports: Sequence[StageReport], measured: Mapping[str, Measured]) -> list[str]:
-    notes = []
-    for stage in reports:
-        if stage.probe and not stage.probe.folds:
-            notes.append(
-                "Probe: too few units of the train part have a class for some to be held out, so the "
-                "penalty was not chosen but is a default."
-            )
-        if stage.probe and not stage.probe.converged:
-            notes.append("Probe: the fit did not converge; its weights are those of the last iteration.")
-        if stage.fine_tune and stage.fine_tune.best == 0:
-            notes.append(
-                "Fine-tuning did not lower the validation loss: its bundle is the network that it began with."
-            )
-        if stage.refused:
-            notes.append(
-                f"{stage.name}: {len(stage.refused)} test images got no score; all stages are measured "
-                "without them."
-            )
-    return notes
-
-
 def _report(
     source: Source,
     data: Data,
     columns: Columns,
     settings: Settings,
-    stages: list[StageReport],
-    measured: Mapping[str, Measured],
+    scored: SideBySide,
+    trained: Trained,
     notes: list[str],
     unlabelled_files: int,
 ) -> AdaptationReport:
+    names = [stage.name for stage in scored.stages]
+    stages, differences = scored.reports(trained), scored.differences()
     by = "quadratic kappa" if source.ordinal else "macro F1"
-    pairs = {
-        (earlier.name, later.name): {
-            name: found
-            for name in later.numbers
-            if (found := difference(measured[later.name], measured[earlier.name], name)) is not None
-        }
-        for earlier, later in combinations(stages, 2)
-    }
-    differences = [
-        Difference(earlier=earlier, later=later, numbers=_estimates(numbers))
-        for (earlier, later), numbers in pairs.items()
-    ]
-    units = len(np.unique(data.units[data.rows("test")]))
-    advice = recommend(
-        [stage.name for stage in stages],
-        {(each.earlier, each.later): each.numbers[by] for each in differences if by in each.numbers},
-        by,
-        units,
-        level_of(data.cases)[1],
-    )
+    labels = data.cases.labels
     return AdaptationReport(
         schema="promptray-adaptation",
         schema_version=1,
@@ -337,7 +225,7 @@ def _report(
         ordinal=source.ordinal,
         groups={name: list(members) for name, members in groups_of(source).items()},
         data=DataReport(
-            labels=FileRef(name=data.cases.labels.table, sha256=data.cases.labels.sha256),
+            labels=FileRef(name=labels.table, sha256=labels.sha256),
             column=columns.label,
             images=len(data.parts),
             unlabelled=data.cases.unlabelled,
@@ -346,9 +234,11 @@ def _report(
             unlabelled_files=unlabelled_files,
         ),
         division=data.division(),
-        intervals=Intervals(confidence=CONFIDENCE, draws=settings.draws, seed=settings.seed, units=units),
+        intervals=Intervals(
+            confidence=CONFIDENCE, draws=settings.draws, seed=settings.seed, units=scored.units
+        ),
         stages=stages,
         differences=differences,
-        advice=Advice(stage=advice.stage, by=by, reasons=advice.reasons),  # type: ignore[arg-type]
-        notes=notes,
+        advice=recommend(names, differences, by, scored.units, level_of(data.cases)[1]),
+        notes=[*notes, *notes_of(data, names), *notes_of_stages(stages)],
     )

@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 from promptray.calibrate.adapt.whole import remove_partial, replace_whole
 from promptray.runtime.errors import PromptRayError
 
-REPORT, PAGE, SPLITS, FEATURES = "report.json", "report.md", "splits.csv", "features.safetensors"
+REPORT, PAGE, PICTURE = "report.json", "report.md", "report.png"
+SPLITS, FEATURES = "splits.csv", "features.safetensors"
 _RUN, _LOCK = "run.json", ".lock"
 
 

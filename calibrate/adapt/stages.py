@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from promptray.calibrate.adapt.data import Data
 from promptray.calibrate.adapt.features import FeatureStore, compute_features
 from promptray.calibrate.adapt.pictures import PictureReader
 from promptray.calibrate.adapt.probe import ClassWeights, fit_probe
+from promptray.calibrate.adapt.progress import Progress, each_percent
 from promptray.calibrate.adapt.report import EpochFacts, FileRef, FineTuneFacts, ProbeFacts, StageName
 from promptray.calibrate.adapt.run_folder import FEATURES
 from promptray.calibrate.adapt.source import Source
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from promptray.calibrate.adapt.fine_tune import Examples, FineTuning
     from promptray.export.tunable import Tunable
 
-Progress = Callable[[str, str, float], None]
 Start = Literal["probe", "zero"]
 Facts = TypeVar("Facts", ProbeFacts, FineTuneFacts)
 
@@ -184,7 +184,7 @@ class Workshop:
 
         rows, reader, pictures = data.rows(part), self.reader, []
         for number, row in enumerate(rows, 1):
-            self.progress("fine-tune", f"reading {part}: {number} of {len(rows)}", number / len(rows))
+            each_percent(self.progress, "fine-tune", f"read {part}", number, len(rows))
             pictures.append(reader.picture(data.cases.images[row]))
         hashes = [data.hashes[row] for row in rows]
         return Examples(pictures, data.cases.classes[rows], hashes, reader.pixels)
