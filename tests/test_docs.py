@@ -60,6 +60,7 @@ KEYS = (
     KAD14,
     list("abcd"),
     [f"density {letter}" for letter in "ABCD"],
+    list("abcd"),
 )
 
 

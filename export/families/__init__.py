@@ -68,8 +68,8 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         summary="ConvNeXt classifiers, for example of breast density: exact class maps, classes on a scale",
         layout="a state dict under torchvision's or timm's names, plain or in a .ckpt of Lightning",
         options={
-            "classes": "list of the classes in the order of the classifier's rows (default: the "
-            "class_descriptions that the checkpoint itself states)",
+            "classes": "list of the classes in the order of the classifier's rows (default: the JSON list "
+            "'classes' of a safetensors file, or the class_descriptions that the checkpoint states)",
             "preprocessing": "squash (resized to a square in fractions of a level, not normalised: the "
             "density study) or imagenet (shorter side 232, crop 224, ImageNet's mean and deviation); no "
             "tensor tells, so it must be said",
