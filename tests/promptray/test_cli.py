@@ -113,7 +113,7 @@ def test_an_interrupted_command_is_130(call: Call, bundle: Path, monkeypatch: py
 
 def test_families_are_listed_with_layout_and_options(call: Call) -> None:
     (document,) = call("families", "--json").documents
-    assert [item["name"] for item in document] == ["carzero", "open_clip", "asg", "convnext", "kad"]
+    assert [item["name"] for item in document] == ["carzero", "open_clip", "asg", "convnext", "chexzero", "kad"]
     assert document[1]["aliases"] == ["biomedclip"]
     assert all("image_heads" in item["options"] for item in document[:3])
     assert {"classes", "preprocessing"} <= document[3]["options"].keys()
