@@ -17,6 +17,7 @@ from promptray.export.build import build
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.open_clip import FAMILY
 from promptray.export.torchvision_guard import ensure_torchvision_imports
+from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding
 from tests import open_clip_arithmetic as arithmetic
@@ -315,3 +316,20 @@ def test_a_tower_that_timm_knows_needs_no_heads(tmp_path: Path, pixels: Tensor) 
     with pytest.raises(BuildError, match="3, as vit_tiny_patch16_224 has") as refusal:
         FAMILY.load(path, None, {"image_heads": 4})
     assert refusal.value.artefact == "model_options.image_heads"
+
+
+def test_long_rows_widen_the_gate_as_much_and_no_further(tmp_path: Path, pixels: Tensor) -> None:
+    """The spread of features is folded into a probe's rows, and multiplies what float32 rounds."""
+    state = tuned_state()
+    base = load(write_tuned(tmp_path / "1", state)).score_tolerance
+    assert base == pytest.approx(2e-5 * float(state["classifier.weight"].norm(dim=1).max()))
+    state["classifier.weight"] *= 100
+    long = load(write_tuned(tmp_path / "2", state))
+    assert long.score_tolerance == pytest.approx(100 * base)
+    with torch.inference_mode():
+        answers = long.reference(pixels.float(), [EncodedFinding(class_name=name) for name in ORDER])
+    assert np.abs(answers.logits - plain_logits(state, pixels).numpy()).max() <= long.score_tolerance
+    state["classifier.weight"] *= 1e6
+    assert load(write_tuned(tmp_path / "3", state)).score_tolerance == LARGEST_TOLERANCE
+    state["classifier.weight"].zero_()
+    assert load(write_tuned(tmp_path / "4", state)).score_tolerance == 2e-5
