@@ -1,0 +1,121 @@
+"""The example of docs/families.md is a family: it is what the page shows, it builds, it scores as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from promptray import Scorer
+from promptray.export import families
+from promptray.export.build import build
+from promptray.export.families.base import FamilyFacts
+from promptray.export.tokenizer import bert_files
+from promptray.runtime.errors import BuildError
+from promptray.runtime.verify import verify
+from tests import carzero_tiny, example_family
+
+ROOT = Path(__file__).parents[3]
+WIDTH, WORDS = 64, 400
+FACTS = FamilyFacts(
+    name="example",
+    summary="The example of docs/families.md",
+    layout="a state dict with 'patches.*', 'norm.*' and 'words.weight'; a text model folder",
+    options={},
+    module="tests.example_family",
+    source_files=bert_files,
+)
+
+
+def test_the_page_shows_the_file() -> None:
+    source = Path(example_family.__file__).read_text(encoding="utf-8")
+    shown = source.split("# begin: export/families/example.py\n")[1].split("\n\n# end\n")[0]
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert f"```python\n{shown.strip()}\n```\n" in page
+
+
+def random_state(seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {
+        "patches.weight": (WIDTH, 3, 8, 8), "patches.bias": (WIDTH,), "norm.weight": (WIDTH,),
+        "norm.bias": (WIDTH,), "words.weight": (WORDS, WIDTH), "temperature": (),
+    }  # fmt: skip
+    return {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+
+
+def write(folder: Path, state: dict[str, torch.Tensor], **changes: Any) -> Path:
+    torch.save(state, folder / "example.pt")
+    carzero_tiny.write_golden_images(folder / "golden")
+    recipe = {
+        "recipe_version": 1,
+        "name": "example",
+        "family": "example",
+        "checkpoint": "example.pt",
+        "text_model": str(carzero_tiny.FOLDER / "text_model"),
+        "model": {"licence": "none", "intended_use": "tests", "training_data": "none"},
+        "door": {"modalities": ["DX"]},
+        "findings": [{"key": "edema"}, {"key": "both", "prompt": ["pleural effusion", "fluid"]}],
+        "golden": {"images": "golden", "licence": "CC0"},
+        **changes,
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, FACTS))
+
+
+def plain_logits(state: dict[str, torch.Tensor], pixels: Any, texts: list[list[list[int]]]) -> Any:
+    """Score one image by NumPy in double: no module of the family, no torch."""
+    weights = {key: value.double().numpy() for key, value in state.items()}
+    blocks = pixels.astype(np.float64).reshape(3, 4, 8, 4, 8).transpose(1, 3, 0, 2, 4).reshape(16, -1)
+    x = blocks @ weights["patches.weight"].reshape(WIDTH, -1).T + weights["patches.bias"]
+    x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
+    image = unit((x * weights["norm.weight"] + weights["norm.bias"]).mean(axis=0))
+
+    def vector(wordings: list[list[int]]) -> Any:
+        return unit(np.mean([unit(weights["words.weight"][ids].mean(axis=0)) for ids in wordings], axis=0))
+
+    return np.array([image @ vector(wordings) for wordings in texts])
+
+
+def unit(vector: Any) -> Any:
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_example_builds_and_scores_as_plain_arithmetic(tmp_path: Path, seed: int) -> None:
+    state = random_state(seed)
+    bundle = build(write(tmp_path, state), tmp_path / "out.bundle", cache=tmp_path / "cache").path
+    assert verify(bundle, site=None).golden.score_error <= 2e-6
+    with Scorer.open(bundle, site=None, threads=1) as scorer:
+        image = tmp_path / "golden" / "03.png"
+        pixels = scorer.prepare(image, modality="DX").network_input.pixels[0]
+        wordings = [["There is edema."], ["pleural effusion", "fluid"]]
+        ids = [[scorer_ids(bundle, text) for text in texts] for texts in wordings]
+        found = [score.logit for score in scorer.score(image, modality="DX").scores.values()]
+        assert np.abs(np.array(found) - plain_logits(state, pixels, ids)).max() <= 2e-6
+        scorer.prompts.add("nodule")
+        assert len(scorer.score(image, modality="DX").scores) == 3
+
+
+def scorer_ids(bundle: Path, text: str) -> list[int]:
+    from tokenizers import Tokenizer
+
+    found: list[int] = Tokenizer.from_file(str(bundle / "tokenizer.json")).encode(text).ids
+    return found
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
+    state = random_state(0)
+    state["norm.weights"] = state.pop("norm.weight")
+    with pytest.raises(BuildError, match=r"missing norm.weight \(nearest there: norm.weights"):
+        build(write(tmp_path, state), tmp_path / "out.bundle", cache=tmp_path / "cache")
+    with pytest.raises(BuildError, match="no tensor of this checkpoint"):
+        build(write(tmp_path, {}), tmp_path / "other.bundle", cache=tmp_path / "cache")
