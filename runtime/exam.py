@@ -45,7 +45,7 @@ def score_exam(
     if len(labels) != len(given):
         raise ValueError("views= names a view, or None, for each source")
     words = [None if label is None else declared_view(label, rule) for label in labels]
-    arrivals, left_out = _through_the_door(scorer, given, declared)
+    arrivals, left_out = _through_the_door(scorer, given, words, declared)
     _require_one_study([each.prepared for each in arrivals], strict=strict)
     entering = []
     for arrival in arrivals:
@@ -77,18 +77,18 @@ def _rule(manifest: Manifest) -> Examination:
 
 
 def _through_the_door(
-    scorer: Scorer, sources: Sequence[Source], declared: Mapping[str, Any]
+    scorer: Scorer, sources: Sequence[Source], words: Sequence[View | None], declared: Mapping[str, Any]
 ) -> tuple[list[_Arrival], list[LeftOutImage]]:
     """Bring every image to the network's input; one that the door refuses is left out with its reason."""
     arrivals, refused = [], []
-    for number, source in enumerate(sources, start=1):
+    for number, (source, word) in enumerate(zip(sources, words, strict=True), start=1):
         try:
             arrivals.append(_Arrival(number, scorer.prepare(source, **declared)))
         except ImageError as error:
             refused.append(
                 LeftOutImage(
-                    number=number, name=source_name(source), view=None, refused=True,
-                    code=error.code, message=error.message,
+                    number=number, name=source_name(source), view=word.label if word else None,
+                    refused=True, code=error.code, message=error.message,
                 )
             )  # fmt: skip
     return arrivals, refused

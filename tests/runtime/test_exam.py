@@ -176,6 +176,20 @@ def test_a_refused_image_is_a_missing_view(scorer: Scorer, tmp_path: Path) -> No
     assert result.left_out[0].name == paths[0].name
     assert result.missing_views == ("L CC",)
     assert [image.number for image in result.document.images] == [2, 3, 4]
+    declared = scorer.score_exam(paths, views=["L CC", None, None, None])
+    assert [image.view for image in declared.left_out] == ["L CC"]
+
+
+def test_real_mammograms(scorer: Scorer, data_dir: Path | None) -> None:
+    """One states its view and passes; the other's tags give another modality."""
+    if data_dir is None:
+        pytest.skip("needs --data")
+    folder = data_dir / "dicom" / "files"
+    result = scorer.score_exam([folder / "OutOfBoundsOverlay.dcm", folder / "MG1_J2KI.dcm"])
+    assert [(image.number, image.view) for image in result.document.images] == [(1, "L CC")]
+    assert reasons(result) == [(2, "image.modality")]
+    assert result.missing_views == ("L MLO", "R CC", "R MLO")
+    assert result.examination == result.sides["L"]
 
 
 def test_two_images_of_one_view_are_averaged_first(scorer: Scorer) -> None:

@@ -16,6 +16,8 @@ from promptray.runtime.views import VIEW_CODES
 from tests import dicom_factory as factory
 from tests.examinations import code
 
+# pydicom warns of what these tests write on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 COMMITTED = Path(__file__).parents[2] / "data" / "dicom" / "files"
 CC, MLO = VIEW_CODES["CC"], VIEW_CODES["MLO"]
 
