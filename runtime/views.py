@@ -1,6 +1,6 @@
 """Names of views: the terms that DICOM tags can state, and labels made of them such as ``L CC``.
 
-Terms of projection radiography are those of View Position (0018,5101, PS3.3 C.7.6.1 of CR and C.8.11.5 of
+Terms of projection radiography are those of View Position (0018,5101, PS3.3 C.8.1.1 of CR and C.8.11.5 of
 DX); terms of mammography are the labels of the American College of Radiology that stand beside the codes of
 CID 4014 (PS3.16).
 """
