@@ -241,9 +241,8 @@ def notes_of(data: Data, stages: Sequence[str]) -> list[str]:
         )
     division = data.division()
     if division.copies:
-        notes.append(
-            f"{len(division.copies)} pictures are there more than once; copies are kept in one part."
-        )
+        count = len(division.copies)
+        notes.append(f"Pictures that are there more than once: {count}. Copies are kept in one part.")
     for part in division.parts:
         absent = [key for key, count in part.classes.items() if not count]
         if absent:

@@ -29,7 +29,7 @@ def plot(report: AdaptationReport) -> bytes:
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1)
     axes.axhline(0, color="0.8", linewidth=0.8)
     axes.set_title(f"Test part: {report.intervals.units} {report.division.units}, 95 % intervals")
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(report.stages))
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
     return content.getvalue()

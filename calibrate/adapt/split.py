@@ -57,7 +57,7 @@ def divide(
     rng = np.random.default_rng(seed)
     best: tuple[float, float] | None = None
     chosen = np.zeros(len(table), np.intp)
-    for _ in range(int(np.clip(20_000 // len(table), 4, 400))):
+    for _ in range(int(np.clip(10_000 // len(table), 4, 200))):
         order = np.argsort(-table.sum(1) * rng.uniform(0.5, 1.5, len(table)), kind="stable")
         place, counts = _greedy(table, wanted, total, order)
         short = np.maximum(np.minimum(least, table.sum(0)) - counts, 0).sum()
