@@ -201,9 +201,7 @@ def _check_levels(rule: Preprocessing) -> None:
     filters = [step.interpolation for step in rule.steps if not isinstance(step, PadSquare | CentreCrop)]
     whole = [name in WHOLE_LEVELS for name in filters]
     if rule.levels == "float32" and all(whole):
-        _refuse(
-            "$.preprocessing.levels", "keeps fractions, and no filter gives any", str(filters)
-        )
+        _refuse("$.preprocessing.levels", "keeps fractions, and no filter gives any", str(filters))
     if rule.levels == "float32" and whole != sorted(whole, reverse=True):
         _refuse("$.preprocessing.steps", "give fractions to a filter of whole levels", str(filters))
     if rule.levels == "uint8" and "cubic" in filters:
