@@ -23,7 +23,7 @@ ClassWeights = Literal["none", "balanced"]
 Floats = NDArray[np.floating]
 
 #: Inverse strengths of the penalty that are tried, weakest last.
-GRID = tuple(float(c) for c in np.logspace(-5, 2, 15))
+GRID = tuple(float(c) for c in np.logspace(-5, 2, 8))
 #: What is used where too few units hold a class to hold some out.
 DEFAULT_C = 0.01
 _FOLDS = 5
@@ -90,34 +90,36 @@ def fit_probe(
         progress("probe", f"penalty {number + 1} of {len(GRID)}", number / len(GRID))
         held_out = []
         for fit, out in folds:
-            weight, bias, _ = fold(vectors[fit], classes[fit], c, class_weights)
+            weight, bias, _ = fold(vectors[fit], classes[fit], c, class_weights, tolerance=1e-3)
             held_out.append(_log_loss(_logits(vectors[out], weight, bias), classes[out]))
         losses.append((c, float(np.concatenate(held_out).mean())))
     best = min(losses, key=lambda pair: pair[1])[0] if losses else DEFAULT_C
-    weight, bias, converged = fold(vectors, classes, best, class_weights)
+    weight, bias, converged = fold(vectors, classes, best, class_weights, tolerance=1e-6)
     return Probe(weight.astype(np.float32), bias.astype(np.float32), best, losses, len(folds), converged)
 
 
 def fold(
-    vectors: Floats, classes: NDArray[np.int64], c: float, class_weights: ClassWeights
+    vectors: Floats, classes: NDArray[np.int64], c: float, class_weights: ClassWeights, *, tolerance: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
-    """Fit once, and return weight (K, D), bias (K,) for vectors as they are, and whether it converged."""
+    """Fit once, and return weight (K, D), bias (K,) for vectors as they are, and whether it converged.
+
+    `tolerance` is that of the solver: the largest part of the gradient that it stops at.
+    """
     wide = vectors.astype(np.float64)
     mean, deviation = wide.mean(0), wide.std(0)
     deviation = np.maximum(deviation, _LEAST_DEVIATION * np.median(deviation))
     deviation[deviation == 0] = 1
-    model = regression(c, class_weights).fit((wide - mean) / deviation, classes)
+    model = _regression(c, class_weights, tolerance).fit((wide - mean) / deviation, classes)
     weight, bias = _per_class(model)
     weight = weight / deviation
     return weight, bias - weight @ mean, bool((model.n_iter_ < _ITERATIONS).all())
 
 
-def regression(c: float, class_weights: ClassWeights) -> LogisticRegression:
-    """Return scikit-learn's estimator as it is used here."""
+def _regression(c: float, class_weights: ClassWeights, tolerance: float) -> LogisticRegression:
     from sklearn.linear_model import LogisticRegression
 
     balanced = None if class_weights == "none" else "balanced"
-    return LogisticRegression(C=c, class_weight=balanced, max_iter=_ITERATIONS, tol=1e-6)
+    return LogisticRegression(C=c, class_weight=balanced, max_iter=_ITERATIONS, tol=tolerance)
 
 
 def _per_class(model: LogisticRegression) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

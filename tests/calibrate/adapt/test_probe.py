@@ -13,7 +13,7 @@ from promptray.calibrate.adapt.probe import DEFAULT_C, GRID, _folds, fit_probe
 def problem(count: int = 90, classes: int = 3, *, signal: float = 2.0) -> tuple[NDArray, NDArray, NDArray]:
     rng = np.random.default_rng(0)
     truth = np.arange(count) % classes
-    vectors = rng.normal(size=(count, 8)) * np.geomspace(0.01, 100, 8) + np.linspace(-5, 5, 8)
+    vectors = (rng.normal(size=(count, 8)) + np.linspace(-5, 5, 8)) * np.geomspace(0.01, 100, 8)
     vectors[:, 3] += signal * truth * vectors[:, 3].std()
     return vectors.astype(np.float32), truth, np.arange(count) // 2
 
