@@ -19,6 +19,10 @@ from promptray.calibrate.ranking import Ranking, once
 
 Floats = NDArray[np.float64]
 
+#: Units with a class, and without it, that its own numbers need to have an interval, as in ``evaluate``.
+LEAST_CLASS_UNITS = 5
+_OWN = ("AUROC", "F1", "accuracy", "sensitivity", "specificity")
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -40,10 +44,14 @@ class Measured:
         ``specificity`` of each group.
     confusion : list of list of int
         Rows: labels; columns: predictions.
+    few : dict of str to int
+        Classes and groups that fewer than `LEAST_CLASS_UNITS` units have, or lack, with that number: their
+        own numbers have no draws, since an interval over so few is narrow and wrong.
     """
 
     numbers: dict[str, Drawn]
     confusion: list[list[int]]
+    few: dict[str, int]
 
 
 def measure(
@@ -78,12 +86,16 @@ def measure(
     test = _Test(list(keys), classes, shares, ordinal, groups)
     blocks = [test.numbers(weights) for weights in patient_draws(units, draws=draws, seed=seed)]
     whole = test.numbers(once(len(classes)))
-    numbers = {
-        name: Drawn(float(value[0]), np.concatenate([np.empty(0), *(block[name] for block in blocks)]))
-        for name, value in whole.items()
-        if not np.isnan(value[0])
+    few = {
+        owner: found for owner in test.owners() if (found := test.fewest(owner, units)) < LEAST_CLASS_UNITS
     }
-    return Measured(numbers, test.table(once(len(classes)))[:, :, 0].astype(int).tolist())
+    without = {f"{what} {owner}" for what in _OWN for owner in few}
+    numbers = {}
+    for name, value in whole.items():
+        if not np.isnan(value[0]):
+            drawn = [] if name in without else [block[name] for block in blocks]
+            numbers[name] = Drawn(float(value[0]), np.concatenate([np.empty(0), *drawn]))
+    return Measured(numbers, test.table(once(len(classes)))[:, :, 0].astype(int).tolist(), few)
 
 
 def difference(later: Measured, earlier: Measured, name: str) -> Drawn | None:
@@ -110,6 +122,16 @@ class _Test:
         self.rankings = [Ranking(shares[:, number]) for number in range(len(keys))]
         self.groups = {name: [keys.index(key) for key in members] for name, members in groups.items()}
         self.group_rankings = {name: Ranking(shares[:, of].sum(1)) for name, of in self.groups.items()}
+
+    def owners(self) -> dict[str, list[int]]:
+        """Return the classes, and the groups, that have numbers of their own: name -> its classes."""
+        groups = {f"{name} (group)": of for name, of in self.groups.items()}
+        return {key: [number] for number, key in enumerate(self.keys)} | groups
+
+    def fewest(self, owner: str, units: NDArray[np.int64]) -> int:
+        """Return how many units have one of its classes, or how many have another, whichever is less."""
+        of = np.isin(self.classes, self.owners()[owner])
+        return min(len(np.unique(units[of])), len(np.unique(units[~of])))
 
     def table(self, weights: NDArray[np.floating]) -> Floats:
         """Return the confusion (K, K, d)."""

@@ -240,5 +240,5 @@ def _report(
         stages=stages,
         differences=differences,
         advice=recommend(names, differences, by, scored.units, level_of(data.cases)[1]),
-        notes=[*notes, *notes_of(data, names), *notes_of_stages(stages)],
+        notes=[*notes, *notes_of(data, names), *scored.notes(), *notes_of_stages(stages)],
     )

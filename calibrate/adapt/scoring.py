@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.calibrate.adapt.data import Data
-from promptray.calibrate.adapt.measures import Drawn, Measured, difference, measure
+from promptray.calibrate.adapt.measures import LEAST_CLASS_UNITS, Drawn, Measured, difference, measure
 from promptray.calibrate.adapt.progress import Progress
 from promptray.calibrate.adapt.report import Difference, FineTuneFacts, ProbeFacts, StageName, StageReport
 from promptray.calibrate.adapt.source import groups_of
@@ -85,6 +85,17 @@ class SideBySide:
             probe=facts if isinstance(facts, ProbeFacts) else None,
             fine_tune=facts if isinstance(facts, FineTuneFacts) else None,
         )
+
+    def notes(self) -> list[str]:
+        """Say which classes are in too few units."""
+        few = self.measured[self.stages[0].name].few
+        if not few:
+            return []
+        named = ", ".join(f"{owner} ({count})" for owner, count in few.items())
+        return [
+            f"In the test part fewer than {LEAST_CLASS_UNITS} units have, or lack, {named}: their own "
+            "numbers have no interval, and the means that they are in are uncertain."
+        ]
 
     def differences(self) -> list[Difference]:
         """Return what each later stage has more than each earlier one."""

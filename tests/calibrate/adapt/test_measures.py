@@ -88,7 +88,6 @@ def test_a_class_that_a_draw_does_not_hold_is_left_out_of_it() -> None:
     classes = np.array([0, 0, 1, 1, 2, 2, 3])
     shares = np.eye(4)[classes] * 0.9 + 0.025
     found = of(classes, shares, np.arange(7), groups={})
-    assert np.isnan(found.numbers["F1 D"].draws).any()
     for name in ("macro F1", "balanced accuracy", "macro AUROC"):
         draws = found.numbers[name].draws
         assert (draws[~np.isnan(draws)] == 1).all(), name
@@ -97,3 +96,15 @@ def test_a_class_that_a_draw_does_not_hold_is_left_out_of_it() -> None:
 def test_only_a_scale_has_a_weighted_kappa() -> None:
     classes, shares, units = problem()
     assert "quadratic kappa" not in of(classes, shares, units, ordinal=False).numbers
+
+
+def test_a_class_of_few_units_has_a_value_and_no_draws() -> None:
+    classes, shares, _ = problem()
+    units = np.where(classes == 3, np.arange(120) % 4, 10 + np.arange(120) % 30)
+    found = of(classes, shares, units, groups={"dense": ["C", "D"], "worst": ["D"]})
+    assert found.few == {"D": 4, "worst (group)": 4}
+    for name in ("AUROC D", "F1 D", "sensitivity worst (group)", "AUROC worst (group)"):
+        assert len(found.numbers[name].draws) == 0, name
+        assert 0 <= found.numbers[name].value <= 1
+    assert len(found.numbers["AUROC C"].draws) == len(found.numbers["macro F1"].draws) == 60
+    assert of(classes, shares, np.arange(120)).few == {}
