@@ -34,7 +34,7 @@ def feature_key(tower: str, rule: Preprocessing, image: str) -> str:
     Parameters
     ----------
     tower : str
-        Hash of the image tower's weights.
+        Hash of the image tower.
     rule : Preprocessing
     image : str
         Hash of the file; of a frame, with its number behind.
@@ -124,7 +124,7 @@ def compute_features(
     width : int
         D.
     tower : str
-        Hash of the weights behind `embed`.
+        Hash of what is behind `embed`.
     reader : PictureReader
     images : sequence of LabelledImage
     hashes : sequence of str

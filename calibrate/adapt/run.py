@@ -36,7 +36,6 @@ from promptray.calibrate.adapt.whole import replace_whole
 from promptray.calibrate.evaluation_report import RefusedImage, to_json
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.scores import write_scores
-from promptray.runtime.disk import hash_file
 from promptray.runtime.version import VERSION
 
 if TYPE_CHECKING:
@@ -130,6 +129,8 @@ def adapt(
     with folder.locked():
         source = read_source(recipe)
         stages, notes = choose_stages(settings.stages, source)
+        if source.recipe.examination:
+            notes.append("Numbers are of single images, not of examinations.")
         files = ImageFolder(images)
         cases = read_cases(labels, source.keys, source.names(settings.class_names), columns)
         data = prepare(
@@ -165,7 +166,7 @@ def _facts(
     return {
         "software": VERSION,
         "recipe": source.sha256,
-        "checkpoint": hash_file(source.checkpoint)[0],
+        "checkpoint": source.model_sha256,
         "labels": data.cases.labels.sha256,
         "images": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         "columns": asdict(columns),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,6 +70,13 @@ class Source:
     def sha256(self) -> str:
         """Hash of the recipe's file."""
         return hash_file(self.path)[0]
+
+    @cached_property
+    def model_sha256(self) -> dict[str, str]:
+        """Hashes of the checkpoint and of the files that are read with it."""
+        with_it = family_facts(self.family).source_files(self.checkpoint, self.text_model)
+        files = [self.checkpoint, *(path for path in with_it if path.is_file())]
+        return {path.name: hash_file(path)[0] for path in files}
 
     @cached_property
     def has_text(self) -> bool:
@@ -157,7 +165,8 @@ def read_source(path: Path) -> Source:
     Raises
     ------
     BuildError
-        ``recipe.invalid``, ``family.unknown``; ``adapt.recipe`` where the findings are no alternatives.
+        ``recipe.invalid``, ``family.unknown``, ``checkpoint.not-found``; ``adapt.recipe`` where the findings
+        are no alternatives.
     """
     recipe = read_recipe(path)
     source = Source(path, recipe, family_facts(recipe.family).name)
@@ -169,6 +178,13 @@ def read_source(path: Path) -> Source:
         raise _refused(path, "the findings must be classes, of which one is true", expected, relation)
     if len(recipe.findings) < 2:
         raise _refused(path, "classes are at least two", "two findings", str(len(recipe.findings)))
+    if not os.path.isfile(source.checkpoint):  # Path.is_file raises for a path too long for the system
+        raise BuildError(
+            "checkpoint.not-found",
+            "the recipe's checkpoint does not exist",
+            artefact=f"{path.name}, key checkpoint",
+            cure="correct the path, which is relative to the recipe",
+        )
     return source
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -92,8 +94,6 @@ class Workshop:
         """Return the image vectors of the untouched tower, and the rows of images that were refused."""
         import torch
 
-        from promptray.export.families.base import weights_sha256
-
         tower = self.tunable.tower
 
         def embed(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -104,7 +104,7 @@ class Workshop:
         return compute_features(
             embed,
             self.tunable.width,
-            weights_sha256(tower.state_dict()),
+            tower_sha256(self.tunable),
             self.reader,
             data.cases.images,
             data.hashes,
@@ -246,6 +246,18 @@ class Workshop:
             artefact=name,
             cure="delete it; it is made again",
         )
+
+
+def tower_sha256(tunable: Tunable) -> str:
+    """Return a hash of all that makes an image vector of pixels: weights, options, and files beside them.
+
+    Attention heads, for one, change every vector and no weight.
+    """
+    from promptray.export.families.base import weights_sha256
+
+    beside = [hash_file(path)[0] for path in tunable.beside]
+    facts = [tunable.family, weights_sha256(tunable.tower.state_dict()), dict(tunable.options), beside]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def origin_of(bundle: Bundle, name: str) -> tuple[FileRef, FileRef]:

@@ -61,6 +61,7 @@ def convnext_recipe(folder: Path, **changes: Any) -> Path:
     given = {
         "findings": findings,
         "groups": {"not dark": ["grey", "bright"]},
+        "examination": {"views": ["L CC", "R CC"], "over_views": "mean", "over_sides": "max"},
         "model_options": {"preprocessing": "squash", "image_size": 64},
     }
     return convnext_tiny.write_recipe(folder, "timm", **{**given, **changes})

@@ -55,13 +55,15 @@ def test_the_probe_sees_what_random_wordings_do_not(adapted_dual: Path) -> None:
     assert stages["fine-tune"]["fine_tune"]["started_from"] == "probe"
     assert [part["units"] for part in report["division"]["parts"]] == [30, 6, 12]
     assert report["division"]["level"] == "patient"
-    assert report["notes"] == []
+    (note,) = report["notes"]
+    assert "fewer than 5 units have, or lack, dark (4), grey (4), bright (4)" in note
 
 
 def test_a_classifier_has_no_zero_shot_stage_and_says_so(adapted_convnext: Path) -> None:
     report = report_of(adapted_convnext)
     assert [stage["name"] for stage in report["stages"]] == ["probe", "fine-tune"]
     assert "no zero-shot stage" in report["notes"][0]
+    assert report["notes"][1] == "Numbers are of single images, not of examinations."
     assert report["stages"][0]["numbers"]["accuracy"]["value"] > 0.8
     assert "AUROC not dark (group)" in report["stages"][0]["numbers"]
 
@@ -76,6 +78,7 @@ def test_the_recipe_of_a_stage_builds_its_bundle_again(
     first = Bundle.open(output / f"{stage}.bundle")
     assert again.manifest.files == first.manifest.files
     assert first.manifest.head.relation == "ordinal"
+    assert (first.manifest.examination is not None) == (name == "convnext")
     assert [finding.key for finding in first.manifest.findings] == list(CLASSES)
     assert f"Adapted ({stage}) to 60 labelled images" in first.manifest.model.training_data
 
@@ -269,6 +272,8 @@ def test_recipes_without_classes_are_refused(small: Small, tmp_path: Path, carze
     small.recipe = convnext_recipe(tmp_path / "convnext", groups=None)
     assert small.code(stages=["zero-shot", "probe"]) == "adapt.recipe"
     assert small.code(class_names={"x": "no such class"}) == "adapt.recipe"
+    change_recipe(small.recipe, checkpoint="nowhere.pth")
+    assert small.code() == "checkpoint.not-found"
 
 
 def test_a_table_may_call_classes_otherwise(small: Small) -> None:
