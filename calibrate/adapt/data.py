@@ -185,7 +185,7 @@ def prepare(
             taken = divide(own, cases.classes[train], len(cases.keys), shares, seed)
             for row, part in zip(train, taken, strict=True):
                 parts[row] = part
-    require_enough(cases, parts)
+    require_enough(cases, parts, validated=val > 0)
     return Data(cases, hashes, units, parts, how, seed, gone)
 
 

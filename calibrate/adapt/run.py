@@ -185,7 +185,7 @@ def _make(
         vectors, refused = shop.features(data)  # also reads every image once, before the long work
         vectors = np.delete(vectors, list(refused), axis=0)
         data = data.without(refused, settings.missing)
-        require_enough(data.cases, data.parts)
+        require_enough(data.cases, data.parts, validated="fine-tune" in stages)
     if "zero-shot" in stages:
         shop.zero_shot()
     if "probe" in stages:

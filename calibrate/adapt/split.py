@@ -112,8 +112,15 @@ def require_separate(cases: Cases, hashes: Sequence[str]) -> None:
         raise _refused(cases, what, crossing[0], "delete one of them")
 
 
-def require_enough(cases: Cases, parts: Sequence[str]) -> None:
+def require_enough(cases: Cases, parts: Sequence[str], *, validated: bool) -> None:
     """Refuse a division in which a part lacks a class, or has too little of it.
+
+    Parameters
+    ----------
+    cases : Cases
+    parts : sequence of str
+    validated : bool
+        Whether there must be a validation part.
 
     Raises
     ------
@@ -127,10 +134,12 @@ def require_enough(cases: Cases, parts: Sequence[str]) -> None:
         for number, key in enumerate(cases.keys)
         if (found := int(((of == part) & (cases.classes == number)).sum())) < LEAST[part]
     ]
+    if validated and "val" not in parts:
+        short.append("no image in val, which fine-tuning stops by")
     if short:
         raise TableError(
             "adapt.too-few",
-            "there are too few images of a class",
+            "a part has too few images",
             artefact=cases.labels.table,
             expected=", ".join(f"{least} of each class in {part}" for part, least in LEAST.items() if least),
             found="; ".join(short[:_LISTED]) + (" ..." if len(short) > _LISTED else ""),

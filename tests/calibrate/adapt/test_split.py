@@ -93,11 +93,13 @@ def test_too_few_images_of_a_class_are_named(tmp_path: Path) -> None:
     rows = [f"{n}.png,{'ab'[n % 2]},p{n},e{n}," for n in range(10)]
     cases = cases_of(tmp_path, rows)
     enough = ["train"] * 8 + ["test"] * 2
-    require_enough(cases, enough)
+    require_enough(cases, enough, validated=False)
     with pytest.raises(TableError) as refused:
-        require_enough(cases, ["train"] * 9 + ["test"])
+        require_enough(cases, ["train"] * 9 + ["test"], validated=False)
     assert refused.value.code == "adapt.too-few"
     assert refused.value.found == "a: 0 in test, at least 1"
     with pytest.raises(TableError) as refused:
-        require_enough(cases, ["train", "train", "train", "train", "train", *["test"] * 5])
+        require_enough(cases, ["train"] * 5 + ["test"] * 5, validated=False)
     assert refused.value.found == "b: 2 in train, at least 3"
+    with pytest.raises(TableError, match="no image in val"):
+        require_enough(cases, enough, validated=True)
