@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from promptray.calibrate.adapt.cases import Columns, read_cases
+from promptray.calibrate.adapt.data import Data, notes_of, prepare
+from promptray.calibrate.tables.csv_file import TableError
+from promptray.calibrate.tables.image_folder import ImageFolder
+from tests.calibrate.adapt.made_site import CLASSES, write_images, write_table
+
+NAMES = {key: key for key in CLASSES}
+
+
+def prepared(folder: Path, rows: list[dict[str, str]], val: float = 0.2, **columns: str) -> Data:
+    cases = read_cases(
+        write_table(folder / "labels.csv", rows), CLASSES, NAMES, Columns("density", **columns)
+    )
+    images = ImageFolder(folder / "images")
+    return prepare(
+        cases, images, test=0.25, val=val, seed=0, missing="error", progress=lambda stage, what, part: None
+    )
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, str]]:
+    return write_images(tmp_path / "images", 36)
+
+
+def test_val_is_taken_from_train_in_whole_patients(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+    for number, row in enumerate(rows):
+        row["part"] = "test" if number >= 54 else "train"
+    data = prepared(tmp_path, rows, split="part")
+    assert data.how == "stated, val taken from train"
+    assert data.division().seed == 0
+    assert [data.parts[row] for row in range(54, 72)] == ["test"] * 18
+    assert 6 <= data.parts.count("val") <= 14
+    for unit in np.unique(data.units):
+        assert len({data.parts[row] for row in np.flatnonzero(data.units == unit)}) == 1
+    assert set(data.cases.classes[data.rows("val")]) == {0, 1, 2}
+    without = prepared(tmp_path, rows, val=0.0, split="part")
+    assert (without.how, without.division().seed, set(without.parts)) == ("stated", None, {"train", "test"})
+
+
+def test_a_stated_val_is_kept_and_said_to_be_unused_without_fine_tuning(
+    tmp_path: Path, rows: list[dict[str, str]]
+) -> None:
+    for number, row in enumerate(rows):
+        row["part"] = ("train", "val", "test")[number // 24]
+    data = prepared(tmp_path, rows, split="part")
+    assert [data.parts.count(part) for part in ("train", "val", "test")] == [24, 24, 24]
+    assert any("val is not used" in note for note in notes_of(data, ["probe"]))
+    assert not any("val is not used" in note for note in notes_of(data, ["probe", "fine-tune"]))
+
+
+@pytest.mark.parametrize(
+    ("column", "level", "said"),
+    [
+        ("patient_id", "patient", None),
+        ("exam_id", "exam", "a patient with several exams|one with several exams"),
+        ("site", "group", "Groups of the column site"),
+        ("", "image", "optimistic"),
+    ],
+)
+def test_what_is_kept_whole_is_said(
+    tmp_path: Path, rows: list[dict[str, str]], column: str, level: str, said: str | None
+) -> None:
+    for row in rows:
+        patient = row.pop("patient_id")
+        if column:
+            row[column] = patient
+    data = prepared(tmp_path, rows, **({"group": "site"} if column == "site" else {}))
+    division = data.division()
+    assert division.level == level
+    assert sum(part.units for part in division.parts) == (36 if column else 72)
+    notes = notes_of(data, ["probe", "fine-tune"])
+    assert bool(notes) == (said is not None)
+    assert said is None or any(each in notes[0] for each in said.split("|"))
+
+
+def test_splits_name_files_and_numbers_only(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+    text = prepared(tmp_path, rows).splits().decode()
+    assert text.startswith("file,frame,class,part,unit\np000-0.png,,dark,")
+    assert "secret" not in text
+
+
+def test_a_file_that_may_not_be_read_is_refused_before_anything_else(
+    tmp_path: Path, rows: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from promptray.calibrate.adapt import data as module
+
+    def hash_file(path: Path) -> tuple[str, int]:
+        if path.name == "p002-1.png":
+            raise PermissionError
+        return path.name, 0
+
+    monkeypatch.setattr(module, "hash_file", hash_file)
+    with pytest.raises(TableError) as refused:
+        prepared(tmp_path, rows)
+    assert refused.value.code == "adapt.images"
+    assert refused.value.artefact == "p002-1.png (image.not-found)"
