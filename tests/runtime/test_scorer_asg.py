@@ -148,7 +148,7 @@ def test_a_site_that_changes_the_set_is_refused_until_mended(
     asg_tags_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = Bundle.open(asg_tags_bundle).hash
-    Site.open(tmp_path, digest).add("removed-prompt", "edema")
+    Site.open(tmp_path, digest).add("removed-prompt", "tags", "edema")
     with pytest.raises(PromptError, match="site directory changes findings") as refused:
         Scorer.open(asg_tags_bundle, site=tmp_path)
     assert refused.value.code == "prompt.fixed-set"
@@ -157,7 +157,7 @@ def test_a_site_that_changes_the_set_is_refused_until_mended(
     assert run(["prompts", str(asg_tags_bundle), "restore", "edema", *at_site]) == 0
     with opened(asg_tags_bundle) as scorer:
         payload = scorer.prompts.export(["edema"])
-    Site.open(tmp_path, digest).add("prompt", "edema", payload)
+    Site.open(tmp_path, digest).add("prompt", "tags", "edema", payload)
     with pytest.raises(PromptError, match="site directory changes findings") as refused:
         Scorer.open(asg_tags_bundle, site=tmp_path)
     assert 'remove "edema"' in str(refused.value)

@@ -24,10 +24,11 @@ from promptray.export.model_facts import describe
 from promptray.export.onnx_graph import OPSET, export_graph
 from promptray.runtime.backends import BoundGraph
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle.manifest import BankRule, Graph
 from promptray.runtime.errors import BuildError
 from promptray.runtime.graphs import BoundHead, encode_finding
-from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
+from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedPrompt, TextEncoder
 
 TINY = Path(__file__).parents[2] / "data" / "carzero_tiny"
