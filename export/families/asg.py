@@ -198,10 +198,10 @@ def _asked_heads(options: Mapping[str, object]) -> list[str] | None:
     asked = options.get("heads")
     if asked is None:
         return None
-    known = isinstance(asked, list) and all(name in (PROMPTS, TAGS) for name in asked)
-    if not isinstance(asked, list) or not asked or not known or len(set(asked)) != len(asked):
+    known = [name for name in (PROMPTS, TAGS) if isinstance(asked, list) and asked.count(name) == 1]
+    if not isinstance(asked, list) or not asked or len(known) != len(asked):
         raise invalid_option("heads", "it cannot be used", f"a list of {PROMPTS} and {TAGS}", repr(asked))
-    return [name for name in (PROMPTS, TAGS) if name in asked]
+    return known
 
 
 def _image_note(encoder: nn.Module, heads: int) -> str:

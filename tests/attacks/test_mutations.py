@@ -89,7 +89,7 @@ def result_or_code(call: Callable[[], Any]) -> Any:
 def bank(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("small")
     write_small(folder)
-    return (folder / "small.bundle" / "prompts.safetensors").read_bytes()
+    return (folder / "small.bundle" / factory.BANK).read_bytes()
 
 
 EDITS = st.lists(

@@ -66,13 +66,13 @@ def test_it_fails_where_an_answer_differs(copy: Path, name: str, value: float) -
 
 
 def test_it_refuses_a_changed_graph(copy: Path) -> None:
-    graph = copy / "graphs/head/fp32-20.onnx"
+    graph = copy / "graphs/head/findings/fp32-20.onnx"
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
     done = score(copy)
     assert done.returncode == 1
-    assert "graphs/head/fp32-20.onnx was changed" in done.stderr
+    assert "graphs/head/findings/fp32-20.onnx was changed" in done.stderr
 
 
 def test_it_refuses_a_changed_manifest_and_set_of_files(copy: Path) -> None:

@@ -251,10 +251,12 @@ def test_a_change_made_meanwhile_is_not_overlooked(carzero_bundle: Path, tmp_pat
 def test_an_imported_prompt_must_read_as_it_is_written(carzero_bundle: Path) -> None:
     """An export whose hash is right, made elsewhere by another program."""
     with Scorer.open(carzero_bundle, site=None) as scorer:
-        own = unpack(scorer.prompts.export(KEYS[:1]), scorer.prompts.state.bank.rule, artefact="x").entries[0]
+        own = unpack(
+            scorer.prompts.export(KEYS[:1]), scorer.prompts.state.heads[0].bank.rule, artefact="x"
+        ).entries[0]
         turned = msgspec.structs.replace(own.prompts[0], text="There is \u202eno pneumonia.")
         entry = dataclasses.replace(own, key="turned", prompts=(turned,))
-        data = pack(PromptBank(scorer.prompts.state.bank.rule, [entry]))
+        data = pack(PromptBank(scorer.prompts.state.heads[0].bank.rule, [entry]))
         with pytest.raises(PromptError) as refusal:
             scorer.prompts.import_(data)
         assert refusal.value.code == "prompt.invalid"
