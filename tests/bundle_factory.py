@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from promptray.runtime.bundle import Bundle, Manifest, write_bundle
-from promptray.runtime.bundle.manifest import ModelFacts, bank_id
+from promptray.runtime.bundle.manifest import Head, ModelFacts, bank_id
 
 WIDTH = 8
 SIDE = 32
@@ -140,6 +140,11 @@ def head() -> dict[str, Any]:
         "score_tolerance": 2e-5,
         "map": {"grid": [2, 2], "kind": "attention", "meaning": "softmax over four cells", "tolerance": 1e-6},
     }
+
+
+def made_head(**changes: Any) -> Head:
+    """The only head of `document` as a structure, with some fields replaced."""
+    return msgspec.convert({**head(), **changes}, Head)
 
 
 TAGS = "tags"
