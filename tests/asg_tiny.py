@@ -69,7 +69,7 @@ def both_recipe(**changes: Any) -> dict[str, Any]:
     findings = [{"key": key, "prompt": prompt} for key, prompt in PROMPTS.items()]
     return {
         "model_options": None,
-        "findings": [*findings, {"key": "edema", "prompt": "mild pulmonary edema"}],
+        "findings": [*findings, {"key": "pneumothorax", "prompt": "small apical pneumothorax"}],
         **changes,
     }
 

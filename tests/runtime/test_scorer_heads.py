@@ -21,7 +21,7 @@ from promptray.runtime.verify import verify
 from tests import bundle_factory as factory
 from tests.asg_tiny import IMAGES, PROMPTS, TAGS, image_path, oracle
 
-KEYS = [*PROMPTS, "edema"]
+KEYS = [*PROMPTS, "pneumothorax"]
 
 
 @pytest.fixture(scope="module")
@@ -90,31 +90,36 @@ def test_a_key_that_one_head_has_is_enough(scorer: Scorer) -> None:
 
 def test_a_key_of_both_heads_needs_its_head(scorer: Scorer) -> None:
     result = score(scorer)
-    for ask in (lambda: result.scores["edema"], lambda: result.scores.get("edema"),
-                lambda: result.grid("edema"), lambda: result.heatmap("edema"),
-                lambda: scorer.prompts.origin("edema")):  # fmt: skip
+    for ask in (lambda: result.scores["pneumothorax"], lambda: result.scores.get("pneumothorax"),
+                lambda: result.grid("pneumothorax"), lambda: result.heatmap("pneumothorax"),
+                lambda: scorer.prompts.origin("pneumothorax")):  # fmt: skip
         with pytest.raises(PromptError, match="several heads have a finding with this key") as refused:
             ask()
         assert refused.value.code == "prompt.ambiguous"
-        assert "('prompts', 'edema') or ('tags', 'edema')" in str(refused.value)
-    assert "edema" in result.scores
-    assert result.scores["prompts", "edema"].sigmoid is None
-    assert result.scores["tags", "edema"].sigmoid is not None
-    assert not np.array_equal(result.grid(("prompts", "edema")), result.grid(("tags", "edema")))
+        assert "('prompts', 'pneumothorax') or ('tags', 'pneumothorax')" in str(refused.value)
+    assert "pneumothorax" in result.scores
+    assert result.scores["prompts", "pneumothorax"].sigmoid is None
+    assert result.scores["tags", "pneumothorax"].sigmoid is not None
+    assert not np.array_equal(result.grid(("prompts", "pneumothorax")), result.grid(("tags", "pneumothorax")))
 
 
 def test_scores_can_be_gone_through_by_name(scorer: Scorer) -> None:
     result = score(scorer)
     assert len(result.scores) == len(KEYS) + len(TAGS)
     names = list(result.scores)
-    assert names.count(("prompts", "edema")) == names.count(("tags", "edema")) == 1
-    assert [name for name in names if isinstance(name, tuple)] == [("prompts", "edema"), ("tags", "edema")]
+    assert names.count(("prompts", "pneumothorax")) == names.count(("tags", "pneumothorax")) == 1
+    assert [name for name in names if isinstance(name, tuple)] == [
+        ("prompts", "pneumothorax"),
+        ("tags", "pneumothorax"),
+    ]
     found = [(each.head, each.key, each.score) for each in result.document.findings]
     assert [result.scores[name] for name in names] == [item[2] for item in found]
     assert all(np.isfinite(result.grid(name)).all() for name in names)
 
 
-@pytest.mark.parametrize("name", [("abdomen", "edema"), ("prompts", "stent"), "nothing", ("edema",)])
+@pytest.mark.parametrize(
+    "name", [("abdomen", "pneumothorax"), ("prompts", "stent"), "nothing", ("pneumothorax",)]
+)
 def test_an_unknown_name_is_refused(scorer: Scorer, name: Any) -> None:
     result = score(scorer)
     assert name not in result.scores
@@ -123,7 +128,7 @@ def test_an_unknown_name_is_refused(scorer: Scorer, name: Any) -> None:
     with pytest.raises(PromptError) as refused:
         result.heatmap(name)
     assert refused.value.code == "prompt.unknown"
-    assert "tags: edema" in str(refused.value.expected)
+    assert "tags: pneumothorax" in str(refused.value.expected)
 
 
 def test_the_document_names_heads(scorer: Scorer) -> None:
@@ -137,11 +142,11 @@ def test_the_document_names_heads(scorer: Scorer) -> None:
 def test_prompts_are_edited_beside_a_fixed_set(scorer: Scorer) -> None:
     before = score(scorer)
     scorer.prompts.add("stent", "a stent in the chest")  # a key of the tags, which prompts had not
-    scorer.prompts.remove("edema")  # the free head's, though the tags have it, too
+    scorer.prompts.remove("pneumothorax")  # the free head's, though the tags have it, too
     after = score(scorer)
     assert [each.key for each in of_head(after, "prompts")] == [*PROMPTS, "stent"]
     assert [each.key for each in of_head(after, "tags")] == TAGS
-    assert after.scores["edema"] == before.scores["tags", "edema"]
+    assert after.scores["pneumothorax"] == before.scores["tags", "pneumothorax"]
     with pytest.raises(PromptError):
         after.scores["stent"]
     with pytest.raises(PromptError, match="exists already"):
@@ -149,7 +154,7 @@ def test_prompts_are_edited_beside_a_fixed_set(scorer: Scorer) -> None:
 
 
 def test_a_tag_is_not_edited(scorer: Scorer) -> None:
-    for name in ("pneumonia", ("tags", "edema")):
+    for name in ("pneumonia", ("tags", "pneumothorax")):
         with pytest.raises(PromptError, match="one unit") as refused:
             scorer.prompts.remove(name)
         assert (refused.value.code, refused.value.artefact) == ("prompt.fixed-set", "tags")
@@ -170,11 +175,13 @@ def test_tags_are_scored_when_no_prompt_is_left(scorer: Scorer) -> None:
 def test_what_a_site_keeps_names_its_head(asg_both_bundle: Path, tmp_path: Path) -> None:
     with Scorer.open(asg_both_bundle, site=tmp_path, threads=2) as scorer:
         scorer.prompts.add("stent", "a stent in the chest", keep=True)
-        scorer.prompts.remove("edema", keep=True)
+        scorer.prompts.remove("pneumothorax", keep=True)
         expected = score(scorer)
     site = Site.open(tmp_path, Bundle.open(asg_both_bundle).hash)
     assert [(entry.head, entry.key) for entry in site.entries("prompt")] == [("prompts", "stent")]
-    assert [(entry.head, entry.key) for entry in site.entries("removed-prompt")] == [("prompts", "edema")]
+    assert [(entry.head, entry.key) for entry in site.entries("removed-prompt")] == [
+        ("prompts", "pneumothorax")
+    ]
     with Scorer.open(asg_both_bundle, site=tmp_path, threads=2) as scorer:
         again = score(scorer)
     assert dict(again.scores) == dict(expected.scores)
@@ -184,15 +191,15 @@ def test_what_a_site_keeps_names_its_head(asg_both_bundle: Path, tmp_path: Path)
 @pytest.mark.parametrize("head", ["tags", "abdomen"])
 def test_a_site_that_edits_another_head_is_refused(asg_both_bundle: Path, tmp_path: Path, head: str) -> None:
     site = Site.open(tmp_path, Bundle.open(asg_both_bundle).hash)
-    site.add("removed-prompt", head, "edema")
+    site.add("removed-prompt", head, "pneumothorax")
     with pytest.raises(PromptError, match="site directory changes findings") as refused:
         Scorer.open(asg_both_bundle, site=tmp_path)
     assert (refused.value.code, refused.value.artefact) == ("prompt.fixed-set", head)
-    assert f'restore "edema" --head {head}' in str(refused.value.cure)
+    assert f'restore "pneumothorax" --head {head}' in str(refused.value.cure)
 
 
 def test_exports_are_of_the_free_head(asg_both_bundle: Path, asg_bundle: Path, scorer: Scorer) -> None:
-    data = scorer.prompts.export(["edema"])
+    data = scorer.prompts.export(["pneumothorax"])
     with Scorer.open(asg_bundle, site=None) as alone:  # the same text side, so the same bank
         assert [finding.head for finding in alone.prompts.import_(data)] == ["prompts"]
     with pytest.raises(PromptError) as refused:
