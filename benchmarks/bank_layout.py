@@ -25,9 +25,9 @@ from promptray import Scorer
 from promptray.export.families.base import Side
 from promptray.export.onnx_graph import export_graph
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from promptray.runtime.bundle.manifest import TensorFacts
+from promptray.runtime.bundle.manifest import Head, TensorFacts
 from promptray.runtime.golden import read_golden
-from promptray.runtime.graphs import Graphs, own_bank
+from promptray.runtime.graphs import Graphs
 from promptray.runtime.packs import read_pack
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank
@@ -67,14 +67,12 @@ def facts(name: str, *dims: int | str, dtype: Any = "float32") -> TensorFacts:
 def attention_sessions(heads: int, width: int, threads: int) -> tuple[Any, Any]:
     query = facts("query", "prompts", heads, width)
     padded = Side(
-        "head",
         Padded().eval(),
         [query, facts("keys", "prompts", heads, width, "rows"),
          facts("values", "prompts", heads, "rows", width), facts("bias", "prompts", "rows")],
         [facts("out", "prompts", heads, width)],
     )  # fmt: skip
     packed = Side(
-        "head",
         Packed().eval(),
         [query, facts("keys", "rows", heads, width), facts("values", "rows", heads, width),
          facts("bias", "rows"), facts("owner", "rows", dtype="int64")],
@@ -82,7 +80,7 @@ def attention_sessions(heads: int, width: int, threads: int) -> tuple[Any, Any]:
     )  # fmt: skip
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    return tuple(ort.InferenceSession(export_graph(side), options) for side in (padded, packed))  # type: ignore[return-value]
+    return tuple(ort.InferenceSession(export_graph(side, "attention"), options) for side in (padded, packed))  # type: ignore[return-value]
 
 
 def with_buckets(bank: PromptBank, buckets: Sequence[int]) -> PromptBank:
@@ -93,7 +91,9 @@ def rows_of(bank: PromptBank) -> list[int]:
     return [entry.tensors["row_bias"].shape[0] for entry in bank]
 
 
-def time_heads(bank: PromptBank, graphs: Graphs, features: Any, rounds: int) -> dict[str, dict[str, float]]:
+def time_heads(
+    head: Head, bank: PromptBank, graphs: Graphs, features: Any, rounds: int
+) -> dict[str, dict[str, float]]:
     longest = max(rows_of(bank))
     layouts = {
         "buckets of the bundle": with_buckets(bank, bank.rule.row_buckets),
@@ -101,8 +101,8 @@ def time_heads(bank: PromptBank, graphs: Graphs, features: Any, rounds: int) -> 
         "finer buckets: 8 12 16 32 64 99": with_buckets(bank, (8, 12, 16, 32, 64, 99)),
         "a bucket for every length": with_buckets(bank, range(1, longest + 1)),
     }
-    heads = {name: graphs.bind(laid) for name, laid in layouts.items()}
-    runs = {name: (lambda head=head: head.run(features)) for name, head in heads.items()}
+    bound = {name: graphs.bind(head, laid) for name, laid in layouts.items()}
+    runs = {name: (lambda head=head: head.run(features)) for name, head in bound.items()}
     return interleaved(runs, rounds=rounds, baseline="buckets of the bundle")
 
 
@@ -153,7 +153,8 @@ def main() -> None:
     findings = read_pack("padchest192").findings
     with Scorer.open(options.bundle, site=None) as scorer:
         graphs = Graphs(scorer.bundle, OnnxRuntimeCpu(threads=options.threads), prompts_per_batch=None)
-        rule = own_bank(scorer.bundle).rule
+        (head,) = scorer.bundle.manifest.heads
+        rule = head.bank
         pictures = read_golden(scorer.bundle).pictures[:1]
         features = graphs.features(normalise(pictures, scorer.bundle.manifest.preprocessing))
     short = PromptBank(rule, [graphs.encode(f"s{n}", each.prompts) for n, each in enumerate(findings)])
@@ -161,8 +162,8 @@ def main() -> None:
     content: dict[str, Any] = {"machine": machine(), "threads": options.threads, "rounds": options.rounds}
     for title, bank in (("192 short prompts", short), ("191 short prompts and one of 95 words", mixed)):
         counts = rows_of(bank)
-        head = time_heads(bank, graphs, features, options.rounds)
-        report(f"{title}: whole head ({min(counts)} to {max(counts)} rows, {sum(counts)} in all)", head)
+        timed = time_heads(head, bank, graphs, features, options.rounds)
+        report(f"{title}: whole head ({min(counts)} to {max(counts)} rows, {sum(counts)} in all)", timed)
         attention = time_attention(bank, options.threads, options.rounds)
         report(f"{title}: attention of one layer over the prompts' rows", attention)
         content[title] = {"rows": sum(counts), "head": head, "attention": attention}

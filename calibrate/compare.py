@@ -264,6 +264,7 @@ def _side(table: ScoreTable, other: ScoreTable, sha256: str | None, common: int)
     return SideRef(
         name=table.origin,
         sha256=sha256,
+        head=table.head,
         images=scored,
         refused=[RefusedImage(file=name, code=code) for name, code in table.refused.items()],
         only_here=[key for key in table.keys if key not in other.keys],

@@ -24,6 +24,7 @@ def compare_sides(
     second: Side,
     *,
     folder: ImageFolder | None = None,
+    head: str | None = None,
     labels: Labels | None = None,
     modality: str | None = None,
     settings: Settings | None = None,
@@ -42,6 +43,8 @@ def compare_sides(
         The reference and what is compared with it.
     folder : ImageFolder, optional
         Needed where a side is a scorer. Images of the tables are then looked up in it.
+    head : str, optional
+        Which one is compared, where a bundle has several.
     labels : Labels, optional
         Located in the folder (:func:`promptray.calibrate.score_images.locate`).
     modality : str, optional
@@ -54,6 +57,8 @@ def compare_sides(
     ------
     TableError
         ``table.image``, ``table.disjoint``.
+    ScoringError
+        ``score.head``.
     """
     sides = [
         _located(side, folder) if folder and isinstance(side, ScoreTable) else side
@@ -67,7 +72,7 @@ def compare_sides(
         if folder is None:
             raise ValueError("a scorer needs the folder of the images")
         images = _images(labels, sides, folder)
-        tables.append(score_images(side, images, folder, modality=modality, progress=progress))
+        tables.append(score_images(side, images, folder, head=head, modality=modality, progress=progress))
     return compare(
         tables[0],
         tables[1],

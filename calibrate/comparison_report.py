@@ -64,6 +64,8 @@ class SideRef(_Struct, frozen=True):
     name: str
     sha256: str | None
     """Of the bundle; None for a table."""
+    head: str | None
+    """The head of the bundle that was compared."""
     images: int
     refused: list[RefusedImage]
     only_here: list[str]

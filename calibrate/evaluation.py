@@ -26,6 +26,7 @@ from promptray.calibrate.tables.labels import LabelledImage, Labels
 from promptray.calibrate.tables.scores import Kind, ScoreTable
 from promptray.runtime.bundle.manifest import ALTERNATIVES
 from promptray.runtime.errors import ScoringError
+from promptray.runtime.heads import require_head
 from promptray.runtime.result import BundleRef, Result
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.version import VERSION
@@ -47,6 +48,7 @@ def evaluate_scorer(
     folder: ImageFolder,
     settings: Settings,
     *,
+    head: str | None = None,
     score: Choice = "auto",
     modality: str | None = None,
     game: PointingGame | None = None,
@@ -64,6 +66,8 @@ def evaluate_scorer(
     settings : Settings
         Where the bundle's findings are alternatives they are also measured as classes, and where their
         order is a scale as its steps.
+    head : str, optional
+        Which one is measured, where the bundle has several.
     score : {"auto", "logit", "softmax", "probability"}
         What to rank images by. ``auto``: softmax where findings are alternatives, otherwise the logit.
     modality : str, optional
@@ -82,19 +86,27 @@ def evaluate_scorer(
     TableError
         ``table.finding`` if there is no score of the kind asked for.
     ScoringError
-        ``score.map-unavailable`` if a pointing game is wanted of a head without map.
+        ``score.head``; ``score.map-unavailable`` if a pointing game is wanted of a head without map.
     """
     manifest = scorer.bundle.manifest
-    if game and manifest.head.map is None:
-        raise ScoringError("score.map-unavailable", "the head of this model has no explanation map")
+    measured = require_head(manifest, head)
+    if game and measured.map is None:
+        what = "this head has no explanation map"
+        raise ScoringError("score.map-unavailable", what, artefact=measured.name)
     patient = dict(zip((image.name for image in labels.images), labels.patients.tolist(), strict=True))
 
     def play(image: LabelledImage, result: Result) -> None:
         if game:
-            game.play(image.name, patient[image.name], result)
+            game.play(image.name, patient[image.name], result, measured.name)
 
     table = score_images(
-        scorer, labels.images, folder, modality=modality, progress=progress, visit=play if game else None
+        scorer,
+        labels.images,
+        folder,
+        head=measured.name,
+        modality=modality,
+        progress=progress,
+        visit=play if game else None,
     )
     origin = ScoresRef(
         name=manifest.name,
@@ -105,9 +117,10 @@ def evaluate_scorer(
             site_revision=scorer.prompts.state.site_revision,
             model=manifest.model,
         ),
+        head=measured.name,
         backend=scorer.backend,
     )
-    relation = manifest.head.relation
+    relation = measured.relation
     settings = replace(
         settings,
         alternatives=relation in ALTERNATIVES,
@@ -166,7 +179,7 @@ def evaluate_table(
         values={kind: np.where(gone[:, None], np.nan, values[rows]) for kind, values in table.values.items()},
         refused=dict.fromkeys(absent, "table.image"),
     )
-    origin = ScoresRef(name=table.origin, bundle=None, backend=None)
+    origin = ScoresRef(name=table.origin, bundle=None, head=None, backend=None)
     return _report(origin, aligned, labels, settings, score, published, progress)
 
 

@@ -111,6 +111,8 @@ class ScoresRef(_Struct, frozen=True):
 
     name: str
     bundle: BundleRef | None
+    head: str | None
+    """The head of the bundle that was measured."""
     backend: BackendFacts | None
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from promptray.calibrate.rate import rate_interval
 from promptray.calibrate.tables.boxes import Box
+from promptray.runtime.finding_names import FindingName
 from promptray.runtime.result import Result
 
 
@@ -62,8 +63,8 @@ class PointingGame:
         self._seen: set[str] = set()
         self._played: dict[str, list[tuple[int, bool, float]]] = {}
 
-    def play(self, file: str, patient: int, result: Result) -> None:
-        """Play every finding that has boxes in this image.
+    def play(self, file: str, patient: int, result: Result, head: str) -> None:
+        """Play every finding of a head that has boxes in this image.
 
         Raises
         ------
@@ -74,7 +75,7 @@ class PointingGame:
             return
         self._seen.add(file)
         for key, boxes in self._boxes[file].items():
-            values, inside = _cells(result, key, boxes)
+            values, inside = _cells(result, (head, key), boxes)
             hit = bool(inside[int(np.argmax(values))])
             self._played.setdefault(key, []).append((patient, hit, float(inside.mean())))
 
@@ -89,9 +90,11 @@ class PointingGame:
         )
 
 
-def _cells(result: Result, key: str, boxes: Sequence[Box]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _cells(
+    result: Result, finding: FindingName, boxes: Sequence[Box]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return, for the cells whose centre is on the original image, their value and whether a box holds it."""
-    grid = result.grid(key)
+    grid = result.grid(finding)
     transform = result.document.transform
     plane, original = transform["network"], transform["original"]
     rows = _centres(grid.shape[0], plane["height"], transform["row"])

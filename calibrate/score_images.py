@@ -12,6 +12,7 @@ from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage, Labels
 from promptray.calibrate.tables.scores import Kind, ScoreTable
+from promptray.runtime.heads import require_head
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.scorer import Scorer
 
@@ -56,11 +57,12 @@ def score_images(
     images: Sequence[LabelledImage],
     folder: ImageFolder,
     *,
+    head: str | None = None,
     modality: str | None = None,
     progress: Callable[[str, str, float], None] | None = None,
     visit: Visit | None = None,
 ) -> ScoreTable:
-    """Score images against every finding of a scorer.
+    """Score images against every finding of one head of a scorer.
 
     An image that is refused gets no score; its code is in the table's `refused`.
 
@@ -70,14 +72,22 @@ def score_images(
     images : sequence of LabelledImage
         Their files are paths below the folder (see :func:`locate`).
     folder : ImageFolder
+    head : str, optional
+        Its name, where the bundle has several.
     modality : str, optional
         Of images whose row states none.
     progress : callable, optional
         Called with (stage, message, fraction).
     visit : callable, optional
         Called with each scored image and its result, which is not kept.
+
+    Raises
+    ------
+    ScoringError
+        ``score.head``.
     """
-    keys = tuple(finding.key for finding in scorer.prompts)
+    own = require_head(scorer.bundle.manifest, head).name
+    keys = tuple(finding.key for finding in scorer.prompts.of_head(own))
     kinds: tuple[Kind, ...] = ("logit", "softmax", "probability")
     values = {kind: np.full((len(images), len(keys)), np.nan) for kind in kinds}
     flags = np.full((len(images), len(keys)), np.nan)
@@ -97,7 +107,7 @@ def score_images(
             if isinstance(outcome, Refused):
                 refused[images[row].name] = outcome.error.code
                 continue
-            scores = [outcome.scores[key] for key in keys]
+            scores = [outcome.scores[own, key] for key in keys]
             for kind in kinds:
                 values[kind][row] = [getattr(score, kind) for score in scores]  # None becomes NaN
             flags[row] = [np.nan if score.flag is None else score.flag for score in scores]
@@ -112,4 +122,5 @@ def score_images(
         },
         flags=None if np.isnan(flags).all() else flags,
         refused=refused,
+        head=own,
     )

@@ -11,17 +11,16 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import safetensors.numpy
 
-from promptray.export.draft import GATED_ON, TOKENIZER, Plan, created_now, draft, graph_facts, plan
+from promptray.export.draft import GATED_ON, TOKENIZER, Plan, PlannedHead, created_now, draft, graphs_of, plan
 from promptray.export.families import facts as family_facts
 from promptray.export.families import family
-from promptray.export.findings import class_name
 from promptray.export.golden_inputs import GoldenInputs, golden_inputs, read_pictures
 from promptray.export.model_facts import ModelFile, describe
 from promptray.export.parity import check_parity
@@ -29,17 +28,18 @@ from promptray.export.recipe import Recipe, read_recipe, with_lines
 from promptray.export.stage_cache import StageCache, default_cache
 from promptray.runtime.alternatives import require_alternatives
 from promptray.runtime.backends import load_backend
+from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle import Bundle, write_bundle
-from promptray.runtime.bundle.manifest import ALTERNATIVES, Provenance, SourceFile, TextRule
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, Provenance, SourceFile, TextRule
 from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError, BundleError, PromptError
 from promptray.runtime.graphs import encode_finding
 from promptray.runtime.preprocess import normalise
-from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
+from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder
 
 if TYPE_CHECKING:
-    from promptray.export.families.base import LoadedModel
+    from promptray.export.families.base import LoadedModel, LoadedText
 
 _LIBRARIES = (
     "promptray",
@@ -108,11 +108,13 @@ def _build(recipe: Recipe, recipe_path: Path, output: Path, cache: Path, progres
     made = plan(recipe, recipe_path.name, facts, graphs)
 
     asked = {"findings": msgspec.to_builtins(recipe.findings), "resolved": msgspec.to_builtins(made.findings)}
-    prompts_key = stages.key("prompts", {"export": export_key, "bank": made.bank.id, **asked})
+    banks = {each.head.name: each.head.bank.id for each in made.heads}
+    prompts_key = stages.key("prompts", {"export": export_key, "banks": banks, **asked})
     progress("prompts", f"encoding {len(made.findings)} findings", 0.5)
     prompts, _ = stages.run("prompts", prompts_key, lambda folder: _prompts(made, graphs, folder))
-    if made.head.relation in ALTERNATIVES:
-        _require_alternatives(made, prompts, recipe_path.name)
+    for each in made.heads:
+        if each.head.relation in ALTERNATIVES:
+            _require_alternatives(each.head, prompts, recipe_path.name)
 
     golden_hashes = [(path.name, hash_file(path)[0]) for path in inputs.files]
     golden_key = stages.key(
@@ -243,54 +245,62 @@ def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
 
     progress("load", f"loading {sources.checkpoint.name}", 0.03)
     model = sources.model
-    for number, side in enumerate(model.sides):
-        progress("export", f"exporting the {side.role} graph", 0.1 + 0.13 * number)
-        (folder / f"{side.role}.onnx").write_bytes(export_graph(side))
-    if model.tokenizer is not None:
-        (folder / TOKENIZER).write_bytes(model.tokenizer)
-    for number, tensors in enumerate((model.classes or {}).values()):
-        (folder / f"class.{number}.safetensors").write_bytes(safetensors.numpy.save(dict(tensors)))
+    sides = {"image": model.image, **{f"head.{head.name}": head.side for head in model.heads}}
+    if model.text is not None:
+        sides["text"] = model.text.side
+        (folder / TOKENIZER).write_bytes(model.text.tokenizer)
+    for number, (name, side) in enumerate(sides.items()):
+        progress("export", f"exporting the {name} graph", 0.1 + 0.4 * number / len(sides))
+        (folder / f"{name}.onnx").write_bytes(export_graph(side, name))
+    for head in model.heads:
+        for number, tensors in enumerate((head.classes or {}).values()):
+            stored = safetensors.numpy.save(dict(tensors))
+            (folder / f"class.{head.name}.{number}.safetensors").write_bytes(stored)
     (folder / "model.json").write_bytes(msgspec.json.encode(describe(model)))
 
 
 def _prompts(made: Plan, graphs: Path, folder: Path) -> None:
-    entries = _classes(made, graphs) if made.text is None else _wordings(made, made.text, graphs)
-    (folder / "prompts.safetensors").write_bytes(pack(PromptBank(made.bank, entries)))
+    for each in made.heads:
+        of_text = made.text if made.text is not None and made.text.head == each.head.name else None
+        entries = _classes(each, graphs) if of_text is None else _wordings(made, each, of_text, graphs)
+        bank = PromptBank(each.head.bank, entries)
+        (folder / f"{each.head.name}.safetensors").write_bytes(pack(bank))
 
 
-def _classes(made: Plan, graphs: Path) -> list[BankEntry]:
+def _classes(made: PlannedHead, graphs: Path) -> list[BankEntry]:
     """Take every class from the weights, in the order of the findings."""
     numbers = {name: number for number, name in enumerate(made.facts.classes or [])}
     entries = []
-    for finding, stated in zip(made.findings, made.recipe.findings, strict=True):
-        stored = (graphs / f"class.{numbers[class_name(stated)]}.safetensors").read_bytes()
-        entries.append(BankEntry(finding.key, (), safetensors.numpy.load(stored)))
+    for finding, stated in zip(made.findings, made.stated, strict=True):
+        name = f"class.{made.head.name}.{numbers[stated.class_name]}.safetensors"
+        entries.append(BankEntry(finding.key, (), safetensors.numpy.load((graphs / name).read_bytes())))
     return entries
 
 
-def _wordings(made: Plan, text: TextRule, graphs: Path) -> list[BankEntry]:
+def _wordings(made: Plan, head: PlannedHead, text: TextRule, graphs: Path) -> list[BankEntry]:
     """Encode every prompt with the exported text graph: the one that will add prompts later."""
     encoder = TextEncoder(text, (graphs / TOKENIZER).read_bytes())
     bound = (
         load_backend(GATED_ON, threads=1)
-        .load((graphs / "text.onnx").read_bytes(), graph_facts("text", made.facts))
+        .load((graphs / "text.onnx").read_bytes(), graphs_of(made.facts)["text.onnx"])
         .bind({})
     )
     return [
         encode_finding(
             bound,
-            made.bank,
+            head.head.bank,
             finding.key,
             encoder.encode_finding(finding.prompts, finding.negative_prompts),
-            allow_empty=stated.allow_empty,
+            allow_empty=stated.finding.allow_empty,
         )
-        for finding, stated in zip(made.findings, made.recipe.findings, strict=True)
+        for finding, stated in zip(head.findings, head.stated, strict=True)
     ]
 
 
-def _require_alternatives(made: Plan, prompts: Path, artefact: str) -> None:
+def _require_alternatives(head: Head, prompts: Path, artefact: str) -> None:
     """Refuse alternatives that are one to the model; after the stage, which may come from the cache."""
-    bank = unpack((prompts / "prompts.safetensors").read_bytes(), made.bank, artefact="prompts.safetensors")
+    name = f"{head.name}.safetensors"
+    bank = unpack((prompts / name).read_bytes(), head.bank, artefact=name)
     try:
         require_alternatives(bank)
     except PromptError as error:
@@ -312,21 +322,28 @@ def _golden(
 
     rule = made.facts.preprocessing
     pictures = read_pictures(inputs, made.recipe.door, rule)
-    findings = _encoded(made, sources.model.tokenizer)
     pixels = torch.from_numpy(normalise(pictures, rule))
-    answers = sources.model.reference(pixels, findings, scored)
-    tensors: dict[str, Any] = {"pictures": pictures, "logits": answers.logits}
-    if answers.maps is not None:
-        tensors["maps"] = answers.maps
+    tensors: dict[str, Any] = {"pictures": pictures}
+    for number, each in enumerate(made.heads):
+        tell = partial(_tell, scored, number * len(pictures), len(made.heads))
+        reference = sources.model.head(each.head.name).reference
+        answers = reference(pixels, _encoded(made, each, sources.model.text), tell)
+        tensors[f"logits.{each.head.name}"] = answers.logits
+        if answers.maps is not None:
+            tensors[f"maps.{each.head.name}"] = answers.maps
     (folder / "golden.safetensors").write_bytes(safetensors.numpy.save(tensors))
 
 
-def _encoded(made: Plan, tokenizer: bytes | None) -> list[EncodedFinding]:
-    """Return the findings as the original takes them."""
-    if made.text is None or tokenizer is None:
-        return [EncodedFinding(class_name=class_name(stated)) for stated in made.recipe.findings]
-    encoder = TextEncoder(made.text, tokenizer)
-    return [encoder.encode_finding(each.prompts, each.negative_prompts) for each in made.findings]
+def _tell(scored: Callable[[int], None], before: int, heads: int, done: int) -> None:
+    scored((before + done) // heads)
+
+
+def _encoded(made: Plan, head: PlannedHead, text: LoadedText | None) -> list[EncodedFinding]:
+    """Return the findings of a head as the original takes them."""
+    if made.text is None or text is None or made.text.head != head.head.name:
+        return [EncodedFinding(class_name=stated.class_name) for stated in head.stated]
+    encoder = TextEncoder(made.text, text.tokenizer)
+    return [encoder.encode_finding(each.prompts, each.negative_prompts) for each in head.findings]
 
 
 def _libraries() -> dict[str, str]:

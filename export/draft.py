@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from promptray.export.examination import check_examination
-from promptray.export.findings import findings_of, head_of, text_rule_of
+from promptray.export.findings import Stated, by_head, findings_of, settings_of, text_rule_of
 from promptray.export.golden_inputs import GoldenInputs
-from promptray.export.model_facts import OPSET, ModelFile
+from promptray.export.model_facts import OPSET, GraphFile, HeadFile, ModelFile
 from promptray.export.recipe import Recipe
 from promptray.runtime.bundle.manifest import (
     FORMAT_VERSION,
@@ -34,26 +34,49 @@ GATED_ON = "onnxruntime-cpu"
 
 
 @dataclass(frozen=True)
+class PlannedHead:
+    """What a recipe makes of one head.
+
+    Attributes
+    ----------
+    facts : HeadFile
+        Of the exported head.
+    head : Head
+        As the manifest will say it.
+    stated : list of Stated
+        Its findings as the recipe says them.
+    findings : list of Finding
+        The same as the manifest will say them, in the order of the bank.
+    """
+
+    facts: HeadFile
+    head: Head
+    stated: list[Stated]
+    findings: list[Finding]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a recipe makes of a model: its head, text rule, findings and bank.
+    """What a recipe makes of a model.
 
     Attributes
     ----------
     recipe : Recipe
     facts : ModelFile
         Of the exported model.
-    head : Head
     text : TextRule or None
-    findings : list of Finding
-    bank : BankRule
+    heads : list of PlannedHead
     """
 
     recipe: Recipe
     facts: ModelFile
-    head: Head
     text: TextRule | None
-    findings: list[Finding]
-    bank: BankRule
+    heads: list[PlannedHead]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, one head after the other."""
+        return [finding for each in self.heads for finding in each.findings]
 
 
 def plan(recipe: Recipe, artefact: str, facts: ModelFile, graphs: Path) -> Plan:
@@ -64,33 +87,55 @@ def plan(recipe: Recipe, artefact: str, facts: ModelFile, graphs: Path) -> Plan:
     BuildError
         ``recipe.invalid`` for what the family cannot score.
     """
-    head = head_of(recipe, facts, artefact)
-    check_examination(recipe, [head], artefact)
     text = text_rule_of(recipe, facts, artefact)
-    findings = findings_of(recipe, facts, artefact)
+    stated = by_head(recipe, facts, artefact)
+    heads = [_planned(recipe, artefact, facts, head, stated[head.name], text, graphs) for head in facts.heads]
+    check_examination(recipe, [each.head for each in heads], artefact)
+    return Plan(recipe, facts, text, heads)
+
+
+def _planned(
+    recipe: Recipe,
+    artefact: str,
+    facts: ModelFile,
+    head: HeadFile,
+    stated: list[Stated],
+    text: TextRule | None,
+    graphs: Path,
+) -> PlannedHead:
+    settings = settings_of(recipe, facts, head, stated, artefact)
+    findings = findings_of(recipe, facts.text, head, settings.relation, stated, artefact)
     identity = {
-        **facts.identity,
-        **_text_identity(text, graphs),
-        "ensemble": facts.ensemble,
+        **head.identity,
+        **(_text_identity(text, graphs) if text is not None and text.head == head.name else {}),
+        "ensemble": head.ensemble,
         # The entry of a pair is a difference, which no other head can use.
-        "entry": "pair" if head.relation == "pair" else "finding",
+        "entry": "pair" if settings.relation == "pair" else "finding",
         "precision": PRECISION,
     }
     bank = BankRule(
-        file="prompts.safetensors",
+        file=f"banks/{head.name}.safetensors",
         id=bank_id(identity),
         identity=identity,
-        tensors=facts.bank,
-        row_buckets=facts.row_buckets,
-        ensemble=facts.ensemble,
-        row_bias=facts.row_bias,
+        tensors=head.bank,
+        row_buckets=head.row_buckets,
+        ensemble=head.ensemble,
+        row_bias=head.row_bias,
     )
-    return Plan(recipe, facts, head, text, findings, bank)
+    made = Head(
+        name=head.name,
+        set=head.set,
+        relation=settings.relation,
+        activation=settings.activation,
+        bank=bank,
+        score_tolerance=head.score_tolerance,
+        map=head.map,
+        groups=settings.groups,
+    )
+    return PlannedHead(head, made, stated, findings)
 
 
-def _text_identity(text: TextRule | None, graphs: Path) -> dict[str, str]:
-    if text is None:
-        return {}
+def _text_identity(text: TextRule, graphs: Path) -> dict[str, str]:
     return {
         "tokenizer": hash_file(graphs / TOKENIZER)[0],
         # Weights do not tell all that makes an entry: heads, pooling and padding are in the graph only.
@@ -100,16 +145,26 @@ def _text_identity(text: TextRule | None, graphs: Path) -> dict[str, str]:
     }
 
 
-def graph_facts(role: str, facts: ModelFile) -> Graph:
-    """Return what the manifest says of the exported graph of a role."""
-    side = next(graph for graph in facts.graphs if graph.role == role)
+def graphs_of(facts: ModelFile) -> dict[str, Graph]:
+    """Return what the manifest says of every exported graph, by the graph's name in the export stage."""
+    found = {"image.onnx": _graph("image", facts.image)}
+    for head in facts.heads:
+        found[f"head.{head.name}.onnx"] = _graph("head", head.graph, head.name)
+    if facts.text_graph is not None:
+        found["text.onnx"] = _graph("text", facts.text_graph)
+    return found
+
+
+def _graph(role: Literal["image", "head", "text"], facts: GraphFile, head: str | None = None) -> Graph:
+    folder = role if head is None else f"{role}/{head}"
     return Graph(
-        role=side.role,
-        file=f"graphs/{role}/{PRECISION}-{OPSET}.onnx",
+        role=role,
+        head=head,
+        file=f"graphs/{folder}/{PRECISION}-{OPSET}.onnx",
         precision=PRECISION,
         opset=OPSET,
-        inputs=side.inputs,
-        outputs=side.outputs,
+        inputs=facts.inputs,
+        outputs=facts.outputs,
         consumers=[GATED_ON],
     )
 
@@ -136,16 +191,16 @@ def draft(
     made: Plan, graphs: Path, prompts: Path, golden: Path, inputs: GoldenInputs, provenance: Provenance
 ) -> Draft:
     """Put the finished stages together. The parity report is still to come."""
-    roles = [graph.role for graph in made.facts.graphs if graph.role != "text" or made.recipe.text_graph]
-    files: dict[str, bytes | Path] = {
-        graph_facts(role, made.facts).file: graphs / f"{role}.onnx" for role in roles
-    }
+    exported = graphs_of(made.facts)
+    kept = {name: graph for name, graph in exported.items() if graph.role != "text" or made.recipe.text_graph}
+    files: dict[str, bytes | Path] = {graph.file: graphs / name for name, graph in kept.items()}
     if made.text is not None:
         files[made.text.tokenizer] = graphs / TOKENIZER
-    files["prompts.safetensors"] = prompts / "prompts.safetensors"
+    for each in made.heads:
+        files[each.head.bank.file] = prompts / f"{each.head.name}.safetensors"
     files["golden/golden.safetensors"] = golden / "golden.safetensors"
     files.update(zip(_golden_names(inputs), inputs.files, strict=True))
-    return Draft(_manifest(made, inputs, files, provenance), files)
+    return Draft(_manifest(made, list(kept.values()), inputs, provenance), files)
 
 
 def _golden_names(inputs: GoldenInputs) -> list[str]:
@@ -153,11 +208,8 @@ def _golden_names(inputs: GoldenInputs) -> list[str]:
     return [f"golden/images/{number:03}{path.suffix.lower()}" for number, path in enumerate(inputs.files)]
 
 
-def _manifest(
-    made: Plan, inputs: GoldenInputs, files: Mapping[str, bytes | Path], provenance: Provenance
-) -> Manifest:
+def _manifest(made: Plan, graphs: list[Graph], inputs: GoldenInputs, provenance: Provenance) -> Manifest:
     facts, recipe = made.facts, made.recipe
-    graphs = [graph_facts(graph.role, facts) for graph in facts.graphs]
     return Manifest(
         format="promptray-bundle",
         format_version=FORMAT_VERSION,
@@ -168,16 +220,13 @@ def _manifest(
         door=recipe.door,
         preprocessing=facts.preprocessing,
         text=made.text,
-        bank=made.bank,
-        heads=[made.head],
+        heads=[each.head for each in made.heads],
         findings=made.findings,
-        graphs=[graph for graph in graphs if graph.file in files],
+        graphs=graphs,
         golden=Golden(
             tensors="golden/golden.safetensors",
             images=_golden_names(inputs),
             licence=inputs.licence,
-            score_tolerance=facts.score_tolerance,
-            map_tolerance=facts.map_tolerance,
         ),
         parity="parity.json",
         files={},

@@ -1,54 +1,140 @@
-"""From a recipe's findings to the bundle's: templates filled, wordings checked against the family."""
+"""From a recipe's findings to the bundle's: each to its head, templates filled, wordings checked."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from promptray.export.model_facts import ModelFile
-from promptray.export.recipe import FindingRecipe, Recipe
-from promptray.runtime.bundle.manifest import ALTERNATIVES, Finding, Head, TextRule
+from promptray.export.model_facts import HeadFile, ModelFile
+from promptray.export.recipe import FindingRecipe, HeadRecipe, Recipe
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Activation, Finding, Key, Relation, TextRule
 from promptray.runtime.bundle.validate import TEMPLATE
+from promptray.runtime.bundle.words import key_fault
 from promptray.runtime.errors import BuildError, PromptError
 from promptray.runtime.wording import require_wordings
 
 
-def head_of(recipe: Recipe, facts: ModelFile, artefact: str) -> Head:
-    """Return the family's head with the relation that the recipe asks for.
+@dataclass(frozen=True)
+class Stated:
+    """A finding as the recipe states it, or a class that it takes without listing it.
+
+    Attributes
+    ----------
+    place : str
+        Its key in the recipe, for errors.
+    finding : FindingRecipe
+    """
+
+    place: str
+    finding: FindingRecipe
+
+    @property
+    def class_name(self) -> str:
+        """What a classifier's weights call it."""
+        return self.finding.class_name or self.finding.key
+
+
+def by_head(recipe: Recipe, facts: ModelFile, artefact: str) -> dict[str, list[Stated]]:
+    """Return the findings of every head. One of classes of which the recipe lists none takes all of them.
 
     Raises
     ------
     BuildError
-        ``recipe.invalid`` for a relation that the family cannot score.
+        ``recipe.invalid`` for a head that the model has not, a key that occurs twice in one, or a head of
+        wordings without findings.
     """
-    relation = recipe.relation or facts.relations[0]
-    if relation not in facts.relations:
-        raise _invalid(
-            f"{artefact}, key relation",
-            f"the family {facts.family} cannot score this relation",
-            f"one of {', '.join(facts.relations)}",
-            relation,
-        )
-    if relation in ALTERNATIVES and len(recipe.findings) < 2:
+    found: dict[str, list[Stated]] = {head.name: [] for head in facts.heads}
+    for number, finding in enumerate(recipe.findings):
+        place = f"{artefact}, key findings[{number}]"
+        name = facts.heads[0].name if finding.head is None else finding.head
+        if name not in found:
+            raise _invalid(f"{place}.head", "this model has no such head", ", ".join(found), name)
+        if any(each.finding.key == finding.key for each in found[name]):
+            raise _invalid(f"{place}.key", "two findings have the same key", "different keys", finding.key)
+        found[name].append(Stated(place, finding))
+    for head in facts.heads:
+        if not found[head.name]:
+            found[head.name] = [_whole_class(head, name, artefact) for name in head.classes or []]
+        if not found[head.name]:
+            what = f"the head {head.name!r} scores wordings, and the recipe gives it none"
+            raise _invalid(f"{artefact}, key findings", what, "at least one finding, or a pack", "none")
+    return found
+
+
+def _whole_class(head: HeadFile, name: str, artefact: str) -> Stated:
+    try:
+        msgspec.convert(name, Key)
+        fault = key_fault(name)
+    except msgspec.ValidationError:
+        fault = "breaks the rule for keys"
+    if fault:
+        what = f"a class of the head {head.name!r} cannot be a key as it is called: it {fault}"
+        expected = "its findings in the recipe, each with key and class_name"
+        raise _invalid(f"{artefact}, key findings", what, expected, ascii(name))
+    return Stated(f"{artefact}, key findings", FindingRecipe(key=name, head=head.name))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a recipe says of a head as a whole.
+
+    Attributes
+    ----------
+    relation : str
+    activation : str
+    groups : dict of str to list of str
+    place : str
+        Where in the recipe it stands: "" at the top, ``heads.NAME.``.
+    """
+
+    relation: Relation
+    activation: Activation
+    groups: dict[str, list[str]]
+    place: str
+
+
+def settings_of(
+    recipe: Recipe, facts: ModelFile, head: HeadFile, stated: Sequence[Stated], artefact: str
+) -> Settings:
+    """Return relation and groups of a head: of the first one they stand at the recipe's top.
+
+    Raises
+    ------
+    BuildError
+        ``recipe.invalid`` for a head that the model has not, a relation that the head cannot score, or
+        groups of anything but its alternatives.
+    """
+    others = [each.name for each in facts.heads[1:]]
+    for name in recipe.heads:
+        if name not in others:
+            what = "this names no other head of the model; what is said of the first stands at the top"
+            raise _invalid(f"{artefact}, key heads.{name}", what, ", ".join(others) or "no other head", name)
+    first = head.name == facts.heads[0].name
+    own = (
+        HeadRecipe(relation=recipe.relation, groups=recipe.groups)
+        if first
+        else recipe.heads.get(head.name, HeadRecipe())
+    )
+    place = f"{artefact}, key " + ("" if first else f"heads.{head.name}.")
+    relation = own.relation or head.relations[0]
+    if relation not in head.relations:
+        what = f"the family {facts.family} cannot score this relation"
+        raise _invalid(f"{place}relation", what, f"one of {', '.join(head.relations)}", relation)
+    if relation in ALTERNATIVES and len(stated) < 2:
         raise _invalid(f"{artefact}, key findings", "alternatives are at least two", "two findings", "one")
-    keys = {finding.key for finding in recipe.findings}
-    for name, members in recipe.groups.items():
+    keys = {each.finding.key for each in stated}
+    for name, members in own.groups.items():
         unknown = [key for key in members if key not in keys]
         if unknown or relation not in ALTERNATIVES or len(set(members)) != len(members):
             what = "a group adds up different findings that are alternatives"
             expected = f"some of {', '.join(sorted(keys))}, with relation {' or '.join(ALTERNATIVES)}"
             found = f"{', '.join(unknown or members)}, with relation {relation}"
-            raise _invalid(f"{artefact}, key groups.{name}", what, expected, found)
-    return Head(
-        name=facts.head.name,
-        bank=facts.head.bank,
-        relation=relation,
-        activation=facts.head.activation if relation == "independent" else "softmax",
-        map=facts.head.map,
-        groups=recipe.groups,
-    )
+            raise _invalid(f"{place}groups.{name}", what, expected, found)
+    activation: Activation = head.activation if relation == "independent" else "softmax"
+    return Settings(relation, activation, own.groups, place)
 
 
 def text_rule_of(recipe: Recipe, facts: ModelFile, artefact: str) -> TextRule | None:
@@ -70,7 +156,8 @@ def text_rule_of(recipe: Recipe, facts: ModelFile, artefact: str) -> TextRule | 
         if re.fullmatch(TEMPLATE, template) is None:
             where = f"{artefact}, key templates[{number}]"
             raise _invalid(where, "a template holds {} once and no other brace", "{}", repr(template)[:80])
-    if facts.ensemble == "none" and len(templates) > 1:
+    ensemble = next(head.ensemble for head in facts.heads if head.name == facts.text.head)
+    if ensemble == "none" and len(templates) > 1:
         raise _invalid(
             f"{artefact}, key templates",
             "this family scores one wording",
@@ -80,33 +167,44 @@ def text_rule_of(recipe: Recipe, facts: ModelFile, artefact: str) -> TextRule | 
     return msgspec.structs.replace(facts.text, templates=list(templates))
 
 
-def findings_of(recipe: Recipe, facts: ModelFile, artefact: str) -> list[Finding]:
-    """Return the findings with every wording written out.
+def findings_of(
+    recipe: Recipe,
+    text: TextRule | None,
+    head: HeadFile,
+    relation: Relation,
+    stated: Sequence[Stated],
+    artefact: str,
+) -> list[Finding]:
+    """Return the findings of a head with every wording written out.
+
+    Parameters
+    ----------
+    text : TextRule or None
+        The family's, with its own templates.
 
     Raises
     ------
     BuildError
         ``recipe.invalid``, naming the finding, for wordings that the head cannot score.
     """
-    if facts.text is None:
-        return _classes(recipe, facts, artefact)
+    if head.classes is not None or text is None:
+        return _classes(head, stated, artefact)
     findings = []
-    for number, stated in enumerate(recipe.findings):
-        if stated.class_name is not None:
-            where = f"{artefact}, key findings[{number}].class_name"
-            raise _invalid(where, "this model scores wordings, not classes", "prompt", "class_name")
-        templates = recipe.templates or (facts.text.templates if stated.prompt is None else ["{}"])
-        prompts = _wordings(stated.prompt or stated.key, templates)
-        negative = _wordings(stated.negative_prompt or (), recipe.templates or ["{}"])
+    for each in stated:
+        own = each.finding
+        if own.class_name is not None:
+            what = "this head scores wordings, not classes"
+            raise _invalid(f"{each.place}.class_name", what, "prompt", "class_name")
+        templates = recipe.templates or (text.templates if own.prompt is None else ["{}"])
+        prompts = _wordings(own.prompt or own.key, templates)
+        negative = _wordings(own.negative_prompt or (), recipe.templates or ["{}"])
         try:
-            require_wordings(
-                facts.ensemble, recipe.relation or facts.relations[0], stated.key, prompts, negative
-            )
+            require_wordings(head.ensemble, relation, own.key, prompts, negative)
         except PromptError as error:
-            side = "negative_prompt" if negative or recipe.relation == "pair" else "prompt"
-            where = f"{artefact}, key findings[{number}].{side}"
+            side = "negative_prompt" if negative or relation == "pair" else "prompt"
+            where = f"{each.place}.{side}"
             raise _invalid(where, error.message, error.expected or "", error.found or "") from error
-        findings.append(_finding(stated, prompts, negative, facts.head.name))
+        findings.append(_finding(own, prompts, negative, head.name))
     return findings
 
 
@@ -115,13 +213,13 @@ def _wordings(stated: str | Sequence[str], templates: Sequence[str]) -> list[str
     return [template.replace("{}", text) for text in texts for template in templates]
 
 
-def _classes(recipe: Recipe, facts: ModelFile, artefact: str) -> list[Finding]:
+def _classes(head: HeadFile, stated: Sequence[Stated], artefact: str) -> list[Finding]:
     """Return a classifier's findings: every class once, in the recipe's order."""
-    for number, stated in enumerate(recipe.findings):
-        if stated.prompt is not None or stated.negative_prompt is not None:
-            where = f"{artefact}, key findings[{number}].prompt"
-            raise _invalid(where, "this model has classes and reads no text", "class_name", "a prompt")
-    asked, known = [class_name(stated) for stated in recipe.findings], facts.classes or []
+    for each in stated:
+        if each.finding.prompt is not None or each.finding.negative_prompt is not None:
+            what = "this head has classes and reads no text"
+            raise _invalid(f"{each.place}.prompt", what, "class_name", "a prompt")
+    asked, known = [each.class_name for each in stated], head.classes or []
     if sorted(asked) != sorted(known):
         odd = sorted({*asked} ^ {*known}) or sorted({name for name in asked if asked.count(name) > 1})
         raise _invalid(
@@ -130,12 +228,7 @@ def _classes(recipe: Recipe, facts: ModelFile, artefact: str) -> list[Finding]:
             ", ".join(known),
             ", ".join(odd),
         )
-    return [_finding(stated, [], [], facts.head.name) for stated in recipe.findings]
-
-
-def class_name(stated: FindingRecipe) -> str:
-    """Return what a classifier's weights call a finding."""
-    return stated.class_name or stated.key
+    return [_finding(each.finding, [], [], head.name) for each in stated]
 
 
 def _finding(stated: FindingRecipe, prompts: list[str], negative: list[str], head: str) -> Finding:

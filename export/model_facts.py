@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from promptray.export.families.base import LoadedModel
-from promptray.runtime.bundle.manifest import Head, Preprocessing, Relation, TensorFacts, TextRule
+from promptray.export.families.base import LoadedHead, LoadedModel, Side
+from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, Relation, TensorFacts, TextRule
 
 #: ONNX operator set of every exported graph.
 OPSET = 20
@@ -16,29 +16,38 @@ OPSET = 20
 class GraphFile(msgspec.Struct, frozen=True, kw_only=True):
     """One exported graph."""
 
-    role: Literal["image", "head", "text"]
     inputs: list[TensorFacts]
     outputs: list[TensorFacts]
+
+
+class HeadFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of a loaded head but its module (see `promptray.export.families.base.LoadedHead`)."""
+
+    name: str
+    set: Literal["free", "fixed"]
+    graph: GraphFile
+    bank: list[TensorFacts]
+    relations: list[Relation]
+    activation: Literal["none", "sigmoid"]
+    identity: dict[str, str]
+    score_tolerance: float
+    map: MapFacts | None
+    classes: list[str] | None
+    """Names of a classifier's classes, in the order of its weights."""
+    ensemble: Literal["none", "mean-unit"]
+    row_buckets: list[int]
+    row_bias: str | None
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of a loaded model but its modules."""
 
     family: str
-    graphs: list[GraphFile]
     preprocessing: Preprocessing
+    image: GraphFile
     text: TextRule | None
-    classes: list[str] | None
-    """Names of a classifier's classes, in the order of its weights."""
-    head: Head
-    relations: list[Relation]
-    ensemble: Literal["none", "mean-unit"]
-    bank: list[TensorFacts]
-    row_buckets: list[int]
-    row_bias: str | None
-    identity: dict[str, str]
-    score_tolerance: float
-    map_tolerance: float
+    text_graph: GraphFile | None
+    heads: list[HeadFile]
     notes: list[str]
 
 
@@ -46,21 +55,32 @@ def describe(model: LoadedModel) -> ModelFile:
     """Return the facts of a loaded model."""
     return ModelFile(
         family=model.family,
-        graphs=[
-            GraphFile(role=side.role, inputs=list(side.inputs), outputs=list(side.outputs))
-            for side in model.sides
-        ],
         preprocessing=model.preprocessing,
-        text=model.text,
-        classes=None if model.classes is None else list(model.classes),
-        head=model.head,
-        relations=list(model.relations),
-        ensemble=model.ensemble,
-        bank=list(model.bank),
-        row_buckets=list(model.row_buckets),
-        row_bias=model.row_bias,
-        identity=dict(model.identity),
-        score_tolerance=model.score_tolerance,
-        map_tolerance=model.map_tolerance,
+        image=_graph(model.image),
+        text=model.text.rule if model.text else None,
+        text_graph=_graph(model.text.side) if model.text else None,
+        heads=[_head(head) for head in model.heads],
         notes=list(model.notes),
+    )
+
+
+def _graph(side: Side) -> GraphFile:
+    return GraphFile(inputs=list(side.inputs), outputs=list(side.outputs))
+
+
+def _head(head: LoadedHead) -> HeadFile:
+    return HeadFile(
+        name=head.name,
+        set=head.set,
+        graph=_graph(head.side),
+        bank=list(head.bank),
+        relations=list(head.relations),
+        activation=head.activation,
+        identity=dict(head.identity),
+        score_tolerance=head.score_tolerance,
+        map=head.map,
+        classes=None if head.classes is None else list(head.classes),
+        ensemble=head.ensemble,
+        row_buckets=list(head.row_buckets),
+        row_bias=head.row_bias,
     )

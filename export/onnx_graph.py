@@ -21,8 +21,14 @@ from promptray.runtime.errors import BuildError
 _EXAMPLE_SIZES = (2, 3, 5, 7, 11)
 
 
-def export_graph(side: Side) -> bytes:
+def export_graph(side: Side, title: str) -> bytes:
     """Export a side to ONNX, opset 20, float32, weights inside.
+
+    Parameters
+    ----------
+    side : Side
+    title : str
+        What errors call it.
 
     Raises
     ------
@@ -54,11 +60,11 @@ def export_graph(side: Side) -> bytes:
                 verbose=False,
             )
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise _failed(side, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+        raise _failed(title, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
     if program is None:
-        raise _failed(side, "the exporter gave no program")
+        raise _failed(title, "the exporter gave no program")
     model = program.model_proto
-    _require_declared(side, model)
+    _require_declared(side, model, title)
     _strip(model)
     buffer = io.BytesIO()
     onnx.save(model, buffer)
@@ -90,24 +96,24 @@ def _example(facts: TensorFacts, sizes: dict[str, int]) -> Tensor:
     return torch.randn(shape)
 
 
-def _require_declared(side: Side, model: onnx.ModelProto) -> None:
+def _require_declared(side: Side, model: onnx.ModelProto, title: str) -> None:
     for declared, actual in ((side.inputs, model.graph.input), (side.outputs, model.graph.output)):
         expected = [(facts.name, len(facts.dims)) for facts in declared]
         found = [(value.name, len(value.type.tensor_type.shape.dim)) for value in actual]
         if expected != found:
-            raise _failed(side, f"expected tensors {expected}, found {found}")
+            raise _failed(title, f"expected tensors {expected}, found {found}")
         for facts, value in zip(declared, actual, strict=True):
             for dim, got in zip(facts.dims, value.type.tensor_type.shape.dim, strict=True):
                 if isinstance(dim, str) and not got.dim_param:
-                    raise _failed(side, f"dimension {dim} of {facts.name} was fixed to {got.dim_value}")
+                    raise _failed(title, f"dimension {dim} of {facts.name} was fixed to {got.dim_value}")
     foreign = Counter(node.domain for node in model.graph.node if node.domain)
     if foreign:
-        raise _failed(side, f"operators outside the ONNX standard: {dict(foreign)}")
+        raise _failed(title, f"operators outside the ONNX standard: {dict(foreign)}")
 
 
-def _failed(side: Side, what: str) -> BuildError:
+def _failed(title: str, what: str) -> BuildError:
     return BuildError(
         "export.failed",
-        f"the {side.role} graph could not be exported: {what}",
+        f"the {title} graph could not be exported: {what}",
         cure="compare the installed versions with constraints.txt (`promptray doctor` lists them)",
     )

@@ -18,13 +18,13 @@ from promptray.runtime.bundle.manifest import (
     Code,
     Door,
     Examination,
+    HeadName,
     Key,
     ModelFacts,
     Relation,
     Text,
-    body_part_words,
-    key_fault,
 )
+from promptray.runtime.bundle.words import body_part_words, key_fault
 from promptray.runtime.errors import BuildError, PromptError
 from promptray.runtime.packs import read_pack
 
@@ -54,6 +54,8 @@ class FindingRecipe(_Struct, frozen=True, kw_only=True):
     """One finding to score."""
 
     key: Key
+    head: HeadName | None = None
+    """Which head scores it; by default the model's first."""
     prompt: Wordings | None = None
     """One wording or, where the family averages them, several; the templates filled with the key if left
     out."""
@@ -65,6 +67,13 @@ class FindingRecipe(_Struct, frozen=True, kw_only=True):
     code: Code | None = None
     allow_empty: bool = False
     """Accept a prompt of which the family's cleaning leaves nothing (all of those score alike)."""
+
+
+class HeadRecipe(_Struct, frozen=True, kw_only=True):
+    """What a recipe says of a head that is not the model's first."""
+
+    relation: Relation | None = None
+    groups: dict[Key, Annotated[list[Key], Meta(min_length=1)]] = {}
 
 
 class GoldenRecipe(_Struct, frozen=True, kw_only=True):
@@ -90,11 +99,14 @@ class Recipe(_Struct, frozen=True, kw_only=True):
     pack: Wordings | None = None
     """Prompt packs, by name: their findings come first, with their published wordings."""
     findings: list[FindingRecipe] = []
-    """After :func:`read_recipe`, those of the packs and the recipe's own."""
+    """After :func:`read_recipe`, those of the packs and the recipe's own. Left out: every class of a
+    classifier."""
     relation: Relation | None = None
-    """How the findings hang together; by default the first of those that the family can score."""
+    """How the findings of the model's first head hang together; by default the first that it can score."""
     groups: dict[Key, Annotated[list[Key], Meta(min_length=1)]] = {}
-    """Unions of alternatives whose shares are added up."""
+    """Unions of alternatives whose shares are added up, of the first head."""
+    heads: dict[HeadName, HeadRecipe] = {}
+    """The same of other heads, by name."""
     templates: Annotated[list[Text], Meta(min_length=1)] | None = None
     """Each is filled with each prompt, or with the key; by default prompts stand as they are."""
     examination: Examination | None = None
@@ -137,19 +149,17 @@ def read_recipe(path: Path) -> Recipe:
             what = "a body part without letter or digit refuses nothing"
             raise _invalid(path, line, what, key=f"door.refused_body_parts[{number}]", found=part)
     packed = _pack_findings(path, tree, recipe)
-    taken = [finding.key for finding in packed]
-    for number, key in enumerate(finding.key for finding in recipe.findings):
-        fault = key_fault(key)
+    taken = [(finding.head, finding.key) for finding in packed]
+    for number, finding in enumerate(recipe.findings):
+        fault = key_fault(finding.key)
         if fault:
             line, what = _line(tree, ["findings", number, "key"]), f"this cannot be a key: it {fault}"
-            raise _invalid(path, line, what, key=f"findings[{number}].key", found=ascii(key))
-        if key in taken:
-            line = _line(tree, ["findings", number, "key"])
-            raise _invalid(
-                path, line, "two findings have the same key", key=f"findings[{number}].key", found=key
-            )
-        taken.append(key)
-    if not taken:
+            raise _invalid(path, line, what, key=f"findings[{number}].key", found=ascii(finding.key))
+        if (finding.head, finding.key) in taken:
+            line, what = _line(tree, ["findings", number, "key"]), "two findings have the same key"
+            raise _invalid(path, line, what, key=f"findings[{number}].key", found=finding.key)
+        taken.append((finding.head, finding.key))
+    if not taken and any(name.value == "findings" for name, _ in tree.value):
         raise _invalid(
             path, _line(tree, ["findings"]), _in_words("Expected `array` of length >= 1"), key="findings"
         )

@@ -164,9 +164,9 @@ def _pictures(radiographs: list[Radiograph], facts: LoadedModel) -> Tensor:
 
 
 def _text_encoder(facts: LoadedModel) -> TextEncoder:
-    if facts.text is None or facts.tokenizer is None:
+    if facts.text is None:
         raise TypeError("the family describes no text side")
-    return TextEncoder(facts.text, facts.tokenizer)
+    return TextEncoder(facts.text.rule, facts.text.tokenizer)
 
 
 def _all_wordings() -> tuple[list[tuple[str, str]], list[str]]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from promptray.runtime.active_set import ActiveHead, ActiveSet, prompt_notices
 from promptray.runtime.alternatives import require_alternatives
-from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding, TextRule
+from promptray.runtime.bank_file import pack, unpack
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding, Head
 from promptray.runtime.errors import PromptError, ScoringError
-from promptray.runtime.fixed_set import require_free
-from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
+from promptray.runtime.finding_names import FindingName
+from promptray.runtime.fixed_set import fixed_set, require_free
+from promptray.runtime.graphs import BundleContent, Graphs
 from promptray.runtime.packs import read_pack
-from promptray.runtime.picture import Notice, notice
-from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
+from promptray.runtime.picture import Notice
+from promptray.runtime.prompts import PromptBank
 from promptray.runtime.site import Site
 from promptray.runtime.site_prompts import (
     ActiveFinding,
@@ -26,60 +27,13 @@ from promptray.runtime.site_prompts import (
     keep_prompts,
     with_site,
 )
-from promptray.runtime.wording import Wording
-
-# A tokenizer of words takes punctuation mark by mark.
-_WORD = re.compile(r"\w+|[^\w\s]")
-
-
-@dataclass(frozen=True, eq=False)
-class ActiveSet:
-    """One consistent state: findings, their bank bound to the head. Replaced whole, never changed.
-
-    Attributes
-    ----------
-    active : tuple of ActiveFinding
-        In score order.
-    bank : PromptBank
-        Their cached prompts.
-    head : BoundHead
-        The head with just these prompts.
-    notices : tuple of Notice
-        What to know about the prompts.
-    site_revision : int or None
-        The site's revision these findings come from; None without a site.
-    """
-
-    active: tuple[ActiveFinding, ...]
-    bank: PromptBank
-    head: BoundHead
-    notices: tuple[Notice, ...]
-    site_revision: int | None
-
-    def find(self, key: str) -> ActiveFinding:
-        """Return a finding by key.
-
-        Raises
-        ------
-        PromptError
-            ``prompt.unknown``.
-        """
-        found = next((item for item in self.active if item.finding.key == key), None)
-        if found is None:
-            raise PromptError(
-                "prompt.unknown",
-                "no finding has this key",
-                artefact=str(key)[:200],
-                expected=f"one of {', '.join(item.finding.key for item in self.active) or '(none)'}",
-            )
-        return found
 
 
 class ActivePrompts:
     """``scorer.prompts``: list, add and remove findings while scoring goes on. Thread-safe.
 
-    A change makes a new state beside the old one and swaps it in; a score that is under way finishes with
-    the state it began with.
+    Edits are of the bundle's free head; findings of other heads are listed only. A change makes a new state
+    beside the old one and swaps it in; a score that is under way finishes with the state it began with.
 
     Examples
     --------
@@ -91,21 +45,27 @@ class ActivePrompts:
         self,
         bundle: BundleContent,
         graphs: Graphs,
-        own: PromptBank,
+        own: Mapping[str, PromptBank],
         site: Site | None,
         closed: threading.Event,
     ) -> None:
         self._closed = closed
         self._manifest = bundle.manifest
         self._graphs = graphs
-        self._rule = own.rule
         self._site = site
         self._lock = threading.Lock()
-        pairs = zip(bundle.manifest.findings, own, strict=True)
-        active = [ActiveFinding(finding, entry, "bundle") for finding, entry in pairs]
+        active = {
+            name: [
+                ActiveFinding(finding, entry, "bundle")
+                for finding, entry in zip(bundle.manifest.findings_of(name), bank, strict=True)
+            ]
+            for name, bank in own.items()
+        }
         if site is not None:
-            active = with_site(active, own.rule, bundle.manifest.head, site)
-        self._state = self._activate(active, own)
+            active = with_site(active, bundle.manifest, site)
+        self._state = self._state_of(
+            [self._activated(head, active[head.name], own[head.name]) for head in bundle.manifest.heads]
+        )
 
     @property
     def state(self) -> ActiveSet:
@@ -118,12 +78,16 @@ class ActivePrompts:
     def __iter__(self) -> Iterator[Finding]:
         return iter([item.finding for item in self._state.active])
 
-    def __contains__(self, key: object) -> bool:
-        return any(item.finding.key == key for item in self._state.active)
+    def of_head(self, head: str) -> list[Finding]:
+        """Return the findings of one head that the bundle has, in score order."""
+        return [item.finding for item in self._state.of(head).active]
 
-    def origin(self, key: str) -> Origin:
+    def __contains__(self, name: object) -> bool:
+        return name in self._state.by_name
+
+    def origin(self, name: FindingName) -> Origin:
         """Return where a finding comes from: the bundle, the site directory, or this session."""
-        return self._state.find(key).origin
+        return self._state.find(name).origin
 
     def add(
         self,
@@ -164,7 +128,7 @@ class ActivePrompts:
         BundleError
             ``site.*`` when `keep` is set and the site directory cannot be written.
         """
-        self._require_editable()
+        head = self._free_head()
         text = self._manifest.text
         templates = text.templates if text else ["{}"]
         filled = [template.replace("{}", str(key)) for template in templates]
@@ -175,9 +139,9 @@ class ActivePrompts:
             _as_list(negative_prompt),
             display=display,
             code=code,
-            head=self._manifest.head.name,
+            head=head.name,
         )
-        self._append([self._encoded(finding, "site" if keep else "session", allow_empty=allow_empty)])
+        self._append(head, [self._encoded(finding, "site" if keep else "session", allow_empty=allow_empty)])
         return finding
 
     def add_pack(self, name: str, *, keep: bool = False) -> list[Finding]:
@@ -199,8 +163,7 @@ class ActivePrompts:
         BundleError
             As :meth:`add`.
         """
-        self._require_editable()
-        head, pack = self._manifest.head, read_pack(name)
+        head, pack = self._free_head(), read_pack(name)
         if pack.relation != head.relation:
             raise PromptError(
                 "prompt.invalid",
@@ -224,9 +187,9 @@ class ActivePrompts:
             for each in pack.findings
         ]
         for finding in findings:
-            self._require_new(finding.key)
+            self._require_new(head, finding.key)
         origin: Origin = "site" if keep else "session"
-        self._append([self._encoded(finding, origin) for finding in findings])
+        self._append(head, [self._encoded(finding, origin) for finding in findings])
         return findings
 
     def _encoded(self, finding: Finding, origin: Origin, *, allow_empty: bool = False) -> ActiveFinding:
@@ -236,9 +199,9 @@ class ActivePrompts:
         display = None if finding.display == finding.key else finding.display
         return ActiveFinding(finding, replace(encoded, display=display, code=finding.code), origin)
 
-    def _require_new(self, key: str) -> None:
+    def _require_new(self, head: Head, key: str) -> None:
         """Refuse a taken key before a whole pack is encoded."""
-        if key in self:
+        if (head.name, key) in self:
             raise PromptError(
                 "prompt.exists",
                 "a finding with this key exists already",
@@ -246,24 +209,37 @@ class ActivePrompts:
                 cure="remove it first, or choose another key",
             )
 
-    def remove(self, key: str, *, keep: bool = False) -> None:
+    def remove(self, name: FindingName, *, keep: bool = False) -> None:
         """Stop scoring a finding; with `keep`, also for later sessions at this site.
+
+        A key alone means the free head's finding, whatever other heads have that key.
 
         Raises
         ------
         PromptError
             ``prompt.unknown`` or ``prompt.fixed-set``.
         """
-        self._require_editable()
+        free = self._free_head()
         with self._lock:
-            removed = self._state.find(key)
+            state = self._state
+            own = (free.name, name) if isinstance(name, str) and (free.name, name) in state.by_name else name
+            removed = state.find(own)
+            head = state.of(removed.finding.head)
+            require_free(head.head)
             if keep and removed.origin != "session":
-                forget_finding(self._require_site(), self._manifest, key)
-            left = [item for item in self._state.active if item is not removed]
-            self._state = self._activate(left, self._state.bank)
+                forget_finding(
+                    self._require_site(), self._manifest, removed.finding.key, head=removed.finding.head
+                )
+            left = [item for item in head.active if item is not removed]
+            self._state = self._changed(head, left)
 
     def export(self, keys: Iterable[str] | None = None) -> bytes:
         """Return cached prompts as bytes that another installation of the same model can import.
+
+        Parameters
+        ----------
+        keys : iterable of str, optional
+            Findings of the free head, or of the first one where no head is free; all of them by default.
 
         Raises
         ------
@@ -271,9 +247,10 @@ class ActivePrompts:
             ``prompt.unknown``.
         """
         state = self._state
-        chosen = state.active if keys is None else [state.find(key) for key in keys]
+        head = state.of((self._manifest.free_head or self._manifest.heads[0]).name)
+        chosen = head.active if keys is None else [state.find((head.head.name, key)) for key in keys]
         named = [replace(item.entry, display=item.finding.display, code=item.finding.code) for item in chosen]
-        return pack(PromptBank(self._rule, named))
+        return pack(PromptBank(head.head.bank, named))
 
     def import_(
         self, data: bytes, *, keep: bool = False, artefact: str = "imported prompts"
@@ -288,33 +265,44 @@ class ActivePrompts:
         PromptError
             ``prompt.exists`` when a key is taken; then nothing is added.
         """
-        self._require_editable()
+        head = self._free_head()
         origin: Origin = "site" if keep else "session"
-        head = self._manifest.head.name
         added = [
-            ActiveFinding(finding_of(entry, head), entry, origin)
-            for entry in unpack(data, self._rule, artefact=artefact)
+            ActiveFinding(finding_of(entry, head.name), entry, origin)
+            for entry in unpack(data, head.bank, artefact=artefact)
         ]
-        self._append(added)
+        self._append(head, added)
         return [item.finding for item in added]
 
-    def _append(self, added: Sequence[ActiveFinding]) -> None:
+    def _append(self, head: Head, added: Sequence[ActiveFinding]) -> None:
         with self._lock:
-            new = self._activate([*self._state.active, *added], self._state.bank)
-            if self._manifest.head.relation in ALTERNATIVES:
-                require_alternatives(new.bank)
+            before = self._state.of(head.name)
+            new = self._changed(before, [*before.active, *added])
+            if head.relation in ALTERNATIVES:
+                require_alternatives(new.of(head.name).bank)
             kept = [item.entry for item in added if item.origin == "site"]
             if kept:
                 site = self._require_site()
-                keep_prompts(site, self._manifest, self._rule, kept, revision=self._state.site_revision or 0)
+                keep_prompts(site, self._manifest, head, kept, revision=self._state.site_revision or 0)
                 new = replace(new, site_revision=site.revision)
             self._state = new
 
-    def _activate(self, active: Sequence[ActiveFinding], known: PromptBank) -> ActiveSet:
-        bank = PromptBank(self._rule, (item.entry for item in active), known=known)
+    def _changed(self, before: ActiveHead, active: Sequence[ActiveFinding]) -> ActiveSet:
+        """Return the state with other findings of one head."""
+        after = self._activated(before.head, active, before.bank)
+        return self._state_of([after if each is before else each for each in self._state.heads])
+
+    def _activated(self, head: Head, active: Sequence[ActiveFinding], known: PromptBank) -> ActiveHead:
+        bank = PromptBank(head.bank, (item.entry for item in active), known=known)
+        return ActiveHead(head, tuple(active), bank, self._graphs.bind(head, bank))
+
+    def _state_of(self, heads: Sequence[ActiveHead]) -> ActiveSet:
         revision = None if self._site is None else self._site.revision
-        notices = _prompt_notices(bank, self._manifest.text)
-        return ActiveSet(tuple(active), bank, self._graphs.bind(bank), notices, revision)
+        rule = self._manifest.text
+        notices: tuple[Notice, ...] = ()
+        if rule is not None:  # where there is text, one head is of it
+            notices = prompt_notices(next(h.bank for h in heads if h.head.name == rule.head), rule)
+        return ActiveSet(tuple(heads), notices, revision)
 
     def _require_site(self) -> Site:
         if self._site is None:
@@ -325,9 +313,13 @@ class ActivePrompts:
             )
         return self._site
 
-    def _require_editable(self) -> None:
+    def _free_head(self) -> Head:
+        """Return the head that edits are of; refuse where there is none."""
         require_open(self._closed)
-        require_free(self._manifest.head)
+        free = self._manifest.free_head
+        if free is None:
+            raise fixed_set(", ".join(head.name for head in self._manifest.heads))
+        return free
 
 
 def require_open(closed: threading.Event) -> None:
@@ -340,37 +332,6 @@ def require_open(closed: threading.Event) -> None:
     """
     if closed.is_set():
         raise ScoringError("score.closed", "the scorer is closed", cure="open it again with Scorer.open")
-
-
-def _prompt_notices(bank: PromptBank, text: TextRule | None) -> tuple[Notice, ...]:
-    """Say what of the prompts themselves makes a score less than it looks."""
-    ordered = text is None or text.order == "read"
-    seen = {entry.key: _seen(entry, ordered=ordered) for entry in bank}
-    texts = Counter(seen.values())
-    checks: dict[str, Callable[[BankEntry], bool]] = {
-        "prompt-empty": lambda entry: not all(each.cleaned for each in entry.wordings),
-        "prompt-truncated": lambda entry: any(each.truncated for each in entry.wordings),
-        "prompt-duplicate": lambda entry: any(seen[entry.key][0]) and texts[seen[entry.key]] > 1,
-    }
-    found = []
-    for code, applies in checks.items():
-        keys = [entry.key for entry in bank if applies(entry)]
-        if keys:
-            found.append(Notice(code, f"{notice(code).message} Findings: {', '.join(keys)}."))
-    return tuple(found)
-
-
-def _seen(entry: BankEntry, *, ordered: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return all that the model sees of a finding: two alike score alike."""
-    own = sorted(_read(each, ordered=ordered) for each in entry.prompts)
-    return tuple(own), tuple(sorted(_read(each, ordered=ordered) for each in entry.negative_prompts))
-
-
-def _read(wording: Wording, *, ordered: bool) -> str:
-    """Return a wording as the model reads it. What is cut off the end of a long one depends on its order."""
-    if ordered or wording.truncated:
-        return wording.cleaned
-    return " ".join(sorted(_WORD.findall(wording.cleaned)))
 
 
 def _as_list(wordings: str | Sequence[str]) -> list[str]:

@@ -46,6 +46,7 @@ CODES: dict[str, str] = {
     "dicom.frame": "A frame must be chosen, or the chosen one does not exist.",
     # prompts
     "prompt.unknown": "No finding has this key.",
+    "prompt.ambiguous": "Findings of several heads answer to this name; it takes the head, too.",
     "prompt.unknown-pack": "No prompt pack has this name.",
     "prompt.endpoint": "The endpoint that was asked to align prompts is not allowed or failed.",
     "prompt.form": "Nothing in the form of a prompt can be made of a wording.",
@@ -65,6 +66,7 @@ CODES: dict[str, str] = {
     "score.foreign-input": "The image was prepared for another bundle.",
     "score.closed": "The scorer is closed.",
     "score.map-unavailable": "The head has no explanation map.",
+    "score.head": "The bundle has no such head, or several, and none was chosen.",
     "score.region": "The region asked about is not on the picture, or the network did not see it.",
     # examinations
     "exam.no-rule": "The bundle stores no rule for examinations, so images are not pooled.",

@@ -10,6 +10,7 @@ import msgspec
 
 from promptray.runtime.bundle.manifest import Code, Examination
 from promptray.runtime.exam_rule import Pooled
+from promptray.runtime.finding_names import ByFinding
 from promptray.runtime.json_schema import schema_of
 from promptray.runtime.result import BundleRef, NoticeRef, Result, ResultDocument, Summary
 
@@ -74,9 +75,9 @@ class ExamScores(_Struct, frozen=True):
     """What alternatives say together, one for each head that has them."""
 
     @property
-    def scores(self) -> Mapping[str, ExamFinding]:
-        """Findings by key."""
-        return MappingProxyType({finding.key: finding for finding in self.findings})
+    def scores(self) -> ByFinding[ExamFinding]:
+        """Findings by name, as of a :class:`~promptray.runtime.result.Result`."""
+        return ByFinding((finding.head, finding.key, finding) for finding in self.findings)
 
 
 class RuleRef(_Struct, frozen=True):

@@ -16,30 +16,36 @@ def require_free(head: Head) -> None:
     PromptError
         ``prompt.fixed-set``.
     """
-    if head.bank != "free":
-        raise PromptError(
-            "prompt.fixed-set",
-            "the findings of this head form one unit: changing one would change the others' scores",
-            artefact=head.name,
-            cure="build a bundle with the wanted findings",
-        )
+    if head.set != "free":
+        raise fixed_set(head.name)
 
 
-def require_whole(manifest: Manifest, keys: Iterable[str]) -> None:
-    """Refuse to score another set of findings than the manifest's; their order does not matter.
+def fixed_set(heads: str) -> PromptError:
+    """Return the refusal of an edit."""
+    return PromptError(
+        "prompt.fixed-set",
+        "the findings of this head form one unit: changing one would change the others' scores",
+        artefact=heads,
+        cure="build a bundle with the wanted findings",
+    )
+
+
+def require_whole(manifest: Manifest, head: Head, keys: Iterable[str]) -> None:
+    """Refuse to score another set of a head's findings than the manifest's; their order does not matter.
 
     Raises
     ------
     PromptError
         ``prompt.fixed-set``, naming what is missing or foreign.
     """
-    odd = sorted({finding.key for finding in manifest.findings} ^ set(keys))
+    own = manifest.findings_of(head.name)
+    odd = sorted({finding.key for finding in own} ^ set(keys))
     if odd:
         raise PromptError(
             "prompt.fixed-set",
             "the findings of this head form one unit, and not all of them, or others too, were to be scored",
-            artefact=manifest.head.name,
-            expected=f"the {len(manifest.findings)} findings of the bundle",
+            artefact=head.name,
+            expected=f"the {len(own)} findings of the bundle",
             found=f"a difference in {', '.join(odd)[:200]}",
             cure="score all findings of the bundle",
         )

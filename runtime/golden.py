@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,37 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.errors import BundleError
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.preprocess import normalise
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the original says of the golden pictures through one head.
+
+    Attributes
+    ----------
+    logits : float32 (G, findings)
+        Its fp32 scores.
+    maps : float32 (G, findings, grid rows, grid columns), or None
+    """
+
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
+
+    def errors(self, logits: NDArray[np.float32], maps: NDArray[np.float32] | None) -> tuple[float, float]:
+        """Return the largest absolute differences of scores and of maps; NaN where there is a NaN."""
+        score_error = float(np.abs(logits - self.logits).max(initial=0.0))
+        if self.maps is None or maps is None:
+            return score_error, 0.0 if self.maps is maps else math.inf
+        return score_error, float(np.abs(maps - self.maps).max(initial=0.0))
+
+    def of(self, picture: int) -> Answers:
+        """Return those of one picture, G = 1."""
+        part = slice(picture, picture + 1)
+        return Answers(self.logits[part], None if self.maps is None else self.maps[part])
 
 
 @dataclass(frozen=True)
@@ -24,14 +53,31 @@ class GoldenSet:
     ----------
     pictures : uint8 or float32 (G, height, width), or (G, height, width, 3) where colour is kept
         Pictures as the network sees them, levels 0..255, before normalisation.
-    logits : float32 (G, findings)
-        The original's fp32 scores.
-    maps : float32 (G, findings, grid rows, grid columns), or None
+    answers : mapping of str to Answers
+        By head.
     """
 
     pictures: NDArray[Any]
-    logits: NDArray[np.float32]
-    maps: NDArray[np.float32] | None
+    answers: Mapping[str, Answers]
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """What the self-test found of one head: largest absolute differences to the stored answers.
+
+    Attributes
+    ----------
+    head : str
+    score_error, score_tolerance : float
+    map_error, map_tolerance : float or None
+        None for a head without maps.
+    """
+
+    head: str
+    score_error: float
+    score_tolerance: float
+    map_error: float | None
+    map_tolerance: float | None
 
 
 @dataclass(frozen=True)
@@ -42,16 +88,14 @@ class GoldenReport:
     ----------
     pictures : int
         How many golden pictures were scored.
-    score_error, map_error : float
-        Largest absolute differences to the stored answers; `map_error` is 0 without maps.
+    heads : tuple of HeadReport
     text_error : float or None
         Largest difference of a finding encoded again, as a share of its largest number; None where no text
         was encoded.
     """
 
     pictures: int
-    score_error: float
-    map_error: float
+    heads: tuple[HeadReport, ...]
     text_error: float | None = None
 
 
@@ -69,23 +113,29 @@ def read_golden(bundle: BundleContent) -> GoldenSet:
         tensors = safetensors.numpy.load(bundle.read(name))
     except safetensors.SafetensorError as error:
         raise _malformed(name, "not a safetensors file") from error
-    count, findings = len(manifest.golden.images), len(manifest.findings)
-    rule = manifest.preprocessing
+    count, rule = len(manifest.golden.images), manifest.preprocessing
     channels = (3,) if rule.colour == "rgb" else ()
-    expected = {"pictures": (count, rule.height, rule.width, *channels), "logits": (count, findings)}
-    if manifest.head.map:
-        expected["maps"] = (count, findings, *manifest.head.map.grid)
+    expected = {"pictures": (count, rule.height, rule.width, *channels)}
+    for head in manifest.heads:
+        findings = len(manifest.findings_of(head.name))
+        expected[f"logits.{head.name}"] = (count, findings)
+        if head.map:
+            expected[f"maps.{head.name}"] = (count, findings, *head.map.grid)
     found = {key: tensor.shape for key, tensor in tensors.items()}
     dtypes = {key: rule.levels if key == "pictures" else "float32" for key in expected}
     if found != expected or any(tensors[key].dtype != dtype for key, dtype in dtypes.items()):
         raise _malformed(name, f"expected {expected}, found {found}")
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         raise _malformed(name, "a stored answer that is no number")
-    return GoldenSet(tensors["pictures"], tensors["logits"], tensors.get("maps"))
+    answers = {
+        head.name: Answers(tensors[f"logits.{head.name}"], tensors.get(f"maps.{head.name}"))
+        for head in manifest.heads
+    }
+    return GoldenSet(tensors["pictures"], answers)
 
 
 def check_golden(
-    bundle: BundleContent, graphs: Graphs, head: BoundHead, *, pictures: int | None = None
+    bundle: BundleContent, graphs: Graphs, heads: Mapping[str, BoundHead], *, pictures: int | None = None
 ) -> GoldenReport:
     """Score golden pictures on this machine and compare with the stored answers.
 
@@ -94,41 +144,56 @@ def check_golden(
     bundle : BundleContent
     graphs : Graphs
         The bundle's compiled graphs.
-    head : BoundHead
-        The head bound to the bundle's OWN bank, in the manifest's order of findings.
+    heads : mapping of str to BoundHead
+        Every head bound to the bundle's OWN bank, in the manifest's order of findings.
     pictures : int, optional
         Only the first few; all by default.
 
     Raises
     ------
     BundleError
-        ``bundle.golden`` when a score or a map is further off than the bundle's tolerance.
+        ``bundle.golden`` when a score or a map is further off than its head's tolerance.
     """
-    golden = read_golden(bundle)
-    facts = bundle.manifest.golden
-    errors: list[tuple[float, float]] = []
+    manifest, golden = bundle.manifest, read_golden(bundle)
+    scored = [head for head in manifest.heads if heads[head.name].prompts]
     count = len(golden.pictures) if pictures is None else min(pictures, len(golden.pictures))
+    errors: dict[str, list[tuple[float, float]]] = {head.name: [] for head in scored}
     for n in range(count):
-        pixels = normalise(golden.pictures[n : n + 1], bundle.manifest.preprocessing)
-        logits, maps = head.run(graphs.features(pixels))
-        score_error = float(np.abs(logits[0] - golden.logits[n]).max())
-        if golden.maps is None or maps is None:
-            map_error = 0.0 if golden.maps is maps else math.inf
-        else:
-            map_error = float(np.abs(maps[0] - golden.maps[n]).max())
-        errors.append((score_error, map_error))
+        features = graphs.features(normalise(golden.pictures[n : n + 1], manifest.preprocessing))
+        for name, found in errors.items():
+            found.append(golden.answers[name].of(n).errors(*heads[name].run(features)))
     # NaN must not get lost in a maximum: numpy's keeps it, and no comparison with it is true.
-    score_error, map_error = (float(worst) for worst in np.max(errors, axis=0))
-    if not (score_error <= facts.score_tolerance and map_error <= facts.map_tolerance):
-        raise BundleError(
-            "bundle.golden",
-            "on this machine the model gives other numbers than its original",
-            artefact=f"{bundle.manifest.name} {bundle.short_hash}",
-            expected=f"scores within {facts.score_tolerance:g}, maps within {facts.map_tolerance:g}",
-            found=f"scores off by {score_error:.3g}, maps by {map_error:.3g}",
-            cure="run `promptray doctor`; reinstall onnxruntime; do not use this machine until it passes",
-        )
-    return GoldenReport(count, score_error, map_error)
+    reports = tuple(_report(head, *np.max(errors[head.name], axis=0)) for head in scored)
+    for report in reports:
+        _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}")
+    return GoldenReport(count, reports)
+
+
+def _report(head: Head, score_error: float, map_error: float) -> HeadReport:
+    return HeadReport(
+        head=head.name,
+        score_error=float(score_error),
+        score_tolerance=head.score_tolerance,
+        map_error=float(map_error) if head.map else None,
+        map_tolerance=head.map.tolerance if head.map else None,
+    )
+
+
+def _require_within(report: HeadReport, artefact: str) -> None:
+    maps_within = report.map_tolerance is None or (report.map_error or 0.0) <= report.map_tolerance
+    if report.score_error <= report.score_tolerance and maps_within:
+        return
+    has_maps = report.map_tolerance is not None
+    raise BundleError(
+        "bundle.golden",
+        "on this machine the model gives other numbers than its original",
+        artefact=artefact,
+        expected=f"scores within {report.score_tolerance:g}"
+        + (f", maps within {report.map_tolerance:g}" if has_maps else ""),
+        found=f"scores off by {report.score_error:.3g}"
+        + (f", maps by {report.map_error:.3g}" if has_maps else ""),
+        cure="run `promptray doctor`; reinstall onnxruntime; do not use this machine until it passes",
+    )
 
 
 def _malformed(name: str, found: str) -> BundleError:

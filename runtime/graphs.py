@@ -1,4 +1,4 @@
-"""A bundle's graphs, compiled and bound: features of an image, scores against a bank, rows of a prompt."""
+"""A bundle's graphs, compiled and bound: features of an image, scores against banks, rows of a prompt."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
-from promptray.runtime.bundle.manifest import BankRule, Manifest
+from promptray.runtime.bank_file import unpack
+from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
 from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError, ScoringError
 from promptray.runtime.fixed_set import require_whole
-from promptray.runtime.prompts import BankEntry, PromptBank, unpack
+from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder
 from promptray.runtime.wording import require_wordings
 
@@ -42,24 +43,22 @@ class BundleContent(Protocol):
         ...
 
 
-def own_bank(bundle: BundleContent) -> PromptBank:
-    """Read the prompt bank a bundle carries.
+def own_bank(bundle: BundleContent, head: Head) -> PromptBank:
+    """Read the prompt bank that a bundle carries for one of its heads.
 
     Raises
     ------
     BundleError
-        ``bundle.foreign-bank`` or ``bundle.hash``; ``bundle.format`` when the bundle has no bank, since this
-        version scores only models that have one.
+        ``bundle.foreign-bank`` or ``bundle.hash``; ``bundle.format`` when it is no whole bank.
     """
-    rule = bundle.manifest.bank
-    if rule is None:
-        raise no_bank(bundle)
+    rule = head.bank
     bank = unpack(bundle.read(rule.file), rule, artefact=rule.file)
-    stated = [(each.key, each.prompts, each.negative_prompts) for each in bundle.manifest.findings]
+    findings = bundle.manifest.findings_of(head.name)
+    stated = [(each.key, each.prompts, each.negative_prompts) for each in findings]
     if [(entry.key, *entry.texts) for entry in bank] != stated:
         raise BundleError(
             "bundle.foreign-bank",
-            "the prompt bank does not hold the manifest's findings in their order",
+            "the prompt bank does not hold the manifest's findings of its head in their order",
             artefact=rule.file,
             expected=", ".join(key for key, *_ in stated)[:200],
             found=", ".join(bank.keys)[:200],
@@ -68,25 +67,15 @@ def own_bank(bundle: BundleContent) -> PromptBank:
     return bank
 
 
-def no_bank(bundle: BundleContent) -> BundleError:
-    """Return the refusal of a bundle without prompt bank."""
-    return BundleError(
-        "bundle.format",
-        "this version scores only models with a prompt bank",
-        artefact=f"{bundle.manifest.name} {bundle.short_hash}",
-        cure="upgrade promptray",
-    )
-
-
 @dataclass(frozen=True, eq=False)
 class BoundHead:
-    """The head with a bank resident: one bound graph for each batch of prompts."""
+    """A head with its bank resident: one bound graph for each batch of prompts, none without prompts."""
 
     batches: tuple[tuple[NDArray[np.intp], BoundGraph], ...]
     prompts: int
 
     def run(self, features: Mapping[str, Array]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Score image features against every prompt of the bank.
+        """Score image features against every prompt of the bank, which holds at least one.
 
         Parameters
         ----------
@@ -143,15 +132,16 @@ class Graphs:
         self._backend = backend
         self._prompts_per_batch = prompts_per_batch
         self._image = self._load("image").bind({})
-        self._head = self._load("head")
-        self._text: tuple[TextEncoder, BoundGraph] | None = None
+        self._heads = {head.name: self._load("head", head.name) for head in bundle.manifest.heads}
+        self._text: tuple[Head, TextEncoder, BoundGraph] | None = None
 
-    def _load(self, role: str) -> Graph:
-        facts = self._bundle.manifest.graph_for(role, self._backend.name)
+    def _load(self, role: str, head: str | None = None) -> Graph:
+        facts = self._bundle.manifest.graph_for(role, self._backend.name, head)
         if facts is None:
+            wanted = role if head is None else f"{role} {head!r}"
             raise ScoringError(
                 "backend.unavailable",
-                f"the bundle has no {role} graph that was gated on this backend",
+                f"the bundle has no graph of the {wanted} that was gated on this backend",
                 artefact=self._backend.name,
                 cure="use a backend that `promptray inspect` lists for every graph",
             )
@@ -163,8 +153,8 @@ class Graphs:
         require_finite(outputs, "image")
         return outputs
 
-    def bind(self, bank: PromptBank) -> BoundHead:
-        """Make a bank resident in the head.
+    def bind(self, head: Head, bank: PromptBank) -> BoundHead:
+        """Make a bank resident in its head.
 
         A fixed set goes whole and unpadded: its findings may see each other, and padding would be seen too.
 
@@ -173,14 +163,18 @@ class Graphs:
         PromptError
             ``prompt.fixed-set`` for a part of such a set.
         """
-        manifest = self._bundle.manifest
-        if manifest.head.bank == "fixed_set":
-            require_whole(manifest, bank.keys)
+        if head.set == "fixed":
+            require_whole(self._bundle.manifest, head, bank.keys)
             batches = bank.batches()
         else:
             batches = bank.batches(prompts_per_batch=self._prompts_per_batch)
-        bound = tuple((batch.positions, self._head.bind(batch.tensors)) for batch in batches)
+        graph = self._heads[head.name]
+        bound = tuple((batch.positions, graph.bind(batch.tensors)) for batch in batches)
         return BoundHead(bound, len(bank))
+
+    def bind_all(self, banks: Mapping[str, PromptBank]) -> dict[str, BoundHead]:
+        """Make a bank resident in every head (see :meth:`bind`)."""
+        return {head.name: self.bind(head, banks[head.name]) for head in self._bundle.manifest.heads}
 
     def encode(
         self,
@@ -198,28 +192,26 @@ class Graphs:
             ``prompt.no-text-graph``; ``prompt.invalid`` for wordings the head cannot score; ``prompt.empty``
             when cleaning leaves nothing and `allow_empty` is false.
         """
-        encoder, graph = self._text_side()
-        manifest = self._bundle.manifest
-        if manifest.bank is None:
-            raise no_bank(self._bundle)
-        require_wordings(manifest.bank.ensemble, manifest.head.relation, key, prompts, negative_prompts)
+        head, encoder, graph = self._text_side()
+        require_wordings(head.bank.ensemble, head.relation, key, prompts, negative_prompts)
         finding = encoder.encode_finding(prompts, negative_prompts)
-        return encode_finding(graph, manifest.bank, key, finding, allow_empty=allow_empty)
+        return encode_finding(graph, head.bank, key, finding, allow_empty=allow_empty)
 
-    def _text_side(self) -> tuple[TextEncoder, BoundGraph]:
+    def _text_side(self) -> tuple[Head, TextEncoder, BoundGraph]:
         if self._text is None:
-            rule = self._bundle.manifest.text
-            if rule is None or self._bundle.manifest.graph("text") is None:
+            manifest = self._bundle.manifest
+            rule, head = manifest.text, manifest.text_head
+            if rule is None or head is None or manifest.graph("text") is None:
                 raise PromptError(
                     "prompt.no-text-graph",
                     "this bundle carries no text graph, so it cannot encode a prompt",
-                    artefact=f"{self._bundle.manifest.name} {self._bundle.short_hash}",
+                    artefact=f"{manifest.name} {self._bundle.short_hash}",
                     cure="where a bundle of the same model with its text graph is: `promptray prompts "
                     "THAT_BUNDLE export KEY -o prompts.safetensors`; then here: `promptray prompts BUNDLE "
                     "import prompts.safetensors`",
                 )
             encoder = TextEncoder(rule, self._bundle.read(rule.tokenizer))
-            self._text = (encoder, self._load("text").bind({}))
+            self._text = (head, encoder, self._load("text").bind({}))
         return self._text
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Door, body_part_words
+from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.words import body_part_words
 from promptray.runtime.dicom import codes, tags
 from promptray.runtime.errors import ImageError
 from promptray.runtime.picture import Notice, Picture, notice

@@ -3,7 +3,7 @@
 A bank is an immutable value. Adding or removing a prompt makes a new bank that shares the arrays of the old
 one, so a scorer swaps banks in one assignment and no call ever sees a half-changed set.
 
-Which tensors a prompt has is declared by the bundle (``bank.tensors``), not known here: a dual encoder has
+Which tensors a prompt has is declared by its head (``bank.tensors``), not known here: a dual encoder has
 one vector, CARZero has keys and values of four layers. A dimension named ``prompts`` is stacked; one named
 ``rows`` differs from prompt to prompt, and is padded to the next bucket, so that one 95-word prompt inflates
 its own bucket and not the 192 short ones beside it.
@@ -11,8 +11,6 @@ its own bucket and not the 192 short ones beside it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +18,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import BankRule, Code, TensorFacts
@@ -31,17 +27,6 @@ from promptray.runtime.wording import Wording
 
 Array = NDArray[Any]
 PROMPTS, ROWS = "prompts", "rows"
-_OFFSETS = "offsets"
-
-
-class _EntryFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the file says of one finding."""
-
-    key: str
-    prompts: list[Wording]
-    negative_prompts: list[Wording]
-    display: str | None
-    code: Code | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +194,7 @@ class PromptBank:
         return batches
 
     def _bucket(self, entry: BankEntry) -> int:
-        rows = _rows(entry, self.rule)
+        rows = rows_of(entry, self.rule)
         for bucket in self.rule.row_buckets:
             if rows <= bucket:
                 return bucket
@@ -239,15 +224,15 @@ class PromptBank:
         return stacked
 
 
-def _rows(entry: BankEntry, rule: BankRule) -> int:
+def rows_of(entry: BankEntry, rule: BankRule) -> int:
     """Return the rows of a prompt: the same in all its tensors, as the bank made sure."""
     for facts in rule.tensors:
         if ROWS in facts.dims:
-            return int(entry.tensors[facts.name].shape[_own_dims(facts).index(ROWS)])
+            return int(entry.tensors[facts.name].shape[own_dims(facts).index(ROWS)])
     return 0
 
 
-def _own_dims(facts: TensorFacts) -> list[int | str]:
+def own_dims(facts: TensorFacts) -> list[int | str]:
     """Return the dimensions of one prompt's tensor."""
     return [dim for dim in facts.dims if dim != PROMPTS]
 
@@ -255,7 +240,7 @@ def _own_dims(facts: TensorFacts) -> list[int | str]:
 def _require_fit(entry: BankEntry, rule: BankRule) -> None:
     rows: int | None = None
     for facts in rule.tensors:
-        expected, tensor = _own_dims(facts), entry.tensors.get(facts.name)
+        expected, tensor = own_dims(facts), entry.tensors.get(facts.name)
         fits = tensor is not None and tensor.dtype == facts.dtype and tensor.ndim == len(expected)
         if fits and tensor is not None:
             for dim, size in zip(expected, tensor.shape, strict=True):
@@ -271,133 +256,3 @@ def _require_fit(entry: BankEntry, rule: BankRule) -> None:
                 found="nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}",
                 cure="build the bundle again, or add the prompt again at this site",
             )
-
-
-def pack(bank: PromptBank) -> bytes:
-    """Return a bank as the bytes of ``prompts.safetensors``.
-
-    Fixed tensors are stacked over prompts. Tensors with rows are packed: the ``rows`` axis comes first and
-    the prompts' rows follow one another; ``offsets`` (int64, N + 1) says where each prompt begins.
-    """
-    tensors: dict[str, Array] = {}
-    counts = [_rows(entry, bank.rule) for entry in bank]
-    tensors[_OFFSETS] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    for facts in bank.rule.tensors:
-        dims = _own_dims(facts)
-        parts = [entry.tensors[facts.name] for entry in bank]
-        if ROWS in dims:
-            axis = dims.index(ROWS)
-            fixed = [int(dim) for dim in dims if dim != ROWS]
-            moved = [np.moveaxis(part, axis, 0) for part in parts]
-            joined = np.concatenate(moved) if moved else np.empty((0, *fixed), facts.dtype)
-        else:
-            joined = np.stack(parts) if parts else np.empty((0, *map(int, dims)), facts.dtype)
-        tensors[facts.name] = np.ascontiguousarray(joined)
-    prompts = json.dumps([entry.facts() for entry in bank])
-    metadata = {"bank_id": bank.rule.id, "prompts": prompts}
-    metadata["sha256"] = _content_sha256(bank.rule.id, prompts, tensors)
-    return bytes(safetensors.numpy.save(tensors, metadata))
-
-
-def _content_sha256(bank_id: str, prompts: str, tensors: Mapping[str, Array]) -> str:
-    """Hash what a bank says: exports travel alone, without a manifest that holds their hash."""
-    digest = hashlib.sha256(f"{bank_id}\n{prompts}\n".encode())
-    for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode() + tensor.tobytes())
-    return digest.hexdigest()
-
-
-def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
-    """Read the bytes of a bank, refusing one that was made for another model.
-
-    Parameters
-    ----------
-    data : bytes
-        Content of ``prompts.safetensors`` or of a site's prompt entry.
-    rule : BankRule
-        The bundle's bank rule; its ``id`` is what the bank must carry.
-    artefact : str
-        Name of the file, for errors.
-
-    Raises
-    ------
-    BundleError
-        ``bundle.foreign-bank`` when the bank's identity or layout is another; ``bundle.format`` when the
-        bytes are no such file.
-    """
-    try:
-        metadata = _metadata(data)
-        tensors = safetensors.numpy.load(data)
-        facts_list = msgspec.json.decode(metadata["prompts"], type=list[_EntryFacts])
-        found_id = metadata["bank_id"]
-        offsets = tensors[_OFFSETS]
-        if metadata["sha256"] != _content_sha256(found_id, metadata["prompts"], tensors):
-            raise ValueError("content hash")
-        if found_id == rule.id:
-            _require_offsets(offsets, len(facts_list), tensors, rule)
-            return PromptBank(
-                rule, [_entry(facts, n, tensors, offsets, rule) for n, facts in enumerate(facts_list)]
-            )
-    except (
-        safetensors.SafetensorError,
-        msgspec.MsgspecError,
-        KeyError,
-        ValueError,
-        TypeError,
-        IndexError,
-        RecursionError,
-    ) as error:
-        raise BundleError(
-            "bundle.format",
-            f"not a whole prompt bank ({type(error).__name__})",
-            artefact=artefact,
-            expected="safetensors as docs/bundle-format.md describes, with the hash of its own content",
-            cure="copy the file again from where it was written, or write it again",
-        ) from error
-    raise BundleError(
-        "bundle.foreign-bank",
-        "the prompts were encoded with other weights, tokenizer, cleaning, template, layout or precision",
-        artefact=artefact,
-        expected=f"bank id {rule.id[:12]}",
-        found=f"bank id {str(found_id)[:12]}",
-        cure="encode the prompts again with this bundle: `promptray prompts BUNDLE add KEY`",
-    )
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    return dict(header["__metadata__"])
-
-
-def _require_offsets(offsets: Array, prompts: int, tensors: Mapping[str, Array], rule: BankRule) -> None:
-    """Raise ValueError unless the prompts' rows fill the packed tensors without gap or overlap."""
-    lengths = {len(tensors[facts.name]) for facts in rule.tensors if ROWS in facts.dims} or {0}
-    whole = offsets.dtype == np.int64 and offsets.shape == (prompts + 1,) and offsets[0] == 0
-    if not (whole and (np.diff(offsets) >= 0).all() and lengths == {int(offsets[-1])}):
-        raise ValueError("offsets")
-    if any(len(tensors[facts.name]) != prompts for facts in rule.tensors if ROWS not in facts.dims):
-        raise ValueError("prompts")
-
-
-def _entry(
-    facts: _EntryFacts, n: int, tensors: Mapping[str, Array], offsets: Array, rule: BankRule
-) -> BankEntry:
-    own: dict[str, Array] = {}
-    for tensor in rule.tensors:
-        dims = _own_dims(tensor)
-        stored = tensors[tensor.name]
-        if ROWS in dims:
-            rows = stored[int(offsets[n]) : int(offsets[n + 1])]
-            own[tensor.name] = np.moveaxis(rows, 0, dims.index(ROWS))
-        else:
-            own[tensor.name] = stored[n]
-    return BankEntry(
-        facts.key,
-        tuple(facts.prompts),
-        own,
-        negative_prompts=tuple(facts.negative_prompts),
-        display=facts.display,
-        code=facts.code,
-    )

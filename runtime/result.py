@@ -7,7 +7,7 @@ and what to be careful about (notices). UIDs appear here and nowhere else: never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from promptray.runtime.backends import BackendFacts
 from promptray.runtime.bundle.manifest import Code, ModelFacts
 from promptray.runtime.errors import PromptError, PromptRayError, ScoringError
+from promptray.runtime.finding_names import ByFinding, FindingName
 from promptray.runtime.geometry import Geometry, map_to_original
 from promptray.runtime.json_schema import schema_of
 
@@ -82,6 +83,7 @@ class FindingScore(_Struct, frozen=True, kw_only=True):
     """One finding in the document."""
 
     key: str
+    """Unique within its head."""
     display: str
     head: str
     prompts: list[str]
@@ -148,7 +150,7 @@ class ResultDocument(_Struct, frozen=True, kw_only=True):
     """The JSON document of one scored image."""
 
     schema: Literal["promptray-result"]
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     software: str
     bundle: BundleRef
     backend: BackendFacts
@@ -156,8 +158,8 @@ class ResultDocument(_Struct, frozen=True, kw_only=True):
     source: SourceRef
     transform: dict[str, Any]
     findings: list[FindingScore]
-    summary: Summary | None
-    """What alternatives say together; null for independent findings and pairs."""
+    summaries: list[Summary]
+    """What alternatives say together, one for each head that has them."""
     notices: list[NoticeRef]
     timing_ms: dict[str, float]
 
@@ -169,6 +171,10 @@ def result_schema() -> dict[str, Any]:
 
 class Result:
     """Scores of one image. Immutable; safe to share between threads.
+
+    A finding is named by its key. Where several heads have that key it takes head and key, and the key alone
+    is refused (``prompt.ambiguous``): ``result.scores["tags", "pneumonia"]``,
+    ``result.heatmap(("tags", "pneumonia"))``.
 
     Attributes
     ----------
@@ -184,12 +190,15 @@ class Result:
     """
 
     def __init__(
-        self, document: ResultDocument, maps: NDArray[np.float32] | None, geometry: Geometry
+        self,
+        document: ResultDocument,
+        maps: Sequence[NDArray[np.float32] | None],
+        geometry: Geometry,
     ) -> None:
         self.document = document
-        self._maps = maps
         self._geometry = geometry
-        self._positions = {finding.key: n for n, finding in enumerate(document.findings)}
+        each = zip(document.findings, maps, strict=True)
+        self._maps = ByFinding((finding.head, finding.key, grid) for finding, grid in each)
 
     @property
     def name(self) -> str:
@@ -197,14 +206,32 @@ class Result:
         return self.document.source.name
 
     @property
-    def scores(self) -> Mapping[str, Score]:
-        """Scores by finding key, in the bank's order."""
-        return MappingProxyType({finding.key: finding.score for finding in self.document.findings})
+    def scores(self) -> ByFinding[Score]:
+        """Scores by finding, in the bank's order, one head after the other."""
+        return ByFinding((each.head, each.key, each.score) for each in self.document.findings)
+
+    @property
+    def summaries(self) -> Mapping[str, Summary]:
+        """What the findings of a head say together where they are alternatives, by head."""
+        return MappingProxyType({summary.head: summary for summary in self.document.summaries})
 
     @property
     def summary(self) -> Summary | None:
-        """What the findings say together where they are alternatives: an expected class, named groups."""
-        return self.document.summary
+        """The only one of `summaries`, or None where findings are no alternatives.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.ambiguous`` where several heads have one.
+        """
+        if len(self.document.summaries) > 1:
+            raise PromptError(
+                "prompt.ambiguous",
+                "several heads have a summary",
+                expected=" or ".join(self.summaries),
+                cure="take `summaries` and name the head",
+            )
+        return next(iter(self.document.summaries), None)
 
     @property
     def timing(self) -> Mapping[str, float]:
@@ -216,35 +243,28 @@ class Result:
         """What to be careful about, as stable codes with a message."""
         return tuple(self.document.notices)
 
-    def grid(self, key: str) -> NDArray[np.float32]:
+    def grid(self, finding: FindingName) -> NDArray[np.float32]:
         """Return the map of a finding on the network's own grid, float32 (grid rows, grid columns).
 
         Raises
         ------
         PromptError
-            ``prompt.unknown``.
+            ``prompt.unknown`` or ``prompt.ambiguous``.
         ScoringError
-            ``score.map-unavailable`` when the head has no map.
+            ``score.map-unavailable`` when its head has no map.
         """
-        if key not in self._positions:
-            raise PromptError(
-                "prompt.unknown",
-                "this result has no such finding",
-                artefact=key,
-                expected=f"one of {', '.join(self._positions)}",
-            )
-        if self._maps is None:
-            raise ScoringError("score.map-unavailable", "the head of this model has no explanation map")
-        grid: NDArray[np.float32] = self._maps[self._positions[key]].copy()
-        return grid
+        grid = self._maps.find(finding)
+        if grid is None:
+            raise ScoringError("score.map-unavailable", "the head of this finding has no explanation map")
+        return grid.copy()
 
-    def heatmap(self, key: str) -> NDArray[np.float32]:
+    def heatmap(self, finding: FindingName) -> NDArray[np.float32]:
         """Return the map of a finding on the ORIGINAL image's pixel grid.
 
         Parameters
         ----------
-        key : str
-            Finding key.
+        finding : str or (str, str)
+            Key, or head and key.
 
         Returns
         -------
@@ -258,7 +278,7 @@ class Result:
         PromptError, ScoringError
             As :meth:`grid`.
         """
-        return map_to_original(self.grid(key), self._geometry)
+        return map_to_original(self.grid(finding), self._geometry)
 
     def to_json(self) -> dict[str, Any]:
         """Return the result document as plain containers (see ``docs/result.schema.json``)."""
@@ -282,10 +302,10 @@ class Refused:
         self.name = name
 
     @property
-    def scores(self) -> Mapping[str, Score]:
+    def scores(self) -> ByFinding[Score]:
         """Raise the error."""
         raise self.error
 
-    def heatmap(self, key: str) -> NDArray[np.float32]:
+    def heatmap(self, finding: FindingName) -> NDArray[np.float32]:
         """Raise the error."""
         raise self.error

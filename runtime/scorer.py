@@ -12,10 +12,8 @@ from itertools import islice
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from promptray.runtime.active_prompts import ActivePrompts, ActiveSet, require_open
+from promptray.runtime.active_prompts import ActivePrompts, require_open
+from promptray.runtime.active_set import ActiveSet, HeadAnswer
 from promptray.runtime.backends import NAMES, BackendFacts, choose_backend
 from promptray.runtime.bundle import Bundle, Manifest
 from promptray.runtime.deadline import Deadline
@@ -37,9 +35,12 @@ from promptray.runtime.result import (
     Refused,
     Result,
     ResultDocument,
+    Score,
     SourceRef,
+    Summary,
 )
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
+from promptray.runtime.site_prompts import ActiveFinding
 from promptray.runtime.text_check import check_text
 from promptray.runtime.version import VERSION
 
@@ -115,13 +116,13 @@ class Scorer:
         """
         bundle = Bundle.open(path)
         manifest = bundle.manifest
-        roles = {graph.role for graph in manifest.graphs}
-        gated = [name for name in NAMES if all(manifest.graph_for(role, name) for role in roles)]
+        needed = {(graph.role, graph.head) for graph in manifest.graphs}
+        gated = [name for name in NAMES if all(manifest.graph_for(role, name, head) for role, head in needed)]
         chosen, reason = choose_backend(backend, threads=threads, gated=gated)
         graphs = Graphs(bundle, chosen, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
-        bank = own_bank(bundle)
+        banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
-        check_golden(bundle, graphs, graphs.bind(bank), pictures=1)
+        check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
         local = open_site(site, bundle.hash)
         facts = BackendFacts(
             chosen.name,
@@ -132,7 +133,7 @@ class Scorer:
             reason,
         )
         closed = threading.Event()
-        prompts = ActivePrompts(bundle, graphs, bank, local, closed)
+        prompts = ActivePrompts(bundle, graphs, banks, local, closed)
         return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed)
 
     def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
@@ -204,12 +205,13 @@ class Scorer:
         image_ms = _milliseconds(start)
         limit.check("after the image graph")
         start = time.perf_counter()
-        logits, maps = state.head.run(features)
+        answers = state.run(features)
         timing = {**prepared.timing, "image": image_ms, "head": _milliseconds(start)}
         limit.check("after the head")
         timing["total"] = sum(timing.values())
-        document = self._document(prepared, state, logits[0], timing)
-        return Result(document, None if maps is None else maps[0], prepared.network_input.geometry)
+        document = self._document(prepared, state, answers, timing)
+        maps = [grid for answer in answers for grid in answer.maps_of_findings]
+        return Result(document, maps, prepared.network_input.geometry)
 
     def score(
         self,
@@ -313,7 +315,8 @@ class Scorer:
             ``bundle.golden``.
         """
         self._require_open()
-        report = check_golden(self.bundle, self._graphs, self._graphs.bind(own_bank(self.bundle)))
+        banks = {head.name: own_bank(self.bundle, head) for head in self.bundle.manifest.heads}
+        report = check_golden(self.bundle, self._graphs, self._graphs.bind_all(banks))
         return replace(report, text_error=check_text(self.bundle, self._graphs))
 
     def close(self) -> None:
@@ -344,22 +347,24 @@ class Scorer:
             )
 
     def _document(
-        self, prepared: Prepared, state: ActiveSet, logits: NDArray[np.float32], timing: Mapping[str, float]
+        self,
+        prepared: Prepared,
+        state: ActiveSet,
+        answers: Sequence[HeadAnswer],
+        timing: Mapping[str, float],
     ) -> ResultDocument:
         manifest = self.bundle.manifest
-        scores = scores_of(logits, [item.finding.key for item in state.active], manifest.head)
-        findings = [
-            FindingScore(
-                key=item.finding.key, display=item.finding.display, head=item.finding.head,
-                prompts=item.finding.prompts, negative_prompts=item.finding.negative_prompts,
-                origin=item.origin, code=item.finding.code, score=score,
-            )
-            for item, score in zip(state.active, scores, strict=True)
-        ]  # fmt: skip
+        findings: list[FindingScore] = []
+        summaries: list[Summary | None] = []
+        for answer in answers:
+            head, keys = answer.of.head, answer.of.bank.keys
+            scores = scores_of(answer.logits, keys, head)
+            findings += map(_finding_score, answer.of.active, scores)
+            summaries.append(summary_of(dict(zip(keys, scores, strict=True)), head))
         notices: list[Notice] = [*prepared.notices, *state.notices]
         return ResultDocument(
             schema="promptray-result",
-            schema_version=2,
+            schema_version=3,
             software=f"promptray {VERSION}",
             bundle=BundleRef(
                 name=manifest.name, family=manifest.family, sha256=self.bundle.hash,
@@ -370,19 +375,28 @@ class Scorer:
             source=SourceRef(name=prepared.name, **asdict(prepared.source)),
             transform=prepared.network_input.geometry.to_json(),
             findings=findings,
-            summary=summary_of({item.key: item.score for item in findings}, manifest.head),
+            summaries=[summary for summary in summaries if summary is not None],
             notices=[NoticeRef(**item.to_json()) for item in notices],
             timing_ms=dict(timing),
         )  # fmt: skip
 
 
+def _finding_score(item: ActiveFinding, score: Score) -> FindingScore:
+    return FindingScore(
+        key=item.finding.key, display=item.finding.display, head=item.finding.head,
+        prompts=item.finding.prompts, negative_prompts=item.finding.negative_prompts,
+        origin=item.origin, code=item.finding.code, score=score,
+    )  # fmt: skip
+
+
 def _precision(manifest: Manifest, backend: str) -> str:
-    """Name the precision of what runs: one word where image side and head agree."""
-    used = {role: manifest.graph_for(role, backend) for role in ("image", "head")}
-    stated = {role: graph.precision for role, graph in used.items() if graph is not None}
+    """Name the precision of what runs: one word where image side and heads agree."""
+    used = [manifest.graph_for("image", backend)]
+    used += [manifest.graph_for("head", backend, head.name) for head in manifest.heads]
+    stated = {graph.title: graph.precision for graph in used if graph is not None}
     if len(set(stated.values())) == 1:
         return stated["image"]
-    return ", ".join(f"{role} {precision}" for role, precision in stated.items())
+    return ", ".join(f"{title} {precision}" for title, precision in stated.items())
 
 
 def _fault(error: Exception, name: str) -> ScoringError:

@@ -59,7 +59,7 @@ class Site:
     Examples
     --------
     >>> site = Site.open(None, bundle.hash)                                     # doctest: +SKIP
-    >>> site.add("prompt", "rib fracture", payload, {"prompt": "There is rib fracture."})  # doctest: +SKIP
+    >>> site.add("prompt", "findings", "rib fracture", payload)                 # doctest: +SKIP
     >>> [entry.key for entry in site.entries("prompt")]                         # doctest: +SKIP
     ['rib fracture']
     """
@@ -156,14 +156,20 @@ class Site:
         return list(self._index.entries)
 
     def add(
-        self, kind: Kind, key: str, payload: bytes = b"", facts: Mapping[str, Any] | None = None
+        self,
+        kind: Kind,
+        head: str,
+        key: str,
+        payload: bytes = b"",
+        facts: Mapping[str, Any] | None = None,
     ) -> SiteEntry:
         """Add one entry (see `add_all`)."""
-        return self.add_all(kind, [(key, payload, facts or {})])[0]
+        return self.add_all(kind, head, [(key, payload, facts or {})])[0]
 
     def add_all(
         self,
         kind: Kind,
+        head: str,
         additions: Sequence[tuple[str, bytes, Mapping[str, Any]]],
         *,
         revision: int | None = None,
@@ -174,9 +180,11 @@ class Site:
         ----------
         kind : {'prompt', 'removed-prompt'}
             A prompt has a payload; the removal of one of the bundle's has none.
+        head : str
+            The head whose findings they are.
         additions : sequence of (key, payload, facts)
-            The finding's key, unique within its kind; the content, for a prompt a bank file of one prompt;
-            JSON values kept with it.
+            The finding's key, unique within kind and head; the content, for a prompt a bank file of one
+            prompt; JSON values kept with it.
         revision : int, optional
             Refuse (``site.changed``) unless this is still the site's revision.
 
@@ -190,10 +198,10 @@ class Site:
         payloads = [payload for _, payload, _ in additions]
         if any(bool(payload) != (kind == "prompt") for payload in payloads):
             raise ValueError(f"a payload belongs to a prompt and to nothing else, not to {kind!r}")
-        added = [_entry(kind, key, payload, facts) for key, payload, facts in additions]
+        added = [_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:
-            taken = {other.key for other in entries if other.kind == kind}
+            taken = {other.key for other in entries if (other.kind, other.head) == (kind, head)}
             for entry in added:
                 if entry.key in taken:
                     raise PromptError(
@@ -208,7 +216,7 @@ class Site:
         self._write(append, payloads, revision)
         return added
 
-    def remove(self, kind: Kind, key: str) -> None:
+    def remove(self, kind: Kind, head: str, key: str) -> None:
         """Remove an entry; its payload is not looked at, so this mends a site with a damaged one.
 
         Raises
@@ -220,7 +228,8 @@ class Site:
         """
 
         def drop(entries: list[SiteEntry]) -> list[SiteEntry]:
-            kept = [entry for entry in entries if (entry.kind, entry.key) != (kind, key)]
+            gone = (kind, head, key)
+            kept = [entry for entry in entries if (entry.kind, entry.head, entry.key) != gone]
             if len(kept) == len(entries):
                 raise PromptError(
                     "prompt.unknown",
@@ -310,9 +319,9 @@ class Site:
         )
 
 
-def _entry(kind: Kind, key: str, payload: bytes, facts: Mapping[str, Any]) -> SiteEntry:
+def _entry(kind: Kind, head: str, key: str, payload: bytes, facts: Mapping[str, Any]) -> SiteEntry:
     listed = FileFacts(sha256=hashlib.sha256(payload).hexdigest(), size=len(payload)) if payload else None
-    entry = SiteEntry(kind=kind, key=key, payload=listed, facts=dict(facts))
+    entry = SiteEntry(kind=kind, head=head, key=key, payload=listed, facts=dict(facts))
     try:  # a struct built in code is not checked until it is read back
         raw = json.dumps(msgspec.to_builtins(entry), ensure_ascii=False, allow_nan=False).encode()
         return msgspec.convert(strict_json(raw), SiteEntry)

@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from promptray.runtime.bundle.manifest import FileFacts, Key, Sha256
+from promptray.runtime.bundle.manifest import FileFacts, HeadName, Key, Sha256
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Kind = Literal["prompt", "removed-prompt"]
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
@@ -33,6 +33,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"tmp\.[0-9a-f]+")
 LOCK, ENTRIES = "site.lock", "entries"
 _LARGEST_INDEX = 16 << 20
+_ANOTHER = "delete the bundle's folder in the site directory and add the prompts again"
+_UPGRADE = "`pip install --upgrade promptray`"
 _ATTEMPTS, _PAUSE = 20, 0.01
 
 
@@ -40,6 +42,8 @@ class SiteEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """One addition: what it is, its payload's hash, and facts for whoever reads the kind."""
 
     kind: Kind
+    head: HeadName
+    """The head whose finding it is."""
     key: Key
     payload: FileFacts | None
     facts: dict[str, Any]
@@ -49,7 +53,7 @@ class SiteIndex(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The content of ``site.<revision>.<sha256>.json``."""
 
     format: Literal["promptray-site"] = "promptray-site"
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     bundle: Sha256
     revision: int
     entries: list[SiteEntry]
@@ -131,8 +135,8 @@ def _parse_index(path: Path, bundle_hash: str) -> SiteIndex:
             expected=f"bundle {bundle_hash}, revision {int(match[1])}",
             found=f"bundle {index.bundle}, revision {index.revision}",
         )
-    pairs = [(entry.kind, entry.key) for entry in index.entries]
-    if len(set(pairs)) != len(pairs):
+    names = [(entry.kind, entry.head, entry.key) for entry in index.entries]
+    if len(set(names)) != len(names):
         raise corrupt("an entry occurs twice in the index", path)
     if any((entry.payload is None) != (entry.kind == "removed-prompt") for entry in index.entries):
         raise corrupt("a prompt has no payload, or a removed finding has one", path)
@@ -148,7 +152,7 @@ def _check_version(document: Any, path: Path) -> None:
             artefact=str(path),
             expected=f"format_version {FORMAT_VERSION}",
             found=f"format_version {version!r}",
-            cure="`pip install --upgrade promptray`",
+            cure=_ANOTHER if type(version) is int and version < FORMAT_VERSION else _UPGRADE,
         )
 
 
@@ -203,7 +207,7 @@ def corrupt(
     *,
     expected: str | None = None,
     found: str | None = None,
-    cure: str = "delete the bundle's folder in the site directory and add the prompts again",
+    cure: str = _ANOTHER,
 ) -> BundleError:
     """Return the refusal of a site directory that does not match its own hashes."""
     return BundleError("site.corrupt", message, artefact=str(path), expected=expected, found=found, cure=cure)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
-from promptray.runtime.bundle.manifest import BankRule, Code, Finding, Head, Manifest, key_fault
+from promptray.runtime.bank_file import pack, unpack
+from promptray.runtime.bundle.manifest import BankRule, Code, Finding, Head, Manifest
+from promptray.runtime.bundle.words import key_fault
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.fixed_set import require_free
-from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
-from promptray.runtime.site import Site, SiteEntry
+from promptray.runtime.prompts import BankEntry, PromptBank
+from promptray.runtime.site import Kind, Site, SiteEntry
 from promptray.runtime.wording import require_readable
 
 Origin = Literal["bundle", "site", "session"]
@@ -77,8 +79,10 @@ def checked_finding(
     return finding
 
 
-def with_site(own: Sequence[ActiveFinding], rule: BankRule, head: Head, site: Site) -> list[ActiveFinding]:
-    """Return what is scored at a site: the bundle's findings it did not remove, then its own.
+def with_site(
+    own: Mapping[str, Sequence[ActiveFinding]], manifest: Manifest, site: Site
+) -> dict[str, list[ActiveFinding]]:
+    """Return what each head scores at a site: the bundle's findings it did not remove, then its own.
 
     Raises
     ------
@@ -87,27 +91,36 @@ def with_site(own: Sequence[ActiveFinding], rule: BankRule, head: Head, site: Si
     PromptError
         ``prompt.fixed-set`` where the site changes findings that form one unit.
     """
-    removed = _removed(site)
-    changed = [entry.key for entry in site.entries("prompt")] or sorted(removed)
-    if changed and head.bank != "free":
-        raise PromptError(
-            "prompt.fixed-set",
-            "the site directory changes findings that form one unit",
-            artefact=head.name,
-            found=", ".join(changed)[:200],
-            cure=f'`promptray prompts BUNDLE {"restore" if removed else "remove"} "{changed[0]}"`',
-        )
-    active = [item for item in own if item.finding.key not in removed]
+    for entry in (*site.entries("prompt"), *site.entries("removed-prompt")):
+        head = manifest.head(entry.head)
+        if head is None or head.set != "free":
+            raise PromptError(
+                "prompt.fixed-set",
+                "the site directory changes findings that form one unit, or of a head that is not there",
+                artefact=entry.head,
+                found=entry.key,
+                cure=f'`promptray prompts BUNDLE {_UNDO[entry.kind]} "{entry.key}" --head {entry.head}`',
+            )
+    removed = {(entry.head, entry.key) for entry in site.entries("removed-prompt")}
+    active = {
+        head: [item for item in items if (head, item.finding.key) not in removed]
+        for head, items in own.items()
+    }
     for stored in site.entries("prompt"):
-        entry = _entry(stored, rule, site)
-        active.append(ActiveFinding(finding_of(entry, head.name), entry, "site"))
+        head = manifest.head(stored.head)
+        if head is not None:
+            entry_of = _entry(stored, head.bank, site)
+            active[head.name].append(ActiveFinding(finding_of(entry_of, head.name), entry_of, "site"))
     return active
 
 
+_UNDO = {"prompt": "remove", "removed-prompt": "restore"}
+
+
 def keep_prompts(
-    site: Site, manifest: Manifest, rule: BankRule, entries: Sequence[BankEntry], *, revision: int
+    site: Site, manifest: Manifest, head: Head, entries: Sequence[BankEntry], *, revision: int
 ) -> None:
-    """Store encoded prompts at a site, all or none.
+    """Store encoded prompts of a head at a site, all or none.
 
     Parameters
     ----------
@@ -122,9 +135,9 @@ def keep_prompts(
     BundleError
         ``site.*``.
     """
-    require_free(manifest.head)
+    require_free(head)
     for entry in entries:
-        if _is_own(manifest, entry.key) and entry.key not in _removed(site):
+        if _used(site, manifest, head.name, entry.key):
             raise PromptError(
                 "prompt.exists",
                 "the bundle has a finding with this key, and this site still uses it",
@@ -132,49 +145,78 @@ def keep_prompts(
                 cure=f'first `promptray prompts BUNDLE remove "{entry.key}"`, or choose another key',
             )
     additions: list[tuple[str, bytes, dict[str, object]]] = [
-        (entry.key, pack(PromptBank(rule, [entry])), {}) for entry in entries
+        (entry.key, pack(PromptBank(head.bank, [entry])), {}) for entry in entries
     ]
-    site.add_all("prompt", additions, revision=revision)
+    site.add_all("prompt", head.name, additions, revision=revision)
 
 
-def forget_finding(site: Site, manifest: Manifest, key: str) -> None:
+def forget_finding(site: Site, manifest: Manifest, key: str, *, head: str | None = None) -> None:
     """Stop using a finding at a site. Looks at no payload, so it also mends a site with a damaged one.
+
+    Parameters
+    ----------
+    head : str, optional
+        Its head; by default the free one or, where that has no such finding, the one that has.
 
     Raises
     ------
     PromptError
         ``prompt.unknown`` when this site does not use such a finding; ``prompt.fixed-set``.
     """
-    if any(entry.key == key for entry in site.entries("prompt")):
-        site.remove("prompt", key)
-    elif _is_own(manifest, key) and key not in _removed(site):
-        require_free(manifest.head)
-        site.add("removed-prompt", key)
-    else:
+    stored = _head_of(site, "prompt", key, head, manifest)
+    if stored is not None:
+        site.remove("prompt", stored, key)
+        return
+    own = [
+        each for each in manifest.heads if head in (None, each.name) and _used(site, manifest, each.name, key)
+    ]
+    if not own:
         raise PromptError(
             "prompt.unknown",
             "this site uses no finding with this key",
             artefact=key,
             cure="`promptray inspect BUNDLE` lists the bundle's findings and the site's changes",
         )
+    chosen = next((each for each in own if each.set == "free"), own[0])
+    require_free(chosen)
+    site.add("removed-prompt", chosen.name, key)
 
 
-def restore_finding(site: Site, key: str) -> None:
+def restore_finding(site: Site, manifest: Manifest, key: str, *, head: str | None = None) -> None:
     """Use a finding of the bundle again that was removed at this site.
+
+    Parameters
+    ----------
+    head : str, optional
+        As for :func:`forget_finding`.
 
     Raises
     ------
     PromptError
         ``prompt.unknown`` when it was not removed; ``prompt.exists`` when the site has its own of that key.
     """
-    if any(entry.key == key for entry in site.entries("prompt")):
+    if _head_of(site, "prompt", key, head, manifest) is not None:
         raise PromptError(
             "prompt.exists",
             "this site has its own prompt under this key",
             artefact=key,
             cure=f'first `promptray prompts BUNDLE remove "{key}"`',
         )
-    site.remove("removed-prompt", key)
+    removed_from = _head_of(site, "removed-prompt", key, head, manifest)
+    site.remove("removed-prompt", removed_from or head or manifest.heads[0].name, key)
+
+
+def _head_of(site: Site, kind: Kind, key: str, head: str | None, manifest: Manifest) -> str | None:
+    """Return the head of the site's entry of a key, the free head first; None where there is none."""
+    heads = [entry.head for entry in site.entries(kind) if entry.key == key and head in (None, entry.head)]
+    free = manifest.free_head
+    return free.name if free is not None and free.name in heads else next(iter(heads), None)
+
+
+def _used(site: Site, manifest: Manifest, head: str, key: str) -> bool:
+    """Tell whether the bundle has such a finding and the site did not remove it."""
+    removed = any((entry.head, entry.key) == (head, key) for entry in site.entries("removed-prompt"))
+    return not removed and any(finding.key == key for finding in manifest.findings_of(head))
 
 
 def _entry(stored: SiteEntry, rule: BankRule, site: Site) -> BankEntry:
@@ -189,11 +231,3 @@ def _entry(stored: SiteEntry, rule: BankRule, site: Site) -> BankEntry:
             cure=f'`promptray prompts BUNDLE remove "{stored.key}"`, then add it again',
         )
     return bank.entries[0]
-
-
-def _removed(site: Site) -> set[str]:
-    return {entry.key for entry in site.entries("removed-prompt")}
-
-
-def _is_own(manifest: Manifest, key: str) -> bool:
-    return any(finding.key == key for finding in manifest.findings)

@@ -28,9 +28,10 @@ def check_text(bundle: BundleContent, graphs: Graphs) -> float | None:
         ``backend.*`` or ``score.not-finite``.
     """
     manifest = bundle.manifest
-    if manifest.text is None or manifest.graph("text") is None or not manifest.findings:
+    head = manifest.text_head
+    if head is None or manifest.graph("text") is None or not manifest.findings_of(head.name):
         return None
-    stored = own_bank(bundle).entries[0]
+    stored = own_bank(bundle, head).entries[0]
     prompts, negative_prompts = stored.texts
     made = graphs.encode(stored.key, prompts, negative_prompts, allow_empty=True)
     worst = 0.0

@@ -38,9 +38,7 @@ class VerifyReport:
     site_entries : int
         Entries of the site directory whose hash was compared.
     golden : GoldenReport
-        Largest differences on this machine.
-    score_tolerance, map_tolerance : float
-        Their bounds.
+        Largest differences on this machine, with their bounds.
     backend : str
         What ran.
     """
@@ -50,8 +48,6 @@ class VerifyReport:
     files: int
     site_entries: int
     golden: GoldenReport
-    score_tolerance: float
-    map_tolerance: float
     backend: str
 
     def to_json(self) -> dict[str, Any]:
@@ -97,11 +93,7 @@ def verify(
     with Scorer.open(path, backend=backend, site=site, threads=threads) as scorer:
         report = scorer.check_golden()
         backend_text = f"{scorer.backend.name} {scorer.backend.version}, {scorer.backend.threads} threads"
-    golden = bundle.manifest.golden
-    return VerifyReport(
-        bundle.manifest.name, bundle.hash, len(files), entries, report,
-        golden.score_tolerance, golden.map_tolerance, backend_text,
-    )  # fmt: skip
+    return VerifyReport(bundle.manifest.name, bundle.hash, len(files), entries, report, backend_text)
 
 
 def _check_preprocessing(bundle: Bundle) -> None:

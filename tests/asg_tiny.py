@@ -39,13 +39,14 @@ def image_path(name: str) -> Path:
 
 
 def recipe(**changes: Any) -> dict[str, Any]:
-    """The recipe of the prompts as plain values; None removes a key."""
+    """The recipe of the head of prompts alone as plain values; None removes a key."""
     content = {
         "recipe_version": 1,
         "name": "asg-tiny",
         "family": "asg",
         "checkpoint": str(CHECKPOINT),
         "text_model": str(TEXT_MODEL),
+        "model_options": {"heads": ["prompts"]},
         "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
         "door": {"modalities": ["CR", "DX"]},
         "findings": [{"key": key, "prompt": prompt} for key, prompt in PROMPTS.items()],
@@ -55,10 +56,20 @@ def recipe(**changes: Any) -> dict[str, Any]:
 
 
 def tags_recipe(**changes: Any) -> dict[str, Any]:
-    """Return what `recipe` takes for the head of tags, in another order than the weights'."""
+    """Return what `recipe` takes for the head of tags alone, in another order than the weights'."""
     return {
-        "model_options": {"head": "tags"},
+        "model_options": {"heads": ["tags"]},
         "findings": [{"key": tag} for tag in reversed(TAGS)],
+        **changes,
+    }
+
+
+def both_recipe(**changes: Any) -> dict[str, Any]:
+    """Return what `recipe` takes for both heads: a prompt has the key of a tag, and no tag is listed."""
+    findings = [{"key": key, "prompt": prompt} for key, prompt in PROMPTS.items()]
+    return {
+        "model_options": None,
+        "findings": [*findings, {"key": "pneumothorax", "prompt": "small apical pneumothorax"}],
         **changes,
     }
 

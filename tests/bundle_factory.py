@@ -10,12 +10,15 @@ from typing import Any
 import msgspec
 
 from promptray.runtime.bundle import Bundle, Manifest, write_bundle
-from promptray.runtime.bundle.manifest import ModelFacts, bank_id
+from promptray.runtime.bundle.manifest import Head, ModelFacts, bank_id
 
 WIDTH = 8
 SIDE = 32
 GOLDEN = 16
 PROMPTS = ("There is pneumonia.", "There is no finding.")
+HEAD = "chest"
+BANK = f"banks/{HEAD}.safetensors"
+HEAD_GRAPH = f"graphs/head/{HEAD}/fp32-20.onnx"
 IDENTITY = {"cleaning": "carzero-sentences", "layout": "1", "precision": "fp32", "weights": "0f" * 32}
 
 
@@ -32,10 +35,13 @@ def bank_tensors() -> list[dict[str, Any]]:
     ]
 
 
-def _graph(role: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> dict[str, Any]:
+def _graph(
+    role: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]], head: str | None = None
+) -> dict[str, Any]:
     return {
         "role": role,
-        "file": f"graphs/{role}/fp32-20.onnx",
+        "head": head,
+        "file": f"graphs/{role}/fp32-20.onnx" if head is None else f"graphs/{role}/{head}/fp32-20.onnx",
         "precision": "fp32",
         "opset": 20,
         "inputs": inputs,
@@ -50,7 +56,7 @@ def graphs() -> list[dict[str, Any]]:
     head_outputs = [_tensor("logits", "batch", "prompts"), _tensor("maps", "batch", "prompts", 2, 2)]
     return [
         _graph("image", [_tensor("pixels", "batch", 3, SIDE, SIDE)], features),
-        _graph("head", [*features, *bank_tensors()], head_outputs),
+        _graph("head", [*features, *bank_tensors()], head_outputs, HEAD),
         _graph("text", [_tensor("input_ids", 1, "tokens", dtype="int64")], text_outputs),
     ]
 
@@ -59,7 +65,7 @@ def document() -> dict[str, Any]:
     """A valid ``bundle.json`` without its files, as plain JSON values."""
     return {
         "format": "promptray-bundle",
-        "format_version": 2,
+        "format_version": 3,
         "name": "miniature",
         "family": "carzero",
         "model": {"licence": "CC0", "intended_use": "tests", "training_data": "none: random weights"},
@@ -86,36 +92,19 @@ def document() -> dict[str, Any]:
             "levels": "uint8",
         },
         "text": {
+            "head": HEAD,
             "cleaning": "carzero-sentences",
             "tokenizer": "tokenizer.json",
             "context": 16,
             "templates": ["There is {}."],
         },
-        "bank": {
-            "file": "prompts.safetensors",
-            "id": bank_id(IDENTITY),
-            "identity": IDENTITY,
-            "tensors": bank_tensors(),
-            "row_buckets": [4, 8],
-            "ensemble": "none",
-            "row_bias": "row_bias",
-            "row_bias_padding": -1e9,
-        },
-        "heads": [
-            {
-                "name": "chest",
-                "bank": "free",
-                "activation": "none",
-                "relation": "independent",
-                "map": {"grid": [2, 2], "kind": "attention", "meaning": "softmax over four cells"},
-            }
-        ],
+        "heads": [head()],
         "findings": [
             {
                 "key": f"finding {n}",
                 "display": f"Finding {n}",
                 "prompts": [prompt],
-                "head": "chest",
+                "head": HEAD,
                 "code": None,
             }
             for n, prompt in enumerate(PROMPTS)
@@ -125,12 +114,70 @@ def document() -> dict[str, Any]:
             "tensors": "golden/golden.safetensors",
             "images": [f"golden/images/{n:03}.png" for n in range(GOLDEN)],
             "licence": "CC0",
-            "score_tolerance": 2e-5,
-            "map_tolerance": 1e-6,
         },
         "parity": "parity.json",
         "files": {},
     }
+
+
+def head() -> dict[str, Any]:
+    """The only head of `document`."""
+    return {
+        "name": HEAD,
+        "set": "free",
+        "activation": "none",
+        "relation": "independent",
+        "bank": {
+            "file": BANK,
+            "id": bank_id(IDENTITY),
+            "identity": IDENTITY,
+            "tensors": bank_tensors(),
+            "row_buckets": [4, 8],
+            "ensemble": "none",
+            "row_bias": "row_bias",
+            "row_bias_padding": -1e9,
+        },
+        "score_tolerance": 2e-5,
+        "map": {"grid": [2, 2], "kind": "attention", "meaning": "softmax over four cells", "tolerance": 1e-6},
+    }
+
+
+def made_head(**changes: Any) -> Head:
+    """The only head of `document` as a structure, with some fields replaced."""
+    return msgspec.convert({**head(), **changes}, Head)
+
+
+TAGS = "tags"
+TAG_KEYS = ("finding 0", "finding 9")
+
+
+def add_fixed_head(document: dict[str, Any]) -> None:
+    """Give a document a second head, a fixed set without text; one of its keys is also of the first head."""
+    identity = {"weights": "1e" * 32}
+    query = _tensor("tag_query", "prompts", WIDTH)
+    document["heads"].append(
+        {
+            "name": TAGS,
+            "set": "fixed",
+            "activation": "sigmoid",
+            "relation": "independent",
+            "bank": {
+                "file": f"banks/{TAGS}.safetensors",
+                "id": bank_id(identity),
+                "identity": identity,
+                "tensors": [query],
+                "row_buckets": [],
+            },
+            "score_tolerance": 1e-4,
+            "map": None,
+        }
+    )
+    document["findings"] += [
+        {"key": key, "display": key, "prompts": [], "head": TAGS, "code": None} for key in TAG_KEYS
+    ]
+    features = _tensor("image_grid", "batch", WIDTH, 4)
+    logits = _tensor("logits", "batch", "prompts")
+    document["graphs"].append(_graph("head", [features, query], [logits], TAGS))
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -138,14 +185,14 @@ def manifest(**changes: Any) -> Manifest:
     return msgspec.convert({**document(), **changes}, Manifest)
 
 
-def plain_files() -> dict[str, bytes]:
-    """Content for every file the manifest refers to; mere bytes, of lengths that no two share."""
-    doc = document()
+def plain_files(document_: dict[str, Any] | None = None) -> dict[str, bytes]:
+    """Content for every file a document refers to; mere bytes, of lengths that no two share."""
+    doc = document_ or document()
     names = [graph["file"] for graph in doc["graphs"]]
     names += [
         doc["golden"]["tensors"],
         *doc["golden"]["images"],
-        "prompts.safetensors",
+        *(head["bank"]["file"] for head in doc["heads"]),
         "tokenizer.json",
         "parity.json",
     ]
@@ -161,7 +208,7 @@ def listed(document: dict[str, Any]) -> bytes:
     """Bytes of a document with `plain_files` listed."""
     files = {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-        for name, content in plain_files().items()
+        for name, content in plain_files(document).items()
     }
     return json.dumps({**document, "files": files}).encode()
 

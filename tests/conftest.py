@@ -134,6 +134,14 @@ def asg_tags_bundle(shared_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def asg_both_bundle(shared_dir: Path) -> Path:
+    """The tiny ASG checkpoint as a bundle with both heads."""
+    from tests.asg_tiny import both_recipe, shared_bundle
+
+    return shared_bundle(shared_dir, "asg-both", **both_recipe())
+
+
+@pytest.fixture(scope="session")
 def open_clip_independent_bundle(shared_dir: Path) -> Path:
     """The same model with independent findings. Read only."""
     from tests.open_clip_tiny import shared_bundle

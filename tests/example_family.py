@@ -15,18 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint, tensors
-from promptray.export.families.base import LoadedModel, Reference, Side, bank_of, weights_sha256
+from promptray.export.families.base import (
+    INPUT_IDS,
+    LoadedHead,
+    LoadedModel,
+    LoadedText,
+    Reference,
+    Side,
+    answers,
+    entry_of,
+    tensor,
+    weights_sha256,
+)
 from promptray.export.layout import fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.tokenizer import read_bert_folder
 from promptray.runtime.bundle.manifest import (
     Greyscale,
-    Head,
     MapFacts,
     Normalise,
     Preprocessing,
     Squash,
-    TensorFacts,
     TextRule,
 )
 from promptray.runtime.errors import BuildError
@@ -82,7 +91,7 @@ class ExampleFamily:
     def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
         """Load a checkpoint (see `Family.load`)."""
         folder = read_bert_folder(text_model)
-        state = {key: tensor.float() for key, tensor in tensors(load_checkpoint(checkpoint))}
+        state = {key: value.float() for key, value in tensors(load_checkpoint(checkpoint))}
         if "words.weight" not in state or state["words.weight"].ndim != 2:
             raise BuildError(
                 "checkpoint.layout",
@@ -97,25 +106,36 @@ class ExampleFamily:
         model.eval().requires_grad_(False)
         words, width = state["words.weight"].shape
         folder.require_fit(width=width, vocabulary=words, layers=None)
-        side = GRID * PATCH
+        side, grid = GRID * PATCH, [GRID, GRID]
         image = [
-            TensorFacts(name="image_vector", dtype="float32", dims=["batch", width]),
-            TensorFacts(name="patch_vectors", dtype="float32", dims=["batch", GRID * GRID, width]),
+            tensor("image_vector", "batch", width),
+            tensor("patch_vectors", "batch", GRID * GRID, width),
         ]
-        text = [TensorFacts(name="finding_vector", dtype="float32", dims=[width])]
-        pixels = TensorFacts(name="pixels", dtype="float32", dims=["batch", 3, side, side])
-        input_ids = TensorFacts(name="input_ids", dtype="int64", dims=[1, "tokens"])
-        scores = [
-            TensorFacts(name="logits", dtype="float32", dims=["batch", "prompts"]),
-            TensorFacts(name="maps", dtype="float32", dims=["batch", "prompts", GRID, GRID]),
-        ]
+        bank = [tensor("finding_vector", "prompts", width)]
+        rule = TextRule(
+            head="prompts",
+            cleaning="white-space",
+            tokenizer="tokenizer.json",
+            context=CONTEXT,
+            templates=["There is {}."],
+        )
+        head = LoadedHead(
+            name="prompts",
+            set="free",
+            side=Side(ClassMatrix((GRID, GRID)).eval(), [*image, *bank], answers(grid)),
+            bank=bank,
+            relations=("independent", "exclusive", "pair"),
+            activation="none",
+            map=MapFacts(
+                grid=grid, kind="similarity", meaning="cosine of patch and finding", tolerance=5e-6
+            ),
+            ensemble="mean-unit",
+            identity={"text_weights": weights_sha256(model.words.state_dict()), "layout": "unit-vector-1"},
+            reference=partial(reference, model),
+            score_tolerance=2e-6,
+        )
         return LoadedModel(
             family="example",
-            sides=(
-                Side("image", ImageSide(model).eval(), [pixels], image),
-                Side("text", TextSide(model).eval(), [input_ids], text),
-                Side("head", ClassMatrix((GRID, GRID)).eval(), [*image, *bank_of(text)], scores),
-            ),
             preprocessing=Preprocessing(
                 greyscale=Greyscale(),
                 steps=[Squash(size=side, interpolation="bicubic")],
@@ -124,29 +144,13 @@ class ExampleFamily:
                 height=side,
                 width=side,
             ),
-            text=TextRule(
-                cleaning="white-space",
-                tokenizer="tokenizer.json",
-                context=CONTEXT,
-                templates=["There is {}."],
+            image=Side(ImageSide(model).eval(), [tensor("pixels", "batch", 3, side, side)], image),
+            text=LoadedText(
+                rule,
+                folder.tokenizer_json(context=CONTEXT),
+                Side(TextSide(model).eval(), [INPUT_IDS], entry_of(bank)),
             ),
-            tokenizer=folder.tokenizer_json(context=CONTEXT),
-            bank=bank_of(text),
-            head=Head(
-                name="prompts",
-                bank="free",
-                relation="independent",
-                activation="none",
-                map=MapFacts(grid=[GRID, GRID], kind="similarity", meaning="cosine of patch and finding"),
-            ),
-            relations=("independent", "exclusive", "pair"),
-            ensemble="mean-unit",
-            row_buckets=(),
-            row_bias=None,
-            identity={"text_weights": weights_sha256(model.words.state_dict()), "layout": "unit-vector-1"},
-            reference=partial(reference, model),
-            score_tolerance=2e-6,
-            map_tolerance=5e-6,
+            heads=[head],
             notes=("the temperature of the training is not used, as in the published test script",),
         )
 

@@ -17,26 +17,31 @@ from promptray.runtime.text import EncodedFinding, TextEncoder
 
 
 class Exported:
-    """The three graphs in ONNX Runtime, and the bank's rule."""
+    """The graphs of a model, with one of its heads, in ONNX Runtime, and the bank's rule."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, head: int = 0) -> None:
         facts = describe(model)
         backend = OnnxRuntimeCpu(threads=2)
         self.graphs, self.files = {}, {}
-        for side in model.sides:
+        loaded, own = model.heads[head], facts.heads[head]
+        sides = {"image": model.image, "head": loaded.side}
+        if model.text is not None:
+            sides["text"] = model.text.side
+        for role, side in sides.items():
             graph = Graph(
-                role=side.role, file=f"{side.role}.onnx", precision="fp32", opset=OPSET,
+                role=role, file=f"{role}.onnx", precision="fp32", opset=OPSET,
                 inputs=list(side.inputs), outputs=list(side.outputs), consumers=[backend.name],
+                head=loaded.name if role == "head" else None,
             )  # fmt: skip
-            self.files[side.role] = export_graph(side)
-            self.graphs[side.role] = backend.load(self.files[side.role], graph)
+            self.files[role] = export_graph(side, role)
+            self.graphs[role] = backend.load(self.files[role], graph)
         self.image: BoundGraph = self.graphs["image"].bind({})
         if model.text is not None:
             self.text: BoundGraph = self.graphs["text"].bind({})
-            self.encoder = TextEncoder(model.text, model.tokenizer)
+            self.encoder = TextEncoder(model.text.rule, model.text.tokenizer)
         self.rule = BankRule(
-            file="prompts.safetensors", id="0" * 64, identity={}, tensors=facts.bank,
-            row_buckets=facts.row_buckets, row_bias=facts.row_bias, ensemble=facts.ensemble,
+            file="bank.safetensors", id="0" * 64, identity={}, tensors=own.bank,
+            row_buckets=own.row_buckets, row_bias=own.row_bias, ensemble=own.ensemble,
         )  # fmt: skip
 
     def score(self, bank: PromptBank, pixels: Any, *, per_batch: int | None = None) -> tuple[Any, Any]:

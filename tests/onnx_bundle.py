@@ -29,13 +29,13 @@ def write_runnable(path: Path, *, bank_id: str | None = None) -> Bundle:
     logits, maps = zip(*(_answer(image_graph, picture, bank) for picture in pictures), strict=True)
     golden = {
         "pictures": pictures,
-        "logits": np.stack(logits).astype(np.float32),
-        "maps": np.stack(maps).astype(np.float32),
+        f"logits.{factory.HEAD}": np.stack(logits).astype(np.float32),
+        f"maps.{factory.HEAD}": np.stack(maps).astype(np.float32),
     }
     files: dict[str, bytes | Path] = dict(factory.plain_files())
     files["graphs/image/fp32-20.onnx"] = image_graph.SerializeToString()
-    files["graphs/head/fp32-20.onnx"] = head_graph.SerializeToString()
-    files["prompts.safetensors"] = _packed(bank, bank_id or factory.document()["bank"]["id"])
+    files[factory.HEAD_GRAPH] = head_graph.SerializeToString()
+    files[factory.BANK] = _packed(bank, bank_id or factory.head()["bank"]["id"])
     files["golden/golden.safetensors"] = safetensors.numpy.save(golden)
     for name, picture in zip(factory.document()["golden"]["images"], pictures, strict=True):
         files[name] = _png(picture)

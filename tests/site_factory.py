@@ -9,6 +9,7 @@ import pytest
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site import Site
 
+HEAD = "chest"
 BUNDLE = hashlib.sha256(b"some bundle").hexdigest()
 PAYLOAD = bytes(range(256)) * 3
 
@@ -16,9 +17,9 @@ PAYLOAD = bytes(range(256)) * 3
 def filled(root: Path) -> Site:
     """Two prompts and a removal: revision 4."""
     site = Site.open(root, BUNDLE)
-    site.add("prompt", "rib fracture", PAYLOAD, {"display": "Rib fracture", "code": None})
-    site.add("prompt", "Rippenbruch", PAYLOAD[::-1])
-    site.add("removed-prompt", "hernia")
+    site.add("prompt", HEAD, "rib fracture", PAYLOAD, {"display": "Rib fracture", "code": None})
+    site.add("prompt", HEAD, "Rippenbruch", PAYLOAD[::-1])
+    site.add("removed-prompt", HEAD, "hernia")
     return site
 
 

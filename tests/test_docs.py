@@ -58,6 +58,7 @@ KEYS = (
     ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"],
     [*CHEXPERT5, "rib fracture"],
     KAD14,
+    ["normal", "edema", "effusion"],
     list("abcd"),
     [f"density {letter}" for letter in "ABCD"],
     list("abcd"),

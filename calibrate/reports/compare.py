@@ -29,7 +29,7 @@ Stated = Literal["present", "absent", "uncertain", "not mentioned", "not in the 
 Side = Literal["high", "low", "between"]
 Verdict = Literal["possible miss", "not confirmed", "no disagreement", "not compared"]
 _SAYING = re.compile(r"^\s*There (?:is|are)\s+", re.IGNORECASE)
-#: Scores of other images by key and wordings of the finding: another prompt of that key is another finding.
+#: Scores of other images by head, key and wordings: another prompt of that key is another finding.
 Reference = Mapping[tuple[str, ...], Sequence[float]]
 
 
@@ -39,7 +39,7 @@ class Comparison:
 
     Attributes
     ----------
-    key, display : str
+    head, key, display : str
     stated : str
         What the report says of it.
     terms, regions : list of str
@@ -55,6 +55,7 @@ class Comparison:
         and the score is low.
     """
 
+    head: str
     key: str
     display: str
     stated: Stated
@@ -127,7 +128,8 @@ def read_reference(path: Path, bundle_hash: str, *, above: float) -> Reference:
 
 
 def _identity(finding: Mapping[str, Any]) -> tuple[str, ...]:
-    return (str(finding["key"]), *finding["prompts"], "not:", *finding["negative_prompts"])
+    named = str(finding["head"]), str(finding["key"])
+    return (*named, *finding["prompts"], "not:", *finding["negative_prompts"])
 
 
 def read_report(path: Path) -> list[Triplet]:
@@ -161,6 +163,7 @@ def _compared(
     rank = sum(score < finding.score.logit for score in reference) if reference else None
     side, by = _side(finding.score.flag, rank, len(reference), above)
     return Comparison(
+        head=finding.head,
         key=finding.key,
         display=finding.display,
         stated=stated,

@@ -40,6 +40,8 @@ class ScoreTable:
         1 flagged, 0 not, NaN where no threshold is stored.
     refused : dict of str to str
         Images that have no score, with the code that says why.
+    head : str, optional
+        The head of the bundle.
     """
 
     origin: str
@@ -48,6 +50,7 @@ class ScoreTable:
     values: dict[Kind, NDArray[np.float64]]
     flags: NDArray[np.float64] | None = None
     refused: dict[str, str] = field(default_factory=dict)
+    head: str | None = None
 
     def raw(self) -> NDArray[np.float64]:
         """Return the scores that models are compared by: logits, or the only ones there are."""

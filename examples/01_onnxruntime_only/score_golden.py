@@ -25,8 +25,8 @@ def open_bundle(root: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     if (root / "bundle.sha256").read_bytes() != f"{hashlib.sha256(raw).hexdigest()}  bundle.json\n".encode():
         sys.exit("bundle.json does not match its seal bundle.sha256")
     manifest = json.loads(raw)
-    if (manifest["format"], manifest["format_version"]) != ("promptray-bundle", 2):
-        sys.exit(f"not a bundle of format version 2, but of {manifest['format_version']}")
+    if (manifest["format"], manifest["format_version"]) != ("promptray-bundle", 3):
+        sys.exit(f"not a bundle of format version 3, but of {manifest['format_version']}")
     if any(path.is_symlink() for path in root.rglob("*")):
         sys.exit("the bundle holds a link")
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
@@ -53,7 +53,7 @@ def safetensors(data: bytes) -> tuple[Tensors, dict[str, str]]:
 
 
 def unpack_bank(rule: dict[str, Any], data: bytes) -> Tensors:
-    """Section 5: the head's inputs for all prompts, ragged tensors unpacked and padded to one bucket."""
+    """Section 5: a head's inputs for all its prompts, ragged tensors unpacked and padded to one bucket."""
     packed, metadata = safetensors(data)
     if metadata["bank_id"] != rule["id"]:
         sys.exit(f"a foreign prompt bank: expected {rule['id']}, found {metadata['bank_id']}")
@@ -91,33 +91,33 @@ def run(session: ort.InferenceSession, tensors: Tensors) -> Tensors:
 
 
 def main(root: Path) -> int:
-    """Compare every golden picture's logits and maps with the stored ones."""
+    """Compare every golden picture's logits and maps with the stored ones, head by head."""
     manifest, files = open_bundle(root)
-    first = {
-        graph["role"]: graph["file"] for graph in reversed(manifest["graphs"])
-    }  # the reference of each role
-    image, head = (
-        ort.InferenceSession(files[first[role]], providers=["CPUExecutionProvider"])
-        for role in ("image", "head")
-    )
-    bank = unpack_bank(manifest["bank"], files[manifest["bank"]["file"]]) if manifest["bank"] else {}
-    golden, _ = safetensors(files[manifest["golden"]["tensors"]])
-    worst = {"logits": 0.0, "maps": 0.0}
-    for index, picture in enumerate(golden["pictures"]):
-        features = run(image, {"pixels": normalise(manifest["preprocessing"], picture)})
-        answers = run(head, {**features, **bank})
-        for name in worst.keys() & golden.keys():
-            error = np.abs(answers[name][0] - golden[name][index]).max(initial=0.0)
-            worst[name] = float(np.maximum(worst[name], error))  # unlike max(), keeps a NaN
-    print(f"{manifest['name']}: {len(golden['pictures'])} pictures, {len(manifest['findings'])} findings")
-    passed = True
-    for name, tolerance in (("logits", "score_tolerance"), ("maps", "map_tolerance")):
-        within = worst[name] <= manifest["golden"][tolerance]  # False for NaN
-        passed &= within
-        print(
-            f"  {name}: off by {worst[name]:.2g}, allowed {manifest['golden'][tolerance]:.2g}",
-            "" if within else "FAILED",
+    sessions = {  # reversed: the first graph of a role, or of a head, is its reference
+        (graph["role"], graph.get("head")): ort.InferenceSession(
+            files[graph["file"]], providers=["CPUExecutionProvider"]
         )
+        for graph in reversed(manifest["graphs"])
+        if graph["role"] != "text"
+    }
+    golden, _ = safetensors(files[manifest["golden"]["tensors"]])
+    pixels = [normalise(manifest["preprocessing"], picture) for picture in golden["pictures"]]
+    features = [run(sessions["image", None], {"pixels": each}) for each in pixels]
+    print(f"{manifest['name']}: {len(pixels)} pictures, {len(manifest['findings'])} findings")
+    passed = True
+    for head in manifest["heads"]:
+        allowed = {"logits": head["score_tolerance"]}
+        if head.get("map"):
+            allowed["maps"] = head["map"]["tolerance"]
+        bank = unpack_bank(head["bank"], files[head["bank"]["file"]])
+        answers = [run(sessions["head", head["name"]], {**each, **bank}) for each in features]
+        for name, tolerance in allowed.items():
+            found = np.concatenate([each[name] for each in answers])
+            error = float(np.abs(found - golden[f"{name}.{head['name']}"]).max(initial=0.0))
+            within = error <= tolerance  # False for NaN
+            passed &= within
+            verdict = "" if within else "FAILED"
+            print(f"  {head['name']}: {name} off by {error:.2g}, allowed {tolerance:.2g}", verdict)
     return 0 if passed else 1
 
 

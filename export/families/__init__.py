@@ -50,13 +50,13 @@ FAMILIES: tuple[FamilyFacts, ...] = (
     ),
     FamilyFacts(
         name="asg",
-        summary="ASG: images, patches and prompts in one space; or its 40 tags as one unit, attention maps",
+        summary="ASG: images, patches and prompts in one space, and 40 tags as one unit with attention maps",
         layout="Lightning .ckpt with state_dict keys 'img_encoder_q.*' (ViT-B/16, or ResNet-50 for prompts), "
         "'text_encoder_q.*' and, for tags, 'irl.*' and 'text_encoder.*' (or tag_queries.safetensors in the "
         "text model folder); a text model folder with config.json and vocab.txt of Bio_ClinicalBERT",
         options={
-            "head": "prompts (cosine with any prompt, patches grounded in its words; the default) or tags "
-            "(the 40 that the model was trained with, one unit)",
+            "heads": "list of prompts (cosine with any prompt, patches grounded in its words) and tags (the "
+            "40 that the model was trained with, one unit); default: both where the checkpoint holds both",
             "image_heads": "attention heads of the image side (no tensor tells; default: the text model's, "
             "which is right for the published file: 12)",
         },

@@ -1,13 +1,14 @@
-"""ASG: prompts against an image and its patches, or forty tags with attention maps.
+"""ASG: prompts against an image and its patches, and forty tags with attention maps.
 
-One checkpoint holds two ways to score, of which the recipe takes one:
+One checkpoint holds two ways to score, which are two heads of one bundle:
 
 * ``prompts``: the cosine of image and prompt, each through its projection, over the temperature. The map is
   the cosine of each patch, through a projection of its own, with the mean of the words' vectors.
 * ``tags``: patches and forty queries go through a decoder, which gives one logit for each. The queries look
   at each other, so the tags are one unit: a logit holds in the company of all forty.
 
-The report encoder has no positions: it sees a bag of words, and two orders of a sentence score the same.
+The image goes through its encoder once for both. The report encoder has no positions: it sees a bag of words,
+and two orders of a sentence score the same.
 Source: Li et al., MICCAI 2024, arXiv 2403.09294; the published training script, of which no line is here.
 """
 
@@ -19,10 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,24 +27,38 @@ from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families.asg_checkpoint import (
     DECODER,
     IMAGE,
-    PARTS,
+    PROMPTS,
     REPORT,
     TAG_TEXT,
+    TAGS,
     left_out,
     load_parts,
     published_state,
+    settle_heads,
     temperature,
 )
 from promptray.export.families.asg_files import TAG_QUERIES
 from promptray.export.families.asg_reference import score_prompts, score_tags
-from promptray.export.families.base import LoadedModel, Side, weights_sha256
-from promptray.export.models.asg import REPORT_TOKENS, TAG_TOKENS, ImageEncoder, ReportEncoder, ViTEncoder
+from promptray.export.families.asg_tags import TAG_NAMES, stored_queries, tag_queries
+from promptray.export.families.base import (
+    INPUT_IDS,
+    WORD_MATRIX,
+    LoadedHead,
+    LoadedModel,
+    LoadedText,
+    Side,
+    answers,
+    entry_of,
+    tensor,
+    weights_sha256,
+)
+from promptray.export.families.options import invalid_option
+from promptray.export.models.asg import REPORT_TOKENS, ImageEncoder, ReportEncoder, ViTEncoder
 from promptray.export.models.query_decoder import QueryDecoder
 from promptray.export.tokenizer import BertFolder, read_bert_folder
 from promptray.runtime.bundle.manifest import (
     CentreCrop,
     Greyscale,
-    Head,
     MapFacts,
     Normalise,
     PadSquare,
@@ -56,31 +67,29 @@ from promptray.runtime.bundle.manifest import (
     TensorFacts,
     TextRule,
 )
-from promptray.runtime.errors import BuildError
-
-#: The phrases whose encodings are the decoder's queries, in the published order.
-TAGS = (
-    "pleural effusion", "opacity", "pneumothorax", "edema", "atelectasis", "tube", "consolidation",
-    "enlarged cardiomediastinum", "tip", "pneumonia", "line", "cardiomegaly", "fracture",
-    "calcification", "device", "engorgement", "nodule", "wire", "pacemaker", "pleural thicken",
-    "marking", "scar", "hyperinflate", "blunt", "collapse", "emphysema", "aerate", "mass",
-    "infiltration", "obscure", "deformity", "hernia", "drainage", "distention", "shift", "stent",
-    "lesion", "hardware", "dilation", "aspiration",
-)  # fmt: skip
 
 
-class PromptImageSide(nn.Module):
-    """pixels (B, 3, H, W) -> image_vector (B, D) and patch_vectors (B, P, D), of unit length."""
+class ImageSide(nn.Module):
+    """pixels (B, 3, H, W) -> what the heads take, in their order.
 
-    def __init__(self, encoder: ImageEncoder) -> None:
+    For prompts image_vector (B, D) and patch_vectors (B, P, D), of unit length; for tags patches (B, P,
+    width). The encoder runs once.
+    """
+
+    def __init__(self, encoder: ImageEncoder, heads: Sequence[str]) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.to_global, self.to_local = encoder.global_embed.folded(), encoder.local_embed.folded()
+        self.encoder, self.heads = encoder, tuple(heads)
+        if PROMPTS in heads:
+            self.to_global, self.to_local = encoder.global_embed.folded(), encoder.local_embed.folded()
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return them."""
         image, patches = self.encoder.features(pixels)
-        return F.normalize(self.to_global(image), dim=-1), F.normalize(self.to_local(patches), dim=-1)
+        found: tuple[Tensor, ...] = ()
+        if PROMPTS in self.heads:
+            vectors = self.to_global(image), self.to_local(patches)
+            found = tuple(F.normalize(each, dim=-1) for each in vectors)
+        return (*found, patches) if TAGS in self.heads else found
 
 
 class TextSide(nn.Module):
@@ -118,18 +127,6 @@ class PromptHead(nn.Module):
         return image_vector @ finding_vector.T / self.temperature, maps
 
 
-class PatchSide(nn.Module):
-    """pixels (B, 3, H, W) -> patches (B, P, width)."""
-
-    def __init__(self, encoder: ImageEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor]:
-        """Return them."""
-        return (self.encoder.features(pixels)[1],)
-
-
 class TagHead(nn.Module):
     """patches (B, P, width), tag_query (N, width) -> logits (B, N), maps (B, N, rows, columns)."""
 
@@ -147,49 +144,64 @@ class ASGFamily:
     """Reads the checkpoint of the published training script."""
 
     def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
-        """Load what the chosen head needs of the checkpoint (see `Family.load`)."""
-        head = options.get("head", "prompts")
-        if not (isinstance(head, str) and head in PARTS):
-            raise _option("head", " or ".join(PARTS), head)
+        """Load what the chosen heads need of the checkpoint (see `Family.load`)."""
+        asked = _asked_heads(options)
         text = read_bert_folder(text_model)
-        heads = options.get("image_heads", text.heads)
-        if not (type(heads) is int and heads > 0):  # True is an int, too
-            raise _option("image_heads", "a positive integer", heads)
+        image_heads = options.get("image_heads", text.heads)
+        if not (type(image_heads) is int and image_heads > 0):  # True is an int, too
+            raise invalid_option("image_heads", "it cannot be used", "a positive integer", repr(image_heads))
         content = load_checkpoint(checkpoint)
         state = published_state(content, checkpoint.name)
         stored = None if text_model is None else text_model / TAG_QUERIES
         given = stored if stored is not None and stored.is_file() else None
-        parts = load_parts(
-            state,
-            head,
-            text,
-            image_heads=heads,
-            queries_given=given is not None,
-            artefact=checkpoint.name,
-        )
-        notes = [_image_note(parts[IMAGE], heads), *left_out(state, head)]
-        if head == "tags":
+        heads, left = settle_heads(state, asked, queries_given=given is not None, artefact=checkpoint.name)
+        parts = load_parts(state, heads, text, image_heads=image_heads, artefact=checkpoint.name)
+        image = _typed(parts[IMAGE], ImageEncoder)
+        notes = [_image_note(image, image_heads), *left, *left_out(state, heads)]
+        loaded: list[LoadedHead] = []
+        text_side = None
+        if PROMPTS in heads:
+            report = _typed(parts[REPORT], ReportEncoder)
+            scale, how = temperature(content, checkpoint.name)
+            loaded.append(_prompt_head(image, report, scale))
+            text_side = _text_side(report, text, loaded[0].bank)
+            bag = "the text side sees no order: prompts of the same words score the same, whatever they mean"
+            notes += [how, bag]
+        if TAGS in heads:
             if TAG_TEXT in parts or given is None:
-                return _describe_tags(parts, _tag_queries(parts[TAG_TEXT], text), notes)
-            queries = _stored_queries(given, width=state[f"{DECODER}.mlp_head.0.weight"].shape[1])
-            return _describe_tags(parts, queries, [*notes, f"the tags came encoded, in {TAG_QUERIES}"])
-        scale, how = temperature(content, checkpoint.name)
-        bag = "the text side sees no order: prompts of the same words score the same, whatever they mean"
-        return _describe_prompts(parts, text, scale, [*notes, how, bag])
+                queries = tag_queries(parts[TAG_TEXT], text)
+            else:
+                queries = stored_queries(given, width=state[f"{DECODER}.mlp_head.0.weight"].shape[1])
+                notes.append(f"the tags came encoded, in {TAG_QUERIES}")
+            loaded.append(_tag_head(image, _typed(parts[DECODER], QueryDecoder), queries))
+            unit = "one unit; in training, absent, unsaid and uncertain were all 0"
+            notes.append(f"{len(TAG_NAMES)} tags, {unit}")
+        return LoadedModel(
+            family="asg",
+            preprocessing=_preprocessing(image),
+            image=Side(
+                ImageSide(image, heads).eval(),
+                [tensor("pixels", "batch", 3, image.size, image.size)],
+                [feature for name in heads for feature in _features(image, name)],
+            ),
+            text=text_side,
+            heads=loaded,
+            notes=notes,
+        )
 
 
 FAMILY = ASGFamily()
 
 
-def _option(name: str, expected: str, found: object) -> BuildError:
-    return BuildError(
-        "recipe.invalid",
-        f"{name} cannot be used",
-        artefact=f"model_options.{name}",
-        expected=expected,
-        found=repr(found)[:80],
-        cure="`promptray families` lists the options",
-    )
+def _asked_heads(options: Mapping[str, object]) -> list[str] | None:
+    """Return the heads that the recipe asks for, in their own order; None where it does not say."""
+    asked = options.get("heads")
+    if asked is None:
+        return None
+    known = [name for name in (PROMPTS, TAGS) if isinstance(asked, list) and asked.count(name) == 1]
+    if not isinstance(asked, list) or not asked or len(known) != len(asked):
+        raise invalid_option("heads", "it cannot be used", f"a list of {PROMPTS} and {TAGS}", repr(asked))
+    return known
 
 
 def _image_note(encoder: nn.Module, heads: int) -> str:
@@ -198,166 +210,79 @@ def _image_note(encoder: nn.Module, heads: int) -> str:
     return "image side: ResNet-50, not compared with an original: no checkpoint of it was at hand"
 
 
-def _describe_prompts(
-    parts: nn.ModuleDict, text: BertFolder, scale: float, notes: Sequence[str]
-) -> LoadedModel:
-    image, report = _typed(parts[IMAGE], ImageEncoder), _typed(parts[REPORT], ReportEncoder)
-    rows, columns = image.grid
+def _features(image: ImageEncoder, head: str) -> list[TensorFacts]:
+    """Return what a head takes of an image."""
+    count = image.grid[0] * image.grid[1]
+    if head == TAGS:
+        return [tensor("patches", "batch", count, image.local_embed.width)]
     width = image.global_embed.out
-    vectors = [
-        _facts("image_vector", "batch", width),
-        _facts("patch_vectors", "batch", rows * columns, width),
-    ]
+    return [tensor("image_vector", "batch", width), tensor("patch_vectors", "batch", count, width)]
+
+
+def _prompt_head(image: ImageEncoder, report: ReportEncoder, scale: float) -> LoadedHead:
     bank = [
-        _facts("finding_vector", "prompts", width),
-        _facts("words_vector", "prompts", image.local_embed.out),
+        tensor("finding_vector", "prompts", image.global_embed.out),
+        tensor("words_vector", "prompts", image.local_embed.out),
     ]
-    return LoadedModel(
-        family="asg",
-        sides=(
-            Side("image", PromptImageSide(image).eval(), [_pixels(image)], vectors),
-            Side(
-                "text",
-                TextSide(report).eval(),
-                [
-                    _facts("input_ids", 1, "tokens", dtype="int64"),
-                    _facts("word_matrix", 1, "words", "tokens"),
-                ],
-                [_facts(tensor.name, *tensor.dims[1:]) for tensor in bank],
-            ),
-            Side("head", PromptHead(scale, image.grid).eval(), [*vectors, *bank], _answers(image)),
-        ),
-        preprocessing=_preprocessing(image),
-        text=TextRule(
-            cleaning="asg-report",
-            tokenizer="tokenizer.json",
-            context=REPORT_TOKENS,
-            templates=["{}"],
-            order="ignored",
-        ),
-        tokenizer=text.tokenizer_json(context=REPORT_TOKENS),
+    features = _features(image, PROMPTS)
+    return LoadedHead(
+        name=PROMPTS,
+        set="free",
+        side=Side(PromptHead(scale, image.grid).eval(), [*features, *bank], answers(image.grid)),
         bank=bank,
-        head=Head(
-            name="findings",
-            bank="free",
-            relation="independent",
-            activation="none",
-            map=MapFacts(
-                grid=[rows, columns],
-                kind="similarity",
-                meaning="cosine of each patch with the mean of the finding's words, through the projections "
-                "that were trained to align regions with sentences; no segmentation",
-            ),
-        ),
         relations=("independent", "exclusive", "pair"),
+        activation="none",
+        map=MapFacts(
+            grid=list(image.grid),
+            kind="similarity",
+            meaning="cosine of each patch with the mean of the finding's words, through the projections "
+            "that were trained to align regions with sentences; no segmentation",
+            tolerance=5e-6,
+        ),
         ensemble="mean-unit",
-        row_buckets=(),
-        row_bias=None,
         identity={"text_weights": weights_sha256(report.state_dict()), "layout": "asg-sentence-words-1"},
         reference=partial(score_prompts, image, report, scale),
         score_tolerance=2e-5,
-        map_tolerance=5e-6,
-        notes=notes,
     )
 
 
-def _describe_tags(parts: nn.ModuleDict, queries: Tensor, notes: Sequence[str]) -> LoadedModel:
-    image, decoder = _typed(parts[IMAGE], ImageEncoder), _typed(parts[DECODER], QueryDecoder)
-    rows, columns = image.grid
-    width = queries.shape[1]
-    patches, bank = _facts("patches", "batch", rows * columns, width), _facts("tag_query", "prompts", width)
-    return LoadedModel(
-        family="asg",
-        sides=(
-            Side("image", PatchSide(image).eval(), [_pixels(image)], [patches]),
-            Side("head", TagHead(decoder, image.grid).eval(), [patches, bank], _answers(image)),
-        ),
-        preprocessing=_preprocessing(image),
-        text=None,
-        tokenizer=None,
-        bank=[bank],
-        classes={tag: {"tag_query": query.numpy()} for tag, query in zip(TAGS, queries, strict=True)},
-        head=Head(
-            name="tags",
-            bank="fixed_set",
-            relation="independent",
-            activation="sigmoid",
-            map=MapFacts(
-                grid=[rows, columns],
-                kind="attention",
-                meaning="attention of the tag on the image's patches in the last layer, mean over heads; "
-                "not a proof",
-            ),
-        ),
+def _text_side(report: ReportEncoder, text: BertFolder, bank: Sequence[TensorFacts]) -> LoadedText:
+    rule = TextRule(
+        head=PROMPTS,
+        cleaning="asg-report",
+        tokenizer="tokenizer.json",
+        context=REPORT_TOKENS,
+        templates=["{}"],
+        order="ignored",
+    )
+    side = Side(TextSide(report).eval(), [INPUT_IDS, WORD_MATRIX], entry_of(bank))
+    return LoadedText(rule, text.tokenizer_json(context=REPORT_TOKENS), side)
+
+
+def _tag_head(image: ImageEncoder, decoder: QueryDecoder, queries: Tensor) -> LoadedHead:
+    bank = [tensor("tag_query", "prompts", queries.shape[1])]
+    features = _features(image, TAGS)
+    return LoadedHead(
+        name=TAGS,
+        set="fixed",
+        side=Side(TagHead(decoder, image.grid).eval(), [*features, *bank], answers(image.grid)),
+        bank=bank,
+        classes={tag: {"tag_query": query.numpy()} for tag, query in zip(TAG_NAMES, queries, strict=True)},
         relations=("independent",),
-        ensemble="none",
-        row_buckets=(),
-        row_bias=None,
+        activation="sigmoid",
+        map=MapFacts(
+            grid=list(image.grid),
+            kind="attention",
+            meaning="attention of the tag on the image's patches in the last layer, mean over heads; "
+            "not a proof",
+            tolerance=2e-6,
+        ),
         identity={
             "queries": hashlib.sha256(queries.numpy().tobytes()).hexdigest(),
             "layout": "tag-queries-1",
         },
-        reference=partial(score_tags, image, decoder, queries, TAGS),
+        reference=partial(score_tags, image, decoder, queries, TAG_NAMES),
         score_tolerance=2e-5,
-        map_tolerance=2e-6,
-        notes=(*notes, f"{len(TAGS)} tags, one unit; in training, absent, unsaid and uncertain were all 0"),
-    )
-
-
-def _tag_queries(encoder: nn.Module, text: BertFolder) -> Tensor:
-    """Encode the tags, float32 (40, width), as the training script does once before it begins.
-
-    Raises
-    ------
-    BuildError
-        ``text-model.invalid`` for a vocabulary that lacks a tag's words.
-    """
-    tokenizer = Tokenizer.from_buffer(text.tokenizer_json(context=TAG_TOKENS))
-    queries = []
-    with torch.inference_mode():
-        for tag in TAGS:
-            encoded = tokenizer.encode(tag)
-            if "[UNK]" in encoded.tokens:
-                raise BuildError(
-                    "text-model.invalid",
-                    "the vocabulary lacks a word of a tag that this model scores",
-                    artefact=text.name,
-                    expected=tag,
-                    found=" ".join(encoded.tokens),
-                    cure="point the recipe's text_model to the folder published with the checkpoint",
-                )
-            queries.append(encoder(input_ids=torch.tensor([encoded.ids])).last_hidden_state[0, 0])
-    return torch.stack(queries).clone()
-
-
-def _stored_queries(path: Path, *, width: int) -> Tensor:
-    """Read encoded tags.
-
-    Raises
-    ------
-    BuildError
-        ``text-model.invalid`` for anything but one finite row for each tag.
-    """
-    try:
-        queries = safetensors.torch.load(path.read_bytes()).get("queries")
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _invalid_queries(f"unreadable ({type(error).__name__})", width) from error
-    if queries is None or queries.dtype != torch.float32 or queries.shape != (len(TAGS), width):
-        found = "none" if queries is None else f"{queries.dtype} of shape {tuple(queries.shape)}"
-        raise _invalid_queries(found, width)
-    if not bool(torch.isfinite(queries).all()):
-        raise _invalid_queries("a number that is not finite", width)
-    return queries
-
-
-def _invalid_queries(found: str, width: int) -> BuildError:
-    return BuildError(
-        "text-model.invalid",
-        "the encoded tags cannot be used",
-        artefact=TAG_QUERIES,
-        expected=f"one tensor 'queries', float32 of shape ({len(TAGS)}, {width}), in the order of the tags",
-        found=found,
-        cure="encode the tags again, or use a checkpoint that holds their text model",
     )
 
 
@@ -366,18 +291,6 @@ def _typed(module: nn.Module, kind: type[Any]) -> Any:
     if not isinstance(module, kind):
         raise TypeError(f"{type(module).__name__} is no {kind.__name__}")
     return module
-
-
-def _facts(name: str, *dims: int | str, dtype: Any = "float32") -> TensorFacts:
-    return TensorFacts(name=name, dtype=dtype, dims=list(dims))
-
-
-def _pixels(image: ImageEncoder) -> TensorFacts:
-    return _facts("pixels", "batch", 3, image.size, image.size)
-
-
-def _answers(image: ImageEncoder) -> list[TensorFacts]:
-    return [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", *image.grid)]
 
 
 def _preprocessing(image: ImageEncoder) -> Preprocessing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,11 +16,13 @@ from promptray.export.models.query_decoder import query_decoder
 from promptray.export.tokenizer import BertFolder
 from promptray.runtime.errors import BuildError
 
+#: Names of the heads.
+PROMPTS, TAGS = "prompts", "tags"
 IMAGE, REPORT, DECODER, TAG_TEXT = "img_encoder_q", "text_encoder_q", "irl", "text_encoder"
 #: The modules that each head is made of.
 PARTS: dict[str, tuple[str, ...]] = {
-    "prompts": (IMAGE, REPORT),
-    "tags": (IMAGE, DECODER, TAG_TEXT),
+    PROMPTS: (IMAGE, REPORT),
+    TAGS: (IMAGE, DECODER, TAG_TEXT),
 }
 _MARK = f"{IMAGE}.global_embed.head.0.weight"
 _TEMPERATURE = 0.07
@@ -80,39 +82,66 @@ def temperature(content: Mapping[str, Any], artefact: str) -> tuple[float, str]:
     return float(found), f"temperature {found:g}, as the checkpoint says"
 
 
-def load_parts(
-    state: Mapping[str, Tensor],
-    head: str,
-    text: BertFolder,
-    *,
-    image_heads: int,
-    queries_given: bool,
-    artefact: str,
-) -> nn.ModuleDict:
-    """Make the modules of a head, with the weights in them.
+def settle_heads(
+    state: Mapping[str, Tensor], asked: Sequence[str] | None, *, queries_given: bool, artefact: str
+) -> tuple[list[str], list[str]]:
+    """Return the heads to load, and notes on one that is left out.
 
     Parameters
     ----------
     state : mapping of str to Tensor
-        As `published_state` returns it. Tensors of other parts are not looked at.
-    head : {'prompts', 'tags'}
-    text : BertFolder
-        Tells the attention heads of both text models.
-    image_heads : int
-        Attention heads of a ViT.
+        As `published_state` returns it.
+    asked : sequence of str or None
+        What the recipe asks for; None for all that the checkpoint holds.
     queries_given : bool
         Whether the tags come encoded, so that their text model may be missing.
 
     Raises
     ------
     BuildError
+        ``checkpoint.layout`` for tags that are asked for and not there, or there and not as published.
+    """
+    heads = [PROMPTS, TAGS] if asked is None else list(asked)
+    if TAGS not in heads:
+        return heads, []
+    missing = _missing_tags(state, artefact, queries_given=queries_given)
+    if missing is None:
+        _require_published_tags(state, artefact)
+        return heads, []
+    if asked is not None:
+        raise missing
+    return [PROMPTS], [f"the head {TAGS} is left out: {missing.message}"]
+
+
+def load_parts(
+    state: Mapping[str, Tensor],
+    heads: Sequence[str],
+    text: BertFolder,
+    *,
+    image_heads: int,
+    artefact: str,
+) -> nn.ModuleDict:
+    """Make the modules of the heads, with the weights in them.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        As `published_state` returns it. Tensors of other parts are not looked at.
+    heads : sequence of str
+        As `settle_heads` returns them.
+    text : BertFolder
+        Tells the attention heads of both text models.
+    image_heads : int
+        Attention heads of a ViT.
+
+    Raises
+    ------
+    BuildError
         ``checkpoint.layout`` or ``text-model.invalid``.
     """
-    used = {key: value for key, value in state.items() if key.partition(".")[0] in PARTS[head]}
-    if head == "tags":
-        _require_tags(used, artefact, queries_given=queries_given)
+    used = {key: value for key, value in state.items() if key.partition(".")[0] in _parts_of(heads)}
     try:
-        parts = _parts(used, head, text.heads, image_heads)
+        parts = _parts(used, heads, text.heads, image_heads)
     except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
         raise BuildError(
             "checkpoint.layout",
@@ -126,14 +155,20 @@ def load_parts(
     return parts.eval().requires_grad_(False)
 
 
-def _parts(state: Mapping[str, Tensor], head: str, bert_heads: int, image_heads: int) -> nn.ModuleDict:
-    image = image_encoder(state, f"{IMAGE}.", heads=image_heads)
-    if head == "prompts":
-        return nn.ModuleDict({IMAGE: image, REPORT: ReportEncoder(state, f"{REPORT}.", bert_heads)})
-    decoder = query_decoder(state, f"{DECODER}.", input_norm=False)
-    parts = nn.ModuleDict({IMAGE: image, DECODER: decoder})
-    if _has(state, TAG_TEXT):
-        parts[TAG_TEXT] = tag_encoder(state, f"{TAG_TEXT}.", bert_heads)
+def _parts_of(heads: Sequence[str]) -> set[str]:
+    return {part for head in heads for part in PARTS[head]}
+
+
+def _parts(
+    state: Mapping[str, Tensor], heads: Sequence[str], bert_heads: int, image_heads: int
+) -> nn.ModuleDict:
+    parts = nn.ModuleDict({IMAGE: image_encoder(state, f"{IMAGE}.", heads=image_heads)})
+    if PROMPTS in heads:
+        parts[REPORT] = ReportEncoder(state, f"{REPORT}.", bert_heads)
+    if TAGS in heads:
+        parts[DECODER] = query_decoder(state, f"{DECODER}.", input_norm=False)
+        if _has(state, TAG_TEXT):
+            parts[TAG_TEXT] = tag_encoder(state, f"{TAG_TEXT}.", bert_heads)
     return parts
 
 
@@ -141,37 +176,49 @@ def _has(state: Mapping[str, Tensor], part: str) -> bool:
     return any(key.startswith(f"{part}.") for key in state)
 
 
-def _require_tags(state: Mapping[str, Tensor], artefact: str, *, queries_given: bool) -> None:
-    """Refuse what the published decoder cannot score, each with its reason."""
+def _missing_tags(state: Mapping[str, Tensor], artefact: str, *, queries_given: bool) -> BuildError | None:
+    """Return why the checkpoint has no tag head, or None."""
     if f"{IMAGE}.model.conv1.weight" in state:
-        raise BuildError(
-            "checkpoint.layout",
+        return _no_tags(
             "the tag head of a ResNet-50 cannot be built: the published decoder reads 768-wide patches on a "
             "14 x 14 grid, the ResNet gives 1024 on 19 x 19, and the adapter between them was not published",
-            artefact=artefact,
+            artefact,
             expected="a ViT-B/16 checkpoint",
-            cure="set model_options.head to prompts",
         )
-    table = state.get(f"{DECODER}.mlp_head.0.weight")
-    if table is not None and table.shape[0] != 1:
-        raise BuildError(
-            "checkpoint.layout",
-            "the tag head does not give one logit for each query, so which tags it scores is unknown",
-            artefact=artefact,
-            expected=f"{DECODER}.mlp_head.0.weight of shape (1, width)",
-            found=str(tuple(table.shape)),
-            cure="set model_options.head to prompts",
-        )
+    if not _has(state, DECODER):
+        return _no_tags("the checkpoint holds no decoder of tags", artefact, expected=f"keys {DECODER}.*")
     if not (_has(state, TAG_TEXT) or queries_given):
-        raise BuildError(
-            "checkpoint.layout",
+        return _no_tags(
             "the frozen text model that encodes the tags is not in the checkpoint",
-            artefact=artefact,
+            artefact,
             expected=f"keys {TAG_TEXT}.*, as the training script saves them, or the encoded tags as "
             f"{TAG_QUERIES} in the text model folder",
-            cure="use the checkpoint as it was saved, or set model_options.head to prompts",
+        )
+    return None
+
+
+def _require_published_tags(state: Mapping[str, Tensor], artefact: str) -> None:
+    """Refuse a decoder that is not the published one."""
+    table = state.get(f"{DECODER}.mlp_head.0.weight")
+    if table is not None and table.shape[0] != 1:
+        raise _no_tags(
+            "the tag head does not give one logit for each query, so which tags it scores is unknown",
+            artefact,
+            expected=f"{DECODER}.mlp_head.0.weight of shape (1, width)",
+            found=str(tuple(table.shape)),
         )
     check_tied(state, f"{DECODER}.decoder_norm", f"{DECODER}.decoder.norm", artefact)
+
+
+def _no_tags(message: str, artefact: str, *, expected: str, found: str | None = None) -> BuildError:
+    return BuildError(
+        "checkpoint.layout",
+        message,
+        artefact=artefact,
+        expected=expected,
+        found=found,
+        cure=f"use the checkpoint as it was saved, or set model_options.heads to [{PROMPTS}]",
+    )
 
 
 def _require_text_model(state: Mapping[str, Tensor], text: BertFolder) -> None:
@@ -185,7 +232,7 @@ def _require_text_model(state: Mapping[str, Tensor], text: BertFolder) -> None:
     text.require_fit(width=words.shape[1], vocabulary=words.shape[0], layers=len(layers) or None)
 
 
-def left_out(state: Mapping[str, Tensor], head: str) -> list[str]:
-    """Return a note of the modules that a head does not use."""
-    parts = sorted({key.partition(".")[0] for key in state} - set(PARTS[head]))
-    return [f"left out, this head does not use them: {', '.join(parts)}"] if parts else []
+def left_out(state: Mapping[str, Tensor], heads: Sequence[str]) -> list[str]:
+    """Return a note of the modules that no head uses."""
+    parts = sorted({key.partition(".")[0] for key in state} - _parts_of(heads))
+    return [f"left out, no head of the bundle uses them: {', '.join(parts)}"] if parts else []

@@ -1,22 +1,24 @@
 """What a family must say of itself, so that one exporter, one bundle and one runtime serve them all.
 
-A family is one file that turns a published checkpoint into a :class:`LoadedModel`: up to three torch modules
-(image side, text side, head) with the names and dimensions of their inputs and outputs, the rules the runtime
-applies before them (preprocessing, text cleaning), and the original's own arithmetic to compare against.
+A family is one file that turns a published checkpoint into a :class:`LoadedModel`: an image side that every
+image goes through once, heads that score its features against banks of findings, and a text side where one of
+the heads scores wordings. Each is a torch module with the names and dimensions of its inputs and outputs,
+beside the rules that the runtime applies before it (preprocessing, text cleaning); each head has the
+original's own arithmetic to compare against.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Head, Preprocessing, Relation, TensorFacts, TextRule
+from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, Relation, TensorFacts, TextRule
 from promptray.runtime.text import EncodedFinding
 
 if TYPE_CHECKING:  # a build that finds everything in its cache never waits for torch
@@ -29,14 +31,12 @@ class Side:
 
     Attributes
     ----------
-    role : {'image', 'text', 'head'}
     module : nn.Module
         In evaluation mode; called with one positional tensor for each of `inputs`, returns a tuple.
     inputs, outputs : sequence of TensorFacts
         Symbolic dimensions (``batch``, ``prompts``, ``rows``, ``tokens`` ...) are dynamic in the graph.
     """
 
-    role: Literal["image", "text", "head"]
     module: nn.Module
     inputs: Sequence[TensorFacts]
     outputs: Sequence[TensorFacts]
@@ -67,70 +67,111 @@ class Scoring(Protocol):
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A checkpoint, loaded and described.
+class LoadedText:
+    """The text side: one wording to one entry of a bank.
 
     Attributes
     ----------
-    family : str
-    sides : sequence of Side
-    preprocessing : Preprocessing
-    text : TextRule or None
-        None for a model without text.
-    tokenizer : bytes or None
-        ``tokenizer.json`` for the runtime, with `text`.
+    rule : TextRule
+        Names the head whose findings have wordings.
+    tokenizer : bytes
+        ``tokenizer.json`` for the runtime.
+    side : Side
+        Its outputs are the tensors of that head's bank, without the dimension ``prompts``.
+    """
+
+    rule: TextRule
+    tokenizer: bytes
+    side: Side
+
+
+@dataclass(frozen=True)
+class LoadedHead:
+    """One way to score an image.
+
+    Attributes
+    ----------
+    name : str
+        In the bundle, in recipes and results: small letters, digits, ``-`` and ``_``.
+    set : {'free', 'fixed'}
+        Whether findings may be added and removed, or form one unit. Only a head with wordings is free.
+    side : Side
+        Takes tensors of the image side and of `bank`, by name; gives ``logits`` (batch, prompts) and, with a
+        `map`, ``maps`` (batch, prompts, grid rows, grid columns).
     bank : sequence of TensorFacts
-        What the head takes of every finding, ``prompts`` first: from the text side, or from `classes`.
-    classes : mapping of str to (mapping of str to array), or None
-        Bank tensors of each class of a classifier, under the name its weights have for it.
-    head : Head
-        With the first of `relations`.
+        What it takes of every finding, ``prompts`` first: from the text side, or from `classes`.
     relations : sequence of str
-        How findings may hang together; the recipe chooses.
+        How findings may hang together; the recipe chooses, the first is the default.
+    activation : {'none', 'sigmoid'}
+        Of independent findings; alternatives and pairs always become a softmax.
+    identity : dict of str to str
+        What of the model an entry of the bank depends on, as hashes and rule names.
+    reference : callable
+        ``reference(pixels, findings)`` scores float32 (B, C, H, W) by the original's own arithmetic. It
+        may be slow, so a third argument is called with the number of images done.
+    score_tolerance : float
+        Largest absolute difference of a score that a faithful fp32 export may show.
+    map : MapFacts or None
+        With its own tolerance.
+    classes : mapping of str to (mapping of str to array), or None
+        Bank tensors of each class, under the name the weights have for it; None for a head with wordings.
     ensemble : {'none', 'mean-unit'}
         How several wordings of a finding become one entry of the bank (see `promptray.runtime.ensemble`).
     row_buckets : sequence of int
         Buckets of the bank's ``rows`` dimension; empty when it has none.
     row_bias : str or None
         The bank tensor that is added to attention logits.
-    identity : dict of str to str
-        What of the model a cached prompt depends on, as hashes and rule names.
-    reference : callable
-        ``reference(pixels, findings)`` scores float32 (B, C, H, W) by the original's own arithmetic. It
-        may be slow, so a third argument is called with the number of images done.
-    score_tolerance, map_tolerance : float
-        Largest absolute difference a faithful fp32 export may show.
+    """
+
+    name: str
+    set: Literal["free", "fixed"]
+    side: Side
+    bank: Sequence[TensorFacts]
+    relations: Sequence[Relation]
+    activation: Literal["none", "sigmoid"]
+    identity: Mapping[str, str]
+    reference: Scoring
+    score_tolerance: float
+    map: MapFacts | None = None
+    classes: Mapping[str, Mapping[str, NDArray[np.float32]]] | None = None
+    ensemble: Literal["none", "mean-unit"] = "none"
+    row_buckets: Sequence[int] = ()
+    row_bias: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint, loaded and described.
+
+    Attributes
+    ----------
+    family : str
+    preprocessing : Preprocessing
+    image : Side
+        Its outputs are all that the heads take of an image.
+    text : LoadedText or None
+        None for a model without text.
+    heads : sequence of LoadedHead
+        At least one; a recipe's findings are of the first unless they say otherwise.
     notes : sequence of str
         What the loader assumed; stored in the bundle's parity report.
     """
 
     family: str
-    sides: Sequence[Side]
     preprocessing: Preprocessing
-    text: TextRule | None
-    tokenizer: bytes | None
-    bank: Sequence[TensorFacts]
-    head: Head
-    relations: Sequence[Relation]
-    ensemble: Literal["none", "mean-unit"]
-    row_buckets: Sequence[int]
-    row_bias: str | None
-    identity: Mapping[str, str]
-    reference: Scoring
-    score_tolerance: float
-    map_tolerance: float
-    classes: Mapping[str, Mapping[str, NDArray[np.float32]]] | None = None
-    notes: Sequence[str] = field(default=())
+    image: Side
+    text: LoadedText | None
+    heads: Sequence[LoadedHead]
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if (self.text is None) != (self.tokenizer is None) or (self.text is None) != (
-            self.classes is not None
-        ):
-            raise TypeError("a model has a text rule with its tokenizer, or classes")
+        worded = [head.name for head in self.heads if head.classes is None]
+        if worded != ([] if self.text is None else [self.text.rule.head]):
+            raise TypeError("a head has classes, or is the one that the text side is of")
 
-    def side(self, role: str) -> Side | None:
-        """Return the side of a role, or None."""
-        return next((side for side in self.sides if side.role == role), None)
+    def head(self, name: str) -> LoadedHead:
+        """Return a head by name; KeyError where there is none."""
+        return {head.name: head for head in self.heads}[name]
 
 
 @dataclass(frozen=True)
@@ -181,12 +222,25 @@ class Family(Protocol):
         ...
 
 
-def bank_of(text_outputs: Sequence[TensorFacts]) -> list[TensorFacts]:
-    """Return the bank that a text side fills: its outputs for every finding."""
-    return [
-        TensorFacts(name=tensor.name, dtype=tensor.dtype, dims=["prompts", *tensor.dims])
-        for tensor in text_outputs
-    ]
+def tensor(name: str, *dims: int | str, dtype: Literal["float32", "int64"] = "float32") -> TensorFacts:
+    """Return the facts of a tensor."""
+    return TensorFacts(name=name, dtype=dtype, dims=list(dims))
+
+
+#: What text sides take of one wording; a side has those of the two that it needs.
+INPUT_IDS = tensor("input_ids", 1, "tokens", dtype="int64")
+WORD_MATRIX = tensor("word_matrix", 1, "words", "tokens")
+
+
+def answers(grid: Sequence[int] = ()) -> list[TensorFacts]:
+    """Return the outputs of a head: logits and, where it has a grid, maps."""
+    logits = tensor("logits", "batch", "prompts")
+    return [logits, tensor("maps", "batch", "prompts", *grid)] if grid else [logits]
+
+
+def entry_of(bank: Sequence[TensorFacts]) -> list[TensorFacts]:
+    """Return what a text side gives of one wording: the tensors of the bank without ``prompts``."""
+    return [TensorFacts(name=each.name, dtype=each.dtype, dims=each.dims[1:]) for each in bank]
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

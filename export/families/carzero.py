@@ -17,13 +17,24 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint
-from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
+from promptray.export.families.base import (
+    INPUT_IDS,
+    WORD_MATRIX,
+    LoadedHead,
+    LoadedModel,
+    LoadedText,
+    Reference,
+    Side,
+    answers,
+    entry_of,
+    tensor,
+    weights_sha256,
+)
 from promptray.export.families.carzero_checkpoint import (
     check_configuration,
     published_state,
@@ -36,7 +47,6 @@ from promptray.export.tokenizer import BertFolder, read_bert_folder
 from promptray.runtime.bundle.manifest import (
     CentreCrop,
     Greyscale,
-    Head,
     MapFacts,
     Normalise,
     PadSquare,
@@ -48,6 +58,7 @@ from promptray.runtime.bundle.manifest import (
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding
 
+HEAD = "findings"
 _ROW_PADDING = -1.0e9
 # Present in the published file and never used for a score (perturbing each leaves every score unchanged).
 _UNUSED = (
@@ -219,55 +230,29 @@ def _sizes(
 def _describe(model: CARZero, text: BertFolder, notes: Sequence[str]) -> LoadedModel:
     sizes = model.sizes
     rule = TextRule(
+        head=HEAD,
         cleaning="carzero-sentences",
         tokenizer="tokenizer.json",
         context=sizes.word_num,
         templates=["There is {}"],
     )
-    grid = sizes.image_size // sizes.patch_size
-    head = Head(
-        name="findings",
-        bank="free",
+    grid = [sizes.image_size // sizes.patch_size] * 2
+    image_features, bank = _side_tensors(sizes)
+    pixels = tensor("pixels", "batch", 3, *[sizes.image_size] * 2)
+    state = model.state_dict()
+    head = LoadedHead(
+        name=HEAD,
+        set="free",
+        side=Side(HeadSide(model).eval(), [*image_features, *bank], answers(grid)),
+        bank=bank,
+        relations=("independent",),
         activation="none",
-        relation="independent",
         map=MapFacts(
-            grid=[grid, grid],
+            grid=grid,
             kind="attention",
             meaning="attention of the prompt on the image's patches, mean over layers and heads; not a proof",
+            tolerance=1e-6,
         ),
-    )
-    image_features, bank = _side_tensors(sizes)
-    sides = (
-        Side(
-            "image",
-            ImageSide(model).eval(),
-            [_facts("pixels", "batch", 3, *[sizes.image_size] * 2)],
-            image_features,
-        ),
-        Side(
-            "text",
-            TextSide(model).eval(),
-            [_facts("input_ids", 1, "tokens", dtype="int64"), _facts("word_matrix", 1, "words", "tokens")],
-            [_facts(tensor.name, *tensor.dims[1:]) for tensor in bank],
-        ),
-        Side(
-            "head",
-            HeadSide(model).eval(),
-            [*image_features, *bank],
-            [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", grid, grid)],
-        ),
-    )
-    state = model.state_dict()
-    return LoadedModel(
-        family="carzero",
-        sides=sides,
-        preprocessing=_preprocessing(sizes),
-        text=rule,
-        tokenizer=text.tokenizer_json(context=rule.context),
-        bank=bank,
-        head=head,
-        relations=("independent",),
-        ensemble="none",
         # Finer buckets were no faster (benchmarks/bank_layout.py), and each is one more shape to compile.
         row_buckets=(16, 32, 64, sizes.word_num + 2),
         row_bias="row_bias",
@@ -280,13 +265,16 @@ def _describe(model: CARZero, text: BertFolder, notes: Sequence[str]) -> LoadedM
         },
         reference=partial(_reference, model),
         score_tolerance=2e-5,
-        map_tolerance=1e-6,
+    )
+    text_side = Side(TextSide(model).eval(), [INPUT_IDS, WORD_MATRIX], entry_of(bank))
+    return LoadedModel(
+        family="carzero",
+        preprocessing=_preprocessing(sizes),
+        image=Side(ImageSide(model).eval(), [pixels], image_features),
+        text=LoadedText(rule, text.tokenizer_json(context=rule.context), text_side),
+        heads=[head],
         notes=(f"image side: {sizes.vit_heads} attention heads (no tensor tells)", *notes),
     )
-
-
-def _facts(name: str, *dims: int | str, dtype: Any = "float32") -> TensorFacts:
-    return TensorFacts(name=name, dtype=dtype, dims=list(dims))
 
 
 def _side_tensors(sizes: CARZeroSizes) -> tuple[list[TensorFacts], list[TensorFacts]]:
@@ -297,13 +285,13 @@ def _side_tensors(sizes: CARZeroSizes) -> tuple[list[TensorFacts], list[TensorFa
     def features(prefix: str, first: str, rows: int | str) -> list[TensorFacts]:
         numbers = range(sizes.fusion_layers)
         return [
-            _facts(f"{prefix}query", first, width),
-            _facts(f"{prefix}first_query", first, width),
-            *(_facts(f"{prefix}keys.{n}", first, heads, width // heads, rows) for n in numbers),
-            *(_facts(f"{prefix}values.{n}", first, heads, rows, width // heads) for n in numbers),
+            tensor(f"{prefix}query", first, width),
+            tensor(f"{prefix}first_query", first, width),
+            *(tensor(f"{prefix}keys.{n}", first, heads, width // heads, rows) for n in numbers),
+            *(tensor(f"{prefix}values.{n}", first, heads, rows, width // heads) for n in numbers),
         ]
 
-    bank = [*features("", "prompts", "rows"), _facts("row_bias", "prompts", "rows")]
+    bank = [*features("", "prompts", "rows"), tensor("row_bias", "prompts", "rows")]
     return features("image_", "batch", patches), bank
 
 

@@ -26,13 +26,23 @@ from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint, tensors
 from promptray.export.clip_tokenizer import ClipVocabulary, read_clip_vocabulary
-from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
+from promptray.export.families.base import (
+    INPUT_IDS,
+    LoadedHead,
+    LoadedModel,
+    LoadedText,
+    Reference,
+    Side,
+    answers,
+    entry_of,
+    tensor,
+    weights_sha256,
+)
 from promptray.export.layout import fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.models.clip import Clip
 from promptray.runtime.bundle.manifest import (
     Greyscale,
-    Head,
     MapFacts,
     Normalise,
     PadSquare,
@@ -40,7 +50,6 @@ from promptray.runtime.bundle.manifest import (
     ResizeLongerSide,
     Squash,
     Step,
-    TensorFacts,
     TextRule,
 )
 from promptray.runtime.errors import BuildError
@@ -48,6 +57,7 @@ from promptray.runtime.text import EncodedFinding, EncodedPrompt
 
 #: Pixels a side of the pictures that CheXzero's data were stored as; levels of them, of 0..255.
 STORED, MEAN, STD = 320, 101.48761, 83.43944
+HEAD = "findings"
 # The temperature of the training; scalars that the file of OpenAI's own weights holds beside them.
 _IGNORED = r"^(logit_scale|input_resolution|context_length|vocab_size)$"
 _OPTIONAL = r"(?!)"
@@ -125,53 +135,44 @@ def _model(state: Mapping[str, Tensor], artefact: str) -> Clip:
 
 
 def _describe(model: Clip, vocabulary: ClipVocabulary) -> LoadedModel:
-    side, (rows, columns) = model.visual.size, model.visual.grid
+    size, grid = model.visual.size, model.visual.grid
     width = model.visual.proj.shape[1]
-    image = [_facts("image_vector", "batch", width), _facts("patch_vectors", "batch", rows * columns, width)]
-    bank = [_facts("finding_vector", "prompts", width)]
+    image = [
+        tensor("image_vector", "batch", width),
+        tensor("patch_vectors", "batch", grid[0] * grid[1], width),
+    ]
+    bank = [tensor("finding_vector", "prompts", width)]
     text_weights = {key: value for key, value in model.state_dict().items() if not key.startswith("visual.")}
-    return LoadedModel(
-        family="chexzero",
-        sides=(
-            Side("image", ImageSide(model).eval(), [_facts("pixels", "batch", 3, side, side)], image),
-            Side(
-                "text",
-                TextSide(model).eval(),
-                [TensorFacts(name="input_ids", dtype="int64", dims=[1, "tokens"])],
-                [_facts("finding_vector", width)],
-            ),
-            Side(
-                "head",
-                ClassMatrix((rows, columns)).eval(),
-                [*image, *bank],
-                [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", rows, columns)],
-            ),
-        ),
-        preprocessing=preprocessing(side),
-        text=TextRule(cleaning="clip", tokenizer="tokenizer.json", context=model.context, templates=["{}"]),
-        tokenizer=vocabulary.tokenizer_json(context=model.context),
+    head = LoadedHead(
+        name=HEAD,
+        set="free",
+        side=Side(ClassMatrix(grid).eval(), [*image, *bank], answers(grid)),
         bank=bank,
-        head=Head(
-            name="prompts",
-            bank="free",
-            relation="pair",
-            activation="none",
-            map=MapFacts(
-                grid=[rows, columns],
-                kind="similarity",
-                meaning="cosine of each patch, taken through the final norm and the projection, with the "
-                "finding's vector; patches were not trained to it, so it shows likeness and proves nothing",
-            ),
-        ),
         relations=("pair", "independent"),
+        activation="none",
+        map=MapFacts(
+            grid=list(grid),
+            kind="similarity",
+            meaning="cosine of each patch, taken through the final norm and the projection, with the "
+            "finding's vector; patches were not trained to it, so it shows likeness and proves nothing",
+            tolerance=1e-5,
+        ),
         ensemble="mean-unit",
-        row_buckets=(),
-        row_bias=None,
         identity={"text_weights": weights_sha256(text_weights), "layout": "unit-vector-1"},
         reference=partial(_reference, model),
         # Of random weights the original itself is 2e-7 off double precision, in a pair's two cosines.
         score_tolerance=5e-6,
-        map_tolerance=1e-5,
+    )
+    rule = TextRule(
+        head=HEAD, cleaning="clip", tokenizer="tokenizer.json", context=model.context, templates=["{}"]
+    )
+    text_side = Side(TextSide(model).eval(), [INPUT_IDS], entry_of(bank))
+    return LoadedModel(
+        family="chexzero",
+        preprocessing=preprocessing(size),
+        image=Side(ImageSide(model).eval(), [tensor("pixels", "batch", 3, size, size)], image),
+        text=LoadedText(rule, vocabulary.tokenizer_json(context=model.context), text_side),
+        heads=[head],
         notes=(
             "the weights of the publication were not at hand when this family was written",
             "attention heads are 64 wide, as in every published CLIP: no tensor tells",
@@ -205,10 +206,6 @@ def preprocessing(side: int) -> Preprocessing:
         width=side,
         levels="uint8" if side == STORED else "float32",
     )
-
-
-def _facts(name: str, *dims: int | str) -> TensorFacts:
-    return TensorFacts(name=name, dtype="float32", dims=list(dims))
 
 
 def _reference(

@@ -9,11 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptray.export.families.base import LoadedModel, Scoring, Side, weights_sha256
+from promptray.export.families.base import (
+    LoadedHead,
+    LoadedModel,
+    Scoring,
+    Side,
+    answers,
+    tensor,
+    weights_sha256,
+)
 from promptray.export.families.options import invalid_option
 from promptray.export.models.class_matrix import ClassMatrix, ClassScores
 from promptray.export.safetensors_checkpoint import stated_list
-from promptray.runtime.bundle.manifest import Head, MapFacts, Preprocessing, Relation, TensorFacts
+from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, Relation
 from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 
 #: The text of a safetensors file that names its classes, a JSON list in the order of the weights.
@@ -83,7 +91,6 @@ def describe_classifier(
     relations: Sequence[Relation],
     reference: Scoring,
     score_tolerance: float,
-    map_tolerance: float,
     notes: Sequence[str],
 ) -> LoadedModel:
     """Describe an image side and its linear layer: logits = image_vector @ weight.T + bias.
@@ -99,46 +106,36 @@ def describe_classifier(
     map_facts : MapFacts or None
         None where a logit does not split over patches.
     """
-    outputs = [TensorFacts(name="logits", dtype="float32", dims=["batch", "prompts"])]
-    if map_facts is not None:
-        outputs.append(TensorFacts(name="maps", dtype="float32", dims=["batch", "prompts", *map_facts.grid]))
-        rows, columns = map_facts.grid
-    bank = [
-        TensorFacts(name="class_vector", dtype="float32", dims=["prompts", weight.shape[1]]),
-        TensorFacts(name="class_bias", dtype="float32", dims=["prompts"]),
-    ]
-    module = ClassScores() if map_facts is None else ClassMatrix((rows, columns))
+    grid = map_facts.grid if map_facts is not None else []
+    bank = [tensor("class_vector", "prompts", weight.shape[1]), tensor("class_bias", "prompts")]
+    module = ClassMatrix((grid[0], grid[1])) if grid else ClassScores()
     rows_of, biases = weight.detach().numpy(), bias.detach().numpy()
-    return LoadedModel(
-        family=family,
-        sides=(image, Side("head", module.eval(), [*image.outputs, *bank], outputs)),
-        preprocessing=preprocessing,
-        text=None,
-        tokenizer=None,
+    head = LoadedHead(
+        name="classes",
+        set="fixed",
+        side=Side(module.eval(), [*image.outputs, *bank], answers(grid)),
         bank=bank,
         classes={
             name: {"class_vector": rows_of[n].copy(), "class_bias": np.array(biases[n])}
             for n, name in enumerate(names)
         },
-        head=Head(
-            name="classes",
-            bank="fixed_set",
-            relation=relations[0],
-            # Alternatives always become a softmax; a class on its own was trained to be present or not.
-            activation="sigmoid",
-            map=map_facts,
-        ),
         relations=relations,
-        ensemble="none",
-        row_buckets=(),
-        row_bias=None,
+        # Alternatives always become a softmax; a class on its own was trained to be present or not.
+        activation="sigmoid",
+        map=map_facts,
         identity={
             "head_weights": weights_sha256({"weight": weight, "bias": bias}),
             "layout": "class-matrix-1",
         },
         reference=reference,
         score_tolerance=score_tolerance,
-        map_tolerance=map_tolerance,
+    )
+    return LoadedModel(
+        family=family,
+        preprocessing=preprocessing,
+        image=image,
+        text=None,
+        heads=[head],
         notes=(*notes, f"classes in the order of the weights: {', '.join(names)}"),
     )
 

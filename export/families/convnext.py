@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint, plain, tensors
-from promptray.export.families.base import LoadedModel, Reference, Side
+from promptray.export.families.base import LoadedModel, Reference, Side, tensor
 from promptray.export.families.classifier import class_names, describe_classifier, tolerance_of_logits
 from promptray.export.families.density_study import study_preprocessing
 from promptray.export.families.options import invalid_option
@@ -35,7 +35,6 @@ from promptray.runtime.bundle.manifest import (
     Normalise,
     Preprocessing,
     ResizeShorterSide,
-    TensorFacts,
 )
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding
@@ -244,10 +243,9 @@ def _describe(model: ConvNeXt, names: Sequence[str], rule: Preprocessing) -> Loa
     return describe_classifier(
         "convnext",
         Side(
-            "image",
             ImageSide(model).eval(),
-            [_facts("pixels", "batch", 3, side, side)],
-            [_facts("image_vector", "batch", width), _facts("patch_vectors", "batch", rows * columns, width)],
+            [tensor("pixels", "batch", 3, side, side)],
+            [tensor("image_vector", "batch", width), tensor("patch_vectors", "batch", rows * columns, width)],
         ),
         model.head.fc.weight,
         model.head.fc.bias,
@@ -258,17 +256,13 @@ def _describe(model: ConvNeXt, names: Sequence[str], rule: Preprocessing) -> Loa
             kind="class-activation",
             meaning="what each position of the last feature map adds to the class's logit: their mean "
             "and a constant are the logit, exactly; no causal statement, since each position sees more",
+            tolerance=tolerance_of_logits(5e-5, model.head.fc.weight),
         ),
         relations=("exclusive", "ordinal", "independent"),
         reference=partial(_reference, model, tuple(names)),
         score_tolerance=tolerance_of_logits(1e-5, model.head.fc.weight),
-        map_tolerance=tolerance_of_logits(5e-5, model.head.fc.weight),
         notes=(),
     )
-
-
-def _facts(name: str, *dims: int | str) -> TensorFacts:
-    return TensorFacts(name=name, dtype="float32", dims=list(dims))
 
 
 def _reference(

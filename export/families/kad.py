@@ -28,25 +28,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptray.export.checkpoint import load_checkpoint, plain, tensors
-from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
+from promptray.export.families.base import (
+    INPUT_IDS,
+    LoadedHead,
+    LoadedModel,
+    LoadedText,
+    Reference,
+    Side,
+    answers,
+    entry_of,
+    tensor,
+    weights_sha256,
+)
 from promptray.export.layout import check_tied, fit_state_dict
 from promptray.export.models.query_decoder import HEADS, QueryDecoder, query_decoder
 from promptray.export.models.tower_shapes import pooled_bert, resnet_stages
 from promptray.export.tokenizer import BertFolder, read_bert_folder
 from promptray.runtime.bundle.manifest import (
     Greyscale,
-    Head,
     MapFacts,
     Normalise,
     Preprocessing,
     Squash,
-    TensorFacts,
     TextRule,
 )
-from promptray.runtime.bundle.validate import LARGEST_NETWORK
+from promptray.runtime.bundle.validate_preprocessing import LARGEST_NETWORK
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding
 
+HEAD = "findings"
 #: Tokens of a finding in the published test scripts, [CLS] and [SEP] among them.
 CONTEXT = 256
 _PARTS = ("image_encoder", "text_encoder", "model")
@@ -281,27 +291,36 @@ def _image_size(
 
 
 def _describe(model: KAD, text: BertFolder, size: int, note: str) -> LoadedModel:
-    rows = columns = size // model.image_encoder.stride
-    positions = _facts("positions", "batch", rows * columns, model.width)
-    query = _facts("query", "prompts", model.width)
-    answers = [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", rows, columns)]
+    grid = [size // model.image_encoder.stride] * 2
+    positions = tensor("positions", "batch", grid[0] * grid[1], model.width)
+    query = tensor("query", "prompts", model.width)
+    rule = TextRule(
+        head=HEAD, cleaning="white-space", tokenizer="tokenizer.json", context=CONTEXT, templates=["{}"]
+    )
+    head = LoadedHead(
+        name=HEAD,
+        set="fixed",
+        side=Side(FindingHead(model.model, (grid[0], grid[1])).eval(), [positions, query], answers(grid)),
+        bank=[query],
+        relations=("independent",),
+        activation="sigmoid",
+        map=MapFacts(
+            grid=grid,
+            kind="attention",
+            meaning="attention of the finding on the image's positions in the last layer, mean over "
+            "heads; not a proof",
+            tolerance=2e-6,
+        ),
+        identity={
+            "text_weights": weights_sha256(model.text_encoder.state_dict()),
+            "layout": "kad-query-1",
+        },
+        reference=partial(_reference, model, (grid[0], grid[1])),
+        score_tolerance=2e-5,
+    )
+    text_side = Side(TextSide(model.text_encoder).eval(), [INPUT_IDS], entry_of([query]))
     return LoadedModel(
         family="kad",
-        sides=(
-            Side(
-                "image",
-                ImageSide(model.image_encoder).eval(),
-                [_facts("pixels", "batch", 3, size, size)],
-                [positions],
-            ),
-            Side(
-                "text",
-                TextSide(model.text_encoder).eval(),
-                [_facts("input_ids", 1, "tokens", dtype="int64")],
-                [_facts("query", model.width)],
-            ),
-            Side("head", FindingHead(model.model, (rows, columns)).eval(), [positions, query], answers),
-        ),
         preprocessing=Preprocessing(
             greyscale=Greyscale(),
             steps=[Squash(size=size, interpolation="bicubic")],
@@ -311,32 +330,11 @@ def _describe(model: KAD, text: BertFolder, size: int, note: str) -> LoadedModel
             width=size,
             colour="rgb",
         ),
-        text=TextRule(cleaning="white-space", tokenizer="tokenizer.json", context=CONTEXT, templates=["{}"]),
-        tokenizer=text.tokenizer_json(context=CONTEXT),
-        bank=[query],
-        head=Head(
-            name="findings",
-            bank="fixed_set",
-            relation="independent",
-            activation="sigmoid",
-            map=MapFacts(
-                grid=[rows, columns],
-                kind="attention",
-                meaning="attention of the finding on the image's positions in the last layer, mean over "
-                "heads; not a proof",
-            ),
+        image=Side(
+            ImageSide(model.image_encoder).eval(), [tensor("pixels", "batch", 3, size, size)], [positions]
         ),
-        relations=("independent",),
-        ensemble="none",
-        row_buckets=(),
-        row_bias=None,
-        identity={
-            "text_weights": weights_sha256(model.text_encoder.state_dict()),
-            "layout": "kad-query-1",
-        },
-        reference=partial(_reference, model, (rows, columns)),
-        score_tolerance=2e-5,
-        map_tolerance=2e-6,
+        text=LoadedText(rule, text.tokenizer_json(context=CONTEXT), text_side),
+        heads=[head],
         notes=(
             note,
             f"decoder: {HEADS} attention heads, as in the source (no tensor tells)",
@@ -345,10 +343,6 @@ def _describe(model: KAD, text: BertFolder, size: int, note: str) -> LoadedModel
             "which were not at hand",
         ),
     )
-
-
-def _facts(name: str, *dims: int | str, dtype: Any = "float32") -> TensorFacts:
-    return TensorFacts(name=name, dtype=dtype, dims=list(dims))
 
 
 def _reference(

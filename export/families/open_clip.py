@@ -16,13 +16,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint
-from promptray.export.families.base import LoadedModel, Reference, Side, weights_sha256
+from promptray.export.families.base import (
+    INPUT_IDS,
+    LoadedHead,
+    LoadedModel,
+    LoadedText,
+    Reference,
+    Side,
+    answers,
+    entry_of,
+    tensor,
+    weights_sha256,
+)
 from promptray.export.families.open_clip_checkpoint import (
     described,
     image_heads,
@@ -39,10 +49,11 @@ from promptray.export.layout import fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.models.dual_encoder import DualEncoder, TextTower
 from promptray.export.tunable import Tunable
-from promptray.runtime.bundle.manifest import Head, MapFacts, Preprocessing, TensorFacts, TextRule
+from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, TextRule
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding, EncodedPrompt
 
+HEAD = "findings"
 # Buffers that older transformers stored; they count up from 0.
 _IGNORED = r"embeddings\.position_ids$|embeddings\.token_type_ids$"
 _OPTIONAL = r"(?!)"
@@ -151,57 +162,31 @@ def _describe(
     context: int,
     notes: Sequence[str],
 ) -> LoadedModel:
-    rows, columns = model.visual.grid
+    grid = model.visual.grid
     width = folder.config.model_cfg.embed_dim
-    head = Head(
-        name="findings",
-        bank="free",
-        relation="independent",
+    image = [
+        tensor("image_vector", "batch", width),
+        tensor("patch_vectors", "batch", grid[0] * grid[1], width),
+    ]
+    bank = [tensor("finding_vector", "prompts", width)]
+    matrix = ClassMatrix(grid=grid, scale=model.logit_scale.exp(), bias=model.bias)
+    state = model.state_dict()
+    head = LoadedHead(
+        name=HEAD,
+        set="free",
+        side=Side(matrix, [*image, *bank], answers(grid)),
+        bank=bank,
+        # A pair's logit is a difference, in which a learned bias would cancel: it was trained for one.
+        relations=("independent", "exclusive", "ordinal", *(() if model.bias is not None else ("pair",))),
         activation="none",
         map=MapFacts(
-            grid=[rows, columns],
+            grid=list(grid),
             kind="similarity",
             meaning="cosine of each patch, through the final norm and the projection, with the finding's "
             "vector; patches were not trained to it, so it shows likeness and proves nothing",
+            tolerance=1e-5,
         ),
-    )
-    image = [
-        _facts("image_vector", "batch", width),
-        _facts("patch_vectors", "batch", rows * columns, width),
-    ]
-    state = model.state_dict()
-    return LoadedModel(
-        family="open_clip",
-        sides=(
-            Side("image", ImageSide(model).eval(), [_facts("pixels", "batch", 3, *model.visual.size)], image),
-            Side(
-                "text",
-                TextSide(model).eval(),
-                [_facts("input_ids", 1, "tokens", dtype="int64")],
-                [_facts("finding_vector", width)],
-            ),
-            Side(
-                "head",
-                ClassMatrix(grid=model.visual.grid, scale=model.logit_scale.exp(), bias=model.bias),
-                [*image, _facts("finding_vector", "prompts", width)],
-                [_facts("logits", "batch", "prompts"), _facts("maps", "batch", "prompts", rows, columns)],
-            ),
-        ),
-        preprocessing=preprocessing,
-        text=TextRule(
-            cleaning="open-clip",
-            tokenizer="tokenizer.json",
-            context=context,
-            templates=["this is a photo of {}"],
-        ),
-        tokenizer=folder.text.tokenizer_json(context=context),
-        bank=[_facts("finding_vector", "prompts", width)],
-        head=head,
-        # A pair's logit is a difference, in which a learned bias would cancel: it was trained for one.
-        relations=("independent", "exclusive", "ordinal", *(() if model.bias is not None else ("pair",))),
         ensemble="mean-unit",
-        row_buckets=(),
-        row_bias=None,
         identity={
             "text_weights": weights_sha256({k: v for k, v in state.items() if k.startswith("text.")}),
             "layout": "unit-vector-1",
@@ -209,13 +194,23 @@ def _describe(
         reference=partial(_reference, model, context),
         # The cosine is multiplied by about 85: the original itself is 3.5e-5 off double precision.
         score_tolerance=2e-4,
-        map_tolerance=1e-5,
+    )
+    rule = TextRule(
+        head=HEAD,
+        cleaning="open-clip",
+        tokenizer="tokenizer.json",
+        context=context,
+        templates=["this is a photo of {}"],
+    )
+    text_side = Side(TextSide(model).eval(), [INPUT_IDS], entry_of(bank))
+    return LoadedModel(
+        family="open_clip",
+        preprocessing=preprocessing,
+        image=Side(ImageSide(model).eval(), [tensor("pixels", "batch", 3, *model.visual.size)], image),
+        text=LoadedText(rule, folder.text.tokenizer_json(context=context), text_side),
+        heads=[head],
         notes=notes,
     )
-
-
-def _facts(name: str, *dims: int | str, dtype: Any = "float32") -> TensorFacts:
-    return TensorFacts(name=name, dtype=dtype, dims=list(dims))
 
 
 def _reference(

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from promptray.export.families.base import LoadedModel, Reference, Side
+from promptray.export.families.base import LoadedModel, Reference, Side, tensor
 from promptray.export.families.classifier import class_names, describe_classifier, tolerance_of_logits
 from promptray.export.families.open_clip_checkpoint import (
     described,
@@ -36,7 +36,6 @@ from promptray.export.families.options import invalid_option
 from promptray.export.layout import fit_state_dict
 from promptray.export.models.dual_encoder import VisualTower
 from promptray.export.tunable import Tunable
-from promptray.runtime.bundle.manifest import TensorFacts
 from promptray.runtime.text import EncodedFinding
 
 #: The tensors by which the layout is known.
@@ -114,11 +113,10 @@ def load_tuned(
     fit_state_dict(model, state, artefact=checkpoint.name, optional=_NOTHING, ignored=_TEXT)
     rule, rule_note = preprocessing_of(config, options)
     unread = sum(re.search(_TEXT, key) is not None for key in state)
-    pixels = TensorFacts(name="pixels", dtype="float32", dims=["batch", 3, *visual.size])
-    vector = TensorFacts(name="image_vector", dtype="float32", dims=["batch", width])
+    pixels, vector = tensor("pixels", "batch", 3, *visual.size), tensor("image_vector", "batch", width)
     return describe_classifier(
         "open_clip",
-        Side("image", ImageSide(visual).eval(), [pixels], [vector]),
+        Side(ImageSide(visual).eval(), [pixels], [vector]),
         model.classifier.weight,
         model.classifier.bias,
         names,
@@ -127,7 +125,6 @@ def load_tuned(
         relations=("exclusive", "ordinal", "independent"),
         reference=partial(_reference, model, tuple(names)),
         score_tolerance=tolerance_of_logits(_EMBEDDING_ERROR, model.classifier.weight),
-        map_tolerance=1e-5,  # of nothing; the manifest wants a number
         notes=(
             note,
             rule_note,

@@ -10,6 +10,7 @@ import click
 from promptray.calibrate.reports.compare import Comparison, compare, read_reference, read_report, to_json
 from promptray.cli.output import (
     bundle_argument,
+    head_option,
     json_option,
     no_site_option,
     print_json,
@@ -17,6 +18,8 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.runtime.finding_names import ByFinding, shown
+from promptray.runtime.heads import require_head
 from promptray.runtime.scorer import Scorer
 
 _DISAGREE = ("possible miss", "not confirmed")
@@ -44,6 +47,7 @@ _NO_SIDE = (
 )
 @click.option("--modality", help="Modality of an image that states none (PNG, JPEG), for example CR or DX.")
 @click.option("--frame", type=click.IntRange(1), help="Frame of a multi-frame object, counted from 1.")
+@head_option
 @site_option
 @no_site_option
 @json_option
@@ -64,8 +68,11 @@ def command(bundle: str, image: Path, report: Path, as_json: bool, **options: An
     with Scorer.open(bundle, site=site_choice(options["site"], options["no_site"])) as scorer:
         reference_file, above = options["reference"], options["above"]
         reference = read_reference(reference_file, scorer.bundle.hash, above=above) if reference_file else {}
+        if options["head"]:
+            require_head(scorer.bundle.manifest, options["head"])
         result = scorer.score(image, **declared)
-    findings = compare(triplets, result.document.findings, reference, above=above)
+    scored = [each for each in result.document.findings if options["head"] in (None, each.head)]
+    findings = compare(triplets, scored, reference, above=above)
     if as_json:
         print_json(
             {
@@ -83,21 +90,29 @@ def command(bundle: str, image: Path, report: Path, as_json: bool, **options: An
 
 
 def _print(findings: list[Comparison]) -> None:
+    names = _names(findings)
     compared = [each for each in findings if each.verdict != "not compared"]
     disagree = [each for each in findings if each.verdict in _DISAGREE]
     if disagree:
         rows = [
-            [each.key, each.verdict, each.stated, f"{each.logit:.3f}", _ground(each)] for each in disagree
+            [names[each.head, each.key], each.verdict, each.stated, f"{each.logit:.3f}", _ground(each)]
+            for each in disagree
         ]
         columns = ["finding", "verdict", "report", "score", "by"]
         print_table("Report and scores disagree", columns, rows, right=(3,))
     elif compared:
         click.echo(f"No disagreement in {len(compared)} findings that could be compared.")
-    left_out = [each.key for each in findings if each.verdict == "not compared"]
+    left_out = [names[each.head, each.key] for each in findings if each.verdict == "not compared"]
     if not compared:
         click.echo(_NO_SIDE, err=True)
     elif left_out:
         click.echo(f"Not compared: {', '.join(left_out)}.", err=True)
+
+
+def _names(findings: list[Comparison]) -> dict[tuple[str, str], str]:
+    """Return what people call each finding."""
+    named = ByFinding((each.head, each.key, each) for each in findings)
+    return {(each.head, each.key): shown(name) for name, each in named.items()}
 
 
 def _ground(comparison: Comparison) -> str:

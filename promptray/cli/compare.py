@@ -11,6 +11,7 @@ import click
 from promptray.cli.compare_table import print_comparison
 from promptray.cli.label_options import label_options, read_label_options, settings_of
 from promptray.cli.output import (
+    head_option,
     json_option,
     no_site_option,
     print_json,
@@ -54,6 +55,7 @@ _RATE = click.FloatRange(0, 1)
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend of both bundles.")
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@head_option
 @site_option
 @no_site_option
 @json_option
@@ -94,6 +96,7 @@ def command(
         report = compare_sides(
             *sides,
             folder=folder,
+            head=options["head"],
             labels=_labels(labels, sides, folder, options) if labels else None,
             modality=options["modality"],
             settings=settings_of(options),
@@ -131,12 +134,17 @@ def _side(path: Path, options: dict[str, Any], stack: ExitStack) -> Side:
 def _labels(path: Path, sides: list[Side], folder: ImageFolder | None, options: dict[str, Any]) -> Labels:
     """Read the labels of whatever either side scores, its images named as the sides name them."""
     from promptray.calibrate.score_images import locate
-    from promptray.calibrate.tables.scores import ScoreTable
 
-    keys = {
-        key
-        for side in sides
-        for key in (side.keys if isinstance(side, ScoreTable) else [f.key for f in side.prompts])
-    }
+    keys = {key for side in sides for key in _keys(side, options["head"])}
     labels = read_label_options(path, keys, options)
     return locate(labels, folder, options["missing"]) if folder else labels
+
+
+def _keys(side: Side, head: str | None) -> list[str]:
+    from promptray.calibrate.tables.scores import ScoreTable
+    from promptray.runtime.heads import require_head
+
+    if isinstance(side, ScoreTable):
+        return list(side.keys)
+    chosen = require_head(side.bundle.manifest, head)
+    return [finding.key for finding in side.prompts.of_head(chosen.name)]

@@ -9,6 +9,7 @@ import click
 
 from promptray.cli.label_options import label_options, read_label_options, settings_of
 from promptray.cli.output import (
+    head_option,
     json_option,
     no_site_option,
     print_json,
@@ -51,6 +52,7 @@ _REPORT, _SCORES, _PAGE = "evaluation.json", "scores.csv", "evaluation.html"
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @click.option("-o", "--output", type=_PATH, help=f"New folder for {_REPORT} and {_SCORES}.")
 @click.option("--html", is_flag=True, help=f"Write {_PAGE} as well.")
+@head_option
 @site_option
 @no_site_option
 @json_option
@@ -103,8 +105,8 @@ def _evaluate_table(
     from promptray.calibrate.published import read_published
     from promptray.calibrate.tables.scores import read_scores
 
-    if images or options["boxes"]:
-        raise click.UsageError("--images and --boxes belong to a bundle; a CSV holds its scores")
+    if images or options["boxes"] or options["head"]:
+        raise click.UsageError("--images, --boxes and --head belong to a bundle; a CSV holds its scores")
     published = read_published(options["published"]) if options["published"] else None
     table = read_scores(scores)
     report = evaluate_table(
@@ -128,6 +130,7 @@ def _evaluate_bundle(
     from promptray.calibrate.score_images import locate
     from promptray.calibrate.tables.boxes import read_boxes
     from promptray.calibrate.tables.image_folder import ImageFolder
+    from promptray.runtime.heads import require_head
     from promptray.runtime.scorer import Scorer
 
     if not images:
@@ -140,7 +143,8 @@ def _evaluate_bundle(
         threads=options["threads"],
         strict=options["strict"],
     ) as scorer:
-        keys = [finding.key for finding in scorer.prompts]
+        head = require_head(scorer.bundle.manifest, options["head"]).name
+        keys = [finding.key for finding in scorer.prompts.of_head(head)]
         folder = ImageFolder(images)
         located = locate(read_label_options(labels, keys, options), folder, options["missing"])
         game = None
@@ -154,6 +158,7 @@ def _evaluate_bundle(
             located,
             folder,
             settings_of(options, ordinal=options["ordinal"]),
+            head=head,
             score=options["score"],
             modality=options["modality"],
             game=game,

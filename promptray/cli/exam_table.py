@@ -6,6 +6,7 @@ import click
 
 from promptray.cli.output import print_table, visible
 from promptray.runtime.exam_result import ExamFinding, ExamResult, ExamScores
+from promptray.runtime.finding_names import shown
 
 _SIDES = {"L": "left", "R": "right"}
 
@@ -40,8 +41,8 @@ def print_exam(result: ExamResult) -> None:
 def _print_scores(parts: dict[str, ExamScores]) -> None:
     first = next(iter(parts.values()))
     rows = [
-        [finding.key, finding.of, *(_value(scores.findings[n]) for scores in parts.values())]
-        for n, finding in enumerate(first.findings)
+        [shown(name), finding.of, *(_value(scores.findings[n]) for scores in parts.values())]
+        for n, (name, finding) in enumerate(first.scores.items())
     ]
     title = "Scores, pooled over views. They are not probabilities of a disease. In brackets the views."
     print_table(title, ["finding", "of", *parts], rows, right=tuple(range(2, len(parts) + 2)))

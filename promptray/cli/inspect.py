@@ -52,8 +52,10 @@ def _facts(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
     if local is not None:
         added = {
             "revision": local.revision,
-            "prompts": [{"key": entry.key, **entry.facts} for entry in local.entries("prompt")],
-            "removed": [entry.key for entry in local.entries("removed-prompt")],
+            "prompts": [
+                {"head": entry.head, "key": entry.key, **entry.facts} for entry in local.entries("prompt")
+            ],
+            "removed": [{"head": entry.head, "key": entry.key} for entry in local.entries("removed-prompt")],
         }
     return {"sha256": bundle.hash, "manifest": manifest, "parity": parity, "site": added}
 
@@ -79,31 +81,40 @@ def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
             f"{sum(item.size for item in manifest.files.values()) / 1e6:.1f} MB, {len(manifest.files)} files",
         ],
     ]
-    rows += [[f"graph {g.role}", f"{g.file}, for {', '.join(g.consumers)}"] for g in manifest.graphs]
+    rows += [[f"graph {g.title}", f"{g.file}, for {', '.join(g.consumers)}"] for g in manifest.graphs]
     print_table("Bundle", ["", ""], rows)
-    against = parity["against_original"]
-    gates = [[against["against"], f"{against['score_error']:.2g}", f"{against['map_error']:.2g}"]]
-    gates += [[f"noise: {item['varied']}", f"{item['score_error']:.2g}", ""] for item in parity["noise"]]
-    print_table(
-        f"Gates passed on {parity['backend']}: {parity['images']} images x {parity['findings']} findings, "
-        f"bounds {parity['score_tolerance']:g} (scores), {parity['map_tolerance']:g} (maps)",
-        ["compared with", "largest score difference", "largest map difference"],
-        gates,
-        right=(1, 2),
-    )
+    for head in parity["heads"]:
+        _print_gates(parity, head)
     if parity["notes"]:
         print_table("What the build assumed", [""], [[note] for note in parity["notes"]])
-    findings = [
-        [finding.key, written(finding), finding.code.value if finding.code else ""]
-        for finding in manifest.findings
-    ]
-    print_table("Findings", ["key", "prompt", "code"], findings)
+    for each in manifest.heads:
+        findings = [
+            [finding.key, written(finding), finding.code.value if finding.code else ""]
+            for finding in manifest.findings_of(each.name)
+        ]
+        title = f"Findings of {each.name}: {each.set} set, {each.relation}"
+        print_table(title, ["key", "prompt", "code"], findings)
     if added is None:
         return
-    kept = [[item["key"], "added here"] for item in added["prompts"]]
-    kept += [[key, "removed here"] for key in added["removed"]]
+    kept = [[item["head"], item["key"], "added here"] for item in added["prompts"]]
+    kept += [[item["head"], item["key"], "removed here"] for item in added["removed"]]
     click.echo(
         f"Site revision {added['revision']}: {len(kept)} changes." if kept else "This site added nothing."
     )
     if kept:
-        print_table("Site", ["key", ""], kept)
+        print_table("Site", ["head", "key", ""], kept)
+
+
+def _print_gates(parity: dict[str, Any], head: dict[str, Any]) -> None:
+    against, map_bound = head["against_original"], head["map_tolerance"]
+    maps = "" if against["map_error"] is None else f"{against['map_error']:.2g}"
+    gates = [[against["against"], f"{against['score_error']:.2g}", maps]]
+    gates += [[f"noise: {item['varied']}", f"{item['score_error']:.2g}", ""] for item in head["noise"]]
+    print_table(
+        f"Gates that {head['head']} passed on {parity['backend']}: {parity['images']} images x "
+        f"{head['findings']} findings, bounds {head['score_tolerance']:g} (scores)"
+        + ("" if map_bound is None else f", {map_bound:g} (maps)"),
+        ["compared with", "largest score difference", "largest map difference"],
+        gates,
+        right=(1, 2),
+    )

@@ -27,6 +27,7 @@ site_option = click.option(
     default=None,
     help="Site directory with what this site added (default: the user's data folder).",
 )
+head_option = click.option("--head", metavar="NAME", help="Head of the bundle, where it has several.")
 no_site_option = click.option("--no-site", is_flag=True, help="Ignore every site directory.")
 
 

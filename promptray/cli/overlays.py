@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from promptray.cli.output import visible
 from promptray.runtime.errors import PromptRayError
+from promptray.runtime.finding_names import FindingName
 from promptray.runtime.result import Result
 from promptray.runtime.scorer import Scorer
 
@@ -16,7 +18,7 @@ from promptray.runtime.scorer import Scorer
 class Overlays:
     """Writes one PNG for each image and finding, at the image's own resolution; no two get the same name."""
 
-    def __init__(self, folder: Path, findings: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, findings: Sequence[FindingName]) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -32,14 +34,14 @@ class Overlays:
 
         try:
             grey = scorer.picture(source, **declared).grey
-            for key in self._findings:
-                safe = "".join(char if char.isalnum() or char in "-_" else "_" for char in key)
-                write_overlay(self._folder / self._unused(f"{source.name}.{safe}"), grey, result.heatmap(key))
+            for name in self._findings:
+                path = self._folder / self._unused(f"{source.name}.{_safe(name)}")
+                write_overlay(path, grey, result.heatmap(name))
         except (OSError, PromptRayError) as error:
             self.failed = True
             reason = error.code if isinstance(error, PromptRayError) else error.strerror
-            name = visible(result.name)
-            click.echo(f"{name}: scored, but its overlays could not be written: {reason}", err=True)
+            image = visible(result.name)
+            click.echo(f"{image}: scored, but its overlays could not be written: {reason}", err=True)
 
     def _unused(self, stem: str) -> str:
         """Number a name that is taken: files of several folders, and keys, may be called alike."""
@@ -49,3 +51,9 @@ class Overlays:
             name = f"{stem}-{number}.png"
         self._names.add(name)
         return name
+
+
+def _safe(name: FindingName) -> str:
+    parts = (name,) if isinstance(name, str) else name
+    safe = ("".join(char if char.isalnum() or char in "-_" else "_" for char in part) for part in parts)
+    return ".".join(safe)

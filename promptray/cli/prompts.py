@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from promptray.cli.output import (
+    head_option,
     json_option,
     print_json,
     print_table,
@@ -68,21 +69,27 @@ def list_(context: click.Context, site: str | None, as_json: bool) -> None:
       promptray prompts chest.bundle list --json
     """
     with _open(context, site) as scorer:
-        rows = [
-            {
-                "key": finding.key,
-                "prompts": finding.prompts,
-                "negative_prompts": finding.negative_prompts,
-                "origin": scorer.prompts.origin(finding.key),
-            }
-            for finding in scorer.prompts
-        ]
-        table = [[each.key, written(each), scorer.prompts.origin(each.key)] for each in scorer.prompts]
+        active = scorer.prompts.state.active
+        heads = scorer.bundle.manifest.heads
         notices = [item.to_json() for item in scorer.prompts.state.notices]
     if as_json:
+        rows = [
+            {
+                "head": item.finding.head,
+                "key": item.finding.key,
+                "prompts": item.finding.prompts,
+                "negative_prompts": item.finding.negative_prompts,
+                "origin": item.origin,
+            }
+            for item in active
+        ]
         print_json({"findings": rows, "notices": notices})
         return
-    print_table("Findings", ["key", "prompt", "origin"], table)
+    for head in heads:
+        own = [item for item in active if item.finding.head == head.name]
+        title = "Findings" if len(heads) == 1 else f"Findings of {head.name} ({head.set} set)"
+        table = [[item.finding.key, written(item.finding), item.origin] for item in own]
+        print_table(title, ["key", "prompt", "origin"], table)
     _print_notices(scorer)
 
 
@@ -154,9 +161,10 @@ def add(
 
 @command.command("remove")
 @click.argument("key")
+@head_option
 @site_option
 @click.pass_context
-def remove(context: click.Context, site: str | None, key: str) -> None:
+def remove(context: click.Context, site: str | None, key: str, head: str | None) -> None:
     """Stop scoring KEY at this site.
 
     \b
@@ -164,23 +172,24 @@ def remove(context: click.Context, site: str | None, key: str) -> None:
       promptray prompts chest.bundle remove "rib fracture"
     """
     bundle, local = _site_of(context, site)
-    forget_finding(local, bundle.manifest, key)
+    forget_finding(local, bundle.manifest, key, head=head)
     click.echo(f"Removed {key!r} at this site.")
 
 
 @command.command("restore")
 @click.argument("key")
+@head_option
 @site_option
 @click.pass_context
-def restore(context: click.Context, site: str | None, key: str) -> None:
+def restore(context: click.Context, site: str | None, key: str, head: str | None) -> None:
     """Score KEY of the bundle again after it was removed at this site.
 
     \b
     Example:
       promptray prompts chest.bundle restore pneumonia
     """
-    _, local = _site_of(context, site)
-    restore_finding(local, key)
+    bundle, local = _site_of(context, site)
+    restore_finding(local, bundle.manifest, key, head=head)
     click.echo(f"Restored {key!r} at this site.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
     bundle_argument,
+    head_option,
     no_site_option,
     print_json,
     progress,
@@ -21,6 +23,8 @@ from promptray.cli.output import (
 )
 from promptray.cli.overlays import Overlays
 from promptray.cli.score_table import print_results
+from promptray.runtime.finding_names import FindingName
+from promptray.runtime.heads import require_head
 from promptray.runtime.result import Refused
 from promptray.runtime.scorer import Scorer
 
@@ -41,6 +45,7 @@ from promptray.runtime.scorer import Scorer
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
+@head_option
 @site_option
 @no_site_option
 @click.pass_context
@@ -59,8 +64,8 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
     files = list(image_files(images))
     if not files:
         raise click.UsageError("the folder holds no file")
-    if options["findings"] and not options["heatmaps"]:
-        raise click.UsageError("--finding chooses among overlays: it needs --heatmaps")
+    if (options["findings"] or options["head"]) and not options["heatmaps"]:
+        raise click.UsageError("--finding and --head choose among overlays: they need --heatmaps")
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
     as_json, results, refused = options["as_json"], [], 0
     with Scorer.open(
@@ -71,9 +76,8 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
         reproducible=options["reproducible"],
         strict=options["strict"],
     ) as scorer:
-        findings = options["findings"] or tuple(finding.key for finding in scorer.prompts)
-        for key in findings:
-            scorer.prompts.origin(key)  # an unknown one is refused before the first image, not after it
+        # A finding that is unknown, or needs its head named, is refused before the first image, not after it.
+        findings = _findings(scorer, options["findings"], options["head"])
         overlays = Overlays(options["heatmaps"], findings) if options["heatmaps"] else None
         try:
             with nullcontext(_silent) if as_json else progress("scoring") as report:
@@ -95,6 +99,21 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
     if refused:
         click.echo(f"{refused} of {len(files)} images were refused and have no score.", err=True)
     return 1 if refused or (overlays and overlays.failed) else 0
+
+
+def _findings(scorer: Scorer, keys: Sequence[str], head: str | None) -> list[FindingName]:
+    """Return the findings that overlays are wanted of: by default all that have a map, if any has."""
+    named = scorer.prompts.state.by_name
+    if head is not None:
+        require_head(scorer.bundle.manifest, head)
+    if keys:
+        chosen: list[FindingName] = [key if head is None else (head, key) for key in keys]
+        for name in chosen:
+            named.find(name)
+        return chosen
+    own = {name: item.finding.head for name, item in named.items() if head in (None, item.finding.head)}
+    mapped = [each.name for each in scorer.bundle.manifest.heads if each.map is not None]
+    return [name for name, of in own.items() if of in mapped] or list(own)
 
 
 def _silent(stage: str, message: str, fraction: float) -> None:

@@ -13,22 +13,13 @@ _WIDEST = 6  # columns of scores that still fit a terminal
 
 
 def print_results(results: Sequence[Result]) -> None:
-    """Print the results of one scorer. With few findings a row is an image, otherwise a row is a finding."""
-    findings = results[0].document.findings
-    note = _brackets(findings)
-    if len(findings) <= _WIDEST:
-        rows = [[result.name, *map(_value, result.document.findings)] for result in results]
-        _print_scores(["image", *(finding.key for finding in findings)], rows, note)
-    else:
-        for start in range(0, len(results), _WIDEST):
-            some = results[start : start + _WIDEST]
-            rows = [
-                [finding.key, *(_value(result.document.findings[n]) for result in some)]
-                for n, finding in enumerate(findings)
-            ]
-            _print_scores(["finding", *(result.name for result in some)], rows, note)
-    if findings and results[0].summary is not None:
-        _print_summaries(results)
+    """Print the results of one scorer, head by head."""
+    heads = list(dict.fromkeys(finding.head for finding in results[0].document.findings))
+    for head in heads:
+        rows = [[each for each in result.document.findings if each.head == head] for result in results]
+        _print_head(head if len(heads) > 1 else None, [result.name for result in results], rows)
+        if head in results[0].summaries:
+            _print_summaries(head, results)
     _print_timing(results)
     backend = results[0].document.backend
     click.echo(
@@ -36,6 +27,21 @@ def print_results(results: Sequence[Result]) -> None:
         f"{backend.threads} threads. Why: {backend.reason}."
     )
     _print_notices(results)
+
+
+def _print_head(head: str | None, names: Sequence[str], scored: Sequence[Sequence[FindingScore]]) -> None:
+    """Print the scores of one head. With few findings a row is an image, otherwise a row is a finding."""
+    findings, of = scored[0], "" if head is None else f" of {head}"
+    title = f"Scores{of}: raw logits. They rank images for one finding; they are not probabilities."
+    title += _brackets(findings)
+    if len(findings) <= _WIDEST:
+        rows = [[name, *map(_value, own)] for name, own in zip(names, scored, strict=True)]
+        _print_scores(title, ["image", *(finding.key for finding in findings)], rows)
+        return
+    for start in range(0, len(names), _WIDEST):
+        some = scored[start : start + _WIDEST]
+        rows = [[finding.key, *(_value(own[n]) for own in some)] for n, finding in enumerate(findings)]
+        _print_scores(title, ["finding", *names[start : start + _WIDEST]], rows)
 
 
 def _value(finding: FindingScore) -> str:
@@ -55,13 +61,12 @@ def _brackets(findings: Sequence[FindingScore]) -> str:
     return ""
 
 
-def _print_scores(columns: list[str], rows: list[list[str]], note: str) -> None:
-    title = f"Scores: raw logits. They rank images for one finding; they are not probabilities.{note}"
+def _print_scores(title: str, columns: list[str], rows: list[list[str]]) -> None:
     print_table(title, columns, rows, right=tuple(range(1, len(columns))))
 
 
-def _print_summaries(results: Sequence[Result]) -> None:
-    summaries = [(result.name, result.summary) for result in results if result.summary is not None]
+def _print_summaries(head: str, results: Sequence[Result]) -> None:
+    summaries = [(result.name, result.summaries[head]) for result in results]
     first = summaries[0][1]
     columns = ["image", "most likely", *(["expected rank"] if first.expected_rank is not None else [])]
     columns += list(first.groups)

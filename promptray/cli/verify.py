@@ -43,11 +43,13 @@ def command(
     click.echo(f"OK  seal and schema: {found.name}, sha256 {found.sha256}")
     click.echo(f"OK  {found.files} files match their hashes; {found.site_entries} site entries")
     click.echo(f"OK  {found.golden.pictures} golden images: preprocessing equal in every pixel")
-    click.echo(
-        f"OK  golden scores on {found.backend}: largest difference {found.golden.score_error:.2g} "
-        f"(bound {found.score_tolerance:g}), maps {found.golden.map_error:.2g} "
-        f"(bound {found.map_tolerance:g})"
-    )
+    for head in found.golden.heads:
+        of = f" of {head.head}" if len(found.golden.heads) > 1 else ""
+        maps = "" if head.map_error is None else f", maps {head.map_error:.2g} (bound {head.map_tolerance:g})"
+        click.echo(
+            f"OK  golden scores{of} on {found.backend}: largest difference {head.score_error:.2g} "
+            f"(bound {head.score_tolerance:g}){maps}"
+        )
     if found.golden.text_error is not None:
         error = found.golden.text_error
         click.echo(f"OK  text side: encodes a finding as it is stored, within {error:.2g} of its size")

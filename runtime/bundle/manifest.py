@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -19,11 +17,13 @@ from msgspec import Meta
 from promptray.runtime.json_schema import schema_of
 
 FORMAT = "promptray-bundle"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Text = Annotated[str, Meta(min_length=1)]
 # A lone "$" also matches before a final line feed, hence (?!\n) and the length.
 Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f/\\][^\x00-\x1f/\\]*(?!\n)$")]
+#: In names of files and of golden tensors, so of the plainest characters.
+HeadName = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9_-]*(?!\n)$")]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=16384)]
@@ -164,6 +164,8 @@ class Preprocessing(_Struct, frozen=True):
 class TextRule(_Struct, frozen=True):
     """How a prompt becomes token arrays."""
 
+    head: HeadName
+    """The head whose findings have wordings; the text graph gives the entries of its bank."""
     cleaning: Literal["carzero-sentences", "open-clip", "clip", "asg-report", "white-space"]
     tokenizer: Text
     """File name of the tokenizer (``tokenizers`` JSON)."""
@@ -197,10 +199,17 @@ class Graph(_Struct, frozen=True):
     outputs: list[TensorFacts]
     consumers: list[Text]
     """Backends gated on this graph, for example ``onnxruntime-cpu``."""
+    head: HeadName | None = None
+    """Which one, of a graph whose role is ``head``; None for the others."""
+
+    @property
+    def title(self) -> str:
+        """What people call it: its role, of a head with its name."""
+        return self.role if self.head is None else f"{self.role} {self.head}"
 
 
 class BankRule(_Struct, frozen=True):
-    """The prompt bank: its file, its identity and the layout of its tensors.
+    """The prompt bank of a head: its file, its identity and the layout of its tensors.
 
     A dimension named ``prompts`` is stacked, one named ``rows`` differs from prompt to prompt and is
     padded up to the next of `row_buckets`: `row_bias` with `row_bias_padding`, other tensors with 0.
@@ -226,24 +235,31 @@ class MapFacts(_Struct, frozen=True):
     grid: Annotated[list[Side], Meta(min_length=2, max_length=2)]
     kind: Literal["attention", "similarity", "class-activation"]
     meaning: Text
+    tolerance: float
+    """Most that a golden map may be off, absolute."""
 
 
 #: How the scores of a head hang together. ``exclusive``: the findings are alternatives, one of which is true.
 #: ``ordinal``: they are, and their order is a scale. ``pair``: each is asked against its own negative.
 Relation = Literal["independent", "exclusive", "ordinal", "pair"]
+Activation = Literal["none", "softmax", "sigmoid"]
 #: Relations of findings one of which is true.
 ALTERNATIVES = ("exclusive", "ordinal")
 
 
 class Head(_Struct, frozen=True):
-    """One scoring head."""
+    """One way to score an image: its graph takes image features and a bank of its own."""
 
-    name: Text
-    bank: Literal["free", "fixed_set", "none"]
+    name: HeadName
+    set: Literal["free", "fixed"]
+    """Whether findings may be added and removed, or form one unit: scored together or not at all."""
     relation: Relation
-    activation: Literal["none", "softmax", "sigmoid"]
+    activation: Activation
     """``softmax`` exactly where findings, or a finding and its negative, are alternatives; ``sigmoid`` where
     the model was trained to say yes or no to each."""
+    bank: BankRule
+    score_tolerance: float
+    """Most that a golden score may be off, absolute."""
     map: MapFacts | None = None
     groups: dict[Key, Annotated[list[Key], Meta(min_length=1)]] = {}
     """Unions of alternatives that have a name of their own, for example dense: [C, D]."""
@@ -261,10 +277,11 @@ class Finding(_Struct, frozen=True):
     """What users name."""
 
     key: Key
+    """Unique within its head."""
     display: Text
     prompts: list[Text]
     """Its wordings: an ensemble where there are several, none where the head has no text."""
-    head: Text
+    head: HeadName
     negative_prompts: list[Text] = []
     """The wordings it is asked against, in a head whose relation is ``pair``."""
     code: Code | None = None
@@ -290,8 +307,6 @@ class Golden(_Struct, frozen=True):
     tensors: Text
     images: Annotated[list[Text], Meta(min_length=1)]
     licence: Text
-    score_tolerance: float
-    map_tolerance: float
 
 
 class FileFacts(_Struct, frozen=True):
@@ -313,9 +328,9 @@ class Manifest(_Struct, frozen=True):
     door: Door
     preprocessing: Preprocessing
     text: TextRule | None
-    bank: BankRule | None
-    heads: Annotated[list[Head], Meta(min_length=1)]
+    heads: Annotated[list[Head], Meta(min_length=1, max_length=16)]
     findings: list[Finding]
+    """Those of the first head, then those of the next; within a head in the order of its bank."""
     graphs: Annotated[list[Graph], Meta(min_length=1)]
     golden: Golden
     parity: Text
@@ -323,39 +338,32 @@ class Manifest(_Struct, frozen=True):
     examination: Examination | None = None
     """None: nothing says how several images are to be pooled, and they are not."""
 
-    def graph(self, role: str) -> Graph | None:
-        """Return the graph of a role, or None where the bundle has none."""
-        return next((graph for graph in self.graphs if graph.role == role), None)
+    def graph(self, role: str, head: str | None = None) -> Graph | None:
+        """Return the graph of a role, of a head by its name, or None where the bundle has none."""
+        return next((graph for graph in self.graphs if (graph.role, graph.head) == (role, head)), None)
 
-    def graph_for(self, role: str, backend: str) -> Graph | None:
+    def graph_for(self, role: str, backend: str, head: str | None = None) -> Graph | None:
         """Return the first graph of a role that was gated on a backend, or None."""
-        return next((g for g in self.graphs if g.role == role and backend in g.consumers), None)
+        own = (graph for graph in self.graphs if (graph.role, graph.head) == (role, head))
+        return next((graph for graph in own if backend in graph.consumers), None)
+
+    def head(self, name: str) -> Head | None:
+        """Return the head of a name, or None."""
+        return next((head for head in self.heads if head.name == name), None)
 
     @property
-    def head(self) -> Head:
-        """The head: version 2 has exactly one."""
-        return self.heads[0]
+    def text_head(self) -> Head | None:
+        """The head whose findings have wordings; None for a model without text."""
+        return self.head(self.text.head) if self.text else None
 
+    @property
+    def free_head(self) -> Head | None:
+        """The head whose findings may be added and removed; None where every set is fixed."""
+        return next((head for head in self.heads if head.set == "free"), None)
 
-def body_part_words(text: str) -> str:
-    """Return the words by which body parts are compared: runs of letters and digits, upper case.
-
-    >>> body_part_words(" c-spine, Lateral")
-    'C SPINE LATERAL'
-    """
-    return " ".join(re.findall(r"[^\W_]+", text.upper()))
-
-
-def key_fault(key: str) -> str | None:
-    r"""Return what the schema of keys cannot say against a key: that another one may look the same.
-
-    >>> key_fault("rib\u200b fracture")
-    'holds the invisible character U+200B'
-    """
-    for character in key:
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs"):  # control, format, surrogate
-            return f"holds the invisible character U+{ord(character):04X}"
-    return None if unicodedata.is_normalized("NFC", key) else "is not in Unicode's normal form NFC"
+    def findings_of(self, head: str) -> list[Finding]:
+        """Return the findings of a head, in the order of its bank."""
+        return [finding for finding in self.findings if finding.head == head]
 
 
 def bank_id(identity: Mapping[str, str]) -> str:

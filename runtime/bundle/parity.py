@@ -29,8 +29,8 @@ class Comparison(_Struct, frozen=True):
     score_error: Difference
     """Largest absolute difference of a score."""
     score_error_mean: Difference
-    map_error: Difference
-    """Largest absolute difference of a map's cell; 0 for a head without maps."""
+    map_error: Difference | None
+    """Largest absolute difference of a map's cell; None for a head without maps."""
 
 
 class Variation(_Struct, frozen=True):
@@ -40,23 +40,30 @@ class Variation(_Struct, frozen=True):
     score_error: Difference
 
 
+class HeadParity(_Struct, frozen=True):
+    """What was compared of one head, and within which bounds."""
+
+    head: Text
+    findings: Count
+    decisions: Count
+    """Scores compared: images times findings."""
+    score_tolerance: Difference
+    map_tolerance: Difference | None
+    against_original: Comparison
+    noise: list[Variation]
+
+
 class ParityReport(_Struct, frozen=True):
     """All of ``parity.json``."""
 
     format: Literal["promptray-parity"]
-    format_version: Literal[1]
+    format_version: Literal[2]
     graphs: Text
     """Precision of the graphs, for example ``fp32``."""
     backend: Text
     machine: Text
     images: Count
-    findings: Count
-    decisions: Count
-    """Scores compared: images times findings."""
-    score_tolerance: Difference
-    map_tolerance: Difference
-    against_original: Comparison
-    noise: list[Variation]
+    heads: list[HeadParity]
     notes: list[Text] = []
     """What the build had to assume of the model."""
 

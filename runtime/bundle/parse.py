@@ -99,7 +99,9 @@ def _check_version(document: Any) -> None:
             artefact=MANIFEST,
             expected=f"format_version {FORMAT_VERSION}",
             found=f"format_version {version}",
-            cure="`pip install --upgrade promptray`, or build the bundle again with this version",
+            cure="`pip install --upgrade promptray`"
+            if version > FORMAT_VERSION
+            else "build the bundle again with `promptray build`",
         )
 
 

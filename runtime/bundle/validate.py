@@ -1,47 +1,40 @@
 """Rules of a manifest that span fields; ``docs/bundle-format.md`` states each of them.
 
-The schema says what each field may hold. Here is what fields mean together: that the head can be fed from
-the image graph and the bank, that preprocessing ends at the network's size, that nothing is named twice.
+The schema says what each field may hold. Here is what fields mean together: that each head can be fed from
+the image graph and its bank, that preprocessing ends at the network's size, that nothing is named twice.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
 
 from promptray.runtime.bundle.manifest import (
     ALTERNATIVES,
-    WHOLE_LEVELS,
     BankRule,
-    CentreCrop,
     Dims,
     Door,
     Finding,
     Graph,
     Head,
     Manifest,
-    PadSquare,
+    MapFacts,
     Preprocessing,
-    ResizeLongerSide,
-    ResizeShorterSide,
-    Squash,
     TensorFacts,
     bank_id,
-    body_part_words,
-    key_fault,
 )
-from promptray.runtime.bundle.names import MANIFEST, check_names
-from promptray.runtime.errors import BundleError, PromptError
+from promptray.runtime.bundle.names import check_names
+from promptray.runtime.bundle.refusal import refuse, unique
+from promptray.runtime.bundle.validate_preprocessing import check_preprocessing
+from promptray.runtime.bundle.words import body_part_words, key_fault
+from promptray.runtime.errors import PromptError
 from promptray.runtime.exam_rule import rule_fault
 from promptray.runtime.wording import require_wordings
 
 LEAST_GOLDEN = 16
 #: Most that a golden score or map may be off.
 LARGEST_TOLERANCE = 0.1
-#: Pixels a side: beyond what any network of radiographs reads, and its float32 picture is 200 MB.
-LARGEST_NETWORK = 4096
 #: A template holds the place of the finding's name once.
 TEMPLATE = r"[^{}]*\{\}[^{}]*"
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -71,12 +64,12 @@ def check_manifest(manifest: Manifest, *, files_known: bool = True) -> None:
         check_names(manifest.files)
         for name in referenced_files(manifest):
             if name not in manifest.files:
-                _refuse("$.files", f"does not list {name!r}, which the manifest refers to")
+                refuse("$.files", f"does not list {name!r}, which the manifest refers to")
     _check_provenance(manifest)
     _check_door(manifest.door)
+    _check_heads(manifest)
     _check_findings(manifest)
-    _check_preprocessing(manifest.preprocessing)
-    _check_bank(manifest)
+    check_preprocessing(manifest.preprocessing)
     _check_graphs(manifest)
     _check_text(manifest)
     _check_golden(manifest)
@@ -87,8 +80,7 @@ def referenced_files(manifest: Manifest) -> list[str]:
     """Return the names the manifest refers to outside ``files``."""
     names = [graph.file for graph in manifest.graphs]
     names += [manifest.golden.tensors, *manifest.golden.images, manifest.parity]
-    if manifest.bank:
-        names.append(manifest.bank.file)
+    names += [head.bank.file for head in manifest.heads]
     if manifest.text:
         names.append(manifest.text.tokenizer)
     return names
@@ -97,176 +89,168 @@ def referenced_files(manifest: Manifest) -> list[str]:
 def _check_provenance(manifest: Manifest) -> None:
     provenance = manifest.provenance
     if not _CREATED.fullmatch(provenance.created):
-        _refuse("$.provenance.created", "is not YYYY-MM-DDThh:mm:ssZ", provenance.created)
+        refuse("$.provenance.created", "is not YYYY-MM-DDThh:mm:ssZ", provenance.created)
     named = [("checkpoint", provenance.checkpoint), ("recipe", provenance.recipe)]
     named += [(f"sources[{index}]", source) for index, source in enumerate(provenance.sources)]
     for field, source in named:
         if re.search(r"[/\\:]", source.name):
-            _refuse(f"$.provenance.{field}.name", "is a path, not a base name")
+            refuse(f"$.provenance.{field}.name", "is a path, not a base name")
 
 
 def _check_door(door: Door) -> None:
     for index, part in enumerate(door.refused_body_parts):
         if not body_part_words(part):
             where = f"$.door.refused_body_parts[{index}]"
-            _refuse(where, "has no letter or digit, so it refuses nothing", part)
+            refuse(where, "has no letter or digit, so it refuses nothing", part)
+
+
+def _check_heads(manifest: Manifest) -> None:
+    unique("$.heads[...].name", [head.name for head in manifest.heads])
+    unique("$.heads[...].bank.file", [head.bank.file for head in manifest.heads])
+    if manifest.text and manifest.text_head is None:
+        refuse("$.text.head", "no head has this name", manifest.text.head)
+    free = [head.name for head in manifest.heads if head.set == "free"]
+    if len(free) > 1:
+        refuse("$.heads", "holds several free ones, and prompts can be added to one at most", ", ".join(free))
+    for index, head in enumerate(manifest.heads):
+        where = f"$.heads[{index}]"
+        if head.set == "free" and manifest.text_head is not head:
+            refuse(f"{where}.set", "is free, and only the head that '$.text' names reads text", head.set)
+        if (head.activation == "softmax") != (head.relation != "independent"):
+            refuse(f"{where}.activation", f"does not go with relation {head.relation!r}", head.activation)
+        _check_tolerance(f"{where}.score_tolerance", head.score_tolerance)
+        if head.map:
+            _check_map(f"{where}.map", head.map, manifest.preprocessing)
+        _check_bank(f"{where}.bank", head)
+
+
+def _check_map(where: str, facts: MapFacts, rule: Preprocessing) -> None:
+    _check_tolerance(f"{where}.tolerance", facts.tolerance)
+    if facts.grid[0] > rule.height or facts.grid[1] > rule.width:
+        refuse(f"{where}.grid", f"is finer than {rule.height} x {rule.width}", str(facts.grid))
+
+
+def _check_tolerance(where: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        refuse(where, "is not a positive number", str(value))
+    if value > LARGEST_TOLERANCE:
+        what = f"is above {LARGEST_TOLERANCE}, which would make the self-test one that cannot fail"
+        refuse(where, what, str(value))
 
 
 def _check_findings(manifest: Manifest) -> None:
-    if len(manifest.heads) != 1:
-        _refuse("$.heads", "version 2 describes exactly one head", str(len(manifest.heads)))
-    head = manifest.heads[0]
-    _unique("$.findings[...].key", [finding.key for finding in manifest.findings])
+    unique("$.findings[...]: head and key", [(finding.head, finding.key) for finding in manifest.findings])
+    names = [head.name for head in manifest.heads]
     for index, finding in enumerate(manifest.findings):
+        where = f"$.findings[{index}]"
         fault = key_fault(finding.key)
         if fault:
-            _refuse(f"$.findings[{index}].key", fault, ascii(finding.key))
-        if finding.head != head.name:
-            _refuse(
-                f"$.findings[{index}].head", f"no head has this name; there is {head.name!r}", finding.head
-            )
-        _check_wordings(f"$.findings[{index}]", finding, manifest)
-    if head.relation in ALTERNATIVES and len(manifest.findings) == 1:
-        _refuse("$.findings", "holds one, and alternatives are at least two")
-    _check_groups(head, {finding.key for finding in manifest.findings})
-    if (head.activation == "softmax") != (head.relation != "independent"):
-        _refuse("$.heads[0].activation", f"does not go with relation {head.relation!r}", head.activation)
-    if head.bank != "free" and not manifest.findings:
-        _refuse("$.findings", f"is empty, and a head with bank {head.bank!r} cannot be given any")
+            refuse(f"{where}.key", fault, ascii(finding.key))
+        head = manifest.head(finding.head)
+        if head is None:
+            refuse(f"{where}.head", f"no head has this name; there is {', '.join(names)}", finding.head)
+        _check_wordings(f"{where}.prompts", finding, head, manifest)
+    places = [names.index(finding.head) for finding in manifest.findings]
+    if places != sorted(places):
+        refuse("$.findings", "are not those of the first head, then those of the next")
+    for index, head in enumerate(manifest.heads):
+        _check_set(f"$.heads[{index}]", head, [each.key for each in manifest.findings_of(head.name)])
 
 
-def _check_groups(head: Head, keys: set[str]) -> None:
+def _check_set(where: str, head: Head, keys: Sequence[str]) -> None:
+    if head.relation in ALTERNATIVES and len(keys) == 1:
+        refuse("$.findings", f"holds one of head {head.name!r}, and alternatives are at least two")
+    if head.set == "fixed" and not keys:
+        refuse("$.findings", f"holds none of head {head.name!r}, which cannot be given any", head.set)
     if head.groups and head.relation not in ALTERNATIVES:
-        _refuse("$.heads[0].groups", "adds up findings that are no alternatives", head.relation)
+        refuse(f"{where}.groups", "adds up findings that are no alternatives", head.relation)
     for name, members in head.groups.items():
-        where = f"$.heads[0].groups.{name}"
-        _unique(where, members)
+        unique(f"{where}.groups.{name}", members)
         unknown = [key for key in members if key not in keys]
         if unknown:
-            _refuse(where, "names no finding", unknown[0])
+            refuse(f"{where}.groups.{name}", "names no finding of this head", unknown[0])
 
 
-def _check_wordings(where: str, finding: Finding, manifest: Manifest) -> None:
-    head, bank = manifest.heads[0], manifest.bank
-    no_text = manifest.text is None and manifest.graph("text") is None
-    if bank is None or no_text:  # whether they may be is checked with the bank
-        if (head.bank == "none" or bank) and (finding.prompts or finding.negative_prompts):
-            _refuse(f"{where}.prompts", "are given, and the model has no text")
+def _check_wordings(where: str, finding: Finding, head: Head, manifest: Manifest) -> None:
+    if manifest.text_head is not head:
+        if finding.prompts or finding.negative_prompts:
+            refuse(where, f"are given, and head {head.name!r} reads no text", finding.key)
         return
     if not all(text.strip() for text in (*finding.prompts, *finding.negative_prompts)):
-        _refuse(f"{where}.prompts", "holds an empty one, and the head scores prompts", finding.key)
+        refuse(where, "holds an empty one, and the head scores prompts", finding.key)
     try:
-        require_wordings(bank.ensemble, head.relation, finding.key, finding.prompts, finding.negative_prompts)
-    except PromptError as error:
-        _refuse(f"{where}.prompts", f"cannot be scored: {error.message}", error.found)
-
-
-def _check_preprocessing(rule: Preprocessing) -> None:
-    side: int | None = None  # known once the picture is square whatever the image
-    shortest: int | None = None  # no side is smaller, once that is sure
-    longest: int | None = None  # no side is larger, once that is sure
-    for index, step in enumerate(rule.steps):
-        where = f"$.preprocessing.steps[{index}]"
-        if step.size > LARGEST_NETWORK:
-            _refuse(where, f"makes a picture larger than {LARGEST_NETWORK} a side", str(step.size))
-        match step:
-            case ResizeLongerSide():
-                side, shortest, longest = None, None, step.size
-            case ResizeShorterSide():
-                side, shortest, longest = None, step.size, None
-            case Squash():
-                side = shortest = longest = step.size
-            case PadSquare():
-                if longest is None or longest > step.size:
-                    _refuse(where, "pads a picture that may be larger than the result")
-                side = shortest = longest = step.size
-            case CentreCrop():
-                if shortest is None or shortest < step.size:
-                    _refuse(where, "does not cut a square out of a picture that is surely as large")
-                side = shortest = longest = step.size
-    if rule.colour == "rgb" and rule.channels != 3:
-        _refuse("$.preprocessing.colour", "keeps three channels, and the network takes another number")
-    _check_levels(rule)
-    if side is None or (rule.height, rule.width) != (side, side):
-        _refuse("$.preprocessing", "the steps do not end at height x width", f"{side} x {side}")
-    for name, values in (("mean", rule.normalise.mean), ("std", rule.normalise.std)):
-        where = f"$.preprocessing.normalise.{name}"
-        if len(values) != rule.channels:
-            _refuse(where, f"needs one number for each of {rule.channels} channels", str(len(values)))
-        if not all(math.isfinite(value) for value in values) or (name == "std" and min(values) <= 0):
-            _refuse(where, "holds a number that cannot normalise", str(values))
-
-
-def _check_levels(rule: Preprocessing) -> None:
-    filters = [step.interpolation for step in rule.steps if not isinstance(step, PadSquare | CentreCrop)]
-    whole = [name in WHOLE_LEVELS for name in filters]
-    if rule.levels == "float32" and all(whole):
-        _refuse("$.preprocessing.levels", "keeps fractions, and no filter gives any", str(filters))
-    if rule.levels == "float32" and whole != sorted(whole, reverse=True):
-        _refuse("$.preprocessing.steps", "give fractions to a filter of whole levels", str(filters))
-    if rule.levels == "uint8" and "cubic" in filters:
-        _refuse("$.preprocessing.levels", "rounds to 8 bits, and cubic is a filter of fractions", "uint8")
-
-
-def _check_bank(manifest: Manifest) -> None:
-    head, bank = manifest.heads[0], manifest.bank
-    if (bank is None) != (head.bank == "none"):
-        _refuse(
-            "$.bank", "is there exactly when a head uses a bank", f"head {head.name!r} has bank {head.bank!r}"
+        require_wordings(
+            head.bank.ensemble, head.relation, finding.key, finding.prompts, finding.negative_prompts
         )
-    if bank is None:
-        return
+    except PromptError as error:
+        refuse(where, f"cannot be scored: {error.message}", error.found)
+
+
+def _check_bank(where: str, head: Head) -> None:
+    bank = head.bank
     if bank.id != bank_id(bank.identity):
-        _refuse("$.bank.id", f"is not the hash of its identity, {bank_id(bank.identity)}", bank.id)
-    _unique("$.bank.tensors[...].name", ["offsets", *(tensor.name for tensor in bank.tensors)])
+        refuse(f"{where}.id", f"is not the hash of its identity, {bank_id(bank.identity)}", bank.id)
+    unique(f"{where}.tensors[...].name", ["offsets", *(tensor.name for tensor in bank.tensors)])
     for index, tensor in enumerate(bank.tensors):
         names = [dim for dim in tensor.dims if isinstance(dim, str)]
         if tensor.dims[:1] != ["prompts"] or names not in (["prompts"], ["prompts", "rows"]):
-            _refuse(
-                f"$.bank.tensors[{index}].dims", "is not 'prompts' first and 'rows' at most once", str(names)
-            )
+            what = "is not 'prompts' first and 'rows' at most once"
+            refuse(f"{where}.tensors[{index}].dims", what, str(names))
         if bank.ensemble == "mean-unit" and (
             tensor.dtype != "float32" or len(tensor.dims) != 2 or "rows" in names
         ):
-            where = f"$.bank.tensors[{index}]"
-            _refuse(where, "is no float32 vector for each prompt, and only those have a mean", _text(tensor))
-    _check_rows(bank, head)
+            what = "is no float32 vector for each prompt, and only those have a mean"
+            refuse(f"{where}.tensors[{index}]", what, _text(tensor))
+    _check_rows(where, bank, head)
 
 
-def _check_rows(bank: BankRule, head: Head) -> None:
+def _check_rows(where: str, bank: BankRule, head: Head) -> None:
     ragged = any("rows" in tensor.dims for tensor in bank.tensors)
-    if ragged and head.bank == "fixed_set":
-        _refuse("$.bank.tensors", "have rows, by which the prompts of a fixed set would be scored apart")
+    if ragged and head.set == "fixed":
+        refuse(f"{where}.tensors", "have rows, by which the prompts of a fixed set would be scored apart")
     buckets = bank.row_buckets
     if bool(buckets) != ragged or buckets != sorted(set(buckets)):
-        _refuse("$.bank.row_buckets", "is a rising list, empty exactly when no tensor has rows", str(buckets))
+        what = "is a rising list, empty exactly when no tensor has rows"
+        refuse(f"{where}.row_buckets", what, str(buckets))
     if (bank.row_bias is not None) != ragged:
-        _refuse("$.bank.row_bias", "is given exactly when a tensor has rows", str(bank.row_bias))
+        refuse(f"{where}.row_bias", "is given exactly when a tensor has rows", str(bank.row_bias))
     if ragged:
         bias = _named(bank.tensors, str(bank.row_bias))
         if bias is None or (bias.dtype, bias.dims) != ("float32", ["prompts", "rows"]):
-            _refuse("$.bank.row_bias", "does not name a float32 tensor (prompts, rows)", str(bank.row_bias))
+            what = "does not name a float32 tensor (prompts, rows)"
+            refuse(f"{where}.row_bias", what, str(bank.row_bias))
     if not -1e30 <= bank.row_bias_padding <= -1e4:
         # Smaller in size leaves weight on padding rows, larger overflows when a bias is added.
-        _refuse("$.bank.row_bias_padding", "is not between -1e30 and -1e4", str(bank.row_bias_padding))
+        what = "is not between -1e30 and -1e4"
+        refuse(f"{where}.row_bias_padding", what, str(bank.row_bias_padding))
 
 
 def _check_graphs(manifest: Manifest) -> None:
-    _unique("$.graphs[...].file", [graph.file for graph in manifest.graphs])
+    unique("$.graphs[...].file", [graph.file for graph in manifest.graphs])
     for index, graph in enumerate(manifest.graphs):
         where = f"$.graphs[{index}]"
-        if graph.file != (name := f"graphs/{graph.role}/{graph.precision}-{graph.opset}.onnx"):
-            _refuse(f"{where}.file", f"is not {name!r}", graph.file)
-        _unique(f"{where}.inputs[...].name", [tensor.name for tensor in graph.inputs])
-        _unique(f"{where}.outputs[...].name", [tensor.name for tensor in graph.outputs])
-        reference = manifest.graph(graph.role)
+        if graph.role == "head" and (graph.head is None or manifest.head(graph.head) is None):
+            names = ", ".join(head.name for head in manifest.heads)
+            refuse(f"{where}.head", f"does not name the head it is of; there is {names}", str(graph.head))
+        if graph.role != "head" and graph.head is not None:
+            refuse(f"{where}.head", f"is given, and the role is {graph.role!r}", graph.head)
+        folder = graph.role if graph.head is None else f"{graph.role}/{graph.head}"
+        if graph.file != (name := f"graphs/{folder}/{graph.precision}-{graph.opset}.onnx"):
+            refuse(f"{where}.file", f"is not {name!r}", graph.file)
+        unique(f"{where}.inputs[...].name", [tensor.name for tensor in graph.inputs])
+        unique(f"{where}.outputs[...].name", [tensor.name for tensor in graph.outputs])
+        reference = manifest.graph(graph.role, graph.head)
         if reference and (graph.inputs, graph.outputs) != (reference.inputs, reference.outputs):
-            _refuse(where, f"has other inputs or outputs than {reference.file!r} of the same role")
-    image, head = manifest.graph("image"), manifest.graph("head")
-    if image is None or head is None:
-        _refuse("$.graphs", "an image graph and a head graph are required")
+            refuse(where, f"has other inputs or outputs than {reference.file!r} of the same role")
+    image = manifest.graph("image")
+    if image is None:
+        refuse("$.graphs", "an image graph is required")
     _check_image_graph(image, manifest.preprocessing)
-    _check_head_graph(head, image, manifest)
+    for head in manifest.heads:
+        graph_of_head = manifest.graph("head", head.name)
+        if graph_of_head is None:
+            refuse("$.graphs", "a graph is required for every head", f"none for {head.name!r}")
+        _check_head_graph(graph_of_head, image, head)
 
 
 def _check_image_graph(graph: Graph, rule: Preprocessing) -> None:
@@ -274,27 +258,28 @@ def _check_image_graph(graph: Graph, rule: Preprocessing) -> None:
         name="pixels", dtype="float32", dims=["batch", rule.channels, rule.height, rule.width]
     )
     if graph.inputs != [pixels]:
-        _refuse(f"{graph.file}: inputs", f"is not the one tensor {_text(pixels)}", _texts(graph.inputs))
+        refuse(f"{graph.file}: inputs", f"is not the one tensor {_text(pixels)}", _texts(graph.inputs))
     for tensor in graph.outputs:
         if tensor.dims[:1] != ["batch"]:
-            _refuse(f"{graph.file}: outputs", "an image feature does not begin with 'batch'", _text(tensor))
+            refuse(f"{graph.file}: outputs", "an image feature does not begin with 'batch'", _text(tensor))
 
 
-def _check_head_graph(graph: Graph, image: Graph, manifest: Manifest) -> None:
-    bank = manifest.bank.tensors if manifest.bank else []
-    _unique("image features and bank tensors: names", [tensor.name for tensor in (*image.outputs, *bank)])
+def _check_head_graph(graph: Graph, image: Graph, head: Head) -> None:
+    bank = head.bank.tensors
+    where = f"image features and bank tensors of head {head.name!r}: names"
+    unique(where, [tensor.name for tensor in (*image.outputs, *bank)])
     for tensor in graph.inputs:
         source = _named(image.outputs, tensor.name) or _named(bank, tensor.name)
         if source is None:
-            _refuse(f"{graph.file}: inputs", "neither the image graph nor the bank gives", tensor.name)
+            what = "neither the image graph nor the head's bank gives"
+            refuse(f"{graph.file}: inputs", what, tensor.name)
         if source != tensor:
-            _refuse(f"{graph.file}: inputs", f"{_text(tensor)} is not what feeds it", _text(source))
-    bias = manifest.bank.row_bias if manifest.bank else None
+            refuse(f"{graph.file}: inputs", f"{_text(tensor)} is not what feeds it", _text(source))
+    bias = head.bank.row_bias
     if bias and not _named(graph.inputs, bias):
-        _refuse(f"{graph.file}: inputs", "lack the row bias of the bank, so padding rows would count", bias)
-    if sorted(graph.outputs, key=lambda tensor: tensor.name) != _head_outputs(manifest.heads[0]):
-        expected = _texts(_head_outputs(manifest.heads[0]))
-        _refuse(f"{graph.file}: outputs", f"are not {expected}", _texts(graph.outputs))
+        refuse(f"{graph.file}: inputs", "lack the row bias of the bank, so padding rows would count", bias)
+    if sorted(graph.outputs, key=lambda tensor: tensor.name) != _head_outputs(head):
+        refuse(f"{graph.file}: outputs", f"are not {_texts(_head_outputs(head))}", _texts(graph.outputs))
 
 
 def _head_outputs(head: Head) -> list[TensorFacts]:
@@ -306,48 +291,39 @@ def _head_outputs(head: Head) -> list[TensorFacts]:
 
 
 def _check_text(manifest: Manifest) -> None:
-    graph, bank, rule = manifest.graph("text"), manifest.bank, manifest.text
-    for index, template in enumerate(rule.templates if rule else ()):
+    graph, rule, head = manifest.graph("text"), manifest.text, manifest.text_head
+    if rule is None or head is None:  # that there is a head of that name was checked with the heads
+        if graph is not None:
+            refuse("$.graphs", "hold a text graph, which needs 'text'")
+        return
+    for index, template in enumerate(rule.templates):
         if re.fullmatch(TEMPLATE, template) is None:
             where = f"$.text.templates[{index}]"
-            _refuse(where, "does not hold {} exactly once and no other brace", template)
-    if rule and bank and bank.ensemble == "none" and len(rule.templates) > 1:
-        _refuse("$.text.templates", "are several, and the model scores one wording", str(len(rule.templates)))
+            refuse(where, "does not hold {} exactly once and no other brace", template)
+    if head.bank.ensemble == "none" and len(rule.templates) > 1:
+        refuse("$.text.templates", "are several, and the model scores one wording", str(len(rule.templates)))
     if graph is None:
         return
-    if rule is None or bank is None:
-        _refuse("$.graphs", "a text graph needs 'text' and 'bank'")
     for tensor in graph.inputs:
         if tensor not in _TOKEN_INPUTS:
-            _refuse(f"{graph.file}: inputs", f"not one of {_texts(_TOKEN_INPUTS)}", _text(tensor))
-    rows = {tensor.name: (tensor.dtype, tensor.dims[1:]) for tensor in bank.tensors}
+            refuse(f"{graph.file}: inputs", f"not one of {_texts(_TOKEN_INPUTS)}", _text(tensor))
+    rows = {tensor.name: (tensor.dtype, tensor.dims[1:]) for tensor in head.bank.tensors}
     if {tensor.name: (tensor.dtype, tensor.dims) for tensor in graph.outputs} != rows:
-        _refuse(
-            f"{graph.file}: outputs", "are not the bank's tensors without 'prompts'", _texts(graph.outputs)
-        )
+        what = f"are not the tensors of the bank of head {head.name!r} without 'prompts'"
+        refuse(f"{graph.file}: outputs", what, _texts(graph.outputs))
 
 
 def _check_golden(manifest: Manifest) -> None:
-    golden, grid = manifest.golden, manifest.heads[0].map
-    _unique("$.golden.images", golden.images)
+    golden = manifest.golden
+    unique("$.golden.images", golden.images)
     if len(golden.images) < LEAST_GOLDEN:
-        _refuse("$.golden.images", f"needs at least {LEAST_GOLDEN} images", str(len(golden.images)))
-    for name in ("score_tolerance", "map_tolerance"):
-        value = getattr(golden, name)
-        if not (math.isfinite(value) and value > 0):
-            _refuse(f"$.golden.{name}", "is not a positive number", str(value))
-        if value > LARGEST_TOLERANCE:
-            what = f"is above {LARGEST_TOLERANCE}, which would make the self-test one that cannot fail"
-            _refuse(f"$.golden.{name}", what, str(value))
-    rule = manifest.preprocessing
-    if grid and (grid.grid[0] > rule.height or grid.grid[1] > rule.width):
-        _refuse("$.heads[0].map.grid", f"is finer than {rule.height} x {rule.width}", str(grid.grid))
+        refuse("$.golden.images", f"needs at least {LEAST_GOLDEN} images", str(len(golden.images)))
 
 
 def _check_examination(manifest: Manifest) -> None:
     fault = rule_fault(manifest.examination, manifest.heads) if manifest.examination else None
     if fault:
-        _refuse(f"$.examination.{fault.field}", f"{fault.what}; {fault.expected} would do", fault.found)
+        refuse(f"$.examination.{fault.field}", f"{fault.what}; {fault.expected} would do", fault.found)
 
 
 def _named(tensors: Iterable[TensorFacts], name: str) -> TensorFacts | None:
@@ -360,21 +336,3 @@ def _text(tensor: TensorFacts) -> str:
 
 def _texts(tensors: Iterable[TensorFacts]) -> str:
     return "; ".join(map(_text, tensors))
-
-
-def _unique(where: str, values: Iterable[Hashable]) -> None:
-    seen: set[Hashable] = set()
-    for value in values:
-        if value in seen:
-            _refuse(where, "is not unique", str(value))
-        seen.add(value)
-
-
-def _refuse(where: str, message: str, found: str | None = None) -> NoReturn:
-    raise BundleError(
-        "bundle.format",
-        f"{where} {message}",
-        artefact=MANIFEST,
-        found=found,
-        cure="build the bundle again with `promptray build`",
-    )

@@ -19,10 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests import bundle_factory as factory
 
-IMAGE, HEAD, TEXT = (f"graphs/{role}/fp32-20.onnx" for role in ("image", "head", "text"))
-BANK, GOLDEN, TOKENIZER, PARITY = (
-    "prompts.safetensors", "golden/golden.safetensors", "tokenizer.json", "parity.json",
-)  # fmt: skip
+HEAD, BANK = factory.HEAD_GRAPH, factory.BANK
+GOLDEN, TOKENIZER, PARITY = "golden/golden.safetensors", "tokenizer.json", "parity.json"
+LOGITS = f"logits.{factory.HEAD}"
 
 Attack = Callable[[Path], None]
 
@@ -146,11 +145,11 @@ def _grow_network(document: dict[str, Any]) -> None:
 
 
 def _nan(tensors: dict[str, Any]) -> None:
-    tensors["logits"] = np.full_like(tensors["logits"], np.nan)
+    tensors[LOGITS] = np.full_like(tensors[LOGITS], np.nan)
 
 
 def _other_scores(tensors: dict[str, Any]) -> None:
-    tensors["logits"] = tensors["logits"] + 1
+    tensors[LOGITS] = tensors[LOGITS] + 1
 
 
 ATTACKS: dict[str, Attack] = {

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptray.runtime.backends.onnx_files import require_self_contained
+from promptray.runtime.bank_file import unpack
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.parse import parse_manifest
 from promptray.runtime.errors import CODES, BundleError
-from promptray.runtime.prompts import PromptBank, unpack
+from promptray.runtime.prompts import PromptBank
 from tests import bundle_factory as factory
 from tests.fuzz.small_bundle import write_small
 
@@ -88,7 +89,7 @@ def result_or_code(call: Callable[[], Any]) -> Any:
 def bank(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("small")
     write_small(folder)
-    return (folder / "small.bundle" / "prompts.safetensors").read_bytes()
+    return (folder / "small.bundle" / factory.BANK).read_bytes()
 
 
 EDITS = st.lists(

@@ -12,6 +12,7 @@ from promptray.calibrate.tables.boxes import Box
 from promptray.runtime.geometry import AxisMap, Geometry
 
 # 100 rows x 200 columns, halved and padded above and below to 100 x 100: a grid of 4 x 4 cells of 25.
+HEAD = "findings"
 GEOMETRY = Geometry(100, 200, 100, 100, AxisMap(0.5, 25.0), AxisMap(0.5, 0.0))
 
 
@@ -23,7 +24,7 @@ def result(row: int, column: int, value: float = 1.0) -> SimpleNamespace:
 
 def played(box: Box, found: SimpleNamespace):
     game = PointingGame("boxes.csv", {"a": {"mass": [box]}})
-    game.play("a", 0, found)
+    game.play("a", 0, found, HEAD)
     return game.report().findings[0]
 
 
@@ -54,8 +55,8 @@ def test_rates_of_several_images_and_findings() -> None:
     boxes = {name: {"mass": [box], "edema": [Box(0, 0, 200, 100)]} for name in "abcd"}
     game = PointingGame("boxes.csv", boxes)
     for patient, (name, cell) in enumerate(zip("abc", [(2, 1), (2, 1), (1, 0)], strict=True)):
-        game.play(name, patient // 2, result(*cell))
-    game.play("no boxes", 9, result(0, 0))
+        game.play(name, patient // 2, result(*cell), HEAD)
+    game.play("no boxes", 9, result(0, 0), HEAD)
     report = game.report()
     edema, mass = report.findings
     assert (mass.key, mass.images, mass.patients, mass.hits) == ("mass", 3, 2, 2)

@@ -43,6 +43,15 @@ def test_it_reproduces_carzero(carzero_bundle: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_it_reproduces_both_heads_of_asg(asg_both_bundle: Path) -> None:
+    done = score(asg_both_bundle)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(" off")[0].strip() for line in lines[1:]] == [
+        "prompts: logits", "prompts: maps", "tags: logits", "tags: maps",
+    ]  # fmt: skip
+
+
 def test_it_needs_neither_promptray_nor_torch() -> None:
     tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -57,8 +66,9 @@ def test_it_needs_neither_promptray_nor_torch() -> None:
 @pytest.mark.parametrize("name", ["logits", "maps"])
 def test_it_fails_where_an_answer_differs(copy: Path, name: str, value: float) -> None:
     tensors = safetensors.numpy.load((copy / "golden/golden.safetensors").read_bytes())
-    tensors[name] = tensors[name].copy()
-    tensors[name].flat[-1] += value
+    stored = f"{name}.{factory.HEAD}"
+    tensors[stored] = tensors[stored].copy()
+    tensors[stored].flat[-1] += value
     factory.relist(copy, "golden/golden.safetensors", safetensors.numpy.save(tensors))
     done = score(copy)
     assert done.returncode == 1
@@ -66,13 +76,13 @@ def test_it_fails_where_an_answer_differs(copy: Path, name: str, value: float) -
 
 
 def test_it_refuses_a_changed_graph(copy: Path) -> None:
-    graph = copy / "graphs/head/fp32-20.onnx"
+    graph = copy / factory.HEAD_GRAPH
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 1
     graph.write_bytes(content)
     done = score(copy)
     assert done.returncode == 1
-    assert "graphs/head/fp32-20.onnx was changed" in done.stderr
+    assert f"{factory.HEAD_GRAPH} was changed" in done.stderr
 
 
 def test_it_refuses_a_changed_manifest_and_set_of_files(copy: Path) -> None:

@@ -33,7 +33,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encoder(published: Path) -> TextEncoder:
     vocabulary = read_clip_vocabulary(published / "weights.pt", None, TOKENS)
-    rule = TextRule(cleaning="clip", tokenizer="tokenizer.json", context=CONTEXT, templates=["{}"])
+    rule = TextRule(
+        head="findings", cleaning="clip", tokenizer="tokenizer.json", context=CONTEXT, templates=["{}"]
+    )
     return TextEncoder(rule, vocabulary.tokenizer_json(context=CONTEXT))
 
 

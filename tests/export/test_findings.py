@@ -11,11 +11,12 @@ import pytest
 from promptray.export.draft import plan
 from promptray.export.families.carzero import FAMILY as CARZERO
 from promptray.export.families.open_clip import FAMILY as OPEN_CLIP
-from promptray.export.findings import findings_of, head_of, text_rule_of
+from promptray.export.findings import text_rule_of
 from promptray.export.model_facts import ModelFile, describe
 from promptray.export.recipe import Recipe
 from promptray.runtime.errors import BuildError
 from tests import carzero_tiny, open_clip_tiny
+from tests.planned import planned
 
 PAIR = {"key": "edema", "prompt": "edema", "negative_prompt": "no edema"}
 
@@ -38,7 +39,7 @@ def recipe(*findings: dict[str, Any], **changes: Any) -> Recipe:
 
 
 def prompts(facts: ModelFile, finding: dict[str, Any], **changes: Any) -> tuple[list[str], list[str]]:
-    found = findings_of(recipe(finding, **changes), facts, "recipe.yaml")[0]
+    found = planned(recipe(finding, **changes), facts)[1][0]
     return found.prompts, found.negative_prompts
 
 
@@ -76,8 +77,8 @@ def test_negatives_fill_the_templates_too(open_clip: ModelFile) -> None:
 
 def test_names_and_codes_are_kept(open_clip: ModelFile) -> None:
     code = {"value": "233604007", "scheme": "SCT", "meaning": "Pneumonia"}
-    found = findings_of(
-        recipe({"key": "a", "prompt": "x", "display": "A", "code": code}, {"key": "b"}), open_clip, "recipe"
+    _, found = planned(
+        recipe({"key": "a", "prompt": "x", "display": "A", "code": code}, {"key": "b"}), open_clip
     )
     assert [(each.key, each.display, each.head) for each in found] == [
         ("a", "A", "findings"),
@@ -89,10 +90,10 @@ def test_names_and_codes_are_kept(open_clip: ModelFile) -> None:
 def test_the_head_says_how_findings_hang_together(open_clip: ModelFile) -> None:
     two = ({"key": "a"}, {"key": "b"})
     for relation, activation in (("independent", "none"), ("exclusive", "softmax"), ("pair", "softmax")):
-        head = head_of(recipe(*two, relation=relation), open_clip, "recipe.yaml")
-        assert (head.relation, head.activation) == (relation, activation)
-        assert head.map is not None
-        assert (head.map.kind, head.map.grid) == ("similarity", [14, 14])
+        if relation == "pair":
+            two = tuple({**each, "negative_prompt": "none"} for each in two)
+        settings, _ = planned(recipe(*two, relation=relation), open_clip)
+        assert (settings.relation, settings.activation) == (relation, activation)
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -126,7 +127,8 @@ def test_what_a_family_cannot_score_is_refused_by_key(
     open_clip: ModelFile, carzero: ModelFile, case: str
 ) -> None:
     name, changes, key = REFUSED[case]
-    sigmoid = msgspec.structs.replace(open_clip, relations=["independent", "exclusive"])
+    no_pairs = msgspec.structs.replace(open_clip.heads[0], relations=["independent", "exclusive"])
+    sigmoid = msgspec.structs.replace(open_clip, heads=[no_pairs])
     facts = {"open_clip": open_clip, "carzero": carzero, "sigmoid": sigmoid}[name]
     stated = recipe({"key": "a", "prompt": "There is a."}, {"key": "b"}, **changes)
     with pytest.raises(BuildError) as refusal:

@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from promptray.export.families.open_clip import FAMILY as OPEN_CLIP
-from promptray.export.findings import findings_of
 from promptray.export.model_facts import describe
 from promptray.export.recipe import Recipe, read_recipe
 from promptray.runtime.errors import BuildError
 from promptray.runtime.packs import read_pack
 from tests import open_clip_tiny
 from tests.carzero_tiny import recipe
+from tests.planned import planned
 
 
 def read(folder: Path, **changes: Any) -> Recipe:
@@ -83,7 +83,7 @@ def test_an_ensemble_of_alternatives_reaches_the_bundles_findings_as_published(t
         yaml.safe_dump({**open_clip_tiny.recipe(), **changes, "templates": None}), encoding="utf-8"
     )
     facts = describe(OPEN_CLIP.load(open_clip_tiny.FOLDER / open_clip_tiny.WEIGHTS, None, {}))
-    made = findings_of(read_recipe(path), facts, path.name)
+    _, made = planned(read_recipe(path), facts, path.name)
     assert [(each.key, each.prompts) for each in made] == [
         (each.key, each.prompts) for each in read_pack("rsna-pneumonia").findings
     ]

@@ -53,10 +53,10 @@ def test_what_is_saved_scores_as_the_tower_and_its_head(
     linear, path = head(made.width), tmp_path / "tuned.safetensors"
     made.save(path, linear.weight, linear.bias, CLASSES)
     loaded = family(made.family).load(path, None, made.options)
-    assert loaded.classes is not None
-    assert list(loaded.classes) == CLASSES
+    assert loaded.heads[0].classes is not None
+    assert list(loaded.heads[0].classes) == CLASSES
     assert loaded.preprocessing == made.preprocessing
-    answers = loaded.reference(pixels, [EncodedFinding(class_name=each) for each in CLASSES])
+    answers = loaded.heads[0].reference(pixels, [EncodedFinding(class_name=each) for each in CLASSES])
     with torch.inference_mode():
         expected = linear(made.tower(pixels))
     assert np.abs(answers.logits - expected.numpy()).max() <= 1e-5

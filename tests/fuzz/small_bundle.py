@@ -14,17 +14,18 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from promptray.runtime.bank_file import pack
 from promptray.runtime.bundle import write_bundle
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.prompts import BankEntry, PromptBank, pack
+from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.wording import Wording
 from tests import bundle_factory as factory
 from tests.onnx_bundle import write_runnable
 
 #: The files that a fuzzed input may replace; its first byte says which.
 REPLACED = (
-    *("bundle.json", "prompts.safetensors", "tokenizer.json", "parity.json", "golden/golden.safetensors"),
-    *("graphs/head/fp32-20.onnx", "graphs/text/fp32-20.onnx", "golden/images/000.png"),
+    *("bundle.json", factory.BANK, "tokenizer.json", "parity.json", "golden/golden.safetensors"),
+    *(factory.HEAD_GRAPH, "graphs/text/fp32-20.onnx", "golden/images/000.png"),
 )
 #: What preprocessing cuts off on each side of a golden image.
 MARGIN = 4
@@ -72,7 +73,7 @@ def write_small(folder: Path) -> None:
     """Write ``small.bundle``: the runnable miniature with a bank, a tokenizer and a text graph of its own."""
     draft = write_runnable(folder / "draft.bundle")
     files: dict[str, bytes] = {name: (draft.path / name).read_bytes() for name in draft.manifest.files}
-    files["prompts.safetensors"] = _bank(draft.path / "prompts.safetensors", draft.manifest)
+    files[factory.BANK] = _bank(draft.path / factory.BANK, draft.manifest)
     files["tokenizer.json"] = _tokenizer()
     files["graphs/text/fp32-20.onnx"] = _text_graph().SerializeToString()
     files["parity.json"] = _parity()
@@ -90,12 +91,12 @@ def _png(picture: np.ndarray[Any, Any]) -> bytes:
 
 def _bank(path: Path, manifest: Manifest) -> bytes:
     """The miniature's bank with all that the runtime asks of one."""
-    assert manifest.bank
+    rule = manifest.heads[0].bank
     tensors = safetensors.numpy.load(path.read_bytes())
     offsets, entries = tensors["offsets"], []
     for number, finding in enumerate(manifest.findings):
         own: dict[str, Any] = {}
-        for facts in manifest.bank.tensors:
+        for facts in rule.tensors:
             dims = [dim for dim in facts.dims if dim != "prompts"]
             stored = tensors[facts.name]
             if "rows" in dims:
@@ -105,7 +106,7 @@ def _bank(path: Path, manifest: Manifest) -> bytes:
                 own[facts.name] = stored[number]
         wordings = tuple(Wording(text, text, 2, False) for text in finding.prompts)
         entries.append(BankEntry(finding.key, wordings, own))
-    return pack(PromptBank(manifest.bank, entries))
+    return pack(PromptBank(rule, entries))
 
 
 def _graphs() -> list[dict[str, Any]]:
@@ -181,13 +182,8 @@ def _text_graph() -> onnx.ModelProto:
 
 
 def _parity() -> bytes:
-    document = {
-        "format": "promptray-parity",
-        "format_version": 1,
-        "graphs": "fp32",
-        "backend": "onnxruntime",
-        "machine": "any",
-        "images": factory.GOLDEN,
+    head = {
+        "head": factory.HEAD,
         "findings": len(factory.PROMPTS),
         "decisions": factory.GOLDEN * len(factory.PROMPTS),
         "score_tolerance": 2e-5,
@@ -197,4 +193,13 @@ def _parity() -> bytes:
         },
         "noise": [],
     }  # fmt: skip
+    document = {
+        "format": "promptray-parity",
+        "format_version": 2,
+        "graphs": "fp32",
+        "backend": "onnxruntime",
+        "machine": "any",
+        "images": factory.GOLDEN,
+        "heads": [head],
+    }
     return json.dumps(document).encode()

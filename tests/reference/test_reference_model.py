@@ -52,8 +52,7 @@ def test_the_checkpoint_is_small_and_laid_out_as_published() -> None:
 def test_it_tells_the_samples_apart_by_prompt(model: LoadedModel) -> None:
     """It was trained on them, so this shows that the weights and the chain fit, and nothing more."""
     assert model.text is not None
-    assert model.tokenizer is not None
-    encoder = TextEncoder(model.text, model.tokenizer)
+    encoder = TextEncoder(model.text.rule, model.text.tokenizer)
     prompts = [encoder.encode_finding([text]) for text in ("There is pneumonia.", "There is no pneumonia.")]
     paths = sorted((ROOT / "examples" / "samples").glob("*.png"))
     door, facts = Door(modalities=["DX"]), model.preprocessing
@@ -61,7 +60,7 @@ def test_it_tells_the_samples_apart_by_prompt(model: LoadedModel) -> None:
         preprocess(open_picture(path, door, facts.greyscale, modality="DX").grey, facts).pixels
         for path in paths
     ]
-    logits = model.reference(torch.from_numpy(np.concatenate(pixels)), prompts).logits
+    logits = model.heads[0].reference(torch.from_numpy(np.concatenate(pixels)), prompts).logits
     sick = torch.tensor([not path.name.startswith("normal") for path in paths])
     plain, negated = torch.from_numpy(logits).unbind(dim=1)
     assert plain[sick].mean() > plain[~sick].mean() + 1

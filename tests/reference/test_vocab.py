@@ -17,7 +17,13 @@ TEXT_MODEL = Path(__file__).parents[2] / "reference" / "text_model"
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    rule = TextRule(cleaning="carzero-sentences", tokenizer="tokenizer.json", context=97, templates=["{}"])
+    rule = TextRule(
+        head="findings",
+        cleaning="carzero-sentences",
+        tokenizer="tokenizer.json",
+        context=97,
+        templates=["{}"],
+    )
     return TextEncoder(rule, read_bert_folder(TEXT_MODEL).tokenizer_json(context=97))
 
 

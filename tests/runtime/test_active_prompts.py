@@ -11,8 +11,9 @@ import pytest
 
 from promptray import Bundle, BundleError, PromptError, Scorer
 from promptray.cli import run
+from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle.manifest import Code
-from promptray.runtime.prompts import PromptBank, pack, unpack
+from promptray.runtime.prompts import PromptBank
 from promptray.runtime.site import Site
 from promptray.runtime.verify import verify
 from tests.carzero_tiny import FOLDER, PROMPTS
@@ -179,7 +180,7 @@ def test_a_site_prompt_of_another_bundle_is_refused(
     """Its payload is whole and its index sealed, but it was encoded with another model."""
     with Scorer.open(reference_bundle, site=None) as other:
         payload = other.prompts.export(["pneumonia"])
-    Site.open(tmp_path, Bundle.open(carzero_bundle).hash).add("prompt", "pneumonia", payload)
+    Site.open(tmp_path, Bundle.open(carzero_bundle).hash).add("prompt", "findings", "pneumonia", payload)
     with pytest.raises(BundleError) as refusal:
         Scorer.open(carzero_bundle, site=tmp_path)
     assert refusal.value.code == "bundle.foreign-bank"
@@ -193,7 +194,7 @@ def test_a_site_entry_under_another_key_is_refused(carzero_bundle: Path, tmp_pat
     for n, content in enumerate((payload, both)):
         root = tmp_path / str(n)
         root.mkdir()
-        Site.open(root, digest).add("prompt", "pneumothorax", content)
+        Site.open(root, digest).add("prompt", "findings", "pneumothorax", content)
         with pytest.raises(BundleError) as refusal:
             Scorer.open(carzero_bundle, site=root)
         assert refusal.value.code == "site.corrupt"
@@ -250,10 +251,12 @@ def test_a_change_made_meanwhile_is_not_overlooked(carzero_bundle: Path, tmp_pat
 def test_an_imported_prompt_must_read_as_it_is_written(carzero_bundle: Path) -> None:
     """An export whose hash is right, made elsewhere by another program."""
     with Scorer.open(carzero_bundle, site=None) as scorer:
-        own = unpack(scorer.prompts.export(KEYS[:1]), scorer.prompts.state.bank.rule, artefact="x").entries[0]
+        own = unpack(
+            scorer.prompts.export(KEYS[:1]), scorer.prompts.state.heads[0].bank.rule, artefact="x"
+        ).entries[0]
         turned = msgspec.structs.replace(own.prompts[0], text="There is \u202eno pneumonia.")
         entry = dataclasses.replace(own, key="turned", prompts=(turned,))
-        data = pack(PromptBank(scorer.prompts.state.bank.rule, [entry]))
+        data = pack(PromptBank(scorer.prompts.state.heads[0].bank.rule, [entry]))
         with pytest.raises(PromptError) as refusal:
             scorer.prompts.import_(data)
         assert refusal.value.code == "prompt.invalid"
@@ -264,7 +267,7 @@ def test_verify_finds_a_site_that_cannot_be_opened(carzero_bundle: Path, tmp_pat
     with Scorer.open(carzero_bundle, site=None) as scorer:
         payload = scorer.prompts.export(KEYS[:1])
         digest = scorer.bundle.hash
-    Site.open(tmp_path, digest).add("prompt", KEYS[0], payload)
+    Site.open(tmp_path, digest).add("prompt", "findings", KEYS[0], payload)
     with pytest.raises(PromptError) as refusal:
         verify(carzero_bundle, site=str(tmp_path))
     assert refusal.value.code == "prompt.exists"

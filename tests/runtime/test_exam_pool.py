@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from promptray.runtime.bundle.manifest import Examination, Head
 from promptray.runtime.exam_pool import expected_rank, pool
 from promptray.runtime.views import View
+from tests.bundle_factory import made_head
 
 L_CC, L_MLO, R_CC, R_MLO = VIEWS = (View("L", "CC"), View("L", "MLO"), View("R", "CC"), View("R", "MLO"))
 KEYS = "ABCD"
@@ -27,7 +28,7 @@ def rule(over_views: str = "mean", over_sides: str = "mean") -> Examination:
 
 def head(relation: str = "ordinal") -> Head:
     activation = "none" if relation == "independent" else "softmax"
-    return Head(name="head", bank="free", relation=relation, activation=activation)  # type: ignore[arg-type]
+    return made_head(name="head", relation=relation, activation=activation)
 
 
 @st.composite

@@ -9,6 +9,7 @@ import pytest
 from promptray.runtime.bundle.manifest import Examination, Head
 from promptray.runtime.exam_rule import in_words, pooled_of, rule_fault
 from promptray.runtime.views import parse_view
+from tests.bundle_factory import made_head
 from tests.examinations import RULE
 
 
@@ -17,7 +18,7 @@ def rule(**changes: Any) -> Examination:
 
 
 def head(relation: str = "ordinal", activation: str = "softmax", name: str = "density") -> Head:
-    return Head(name=name, bank="free", relation=relation, activation=activation)  # type: ignore[arg-type]
+    return made_head(name=name, relation=relation, activation=activation)
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def test_the_rule_as_open_clip_writes_it(text: str) -> None:
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
     folder = read_bert(TINY / "bert" / "config.json", TINY / "vocab.txt")
-    rule = TextRule(cleaning="open-clip", tokenizer="tokenizer.json", context=16, templates=["{}"])
+    rule = TextRule(
+        head="findings", cleaning="open-clip", tokenizer="tokenizer.json", context=16, templates=["{}"]
+    )
     return TextEncoder(rule, folder.tokenizer_json(context=16))
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle.manifest import BankRule, TensorFacts
 from promptray.runtime.errors import BundleError, PromptError
-from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
+from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.wording import Wording
 
 RULE = BankRule(

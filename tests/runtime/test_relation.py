@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from promptray.runtime.bundle.manifest import Head, Relation
 from promptray.runtime.relation import scores_of
+from tests.bundle_factory import made_head
 
 KEYS = ("pneumonia", "edema", "nodule")
 logits_of_three = st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3)
 
 
 def head(relation: Relation, activation: Literal["none", "softmax", "sigmoid"]) -> Head:
-    return Head(name="findings", bank="free", relation=relation, activation=activation)
+    return made_head(name="findings", relation=relation, activation=activation)
 
 
 def score(logits: list[float], relation: Relation, keys: tuple[str, ...] = KEYS) -> list[tuple[object, ...]]:

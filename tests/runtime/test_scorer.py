@@ -70,7 +70,7 @@ def test_result_says_who_scored_what(scorer: Scorer) -> None:
     result = scorer.score(IMAGES[0], modality="DX")
     document = result.to_json()
     assert document["schema"] == "promptray-result"
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert document["bundle"]["sha256"] == scorer.bundle.hash
     assert document["bundle"]["model"]["intended_use"] == "tests"
     assert document["backend"]["name"] == "onnxruntime-cpu"
@@ -274,7 +274,7 @@ def test_what_is_loaded_is_hashed(carzero_bundle: Path, tmp_path: Path) -> None:
     for role in ("image", "head"):
         copy = tmp_path / role
         shutil.copytree(carzero_bundle, copy)
-        graph = next((copy / "graphs" / role).glob("*.onnx"))
+        graph = next((copy / "graphs" / role).rglob("*.onnx"))
         content = bytearray(graph.read_bytes())
         content[len(content) // 2] ^= 1
         graph.write_bytes(content)
@@ -341,7 +341,7 @@ def test_every_graph_must_be_gated_on_the_backend(carzero_bundle: Path, tmp_path
 def test_a_head_that_lost_its_maps_is_refused(carzero_bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(carzero_bundle, copy)
-    path = next((copy / "graphs" / "head").glob("*.onnx"))
+    path = next((copy / "graphs" / "head").rglob("*.onnx"))
     model = onnx.load(path)
     del model.graph.output[1]
     relist(copy, path.relative_to(copy).as_posix(), model.SerializeToString())

@@ -55,7 +55,7 @@ def test_prompts_equal_the_original(asg_bundle: Path, original: dict[str, Any], 
 def test_a_map_is_the_cosine_of_patches_and_words(asg_bundle: Path, original: dict[str, Any]) -> None:
     words = original["prompt_words"][0, :3]  # what "pleural effusion" is cut into
     with opened(asg_bundle) as scorer:
-        entry = scorer.prompts.state.bank.entries[0]
+        entry = scorer.prompts.state.heads[0].bank.entries[0]
         count = entry.prompts[0].words
         mean = words[:count].sum(axis=0)
         grid = original["image_local"][0] @ (mean / np.linalg.norm(mean))
@@ -148,7 +148,7 @@ def test_a_site_that_changes_the_set_is_refused_until_mended(
     asg_tags_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = Bundle.open(asg_tags_bundle).hash
-    Site.open(tmp_path, digest).add("removed-prompt", "edema")
+    Site.open(tmp_path, digest).add("removed-prompt", "tags", "edema")
     with pytest.raises(PromptError, match="site directory changes findings") as refused:
         Scorer.open(asg_tags_bundle, site=tmp_path)
     assert refused.value.code == "prompt.fixed-set"
@@ -157,7 +157,7 @@ def test_a_site_that_changes_the_set_is_refused_until_mended(
     assert run(["prompts", str(asg_tags_bundle), "restore", "edema", *at_site]) == 0
     with opened(asg_tags_bundle) as scorer:
         payload = scorer.prompts.export(["edema"])
-    Site.open(tmp_path, digest).add("prompt", "edema", payload)
+    Site.open(tmp_path, digest).add("prompt", "tags", "edema", payload)
     with pytest.raises(PromptError, match="site directory changes findings") as refused:
         Scorer.open(asg_tags_bundle, site=tmp_path)
     assert 'remove "edema"' in str(refused.value)
@@ -169,8 +169,9 @@ def test_a_site_that_changes_the_set_is_refused_until_mended(
 def test_the_head_takes_the_whole_set_or_nothing(asg_tags_bundle: Path) -> None:
     bundle = Bundle.open(asg_tags_bundle)
     graphs = Graphs(bundle, load_backend("onnxruntime-cpu", threads=1), prompts_per_batch=16)
-    bank = own_bank(bundle)
-    assert [len(positions) for positions, _ in graphs.bind(bank).batches] == [len(TAGS)]
+    (head,) = bundle.manifest.heads
+    bank = own_bank(bundle, head)
+    assert [len(positions) for positions, _ in graphs.bind(head, bank).batches] == [len(TAGS)]
     with pytest.raises(PromptError, match="difference in edema") as refused:
-        graphs.bind(bank.without("edema"))
+        graphs.bind(head, bank.without("edema"))
     assert refused.value.code == "prompt.fixed-set"

@@ -17,7 +17,7 @@ import pytest
 from promptray.runtime import site_files
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.site import Site, SiteEntry
-from tests.site_factory import BUNDLE, PAYLOAD, filled, index_of, refused, reopened
+from tests.site_factory import BUNDLE, HEAD, PAYLOAD, filled, index_of, refused, reopened
 
 
 @pytest.fixture
@@ -39,16 +39,16 @@ def test_what_is_added_is_there_again(site: Site) -> None:
 
 
 def test_what_is_removed_is_gone(site: Site) -> None:
-    site.remove("prompt", "rib fracture")
-    site.remove("removed-prompt", "hernia")
+    site.remove("prompt", HEAD, "rib fracture")
+    site.remove("removed-prompt", HEAD, "hernia")
     assert [entry.key for entry in reopened(site).verify()] == ["Rippenbruch"]
     assert len(list((site.folder / "entries").iterdir())) == 1
 
 
 def test_equal_payloads_are_stored_once_and_kept_while_used(site: Site) -> None:
-    site.add("prompt", "costal fracture", PAYLOAD)
+    site.add("prompt", HEAD, "costal fracture", PAYLOAD)
     assert len(list((site.folder / "entries").iterdir())) == 2
-    site.remove("prompt", "rib fracture")
+    site.remove("prompt", HEAD, "rib fracture")
     assert reopened(site).read(site.entries("prompt")[-1]) == PAYLOAD
 
 
@@ -61,7 +61,7 @@ def test_a_bundle_without_site_has_nothing_and_nothing_is_written(tmp_path: Path
 def test_sites_of_two_bundles_do_not_meet(site: Site) -> None:
     other = Site.open(site.folder.parent, hashlib.sha256(b"another").hexdigest())
     assert other.revision == 0
-    other.add("prompt", "rib fracture", b"other")
+    other.add("prompt", HEAD, "rib fracture", b"other")
     assert reopened(site).read(site.entries("prompt")[0]) == PAYLOAD
 
 
@@ -71,7 +71,7 @@ def test_the_default_root_is_in_the_users_data_folder(
     monkeypatch.setattr(platformdirs, "user_data_path", lambda name, **_: tmp_path / "data" / name)
     site = Site.open(None, BUNDLE)
     assert not (tmp_path / "data").exists()
-    site.add("prompt", "key", b"payload")
+    site.add("prompt", HEAD, "key", b"payload")
     assert site.folder == tmp_path / "data" / "promptray" / "sites" / BUNDLE
     assert len(Site.open(None, BUNDLE).verify()) == 1
 
@@ -98,14 +98,28 @@ def test_the_index_is_canonical_and_names_its_own_hash(site: Site) -> None:
 
 
 def test_a_key_twice(site: Site) -> None:
-    error = refused("prompt.exists", lambda: site.add("prompt", "rib fracture", b"other"))
+    error = refused("prompt.exists", lambda: site.add("prompt", HEAD, "rib fracture", b"other"))
     assert error.artefact == "rib fracture"
     assert reopened(site).revision == 4
-    site.add("removed-prompt", "rib fracture")  # another kind: no clash
+    site.add("removed-prompt", HEAD, "rib fracture")  # another kind: no clash
+
+
+def test_a_key_of_another_head_is_another_entry(tmp_path: Path) -> None:
+    site = filled(tmp_path)
+    site.add("prompt", "tags", "rib fracture", b"other")
+    assert [(entry.head, entry.key) for entry in reopened(site).entries("prompt")] == [
+        (HEAD, "rib fracture"), (HEAD, "Rippenbruch"), ("tags", "rib fracture"),
+    ]  # fmt: skip
+    site.remove("prompt", HEAD, "rib fracture")
+    left = reopened(site).entries("prompt")
+    assert [(entry.head, entry.key) for entry in left] == [(HEAD, "Rippenbruch"), ("tags", "rib fracture")]
+    refused("prompt.unknown", lambda: site.remove("prompt", "tags", "Rippenbruch"))
+    with pytest.raises(PromptError, match="cannot be stored"):
+        site.add("prompt", "../tags", "key", b"payload")
 
 
 def test_an_unknown_key(site: Site) -> None:
-    refused("prompt.unknown", lambda: site.remove("prompt", "hernia"))
+    refused("prompt.unknown", lambda: site.remove("prompt", HEAD, "hernia"))
     assert reopened(site).revision == 4
 
 
@@ -114,7 +128,7 @@ def test_an_unknown_key(site: Site) -> None:
 )
 def test_a_key_that_cannot_be_stored(site: Site, key: str) -> None:
     with pytest.raises(PromptError) as caught:
-        site.add("prompt", key, b"payload")
+        site.add("prompt", HEAD, key, b"payload")
     assert caught.value.code == "prompt.invalid"
     assert reopened(site).revision == 4
 
@@ -122,16 +136,16 @@ def test_a_key_that_cannot_be_stored(site: Site, key: str) -> None:
 @pytest.mark.parametrize("facts", [{"x": float("nan")}, {"x": "\udcff"}])
 def test_facts_that_are_no_json(site: Site, facts: dict[str, Any]) -> None:
     with pytest.raises(PromptError) as caught:
-        site.add("prompt", "key", b"payload", facts)
+        site.add("prompt", HEAD, "key", b"payload", facts)
     assert caught.value.code == "prompt.invalid"
     assert reopened(site).revision == 4
 
 
 def test_payloads_belong_to_prompts(site: Site) -> None:
     with pytest.raises(ValueError, match="belongs to a prompt"):
-        site.add("prompt", "key")
+        site.add("prompt", HEAD, "key")
     with pytest.raises(ValueError, match="belongs to a prompt"):
-        site.add("removed-prompt", "key", b"payload")
+        site.add("removed-prompt", HEAD, "key", b"payload")
     with pytest.raises(ValueError, match="has no payload"):
         site.read(site.entries("removed-prompt")[0])
     with pytest.raises(ValueError, match="sha256"):
@@ -145,9 +159,9 @@ def test_a_mistyped_site_is_not_an_empty_one(tmp_path: Path) -> None:
 
 def test_a_site_opened_for_reading(site: Site) -> None:
     readonly = Site.open(site.folder.parent, BUNDLE, readonly=True)
-    error = refused("site.unwritable", lambda: readonly.add("prompt", "key", b"payload"))
+    error = refused("site.unwritable", lambda: readonly.add("prompt", HEAD, "key", b"payload"))
     assert "--site" in str(error.cure)
-    refused("site.unwritable", lambda: readonly.remove("prompt", "rib fracture"))
+    refused("site.unwritable", lambda: readonly.remove("prompt", HEAD, "rib fracture"))
 
 
 def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,15 +170,15 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
     site = Site.open(tmp_path, BUNDLE)
     monkeypatch.setattr(Path, "mkdir", fail)
-    refused("site.unwritable", lambda: site.add("prompt", "key", b"payload"))
+    refused("site.unwritable", lambda: site.add("prompt", HEAD, "key", b"payload"))
     assert site.revision == 0
 
 
 def test_a_writer_waits_then_says_busy(site: Site) -> None:
     impatient = Site.open(site.folder.parent, BUNDLE, timeout=0.05)
     with filelock.FileLock(site.folder / "site.lock"):
-        refused("site.busy", lambda: impatient.add("prompt", "key", b"payload"))
-    impatient.add("prompt", "key", b"payload")
+        refused("site.busy", lambda: impatient.add("prompt", HEAD, "key", b"payload"))
+    impatient.add("prompt", HEAD, "key", b"payload")
 
 
 # Crashes and company
@@ -198,11 +212,11 @@ def test_a_crash_at_every_step_of_a_write(site: Site, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "replace", counted(replace))
     monkeypatch.setattr(Path, "unlink", counted(unlink))
     with pytest.raises(PowerCut) if step < 5 else contextlib.nullcontext():
-        site.add("prompt", "new", b"new payload")
+        site.add("prompt", HEAD, "new", b"new payload")
     monkeypatch.undo()
     after = _state(site)
     assert _keys(after) in (_keys(before), [*_keys(before), "new"])
-    reopened(site).add("prompt", "next", b"next payload")  # and the site is not bricked
+    reopened(site).add("prompt", HEAD, "next", b"next payload")  # and the site is not bricked
     assert _state(site)[-1].key == "next"
     assert not list(site.folder.rglob("tmp.*"))
     assert len(list(site.folder.glob("site.*.json"))) == 1
@@ -218,7 +232,7 @@ def test_a_crash_before_the_first_index(tmp_path: Path) -> None:
     (tmp_path / BUNDLE / "tmp.0123").write_bytes(b"half")
     site = Site.open(tmp_path, BUNDLE)
     assert site.revision == 0
-    site.add("prompt", "key", b"payload")
+    site.add("prompt", HEAD, "key", b"payload")
     assert not (tmp_path / BUNDLE / "tmp.0123").exists()
 
 
@@ -226,27 +240,27 @@ def test_an_orphaned_payload_is_ignored_then_removed(site: Site) -> None:
     orphan = site.folder / "entries" / hashlib.sha256(b"orphan").hexdigest()
     orphan.write_bytes(b"orph")
     assert len(reopened(site).verify()) == 3
-    site.add("prompt", "key", b"payload")
+    site.add("prompt", HEAD, "key", b"payload")
     assert not orphan.exists()
 
 
 def test_a_damaged_orphan_is_written_anew(site: Site) -> None:
     (site.folder / "entries" / hashlib.sha256(b"payload").hexdigest()).write_bytes(b"payl")
-    entry = site.add("prompt", "key", b"payload")
+    entry = site.add("prompt", HEAD, "key", b"payload")
     assert reopened(site).read(entry) == b"payload"
 
 
 def test_writers_of_two_openings_do_not_lose_each_others_entries(site: Site) -> None:
     other = reopened(site)
-    site.add("prompt", "one", b"1")
-    other.add("prompt", "two", b"2")
+    site.add("prompt", HEAD, "one", b"1")
+    other.add("prompt", HEAD, "two", b"2")
     assert _keys(_state(site))[-2:] == ["one", "two"]
     assert other.revision == 6
 
 
 def test_an_entry_removed_by_another_process(site: Site) -> None:
     other = reopened(site)
-    site.remove("prompt", "rib fracture")
+    site.remove("prompt", HEAD, "rib fracture")
     error = refused("site.changed", lambda: other.read(other.entries("prompt")[0]))
     assert "open it again" in str(error.cure)
     assert other.read(other.entries("prompt")[1]) == PAYLOAD[::-1]
@@ -259,7 +273,7 @@ def test_many_threads_write_and_read(tmp_path: Path) -> None:
         try:
             site = Site.open(tmp_path, BUNDLE, timeout=60)
             for n in range(5):
-                site.add("prompt", f"{name} {n}", f"{name} {n}".encode())
+                site.add("prompt", HEAD, f"{name} {n}", f"{name} {n}".encode())
         except BaseException as error:  # noqa: BLE001 - whatever it is, the test must show it
             failures.append(error)
 

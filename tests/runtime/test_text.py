@@ -16,7 +16,11 @@ from promptray.runtime.text import TextEncoder, clean_asg, clean_carzero
 
 TINY = Path(__file__).parents[1] / "data" / "carzero_tiny"
 RULE = TextRule(
-    cleaning="carzero-sentences", tokenizer="tokenizer.json", context=97, templates=["There is {}"]
+    head="findings",
+    cleaning="carzero-sentences",
+    tokenizer="tokenizer.json",
+    context=97,
+    templates=["There is {}"],
 )
 
 

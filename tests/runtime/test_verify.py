@@ -19,8 +19,10 @@ from tests.bundle_factory import relist
 def test_a_good_bundle_passes_and_says_how_close(carzero_bundle: Path) -> None:
     report = verify(carzero_bundle, site=None)
     assert report.golden.pictures == 16
-    assert 0 < report.golden.score_error <= report.score_tolerance == 2e-5
-    assert report.golden.map_error <= report.map_tolerance == 1e-6
+    (head,) = report.golden.heads
+    assert 0 < head.score_error <= head.score_tolerance == 2e-5
+    assert head.map_error is not None
+    assert head.map_error <= head.map_tolerance == 1e-6
     assert report.golden.text_error is not None
     assert report.golden.text_error < 1e-5
     assert report.to_json()["verified"] is True

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from promptray.export.families import facts
-from promptray.export.families.asg import FAMILY, TAGS
+from promptray.export.families.asg import FAMILY
 from promptray.export.families.asg_files import TAG_QUERIES
+from promptray.export.families.asg_tags import TAG_NAMES as TAGS
 from promptray.export.families.base import LoadedModel
-from promptray.export.findings import findings_of, head_of
 from promptray.export.model_facts import describe
 from promptray.export.recipe import read_recipe
 from promptray.export.torchvision_guard import ensure_torchvision_imports
@@ -36,6 +36,7 @@ from promptray.runtime.text import EncodedFinding, TextEncoder
 from tests import asg_tiny
 from tests.asg_tiny import CHECKPOINT, IMAGES, PROMPTS, TEXT_MODEL, image_path, oracle, write_checkpoint
 from tests.exported import Exported
+from tests.planned import planned
 
 # The fixture's own tolerances (its README).
 STATE, UNIT, SCALED, QUERY = 2e-5, 2e-6, 2e-5, 5e-5
@@ -43,12 +44,17 @@ STATE, UNIT, SCALED, QUERY = 2e-5, 2e-6, 2e-5, 5e-5
 
 @pytest.fixture(scope="module")
 def prompts() -> LoadedModel:
-    return FAMILY.load(CHECKPOINT, TEXT_MODEL, {})
+    return FAMILY.load(CHECKPOINT, TEXT_MODEL, {"heads": ["prompts"]})
 
 
 @pytest.fixture(scope="module")
 def tags() -> LoadedModel:
-    return FAMILY.load(CHECKPOINT, TEXT_MODEL, {"head": "tags"})
+    return FAMILY.load(CHECKPOINT, TEXT_MODEL, {"heads": ["tags"]})
+
+
+@pytest.fixture(scope="module")
+def both() -> LoadedModel:
+    return FAMILY.load(CHECKPOINT, TEXT_MODEL, {})
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +73,10 @@ def exported_tags(tags: LoadedModel) -> Exported:
 
 
 def module(model: LoadedModel, role: str) -> Any:
-    side = model.side(role)
-    assert side is not None
-    return side.module
+    if role == "text":
+        assert model.text is not None
+        return model.text.side.module
+    return (model.image if role == "image" else model.heads[0].side).module
 
 
 def worst(found: Any, expected: Any) -> float:
@@ -78,7 +85,7 @@ def worst(found: Any, expected: Any) -> float:
 
 
 def tag_bank(model: LoadedModel, exported: Exported, names: list[str]) -> PromptBank:
-    return PromptBank(exported.rule, [BankEntry(name, (), model.classes[name]) for name in names])
+    return PromptBank(exported.rule, [BankEntry(name, (), model.heads[0].classes[name]) for name in names])
 
 
 def findings(encoder: TextEncoder) -> list[EncodedFinding]:
@@ -99,7 +106,7 @@ def test_pixels_equal_the_original(prompts: LoadedModel, original: dict[str, Any
 
 
 def test_tokens_equal_the_original(prompts: LoadedModel, original: dict[str, Any]) -> None:
-    encoder = TextEncoder(prompts.text, prompts.tokenizer)
+    encoder = TextEncoder(prompts.text.rule, prompts.text.tokenizer)
     for n, (name, text) in enumerate(PROMPTS.items()):
         encoded = encoder.encode(text)
         ids = encoded.arrays["input_ids"][0].tolist()
@@ -126,7 +133,7 @@ def test_torch_images_equal_the_original(prompts: LoadedModel, original: dict[st
 def test_torch_texts_equal_the_original(prompts: LoadedModel, original: dict[str, Any]) -> None:
     """The report's state, its projection, and every word: [CLS] is none, [SEP] is the last."""
     side = module(prompts, "text")
-    encoder = TextEncoder(prompts.text, prompts.tokenizer)
+    encoder = TextEncoder(prompts.text.rule, prompts.text.tokenizer)
     with torch.inference_mode():
         padded = side.encoder(*(torch.from_numpy(original[key]) for key in ("input_ids", "attention_mask")))
         assert worst(padded[:, 0], original["report_cls"]) <= STATE
@@ -176,8 +183,8 @@ def test_exported_prompt_features_equal_the_original(exported: Exported, origina
 
 def test_the_reference_of_prompts_equals_the_original(prompts: LoadedModel, original: dict[str, Any]) -> None:
     done: list[int] = []
-    encoder = TextEncoder(prompts.text, prompts.tokenizer)
-    answers = prompts.reference(torch.from_numpy(original["images"]), findings(encoder), done.append)
+    encoder = TextEncoder(prompts.text.rule, prompts.text.tokenizer)
+    answers = prompts.heads[0].reference(torch.from_numpy(original["images"]), findings(encoder), done.append)
     assert worst(answers.logits, original["scores_scaled"]) <= SCALED
     assert done == [1, 2, 3, 4]
 
@@ -192,10 +199,10 @@ def test_pairs_and_ensembles_equal_the_reference(
         encoder.encode_finding(["edema"], ["no edema", "there is no edema"]),
     ]
     logits, maps = exported.score(exported.bank(asked), original["images"])
-    answers = prompts.reference(torch.from_numpy(original["images"]), asked)
+    answers = prompts.heads[0].reference(torch.from_numpy(original["images"]), asked)
     assert worst(logits, answers.logits) <= SCALED
     assert answers.maps is not None
-    assert worst(maps, answers.maps) <= prompts.map_tolerance
+    assert worst(maps, answers.maps) <= prompts.heads[0].map.tolerance
 
 
 def test_a_pair_of_the_same_words_is_refused(exported: Exported) -> None:
@@ -216,7 +223,7 @@ def test_a_prompt_without_words_has_no_vector(exported: Exported) -> None:
 
 
 def test_tag_queries_equal_the_original(tags: LoadedModel, original: dict[str, Any]) -> None:
-    queries = np.stack([tags.classes[tag]["tag_query"] for tag in TAGS])
+    queries = np.stack([tags.heads[0].classes[tag]["tag_query"] for tag in TAGS])
     assert worst(queries, original["tag_queries"]) <= QUERY
 
 
@@ -264,17 +271,52 @@ def test_a_part_of_the_tags_scores_otherwise(
 
 def test_the_reference_of_tags_equals_the_original(tags: LoadedModel, original: dict[str, Any]) -> None:
     asked = [EncodedFinding(class_name=tag) for tag in reversed(TAGS)]
-    answers = tags.reference(torch.from_numpy(original["images"]), asked)
+    answers = tags.heads[0].reference(torch.from_numpy(original["images"]), asked)
     assert worst(answers.logits, original["tag_logits"][:, ::-1]) <= STATE
     assert answers.maps is not None
     assert worst(answers.maps.reshape(4, 40, 196), original["tag_maps"][:, ::-1]) <= UNIT
+
+
+def test_one_image_side_serves_both_heads(both: LoadedModel, original: dict[str, Any]) -> None:
+    assert [head.name for head in both.heads] == ["prompts", "tags"]
+    assert [facts.name for facts in both.image.outputs] == ["image_vector", "patch_vectors", "patches"]
+    with torch.inference_mode():
+        found = module(both, "image")(torch.from_numpy(original["images"]))
+    expected = (original["image_global"], original["image_local"], original["image_patches"])
+    for values, wanted, bound in zip(found, expected, (UNIT, UNIT, STATE), strict=True):
+        assert worst(values, wanted) <= bound
+
+
+def test_both_heads_of_one_export_equal_the_original(both: LoadedModel, original: dict[str, Any]) -> None:
+    of_prompts, of_tags = Exported(both), Exported(both, head=1)
+    assert of_prompts.files["image"] == of_tags.files["image"]
+    encoder = of_prompts.encoder
+    logits, _ = of_prompts.score(of_prompts.bank(findings(encoder)), original["images"])
+    assert worst(logits, original["scores_scaled"]) <= SCALED
+    bank = PromptBank(of_tags.rule, [BankEntry(tag, (), both.head("tags").classes[tag]) for tag in TAGS])
+    logits, maps = of_tags.score(bank, original["images"])
+    assert worst(logits, original["tag_logits"]) <= STATE
+    assert worst(maps.reshape(4, 40, 196), original["tag_maps"]) <= UNIT
+
+
+@pytest.mark.parametrize("stems", [("text_encoder.",), ("irl.",)])
+def test_a_checkpoint_without_tags_says_so(tmp_path: Path, stems: tuple[str, ...]) -> None:
+    path = write_checkpoint(tmp_path, without(*stems))
+    model = FAMILY.load(path, TEXT_MODEL, {})
+    assert [head.name for head in model.heads] == ["prompts"]
+    assert any(note.startswith("the head tags is left out: ") for note in model.notes)
+
+
+def test_the_order_that_heads_are_asked_in_does_not_matter() -> None:
+    model = FAMILY.load(CHECKPOINT, TEXT_MODEL, {"heads": ["tags", "prompts"]})
+    assert [head.name for head in model.heads] == ["prompts", "tags"]
 
 
 def test_attention_heads_matter(original: dict[str, Any]) -> None:
     """No tensor tells them: another number loads, and gives other vectors."""
     other = FAMILY.load(CHECKPOINT, TEXT_MODEL, {"image_heads": 2})
     with torch.inference_mode():
-        vector, _ = module(other, "image")(torch.from_numpy(original["images"]))
+        vector, *_ = module(other, "image")(torch.from_numpy(original["images"]))
     assert worst(vector, original["image_global"]) > 100 * UNIT
 
 
@@ -291,7 +333,7 @@ def test_a_wrapper_before_all_names_is_taken_off(tmp_path: Path, original: dict[
 
 def test_prompts_need_no_tag_encoder(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, without("text_encoder.", "irl."))
-    assert FAMILY.load(path, TEXT_MODEL, {}).head.name == "findings"
+    assert [head.name for head in FAMILY.load(path, TEXT_MODEL, {}).heads] == ["prompts"]
 
 
 def test_encoded_tags_stand_in_for_their_text_model(tmp_path: Path, original: dict[str, Any]) -> None:
@@ -300,17 +342,18 @@ def test_encoded_tags_stand_in_for_their_text_model(tmp_path: Path, original: di
     queries = torch.from_numpy(original["tag_queries"])
     save_file({"queries": queries}, folder / TAG_QUERIES)
     assert folder / TAG_QUERIES in facts("asg").source_files(path, folder), "a build hashes what it reads"
-    model = FAMILY.load(path, folder, {"head": "tags"})
-    assert worst(np.stack([model.classes[tag]["tag_query"] for tag in TAGS]), original["tag_queries"]) == 0
+    model = FAMILY.load(path, folder, {"heads": ["tags"]})
+    classes = model.heads[0].classes
+    assert worst(np.stack([classes[tag]["tag_query"] for tag in TAGS]), original["tag_queries"]) == 0
     for broken in ({"queries": queries[:39]}, {"queries": queries.double()}, {"query": queries},
                    {"queries": queries * torch.nan}):  # fmt: skip
         save_file(broken, folder / TAG_QUERIES)
         with pytest.raises(BuildError) as refused:
-            FAMILY.load(path, folder, {"head": "tags"})
+            FAMILY.load(path, folder, {"heads": ["tags"]})
         assert refused.value.code == "text-model.invalid"
     (folder / TAG_QUERIES).write_bytes(b"no tensors")
     with pytest.raises(BuildError, match="unreadable"):
-        FAMILY.load(path, folder, {"head": "tags"})
+        FAMILY.load(path, folder, {"heads": ["tags"]})
 
 
 def without(*stems: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
@@ -335,17 +378,23 @@ def _resnet(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 _LAYOUT = "checkpoint.layout"
 REFUSED: dict[str, tuple[Any, dict[str, object], str, str]] = {
-    "tags without their text model": (without("text_encoder."), {"head": "tags"}, _LAYOUT, "frozen"),
-    "tags of a decoder with two outputs": (_two_outputs, {"head": "tags"}, _LAYOUT, "one logit"),
-    "two values of one norm": (_two_norms, {"head": "tags"}, _LAYOUT, "two different"),
-    "tags of a ResNet": (_resnet, {"head": "tags"}, _LAYOUT, "adapter"),
+    "tags without their text model": (without("text_encoder."), {"heads": ["tags"]}, _LAYOUT, "frozen"),
+    "tags of a decoder with two outputs": (_two_outputs, {"heads": ["tags"]}, _LAYOUT, "one logit"),
+    "two values of one norm": (_two_norms, {"heads": ["tags"]}, _LAYOUT, "two different"),
+    "tags of a ResNet": (_resnet, {"heads": ["tags"]}, _LAYOUT, "adapter"),
     "no report encoder": (without("text_encoder_q."), {}, _LAYOUT, "do not describe"),
     "no image side": (without("img_encoder_q."), {}, _LAYOUT, "belongs to ASG"),
     "a bias missing": (
         without("img_encoder_q.local_embed.head.3.bias"), {}, _LAYOUT, "local_embed.head.3.bias",
     ),
     "token types that the original has not": (_token_types, {}, _LAYOUT, "token_type_embeddings"),
-    "an unknown head": (dict, {"head": "regions"}, "recipe.invalid", "head"),
+    "a decoder with two outputs where the recipe does not say": (_two_outputs, {}, _LAYOUT, "one logit"),
+    "two values of one norm where the recipe does not say": (_two_norms, {}, _LAYOUT, "two different"),
+    "an unknown head": (dict, {"heads": ["regions"]}, "recipe.invalid", "model_options.heads"),
+    "no head": (dict, {"heads": []}, "recipe.invalid", "model_options.heads"),
+    "a head twice": (dict, {"heads": ["tags", "tags"]}, "recipe.invalid", "model_options.heads"),
+    "heads that are no list": (dict, {"heads": "tags"}, "recipe.invalid", "model_options.heads"),
+    "heads that are no texts": (dict, {"heads": [["tags"]]}, "recipe.invalid", "model_options.heads"),
     "heads that do not divide the width": (dict, {"image_heads": 5}, _LAYOUT, "image_heads"),
     "heads that are no number": (dict, {"image_heads": True}, "recipe.invalid", "image_heads"),
 }  # fmt: skip
@@ -371,8 +420,8 @@ def test_a_temperature_that_cannot_be_used(tmp_path: Path, stated: object) -> No
 def test_a_stated_temperature_is_used(tmp_path: Path, original: dict[str, Any]) -> None:
     path = write_checkpoint(tmp_path, dict, hyper_parameters={"softmax_temperature": 0.14})
     model = FAMILY.load(path, TEXT_MODEL, {})
-    encoder = TextEncoder(model.text, model.tokenizer)
-    answers = model.reference(torch.from_numpy(original["images"][:1]), findings(encoder))
+    encoder = TextEncoder(model.text.rule, model.text.tokenizer)
+    answers = model.heads[0].reference(torch.from_numpy(original["images"][:1]), findings(encoder))
     assert worst(answers.logits, original["scores_scaled"][:1] / 2) <= SCALED
 
 
@@ -387,7 +436,7 @@ def test_a_vocabulary_that_lacks_a_tag_is_refused(tmp_path: Path) -> None:
     changed = pieces.replace("\nstent\n", "\nsomething\n").replace("\ns\n", "\nanother\n")
     (folder / "vocab.txt").write_text(changed, encoding="utf-8")
     with pytest.raises(BuildError, match="lacks a word of a tag") as refused:
-        FAMILY.load(CHECKPOINT, folder, {"head": "tags"})
+        FAMILY.load(CHECKPOINT, folder, {"heads": ["tags"]})
     assert refused.value.code == "text-model.invalid"
 
 
@@ -401,16 +450,17 @@ def test_a_recipe_with_other_tags_is_refused(
     changes = asg_tiny.tags_recipe(findings=[{"key": tag} for tag in tags_asked])
     asked = read_recipe(asg_tiny.write_recipe(tmp_path, **changes))
     with pytest.raises(BuildError, match="the score of one depends on all of them") as refused:
-        findings_of(asked, describe(tags), "recipe.yaml")
+        planned(asked, describe(tags))
     assert (refused.value.code, refused.value.found) == ("recipe.invalid", found)
 
 
 def test_a_tag_may_have_another_key(tmp_path: Path, tags: LoadedModel) -> None:
     named = [{"key": tag} for tag in TAGS[1:]] + [{"key": "effusion", "class_name": "pleural effusion"}]
     asked = read_recipe(asg_tiny.write_recipe(tmp_path, **asg_tiny.tags_recipe(findings=named)))
-    assert [each.key for each in findings_of(asked, describe(tags), "recipe.yaml")][-1] == "effusion"
-    head = head_of(asked, describe(tags), "recipe.yaml")
-    assert (head.bank, head.relation, head.activation) == ("fixed_set", "independent", "sigmoid")
+    settings, made = planned(asked, describe(tags))
+    assert made[-1].key == "effusion"
+    assert tags.heads[0].set == "fixed"
+    assert (settings.relation, settings.activation) == ("independent", "sigmoid")
 
 
 @pytest.mark.slow
@@ -428,11 +478,11 @@ def test_a_resnet_scores_as_torchvision_says(tmp_path: Path, original: dict[str,
     exported = Exported(model)
     asked = findings(exported.encoder)
     logits, maps = exported.score(exported.bank(asked), original["images"][:2])
-    answers = model.reference(pixels, asked)
+    answers = model.heads[0].reference(pixels, asked)
     assert worst(logits, answers.logits) <= SCALED
     assert answers.maps is not None
     assert maps.shape[2:] == (19, 19)
-    assert worst(maps, answers.maps) <= model.map_tolerance
+    assert worst(maps, answers.maps) <= model.heads[0].map.tolerance
 
 
 def _torchvision_features(state: dict[str, Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:

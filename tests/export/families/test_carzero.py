@@ -24,10 +24,11 @@ from promptray.export.model_facts import describe
 from promptray.export.onnx_graph import OPSET, export_graph
 from promptray.runtime.backends import BoundGraph
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle.manifest import BankRule, Graph
 from promptray.runtime.errors import BuildError
 from promptray.runtime.graphs import BoundHead, encode_finding
-from promptray.runtime.prompts import BankEntry, PromptBank, pack, unpack
+from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedPrompt, TextEncoder
 
 TINY = Path(__file__).parents[2] / "data" / "carzero_tiny"
@@ -54,27 +55,28 @@ def prompts() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def encoder(model: LoadedModel) -> TextEncoder:
     assert model.text is not None
-    assert model.tokenizer is not None
-    return TextEncoder(model.text, model.tokenizer)
+    return TextEncoder(model.text.rule, model.text.tokenizer)
 
 
 class Exported:
     """The three graphs in ONNX Runtime, and the bank's rule."""
 
     def __init__(self, model: LoadedModel) -> None:
-        facts = describe(model)
+        facts = describe(model).heads[0]
         backend = OnnxRuntimeCpu(threads=2)
         self.graphs = {}
-        for side in model.sides:
+        assert model.text is not None
+        sides = {"image": model.image, "text": model.text.side, "head": model.heads[0].side}
+        for role, side in sides.items():
             graph = Graph(
-                role=side.role, file=f"{side.role}.onnx", precision="fp32", opset=OPSET,
+                role=role, file=f"{role}.onnx", precision="fp32", opset=OPSET,
                 inputs=list(side.inputs), outputs=list(side.outputs), consumers=[backend.name],
             )  # fmt: skip
-            self.graphs[side.role] = backend.load(export_graph(side), graph)
+            self.graphs[role] = backend.load(export_graph(side, role), graph)
         self.image: BoundGraph = self.graphs["image"].bind({})
         self.text: BoundGraph = self.graphs["text"].bind({})
         self.rule = BankRule(
-            file="prompts.safetensors", id="0" * 64, identity={}, tensors=facts.bank,
+            file="bank.safetensors", id="0" * 64, identity={}, tensors=facts.bank,
             row_buckets=facts.row_buckets, row_bias=facts.row_bias,
         )  # fmt: skip
 
@@ -111,7 +113,7 @@ def test_torch_sides_equal_the_original(
     model: LoadedModel, encoder: TextEncoder, prompts: dict[str, str], oracle: dict[str, Any]
 ) -> None:
     """Image side, text side and head put together in torch, one prompt at a time."""
-    image, text, head = (model.side(role) for role in ("image", "text", "head"))
+    image, text, head = model.image, model.text.side, model.heads[0].side
     assert image
     assert text
     assert head
@@ -169,7 +171,7 @@ def of_every_length(
 ) -> tuple[list[str], Any, Any]:
     """Prompts from none to too many words, with the original's scores (98 rows, nothing cached)."""
     texts = [_prompt_of(words) for words in LENGTHS]
-    answers = model.reference(
+    answers = model.heads[0].reference(
         torch.from_numpy(oracle["images"][:2]), [encoder.encode_finding([text]) for text in texts]
     )
     return texts, answers.logits, answers.maps
@@ -223,9 +225,11 @@ def test_growing_from_1_to_192_prompts_equals_the_original(
     random = np.random.default_rng(5)
     texts = [" ".join(random.choice(WORDS, size=random.integers(2, 12))) for _ in range(192)]
     pixels = oracle["images"][1:2]
-    expected = model.reference(
-        torch.from_numpy(pixels), [encoder.encode_finding([text]) for text in texts]
-    ).logits
+    expected = (
+        model.heads[0]
+        .reference(torch.from_numpy(pixels), [encoder.encode_finding([text]) for text in texts])
+        .logits
+    )
     features = exported.image.run({"pixels": pixels})
     bank = PromptBank(exported.rule)
     earlier: Any = np.empty((1, 0), np.float32)
@@ -253,9 +257,8 @@ def test_zero_rows_collapse_into_one(exported: Exported, encoder: TextEncoder) -
 def test_the_graphs_keep_normalisation_fused(model: LoadedModel) -> None:
     import onnx
 
-    head = model.side("head")
-    assert head is not None
-    operators = {node.op_type for node in onnx.load_from_string(export_graph(head)).graph.node}
+    exported = export_graph(model.heads[0].side, "head")
+    operators = {node.op_type for node in onnx.load_from_string(exported).graph.node}
     assert "LayerNormalization" in operators
     assert not operators & {"ReduceVar", "Sqrt", "Pow"}, "a decomposed LayerNorm overflows in fp16"
 

@@ -108,17 +108,17 @@ def check_sides(folder: Path, sizes: Sizes, seed: int) -> None:
     exported = Exported(model)
     check_vectors(model, exported.encoder, sizes, state, folder, pixels)
     findings = pairs(exported.encoder)
-    answers = model.reference(pixels, findings)
+    answers = model.heads[0].reference(pixels, findings)
     assert np.abs(answers.logits - (positive - negative)).max() <= SCORE
     for per_batch in (None, REPRODUCIBLE_PROMPTS):
         logits, maps = exported.score(exported.bank(findings), pixels.numpy(), per_batch=per_batch)
         assert np.abs(logits - (positive - negative)).max() <= SCORE
         assert answers.maps is not None
-        assert np.abs(maps - answers.maps).max() <= model.map_tolerance
+        assert np.abs(maps - answers.maps).max() <= model.heads[0].map.tolerance
     single = [exported.encoder.encode_finding(own) for own, _ in PAIRS.values()]
     logits, _ = exported.score(exported.bank(single), pixels.numpy())
     assert np.abs(logits - positive).max() <= SCORE, "cosines, without the temperature"
-    assert np.abs(model.reference(pixels, single).logits - positive).max() <= SCORE
+    assert np.abs(model.heads[0].reference(pixels, single).logits - positive).max() <= SCORE
 
 
 @torch.inference_mode()
@@ -131,7 +131,7 @@ def check_vectors(
     pixels: Tensor,
 ) -> None:
     clip, encode = original(sizes, state), tokenizer(sizes, folder)
-    image, text = model.side("image"), model.side("text")
+    image, text = model.image, model.text.side
     assert image
     assert text
     vectors, patches = image.module(pixels)
@@ -226,7 +226,7 @@ def test_the_bundle_says_what_was_assumed_and_verifies(bundle: Path, scorer: Sco
     report = (bundle / "parity.json").read_text(encoding="utf-8")
     for words in ("were not at hand", "does not antialias floats", "without the temperature"):
         assert words in report
-    assert verify(bundle, site=None).golden.score_error <= SCORE
+    assert verify(bundle, site=None).golden.heads[0].score_error <= SCORE
     grid = scorer.score(image_path("tall"), modality="DX").heatmap("edema")
     assert np.isfinite(grid).any()
 

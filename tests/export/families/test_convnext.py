@@ -40,20 +40,20 @@ def load(layout: str = "torchvision", **options: Any) -> LoadedModel:
 @pytest.mark.parametrize("layout", CHECKPOINTS)
 def test_torch_sides_and_reference_equal_the_original(layout: str, oracle: dict[str, Any]) -> None:
     model = load(layout)
-    assert model.classes is not None
-    image, head = model.side("image"), model.side("head")
+    assert model.heads[0].classes is not None
+    image, head = model.image, model.heads[0].side
     assert image
     assert head
     bank = [
-        torch.from_numpy(np.stack([tensors[facts.name] for tensors in model.classes.values()]))
-        for facts in model.bank
+        torch.from_numpy(np.stack([tensors[facts.name] for tensors in model.heads[0].classes.values()]))
+        for facts in model.heads[0].bank
     ]
     with torch.inference_mode():
         logits, maps = head.module(*image.module(torch.from_numpy(oracle["images"])), *bank)
     assert np.abs(logits.numpy() - oracle["logits"]).max() <= LOGITS
     assert np.abs(maps.numpy() - oracle["cam"]).max() <= MAPS
-    findings = [EncodedFinding(class_name=name) for name in model.classes]
-    answers = model.reference(torch.from_numpy(oracle["images"]), findings)
+    findings = [EncodedFinding(class_name=name) for name in model.heads[0].classes]
+    answers = model.heads[0].reference(torch.from_numpy(oracle["images"]), findings)
     assert np.abs(answers.logits - oracle["logits"]).max() <= LOGITS
     assert answers.maps is not None
     assert np.abs(answers.maps - oracle["cam"]).max() <= MAPS
@@ -162,7 +162,7 @@ def test_other_sizes_and_version_2(tmp_path: Path) -> None:
     options = {"preprocessing": "imagenet", "classes": ["x", "y", "z"], "image_size": 64}
     model = family("convnext").load(tmp_path / "v2.pth", None, options)
     pixels = torch.randn(2, 3, 64, 64)
-    answers = model.reference(pixels, [EncodedFinding(class_name=name) for name in "zxy"])
+    answers = model.heads[0].reference(pixels, [EncodedFinding(class_name=name) for name in "zxy"])
     with torch.inference_mode():
         assert np.abs(answers.logits - made(pixels).numpy()[:, [2, 0, 1]]).max() <= 1e-6
 

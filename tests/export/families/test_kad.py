@@ -71,9 +71,9 @@ def worst(found: Any, expected: Any) -> float:
 
 
 def module(model: LoadedModel, role: str) -> Any:
-    side = model.side(role)
-    assert side is not None
-    return side.module
+    assert model.text is not None
+    sides = {"image": model.image, "text": model.text.side, "head": model.heads[0].side}
+    return sides[role].module
 
 
 def test_torch_sides_equal_the_formulas(tiny: Tiny) -> None:
@@ -98,7 +98,7 @@ def test_graphs_equal_the_formulas(tiny: Tiny, images: int) -> None:
 
 def test_the_reference_equals_the_formulas(tiny: Tiny) -> None:
     done: list[int] = []
-    answers = tiny.model.reference(PIXELS, tiny.encoded(), done.append)
+    answers = tiny.model.heads[0].reference(PIXELS, tiny.encoded(), done.append)
     logits, maps = tiny.expected()
     assert worst(answers.logits, logits) <= LOGIT
     assert worst(answers.maps, maps) <= MAP
@@ -124,12 +124,9 @@ def test_a_part_of_the_findings_scores_otherwise(tiny: Tiny) -> None:
 
 def test_what_the_model_says_of_itself(tiny: Tiny) -> None:
     model = tiny.model
-    assert (model.head.bank, model.head.relation, model.head.activation) == (
-        "fixed_set",
-        "independent",
-        "sigmoid",
-    )
-    assert (model.relations, model.classes, model.ensemble) == (("independent",), None, "none")
+    (head,) = model.heads
+    assert (head.set, head.activation) == ("fixed", "sigmoid")
+    assert (head.relations, head.classes, head.ensemble) == (("independent",), None, "none")
     assert any("not compared with the published weights" in note for note in model.notes)
 
 
@@ -154,8 +151,7 @@ def test_tokens_equal_those_of_the_published_scripts(tmp_path: Path) -> None:
     theirs = BertTokenizerFast.from_pretrained(text_model, do_lower_case=True, local_files_only=True)
     rows = theirs(list(PROMPTS), max_length=CONTEXT, padding="max_length", truncation=True)
     assert model.text is not None
-    assert model.tokenizer is not None
-    encoder = TextEncoder(model.text, model.tokenizer)
+    encoder = TextEncoder(model.text.rule, model.text.tokenizer)
     for prompt, ids, mask in zip(PROMPTS, rows["input_ids"], rows["attention_mask"], strict=True):
         own = encoder.encode(prompt).arrays["input_ids"][0].tolist()
         assert own == ids[: sum(mask)], prompt[:40]
@@ -194,8 +190,8 @@ def test_where_the_size_of_the_image_comes_from(
     model = FAMILY.load(*kad_tiny.write(tmp_path, Sizes(stages=stages), change), options)
     grid = size // (16 if stages == 3 else 32)
     assert model.preprocessing.height == model.preprocessing.width == size
-    assert model.head.map is not None
-    assert model.head.map.grid == [grid, grid]
+    assert model.heads[0].map is not None
+    assert model.heads[0].map.grid == [grid, grid]
     assert f"{size} x {size}" in model.notes[0]
     assert said in model.notes[0]
 
@@ -319,11 +315,12 @@ def test_full_size_equals_the_libraries_that_the_source_is_made_of(
     pixels = torch.randn(1, 3, size, size)
     logits, maps = _published_scores(parts, pixels, encoded)
     found = exported.score(PromptBank(exported.rule, exported.bank(encoded)), pixels.numpy())
-    answers = model.reference(pixels, encoded)
-    assert np.ptp(logits) > 100 * model.score_tolerance, "findings that all score alike would hide a mix-up"
+    answers = model.heads[0].reference(pixels, encoded)
+    head = model.heads[0]
+    assert np.ptp(logits) > 100 * head.score_tolerance, "findings that all score alike would hide a mix-up"
     for name, (own, own_maps) in {"graphs": found, "reference": (answers.logits, answers.maps)}.items():
-        assert worst(own, logits) <= model.score_tolerance, name
-        assert worst(own_maps.reshape(maps.shape), maps) <= model.map_tolerance, name
+        assert worst(own, logits) <= model.heads[0].score_tolerance, name
+        assert worst(own_maps.reshape(maps.shape), maps) <= model.heads[0].map.tolerance, name
     assert own_maps.shape[2:] == ((14, 14) if stages == 3 else (16, 16))
 
 

@@ -17,11 +17,11 @@ import torch
 from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.open_clip import FAMILY
+from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle.manifest import Door
 from promptray.runtime.door import open_picture
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS
 from promptray.runtime.preprocess import preprocess
-from promptray.runtime.prompts import pack, unpack
 from promptray.runtime.text import EncodedFinding, TextEncoder
 from tests import open_clip_arithmetic as arithmetic
 from tests.exported import Exported
@@ -57,7 +57,7 @@ def original() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def encoder(model: LoadedModel) -> TextEncoder:
-    return TextEncoder(model.text, model.tokenizer)
+    return TextEncoder(model.text.rule, model.text.tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_tokens_equal_the_original(encoder: TextEncoder, original: dict[str, Any
 
 def test_torch_features_equal_the_original(model: LoadedModel, original: dict[str, Any]) -> None:
     """Before and after the projection and the normalisation, texts padded to the context."""
-    image, text = (model.side(role) for role in ("image", "text"))
+    image, text = model.image, model.text.side
     assert image
     assert text
     towers: Any = image.module.visual, text.module.text
@@ -122,7 +122,7 @@ def test_torch_sides_equal_the_original(
     model: LoadedModel, encoder: TextEncoder, original: dict[str, Any]
 ) -> None:
     """Image side, text side and head put together in torch, each text at its own length."""
-    image, text, head = (model.side(role) for role in ("image", "text", "head"))
+    image, text, head = model.image, model.text.side, model.heads[0].side
     assert image
     assert text
     assert head
@@ -185,10 +185,10 @@ def test_the_reference_equals_the_original(
     model: LoadedModel, encoder: TextEncoder, original: dict[str, Any]
 ) -> None:
     done: list[int] = []
-    answers = model.reference(torch.from_numpy(original["images"]), classes(encoder), done.append)
+    answers = model.heads[0].reference(torch.from_numpy(original["images"]), classes(encoder), done.append)
     assert np.abs(answers.logits - original["logits"]).max() <= LOGIT
     assert done == [1, 2, 3, 4]
-    single = model.reference(torch.from_numpy(original["images"][:1]), singles(encoder))
+    single = model.heads[0].reference(torch.from_numpy(original["images"][:1]), singles(encoder))
     assert np.abs(single.logits - original["logits_per_text"][:1]).max() <= LOGIT
 
 
@@ -206,17 +206,17 @@ def test_a_pair_is_the_difference_of_its_wordings(
     assert np.abs(expected[:, 0] - (per_text[:, 0] - per_text[:, 6])).max() <= LOGIT
     findings = pairs(exported.encoder)
     logits, maps = exported.score(exported.bank(findings), original["images"])
-    answers = model.reference(torch.from_numpy(original["images"]), findings)
+    answers = model.heads[0].reference(torch.from_numpy(original["images"]), findings)
     assert np.abs(logits - expected).max() <= LOGIT
     assert np.abs(answers.logits - expected).max() <= LOGIT
-    assert np.abs(answers.maps - maps).max() <= model.map_tolerance
+    assert np.abs(answers.maps - maps).max() <= model.heads[0].map.tolerance
 
 
 def test_maps_are_the_likeness_of_patches(
     model: LoadedModel, exported: Exported, original: dict[str, Any]
 ) -> None:
     """Against NumPy, from torch's tokens after the final norm: single texts, ensembles and pairs."""
-    image = model.side("image")
+    image = model.image
     assert image
     tower: Any = image.module.visual
     with torch.inference_mode():
@@ -288,8 +288,8 @@ def test_other_weights_and_sizes_equal_plain_arithmetic(
         for per_batch in (None, REPRODUCIBLE_PROMPTS):
             found, grids = exported.score(bank, pixels, per_batch=per_batch)
             assert np.abs(found - logits.numpy()).max() <= LOGIT, name
-            assert np.abs(grids.reshape(maps.shape) - maps).max() <= model.map_tolerance, name
-        answers = model.reference(torch.from_numpy(pixels), findings)
+            assert np.abs(grids.reshape(maps.shape) - maps).max() <= model.heads[0].map.tolerance, name
+        answers = model.heads[0].reference(torch.from_numpy(pixels), findings)
         assert np.abs(answers.logits - logits.numpy()).max() <= LOGIT, name
 
 

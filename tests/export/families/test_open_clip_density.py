@@ -60,7 +60,7 @@ def scorer(shared_dir: Path) -> Any:
 
 
 def ids(model: LoadedModel, text: str) -> list[int]:
-    return TextEncoder(model.text, model.tokenizer).encode(text).arrays["input_ids"][0].tolist()
+    return TextEncoder(model.text.rule, model.text.tokenizer).encode(text).arrays["input_ids"][0].tolist()
 
 
 def plain(study: LoadedModel, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +83,7 @@ def test_the_pack_is_the_published_template_filled() -> None:
 
 def test_the_leading_space_changes_no_id(study: LoadedModel) -> None:
     """Cleaning drops it, and the tokenizer alone would, too."""
-    raw = Tokenizer.from_str(study.tokenizer.decode())
+    raw = Tokenizer.from_str(study.text.tokenizer.decode())
     for text in wordings():
         assert text.startswith(" ")
         assert ids(study, text) == ids(study, text.strip())
@@ -135,10 +135,12 @@ def test_the_scorer_equals_plain_arithmetic(scorer: Scorer, study: LoadedModel) 
 
 
 def test_the_reference_cuts_where_the_bundle_cuts(study: LoadedModel) -> None:
-    encoder = TextEncoder(study.text, study.tokenizer)
+    encoder = TextEncoder(study.text.rule, study.text.tokenizer)
     pixels = arithmetic.study_pixels(image_path("tall"))
     expected, _ = plain(study, pixels)
-    answers = study.reference(pixels.float(), [encoder.encode_finding([text]) for text in wordings()])
+    answers = study.heads[0].reference(
+        pixels.float(), [encoder.encode_finding([text]) for text in wordings()]
+    )
     assert np.abs(answers.logits - expected.numpy()).max() <= LOGIT
 
 
@@ -146,9 +148,9 @@ def test_another_context_is_another_bank(study: LoadedModel, scorer: Scorer, sha
     """Prompts cut at 20 tokens must not be mixed with prompts that were not."""
     other = {**RECIPE, "model_options": {"preprocessing": "density-study"}, "findings": None}
     with Scorer.open(shared_bundle(shared_dir, "open-clip-density-256", **other), site=None) as whole:
-        assert whole.bundle.manifest.bank.identity["context"] == "256"
-        assert scorer.bundle.manifest.bank.identity["context"] == "20"
-        assert whole.bundle.manifest.bank.id != scorer.bundle.manifest.bank.id
+        assert whole.bundle.manifest.heads[0].bank.identity["context"] == "256"
+        assert scorer.bundle.manifest.heads[0].bank.identity["context"] == "20"
+        assert whole.bundle.manifest.heads[0].bank.id != scorer.bundle.manifest.heads[0].bank.id
 
 
 def test_a_scale_is_added_whole_and_alone(scorer: Scorer) -> None:

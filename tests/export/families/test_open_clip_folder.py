@@ -276,7 +276,7 @@ def test_the_tokenizer_is_the_folders(tmp_path: Path) -> None:
     assert read_open_clip_folder(path, None).text.settings == TokenizerSettings()
     other = {"do_lower_case": False, "strip_accents": True, "tokenize_chinese_chars": False}
     change_json(tmp_path / "tokenizer_config.json", lambda content: content.update(other))
-    normalizer = json.loads(FAMILY.load(path, None, {}).tokenizer)["normalizer"]
+    normalizer = json.loads(FAMILY.load(path, None, {}).text.tokenizer)["normalizer"]
     names = ("lowercase", "strip_accents", "handle_chinese_chars")
     assert [normalizer[name] for name in names] == list(other.values())
     shutil.copy(FOLDER / "tokenizer.json", tmp_path)

@@ -58,17 +58,17 @@ def load(path: Path, **options: Any) -> LoadedModel:
 
 def logits_of(model: LoadedModel, pixels: Tensor, order: Any = ORDER) -> Any:
     """Score in torch, by the sides put together and by the reference, which must agree."""
-    image, head = model.side("image"), model.side("head")
+    image, head = model.image, model.heads[0].side
     assert image
     assert head
-    assert model.classes is not None
+    assert model.heads[0].classes is not None
     bank = [
-        torch.from_numpy(np.stack([model.classes[name][facts.name] for name in order]))
-        for facts in model.bank
+        torch.from_numpy(np.stack([model.heads[0].classes[name][facts.name] for name in order]))
+        for facts in model.heads[0].bank
     ]
     with torch.inference_mode():
         (logits,) = head.module(*image.module(pixels.float()), *bank)
-    answers = model.reference(pixels.float(), [EncodedFinding(class_name=name) for name in order])
+    answers = model.heads[0].reference(pixels.float(), [EncodedFinding(class_name=name) for name in order])
     assert answers.maps is None
     assert np.abs(answers.logits - logits.numpy()).max() <= LOGITS
     return logits.double()
@@ -155,9 +155,11 @@ def test_the_order_of_the_classes_is_the_files_or_the_recipes(tmp_path: Path) ->
     stated, silent = write_tuned(tmp_path / "1", state), write_tuned(tmp_path / "2", state, None)
     rows = state["classifier.weight"].numpy()
     for model in (load(stated), load(stated, classes=ORDER), load(silent, classes=ORDER)):
-        assert model.classes is not None
-        assert list(model.classes) == ORDER
-        assert all((model.classes[name]["class_vector"] == rows[n]).all() for n, name in enumerate(ORDER))
+        assert model.heads[0].classes is not None
+        assert list(model.heads[0].classes) == ORDER
+        assert all(
+            (model.heads[0].classes[name]["class_vector"] == rows[n]).all() for n, name in enumerate(ORDER)
+        )
     with pytest.raises(BuildError, match=rf"{NAME} names its classes otherwise.*B, A, D, C.*\['A', 'B'"):
         load(stated, classes=list("ABCD"))
     for wrong in (None, ["B", "A", "D"], ["B", "A", "A", "C"], "BADC", ["B", "A", "D", 4], []):

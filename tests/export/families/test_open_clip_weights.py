@@ -112,8 +112,8 @@ def test_every_way_to_store_the_weights_is_read(
     assert state[BERT + "embeddings.position_ids"].dtype == torch.int64
     torch.save(CONTAINERS[container](state), path)
     loaded = FAMILY.load(path, None, {})
-    assert loaded.identity == model.identity
-    image = loaded.side("image")
+    assert loaded.heads[0].identity == model.heads[0].identity
+    image = loaded.image
     assert image
     vectors = image.module(torch.from_numpy(original["images"][:1]))[0]
     assert np.abs(vectors.numpy() - original["image_features"][:1]).max() <= UNIT
@@ -125,17 +125,17 @@ def test_a_learned_bias_is_added_and_rules_pairs_out(
     path = copy_folder(tmp_path)
     torch.save({**load_checkpoint(FOLDER / WEIGHTS), "logit_bias": torch.tensor(-9.5)}, path)
     loaded = FAMILY.load(path, None, {})
-    assert list(model.relations) == ["independent", "exclusive", "ordinal", "pair"]
-    assert list(loaded.relations) == ["independent", "exclusive", "ordinal"]
-    image, head = loaded.side("image"), loaded.side("head")
+    assert list(model.heads[0].relations) == ["independent", "exclusive", "ordinal", "pair"]
+    assert list(loaded.heads[0].relations) == ["independent", "exclusive", "ordinal"]
+    image, head = loaded.image, loaded.heads[0].side
     assert image
     assert head
     features = image.module(torch.from_numpy(original["images"]))
     logits = head.module(*features, torch.from_numpy(original["text_features"]))[0].numpy()
     assert np.abs(logits - (original["logits_per_text"] - 9.5)).max() <= LOGIT
-    encoder = TextEncoder(loaded.text, loaded.tokenizer)
+    encoder = TextEncoder(loaded.text.rule, loaded.text.tokenizer)
     findings = [encoder.encode_finding([TEXTS[0]])]
-    answers = loaded.reference(torch.from_numpy(original["images"][:1]), findings)
+    answers = loaded.heads[0].reference(torch.from_numpy(original["images"][:1]), findings)
     assert np.abs(answers.logits - (original["logits_per_text"][:1, :1] - 9.5)).max() <= LOGIT
 
 
@@ -146,7 +146,7 @@ def test_half_precision_is_used_as_float32(tmp_path: Path, original: dict[str, A
         for key, value in load_checkpoint(FOLDER / WEIGHTS).items()
     }
     torch.save(state, path)
-    image = FAMILY.load(path, None, {}).side("image")
+    image = FAMILY.load(path, None, {}).image
     assert image
     vectors = image.module(torch.from_numpy(original["images"][:1]))[0]
     expected, _ = arithmetic.image_vectors(state, torch.from_numpy(original["images"][:1]), HEADS)
@@ -173,7 +173,9 @@ def test_the_preprocessing_is_the_configurations_or_the_recipes(tmp_path: Path, 
     squashed = FAMILY.load(path, None, {})
     chosen = FAMILY.load(FOLDER / WEIGHTS, None, {"resize": "squash"})
     assert squashed.preprocessing == chosen.preprocessing != model.preprocessing
-    assert squashed.identity == model.identity, "cached prompts do not depend on the pictures"
+    assert squashed.heads[0].identity == model.heads[0].identity, (
+        "cached prompts do not depend on the pictures"
+    )
     assert "resize: squash" in squashed.notes
 
 

@@ -32,7 +32,7 @@ from promptray.export.families import family
 from promptray.export.onnx_graph import export_graph
 for name, checkpoint, text_model in zip(*[iter(sys.argv[1:])] * 3):
     model = family(name).load(Path(checkpoint), Path(text_model) if text_model else None, {})
-    print(hashlib.sha256(export_graph(model.side("text"))).hexdigest())
+    print(hashlib.sha256(export_graph(model.text.side, "text")).hexdigest())
 """
 
 
@@ -51,7 +51,7 @@ def test_an_export_has_the_same_bytes_in_every_process(carzero_bundle: Path, ope
     ]
     assert done.stdout.split() == hashes
     for bundle, expected in zip((carzero_bundle, open_clip_bundle), hashes, strict=True):
-        assert Bundle.open(bundle).manifest.bank.identity["text_graph"] == expected
+        assert Bundle.open(bundle).manifest.heads[0].bank.identity["text_graph"] == expected
 
 
 def _pooled(folder: Path) -> Path:
@@ -75,7 +75,7 @@ def test_the_same_weights_used_otherwise_make_a_foreign_bank(
 ) -> None:
     other = build(recipe(tmp_path), tmp_path / "other.bundle", cache=tmp_path / "cache")
     here: Path = request.getfixturevalue(f"{family}_bundle")
-    banks = Bundle.open(here).manifest.bank, other.manifest.bank
+    banks = Bundle.open(here).manifest.heads[0].bank, other.manifest.heads[0].bank
     differing = {key for key, value in banks[0].identity.items() if banks[1].identity[key] != value}
     assert differing == {"text_graph"}
     with Scorer.open(other.path, site=None) as scorer:
@@ -106,7 +106,9 @@ def test_a_bundle_encodes_as_its_folders_tokenizer_does(tmp_path: Path, case: st
     plain = _published(FOLDER)
     ids = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     assert ids[:2] != [plain(prompt)["input_ids"] for prompt in prompts[:2]], "the settings count"
-    stored = safetensors.numpy.load((bundle.path / "prompts.safetensors").read_bytes())["finding_vector"]
+    stored = safetensors.numpy.load((bundle.path / "banks" / "findings.safetensors").read_bytes())[
+        "finding_vector"
+    ]
     expected = np.stack([class_vector(state, [each], HEADS).numpy() for each in ids])
     assert np.abs(stored - expected).max() <= open_clip_tiny.UNIT
 

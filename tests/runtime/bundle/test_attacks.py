@@ -103,7 +103,7 @@ def test_a_flipped_byte_in_the_seal(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bundle.json", "bundle.sha256", "prompts.safetensors", "golden/images/003.png"]
+    "name", ["bundle.json", "bundle.sha256", factory.BANK, "golden/images/003.png"]
 )
 @pytest.mark.parametrize("change", ["shorter", "longer", "empty", "line ending"])
 def test_a_file_of_another_length(bundle: Bundle, name: str, change: str) -> None:
@@ -123,14 +123,14 @@ def test_a_file_of_another_length(bundle: Bundle, name: str, change: str) -> Non
 
 def test_a_file_changed_after_opening(bundle: Bundle) -> None:
     """What is loaded is hashed: an earlier look at the directory is not trusted."""
-    path = bundle.path / "prompts.safetensors"
+    path = bundle.path / factory.BANK
     content = path.read_bytes()
     for changed in (content + b"x", content[:-1], b"", content[:-1] + bytes([content[-1] ^ 1])):
         path.write_bytes(changed)
-        error = refused("bundle.hash", lambda: bundle.read("prompts.safetensors"))
+        error = refused("bundle.hash", lambda: bundle.read(factory.BANK))
         assert f"{len(changed)} bytes" in str(error.found)
     path.unlink()
-    refused("bundle.missing-file", lambda: bundle.read("prompts.safetensors"))
+    refused("bundle.missing-file", lambda: bundle.read(factory.BANK))
     refused("bundle.missing-file", bundle.verify_files)
 
 
@@ -279,15 +279,15 @@ def _with_files(count: int) -> bytes:
 # The manifest
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 99, -1, 10**30])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, 99, -1, 10**30])
 def test_an_unknown_version(bundle: Bundle, version: int) -> None:
     """Decided first: a later format's new and missing fields are not what the user is told."""
     document = {"format": "promptray-bundle", "format_version": version, "new_field": 1}
     factory.reseal(bundle.path, json.dumps(document).encode())
     error = refused("bundle.version", opening(bundle))
-    assert "reads bundle format 2" in error.message
+    assert "reads bundle format 3" in error.message
     assert str(version) in str(error.found)
-    assert "upgrade" in str(error.cure)
+    assert ("upgrade" if version > 3 else "build the bundle again") in str(error.cure)
 
 
 @pytest.mark.parametrize("version", ["1", 1.0, True, None, [1]])
@@ -391,14 +391,14 @@ def test_a_schema_fault_says_where(bundle: Bundle, edit: Callable[[dict[str, Any
 
 
 def test_a_bank_of_another_bundle_put_in_its_place(bundle: Bundle) -> None:
-    facts = bundle.manifest.files["prompts.safetensors"]
-    (bundle.path / "prompts.safetensors").write_bytes(b"x" * facts.size)
-    refused("bundle.hash", lambda: Bundle.open(bundle.path).read("prompts.safetensors"))
+    facts = bundle.manifest.files[factory.BANK]
+    (bundle.path / factory.BANK).write_bytes(b"x" * facts.size)
+    refused("bundle.hash", lambda: Bundle.open(bundle.path).read(factory.BANK))
 
 
 def test_a_bank_id_that_is_not_its_identity(bundle: Bundle) -> None:
-    factory.edited(bundle.path, lambda doc: doc["bank"]["identity"].update(weights="other"))
-    assert "$.bank.id" in refused("bundle.format", opening(bundle)).message
+    factory.edited(bundle.path, lambda doc: doc["heads"][0]["bank"]["identity"].update(weights="other"))
+    assert "$.heads[0].bank.id" in refused("bundle.format", opening(bundle)).message
 
 
 def test_wrong_hash_or_size_in_a_manifest_sealed_again(bundle: Bundle) -> None:

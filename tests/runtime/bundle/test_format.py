@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from promptray.runtime.bundle import manifest as structures
 from promptray.runtime.bundle.manifest import Manifest, bank_id, schema, to_json
 from promptray.runtime.bundle.names import MOST_FILES
-from promptray.runtime.bundle.parity import ParityReport
+from promptray.runtime.bundle.parity import HeadParity, ParityReport
 from promptray.runtime.bundle.parse import LARGEST_MANIFEST, parse_manifest, strict_json
 from promptray.runtime.bundle.validate import LEAST_GOLDEN
+from promptray.runtime.bundle.words import key_fault
 from promptray.runtime.errors import CODES
 from promptray.runtime.site_files import SiteIndex
 from tests import bundle_factory as factory
@@ -72,9 +73,10 @@ def test_the_parity_example_is_a_report() -> None:
     text = re.search(r"<!-- parity report -->\n```json\n(.*?)```", DOCUMENT, re.DOTALL)
     assert text
     report = msgspec.convert(strict_json(text[1].encode()), ParityReport)
-    assert report.decisions == report.images * report.findings
+    assert all(head.decisions == report.images * head.findings for head in report.heads)
     section = DOCUMENT.partition("### 7.1")[2].partition("## 8.")[0]
-    assert all(f"`{name}`" in section or f'"{name}"' in section for name in ParityReport.__struct_fields__)
+    fields = (*ParityReport.__struct_fields__, *HeadParity.__struct_fields__)
+    assert all(f"`{name}`" in section or f'"{name}"' in section for name in fields)
 
 
 def test_numbers_of_the_document_are_those_of_the_code() -> None:
@@ -107,7 +109,7 @@ def test_the_schema_and_the_structures_agree_on_the_factory() -> None:
 _text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 _key = st.from_regex(
     r"[^\s\x00-\x1f/\\\ud800-\udfff][^\x00-\x1f/\\\ud800-\udfff]{0,20}", fullmatch=True
-).filter(lambda key: structures.key_fault(key) is None)
+).filter(lambda key: key_fault(key) is None)
 _sha256 = st.binary(min_size=32, max_size=32).map(bytes.hex)
 _finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -133,8 +135,8 @@ def _manifests(draw: st.DrawFn) -> Manifest:
         for key in keys
     ]
     tolerance = st.floats(min_value=1e-9, max_value=0.1)
-    document["golden"]["score_tolerance"] = draw(tolerance)
-    document["golden"]["map_tolerance"] = draw(tolerance)
+    document["heads"][0]["score_tolerance"] = draw(tolerance)
+    document["heads"][0]["map"]["tolerance"] = draw(tolerance)
     document["preprocessing"]["normalise"]["mean"] = draw(st.lists(_finite, min_size=3, max_size=3))
     document["files"] = {
         name: {"sha256": draw(_sha256), "size": draw(st.integers(0, 2**53))} for name in factory.plain_files()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,10 @@ from tests import bundle_factory as factory
 
 def test_the_report_of_a_build_is_read_whole(carzero_bundle: Path) -> None:
     report = read_parity(Bundle.open(carzero_bundle))
-    assert report.decisions == report.images * report.findings
-    assert report.against_original.score_error <= report.score_tolerance
-    assert len(report.noise) >= 5
+    (head,) = report.heads
+    assert head.decisions == report.images * head.findings
+    assert head.against_original.score_error <= head.score_tolerance
+    assert len(head.noise) >= 5
     assert report.notes
 
 
@@ -34,13 +36,23 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"notes": 7}, {"score_tolerance": -1}, {"noise": [{}]}, {"format_version": 2}, {"more": 1}]
+    "change",
+    [
+        {"notes": 7},
+        {"heads": {"score_tolerance": -1}},
+        {"heads": {"noise": [{}]}},
+        {"heads": {"more": 1}},
+        {"format_version": 1},
+        {"more": 1},
+    ],
 )
 def test_a_field_of_another_kind_is_refused_by_verify(
-    carzero_bundle: Path, tmp_path: Path, change: dict[str, object]
+    carzero_bundle: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     copy = Path(shutil.copytree(carzero_bundle, tmp_path / "copy"))
     report = json.loads((copy / "parity.json").read_bytes())
+    if "heads" in change:
+        change = {"heads": [{**report["heads"][0], **change["heads"]}]}
     factory.relist(copy, "parity.json", json.dumps({**report, **change}).encode())
     with pytest.raises(BundleError, match="report of the gates") as caught:
         verify(copy, site=None)

@@ -30,6 +30,11 @@ def broken(says: str) -> Callable[[Edit], Edit]:
     return register
 
 
+def _bank(doc: Document) -> Document:
+    bank: Document = doc["heads"][0]["bank"]
+    return bank
+
+
 def sound(edit: Edit) -> Edit:
     """Register an edit that must stay valid."""
     SOUND.append((edit.__name__, edit))
@@ -122,17 +127,12 @@ def body_part_without_words(doc: Document) -> None:
     doc["door"]["refused_body_parts"] = ["breast", " - "]
 
 
-@broken("exactly one head")
-def two_heads(doc: Document) -> None:
-    doc["heads"].append({**doc["heads"][0], "name": "second"})
-
-
 @broken("$.findings[1].head no head has this name")
 def head_that_does_not_exist(doc: Document) -> None:
     doc["findings"][1]["head"] = "abdomen"
 
 
-@broken("$.findings[...].key is not unique")
+@broken("$.findings[...]: head and key is not unique")
 def same_key_twice(doc: Document) -> None:
     doc["findings"][1]["key"] = doc["findings"][0]["key"]
 
@@ -154,13 +154,14 @@ def ensemble_where_there_is_none(doc: Document) -> None:
 
 @broken("$.findings[0].prompts cannot be scored: only a head of pairs")
 def negative_prompt_of_an_independent_finding(doc: Document) -> None:
-    doc["bank"]["ensemble"] = "mean-unit"
+    bank_of_one_vector(doc)
+    _bank(doc)["ensemble"] = "mean-unit"
     doc["findings"][0]["negative_prompts"] = ["There is no pneumonia."]
 
 
 def _pairs(doc: Document) -> None:
     bank_of_one_vector(doc)
-    doc["bank"]["ensemble"] = "mean-unit"
+    _bank(doc)["ensemble"] = "mean-unit"
     doc["heads"][0].update(relation="pair", activation="softmax")
     for finding in doc["findings"]:
         finding["negative_prompts"] = ["There is nothing."]
@@ -183,14 +184,19 @@ def pair_of_the_same(doc: Document) -> None:
     doc["findings"][0]["negative_prompts"] = doc["findings"][0]["prompts"]
 
 
-@broken("$.bank.tensors[1] is no float32 vector for each prompt")
+@broken("$.heads[0].bank.tensors[1] is no float32 vector for each prompt")
 def a_mean_of_rows(doc: Document) -> None:
-    doc["bank"]["ensemble"] = "mean-unit"
+    _bank(doc)["ensemble"] = "mean-unit"
 
 
-@broken("$.golden.score_tolerance is above 0.1")
+@broken("$.heads[0].score_tolerance is above 0.1")
 def a_self_test_that_cannot_fail(doc: Document) -> None:
-    doc["golden"]["score_tolerance"] = 1e308
+    doc["heads"][0]["score_tolerance"] = 1e308
+
+
+@broken("$.heads[0].map.tolerance is above 0.1")
+def a_self_test_of_maps_that_cannot_fail(doc: Document) -> None:
+    doc["heads"][0]["map"]["tolerance"] = 0.2
 
 
 @sound
@@ -198,7 +204,7 @@ def alternatives(doc: Document) -> None:
     doc["heads"][0].update(relation="exclusive", activation="softmax")
 
 
-@broken("$.findings holds one, and alternatives are at least two")
+@broken("$.findings holds one of head 'chest', and alternatives are at least two")
 def one_alternative(doc: Document) -> None:
     doc["heads"][0].update(relation="exclusive", activation="softmax")
     doc["findings"] = doc["findings"][:1]
@@ -224,14 +230,15 @@ def sigmoid_of_alternatives(doc: Document) -> None:
     doc["heads"][0].update(relation="exclusive", activation="sigmoid")
 
 
-@broken("$.bank.tensors have rows, by which the prompts of a fixed set would be scored apart")
+@broken("$.heads[0].bank.tensors have rows, by which the prompts of a fixed set would be scored apart")
 def fixed_set_with_rows(doc: Document) -> None:
-    doc["heads"][0]["bank"] = "fixed_set"
+    doc["heads"][0]["set"] = "fixed"
 
 
-@broken("$.findings is empty")
+@broken("$.findings holds none of head 'chest'")
 def fixed_set_of_nothing(doc: Document) -> None:
-    doc["heads"][0]["bank"] = "fixed_set"
+    bank_of_one_vector(doc)
+    doc["heads"][0]["set"] = "fixed"
     doc["findings"] = []
 
 
@@ -342,74 +349,64 @@ def pads_only(doc: Document) -> None:
 # Bank
 
 
-@broken("$.bank is there exactly when a head uses a bank")
-def no_bank_for_a_head_that_needs_one(doc: Document) -> None:
-    doc["bank"] = None
-
-
-@broken("$.bank is there exactly when a head uses a bank")
-def bank_for_a_head_without(doc: Document) -> None:
-    doc["heads"][0]["bank"] = "none"
-
-
-@broken("$.bank.id is not the hash of its identity")
+@broken("$.heads[0].bank.id is not the hash of its identity")
 def bank_with_a_foreign_id(doc: Document) -> None:
-    doc["bank"]["id"] = bank_id({"weights": "another"})
+    _bank(doc)["id"] = bank_id({"weights": "another"})
 
 
-@broken("$.bank.tensors[...].name is not unique")
+@broken("$.heads[0].bank.tensors[...].name is not unique")
 def bank_tensor_twice(doc: Document) -> None:
-    doc["bank"]["tensors"].append(doc["bank"]["tensors"][0])
+    _bank(doc)["tensors"].append(_bank(doc)["tensors"][0])
 
 
-@broken("$.bank.tensors[...].name is not unique")
+@broken("$.heads[0].bank.tensors[...].name is not unique")
 def bank_tensor_called_offsets(doc: Document) -> None:
-    doc["bank"]["tensors"][0] = {**doc["bank"]["tensors"][0], "name": "offsets"}
+    _bank(doc)["tensors"][0] = {**_bank(doc)["tensors"][0], "name": "offsets"}
 
 
-@broken("$.bank.tensors[0].dims")
+@broken("$.heads[0].bank.tensors[0].dims")
 def prompts_not_first(doc: Document) -> None:
-    doc["bank"]["tensors"][0] = {**doc["bank"]["tensors"][0], "dims": [factory.WIDTH, "prompts"]}
+    _bank(doc)["tensors"][0] = {**_bank(doc)["tensors"][0], "dims": [factory.WIDTH, "prompts"]}
 
 
-@broken("$.bank.tensors[0].dims")
+@broken("$.heads[0].bank.tensors[0].dims")
 def rows_twice(doc: Document) -> None:
-    doc["bank"]["tensors"][0] = {**doc["bank"]["tensors"][0], "dims": ["prompts", "rows", "rows"]}
+    _bank(doc)["tensors"][0] = {**_bank(doc)["tensors"][0], "dims": ["prompts", "rows", "rows"]}
 
 
-@broken("$.bank.row_buckets")
+@broken("$.heads[0].bank.row_buckets")
 def buckets_that_fall(doc: Document) -> None:
-    doc["bank"]["row_buckets"] = [8, 4]
+    _bank(doc)["row_buckets"] = [8, 4]
 
 
 @broken("row_buckets")
 def bucket_without_bound(doc: Document) -> None:
-    doc["bank"]["row_buckets"] = [4, 4097]
+    _bank(doc)["row_buckets"] = [4, 4097]
 
 
 @broken("row_buckets")
 def buckets_without_end(doc: Document) -> None:
-    doc["bank"]["row_buckets"] = list(range(1, 66))
+    _bank(doc)["row_buckets"] = list(range(1, 66))
 
 
-@broken("$.bank.row_buckets")
+@broken("$.heads[0].bank.row_buckets")
 def no_buckets(doc: Document) -> None:
-    doc["bank"]["row_buckets"] = []
+    _bank(doc)["row_buckets"] = []
 
 
-@broken("$.bank.row_bias")
+@broken("$.heads[0].bank.row_bias")
 def no_row_bias(doc: Document) -> None:
-    doc["bank"]["row_bias"] = None
+    _bank(doc)["row_bias"] = None
 
 
-@broken("$.bank.row_bias")
+@broken("$.heads[0].bank.row_bias")
 def row_bias_of_another_shape(doc: Document) -> None:
-    doc["bank"]["row_bias"] = "query"
+    _bank(doc)["row_bias"] = "query"
 
 
-@broken("$.bank.row_bias_padding")
+@broken("$.heads[0].bank.row_bias_padding")
 def padding_that_counts(doc: Document) -> None:
-    doc["bank"]["row_bias_padding"] = 0.0
+    _bank(doc)["row_bias_padding"] = 0.0
 
 
 # Graphs
@@ -430,9 +427,14 @@ def graph_twice(doc: Document) -> None:
     doc["graphs"].append(doc["graphs"][0])
 
 
-@broken("an image graph and a head graph are required")
+@broken("a graph is required for every head")
 def no_head_graph(doc: Document) -> None:
     del doc["graphs"][1]
+
+
+@broken("an image graph is required")
+def no_image_graph(doc: Document) -> None:
+    del doc["graphs"][0]
 
 
 @broken("is not the one tensor pixels float32 (batch, 3, 32, 32)")
@@ -445,7 +447,7 @@ def feature_without_batch(doc: Document) -> None:
     doc["graphs"][0]["outputs"][0]["dims"][0] = 1
 
 
-@broken("neither the image graph nor the bank gives")
+@broken("neither the image graph nor the head's bank gives")
 def head_input_from_nowhere(doc: Document) -> None:
     doc["graphs"][1]["inputs"][0]["name"] = "nothing"
 
@@ -508,18 +510,18 @@ def no_map(doc: Document) -> None:
 
 
 @sound
-def no_bank_at_all(doc: Document) -> None:
-    doc["heads"][0]["bank"] = "none"
-    doc.update(bank=None, text=None)
+def no_text_at_all(doc: Document) -> None:
+    bank_of_one_vector(doc)
+    doc["heads"][0]["set"] = "fixed"
+    doc["text"] = None
     doc["graphs"] = doc["graphs"][:2]
-    doc["graphs"][1]["inputs"] = doc["graphs"][1]["inputs"][:2]
     for finding in doc["findings"]:
         finding["prompts"] = []
 
 
 @sound
 def bank_of_one_vector(doc: Document) -> None:
-    doc["bank"].update(tensors=doc["bank"]["tensors"][:1], row_buckets=[], row_bias=None)
+    _bank(doc).update(tensors=_bank(doc)["tensors"][:1], row_buckets=[], row_bias=None)
     doc["graphs"][1]["inputs"] = doc["graphs"][1]["inputs"][:3]
     doc["graphs"][2]["outputs"] = doc["graphs"][2]["outputs"][:1]
 
@@ -547,9 +549,21 @@ def templates_where_there_is_no_ensemble(doc: Document) -> None:
     doc["text"]["templates"] = ["There is {}.", "{} is seen."]
 
 
-@broken("a text graph needs 'text' and 'bank'")
+@broken("hold a text graph, which needs 'text'")
 def text_graph_without_rule(doc: Document) -> None:
+    no_text_at_all(doc)
+    doc["graphs"] = factory.graphs()
+    doc["graphs"][1]["inputs"] = doc["graphs"][1]["inputs"][:3]
+
+
+@broken("$.heads[0].set is free, and only the head that '$.text' names reads text")
+def free_head_without_text(doc: Document) -> None:
     doc["text"] = None
+
+
+@broken("$.text.head no head has this name")
+def text_of_another_head(doc: Document) -> None:
+    doc["text"]["head"] = "abdomen"
 
 
 @broken("not one of input_ids int64 (1, tokens)")
@@ -557,7 +571,7 @@ def text_graph_with_another_input(doc: Document) -> None:
     doc["graphs"][2]["inputs"][0]["name"] = "token_type_ids"
 
 
-@broken("are not the bank's tensors")
+@broken("are not the tensors of the bank of head 'chest' without 'prompts'")
 def text_graph_that_lacks_a_tensor(doc: Document) -> None:
     doc["graphs"][2]["outputs"].pop()
 
@@ -575,9 +589,9 @@ def one_golden_image_sixteen_times(doc: Document) -> None:
     doc["golden"]["images"] = doc["golden"]["images"][:1] * 16
 
 
-@broken("$.golden.score_tolerance is not a positive number")
+@broken("$.heads[0].score_tolerance is not a positive number")
 def golden_without_tolerance(doc: Document) -> None:
-    doc["golden"]["score_tolerance"] = 0.0
+    doc["heads"][0]["score_tolerance"] = 0.0
 
 
 @broken("$.heads[0].map.grid is finer than")
@@ -592,12 +606,126 @@ def map_that_does_not_divide_evenly(doc: Document) -> None:
     doc["graphs"][1]["outputs"][1]["dims"] = ["batch", "prompts", 3, 3]
 
 
+# Two heads: one of prompts, one a fixed set without text
+
+
+@sound
+def two_heads(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+
+
+@sound
+def two_fixed_heads(doc: Document) -> None:
+    no_text_at_all(doc)
+    factory.add_fixed_head(doc)
+
+
+@broken("$.heads holds several free ones")
+def two_free_heads(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["heads"][1]["set"] = "free"
+
+
+@broken("$.heads[...].name is not unique")
+def two_heads_of_one_name(doc: Document) -> None:
+    doc["heads"].append(doc["heads"][0])
+
+
+@broken("$.heads[...].bank.file is not unique")
+def two_heads_of_one_bank(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["heads"][1]["bank"]["file"] = factory.BANK
+
+
+@broken("breaks the schema")
+def head_called_as_a_folder(doc: Document) -> None:
+    doc["heads"][0]["name"] = "../chest"
+
+
+@broken("$.findings[...]: head and key is not unique")
+def same_key_twice_in_the_second_head(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["findings"][3]["key"] = doc["findings"][2]["key"]
+
+
+@broken("$.findings are not those of the first head, then those of the next")
+def findings_of_heads_mixed(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["findings"].reverse()
+
+
+@broken("$.findings[2].prompts are given, and head 'tags' reads no text")
+def wordings_in_a_head_without_text(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["findings"][2]["prompts"] = ["edema"]
+
+
+@broken("$.findings holds none of head 'tags'")
+def second_head_of_nothing(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["findings"] = doc["findings"][:2]
+
+
+@broken("$.heads[1].groups.both names no finding of this head")
+def group_of_another_heads_findings(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["heads"][1].update(
+        relation="exclusive", activation="softmax", groups={"both": ["finding 0", "finding 1"]}
+    )
+
+
+@broken("a graph is required for every head")
+def second_head_without_graph(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["graphs"].pop()
+
+
+@broken("$.graphs[1].head does not name the head it is of; there is chest")
+def graph_without_its_head(doc: Document) -> None:
+    doc["graphs"][1]["head"] = None
+
+
+@broken("$.graphs[1].head does not name the head it is of; there is chest")
+def graph_of_a_foreign_head(doc: Document) -> None:
+    doc["graphs"][1]["head"] = "abdomen"
+
+
+@broken("$.graphs[0].head is given, and the role is 'image'")
+def image_graph_of_a_head(doc: Document) -> None:
+    doc["graphs"][0]["head"] = factory.HEAD
+
+
+@broken("$.graphs[3].file is not 'graphs/head/tags/fp32-20.onnx'")
+def graph_in_the_folder_of_another_head(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    _rename_graph(doc["graphs"][3], doc, "graphs/head/chest/fp32-17.onnx")
+
+
+@broken("neither the image graph nor the head's bank gives")
+def graph_that_takes_the_other_heads_bank(doc: Document) -> None:
+    factory.add_fixed_head(doc)
+    doc["graphs"][3]["inputs"][1] = doc["graphs"][1]["inputs"][2]
+
+
+@broken("are not the tensors of the bank of head 'tags' without 'prompts'")
+def text_graph_for_another_head(doc: Document) -> None:
+    no_text_at_all(doc)
+    factory.add_fixed_head(doc)
+    doc["text"] = {**factory.document()["text"], "head": factory.TAGS}
+    doc["graphs"].append(factory.graphs()[2])
+    for finding in doc["findings"][2:]:
+        finding["prompts"] = ["edema"]
+
+
 # The cases above, run
 
 
 def _edited(edit: Edit) -> bytes:
     document = json.loads(factory.listed(factory.document()))
     edit(document)
+    for head in document["heads"][1:]:
+        for name in (head["bank"]["file"], f"graphs/head/{head['name']}/fp32-20.onnx"):
+            document["files"].setdefault(name, {"sha256": "0" * 64, "size": 0})
     return json.dumps(document).encode()
 
 

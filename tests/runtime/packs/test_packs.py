@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from pydicom.sr._concepts_dict import concepts
 
-from promptray.runtime.bundle.manifest import key_fault
+from promptray.runtime.bundle.words import key_fault
 from promptray.runtime.errors import PromptError
 from promptray.runtime.packs import Pack, pack_names, read_pack
 from promptray.runtime.text import clean_carzero

@@ -1,0 +1,163 @@
+"""One consistent state of what a scorer scores: the findings of each head, their banks bound to graphs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.bundle.manifest import Head, TextRule
+from promptray.runtime.errors import PromptError
+from promptray.runtime.finding_names import ByFinding, FindingName
+from promptray.runtime.graphs import BoundHead
+from promptray.runtime.picture import Notice, notice
+from promptray.runtime.prompts import BankEntry, PromptBank
+from promptray.runtime.site_prompts import ActiveFinding
+from promptray.runtime.wording import Wording
+
+# A tokenizer of words takes punctuation mark by mark.
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveHead:
+    """A head with the findings that it scores now.
+
+    Attributes
+    ----------
+    head : Head
+    active : tuple of ActiveFinding
+        In score order.
+    bank : PromptBank
+        Their cached prompts.
+    bound : BoundHead
+        The head's graph with just these prompts.
+    """
+
+    head: Head
+    active: tuple[ActiveFinding, ...]
+    bank: PromptBank
+    bound: BoundHead
+
+
+@dataclass(frozen=True, eq=False)
+class HeadAnswer:
+    """What one head says of one image.
+
+    Attributes
+    ----------
+    of : ActiveHead
+    logits : float32 array, (findings,)
+    maps : float32 array, (findings, grid rows, grid columns), or None
+    """
+
+    of: ActiveHead
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
+
+    @property
+    def maps_of_findings(self) -> Sequence[NDArray[np.float32] | None]:
+        """The map of each finding, None for each where the head gives none."""
+        return [None] * len(self.logits) if self.maps is None else list(self.maps)
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveSet:
+    """What is scored. Replaced whole, never changed.
+
+    Attributes
+    ----------
+    heads : tuple of ActiveHead
+        In the manifest's order.
+    notices : tuple of Notice
+        What to know about the prompts.
+    site_revision : int or None
+        The site's revision these findings come from; None without a site.
+    """
+
+    heads: tuple[ActiveHead, ...]
+    notices: tuple[Notice, ...]
+    site_revision: int | None
+
+    @property
+    def active(self) -> tuple[ActiveFinding, ...]:
+        """All findings, one head after the other."""
+        return tuple(item for head in self.heads for item in head.active)
+
+    @property
+    def by_name(self) -> ByFinding[ActiveFinding]:
+        """All findings by name."""
+        return ByFinding((item.finding.head, item.finding.key, item) for item in self.active)
+
+    def of(self, head: str) -> ActiveHead:
+        """Return a head that the bundle has."""
+        return next(each for each in self.heads if each.head.name == head)
+
+    def find(self, name: FindingName) -> ActiveFinding:
+        """Return a finding by name.
+
+        Raises
+        ------
+        PromptError
+            ``prompt.unknown`` or ``prompt.ambiguous``.
+        """
+        return self.by_name.find(name)
+
+    def run(self, features: Mapping[str, NDArray[Any]]) -> list[HeadAnswer]:
+        """Score the features of one image with every head that has findings.
+
+        Raises
+        ------
+        ScoringError
+            ``score.not-finite`` or ``backend.failed``.
+        PromptError
+            ``prompt.unknown`` where no head has a finding.
+        """
+        answers = []
+        for each in self.heads:
+            if each.active:
+                logits, maps = each.bound.run(features)
+                answers.append(HeadAnswer(each, logits[0], None if maps is None else maps[0]))
+        if not answers:
+            raise PromptError(
+                "prompt.unknown",
+                "there is no finding to score",
+                cure="add one: scorer.prompts.add(key, prompt), or `promptray prompts BUNDLE add`",
+            )
+        return answers
+
+
+def prompt_notices(bank: PromptBank, rule: TextRule) -> tuple[Notice, ...]:
+    """Say what of the prompts themselves makes a score less than it looks."""
+    ordered = rule.order == "read"
+    seen = {entry.key: _seen(entry, ordered=ordered) for entry in bank}
+    texts = Counter(seen.values())
+    checks: dict[str, Callable[[BankEntry], bool]] = {
+        "prompt-empty": lambda entry: not all(each.cleaned for each in entry.wordings),
+        "prompt-truncated": lambda entry: any(each.truncated for each in entry.wordings),
+        "prompt-duplicate": lambda entry: any(seen[entry.key][0]) and texts[seen[entry.key]] > 1,
+    }
+    found = []
+    for code, applies in checks.items():
+        keys = [entry.key for entry in bank if applies(entry)]
+        if keys:
+            found.append(Notice(code, f"{notice(code).message} Findings: {', '.join(keys)}."))
+    return tuple(found)
+
+
+def _seen(entry: BankEntry, *, ordered: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return all that the model sees of a finding: two alike score alike."""
+    own = sorted(_read(each, ordered=ordered) for each in entry.prompts)
+    return tuple(own), tuple(sorted(_read(each, ordered=ordered) for each in entry.negative_prompts))
+
+
+def _read(wording: Wording, *, ordered: bool) -> str:
+    """Return a wording as the model reads it. What is cut off the end of a long one depends on its order."""
+    if ordered or wording.truncated:
+        return wording.cleaned
+    return " ".join(sorted(_WORD.findall(wording.cleaned)))
