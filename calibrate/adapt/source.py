@@ -21,7 +21,7 @@ from promptray.runtime.packs import read_pack
 _FAMILIES = ("open_clip", "convnext")
 #: What a recipe says of wordings and files, which a tuned checkpoint does not have or has otherwise.
 _NOT_TUNED = {"pack", "templates", "text_model", "text_graph"}
-_NOT_TUNED_FINDING = {"prompt", "negative_prompt", "allow_empty"}
+_NOT_TUNED_FINDING = {"prompt", "negative_prompt", "allow_empty", "head"}
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,10 @@ def read_source(path: Path) -> Source:
     source = Source(path, recipe, family_facts(recipe.family).name)
     if source.family not in _FAMILIES:
         raise _refused(path, "its image tower cannot be tuned", " or ".join(_FAMILIES), source.family)
+    heads = {finding.head for finding in recipe.findings}
+    if recipe.heads or len(heads) > 1:
+        named = ", ".join(sorted({*recipe.heads, *(head for head in heads if head)}))
+        raise _refused(path, "the classes must be those of one head", "a recipe of one head", named)
     relation = recipe.relation or ("exclusive" if source.family == "convnext" else "independent")
     if relation not in ALTERNATIVES:
         expected = f"relation: {' or '.join(ALTERNATIVES)}"

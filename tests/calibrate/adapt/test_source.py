@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 import yaml
 
 from promptray.calibrate.adapt.source import groups_of, read_source
 from promptray.export.recipe import read_recipe
+from promptray.runtime.errors import BuildError
 from tests.calibrate.adapt.made_site import CLASSES, convnext_recipe, zero_shot_recipe
 
 
@@ -62,6 +64,14 @@ def test_the_recipe_of_what_is_tuned_keeps_all_that_is_no_text(tmp_path: Path) -
         assert not own.allow_empty
     assert recipe.templates is None
     assert recipe.text_graph
+
+
+def test_classes_of_two_heads_are_refused(tmp_path: Path) -> None:
+    findings = [{"key": "a"}, {"key": "b"}, {"key": "c", "head": "other"}]
+    for changes in ({"findings": findings}, {"heads": {"other": {"relation": "exclusive"}}}):
+        with pytest.raises(BuildError) as refused:
+            read_source(convnext_recipe(tmp_path, groups=None, **changes))
+        assert (refused.value.code, refused.value.found) == ("adapt.recipe", "other")
 
 
 def test_a_group_of_all_classes_is_not_measured(tmp_path: Path) -> None:
