@@ -1,4 +1,4 @@
-"""A region of the image against a finding: the pooled similarity of the patches that a box covers."""
+"""A region of the image against a finding: the map, pooled over the patches that a box covers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class RegionScore:
 
     Attributes
     ----------
-    similarity : float
-        Cosine of the region with the finding's words, of the kind that the head's map has: no probability.
+    value : float
+        Of the kind that the head's map has, for example a cosine with the finding's words: no probability.
     seen : float
         Share of the region's area, 0 to 1, that the network saw; the rest was cropped away.
     """
 
-    similarity: float
+    value: float
     seen: float
 
 
@@ -39,7 +39,7 @@ def region_score(
     Parameters
     ----------
     grid : float32 array, (grid rows, grid columns)
-        Similarities over the network's plane.
+        Values over the network's plane.
     geometry : Geometry
         Of the picture.
     rows, columns : (float, float)

@@ -21,6 +21,7 @@ from promptray.runtime.errors import PromptError, PromptRayError, ScoringError
 from promptray.runtime.finding_names import ByFinding, FindingName
 from promptray.runtime.geometry import Geometry, map_to_original
 from promptray.runtime.json_schema import schema_of
+from promptray.runtime.region import Extent, RegionScore, region_score
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -279,6 +280,26 @@ class Result:
             As :meth:`grid`.
         """
         return map_to_original(self.grid(finding), self._geometry)
+
+    def region(self, finding: FindingName, *, rows: Extent, columns: Extent) -> RegionScore:
+        """Return what a box of the ORIGINAL image says of a finding: its map, pooled over the box.
+
+        For a head that was trained to align regions with sentences (ASG's ``prompts``) this is the region's
+        cosine with the finding's words. For any other it is no more than the mean of its map.
+
+        Parameters
+        ----------
+        finding : str or (str, str)
+            Key, or head and key.
+        rows, columns : (float, float)
+            First and last edge of the box, in pixels: pixel i covers [i, i + 1).
+
+        Raises
+        ------
+        PromptError, ScoringError
+            As :meth:`grid`; ``score.region`` for a box that is empty, not on the image, or cropped away.
+        """
+        return region_score(self.grid(finding), self._geometry, rows=rows, columns=columns)
 
     def to_json(self) -> dict[str, Any]:
         """Return the result document as plain containers (see ``docs/result.schema.json``)."""

@@ -15,6 +15,7 @@ from promptray.calibrate.evaluation_report import evaluation_schema
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
 from promptray.runtime.exam_result import exam_schema
+from promptray.runtime.grounding import grounding_schema
 from promptray.runtime.result import result_schema
 from tools.edge_install.page import measured
 
@@ -156,6 +157,7 @@ def pages() -> Mapping[str, str]:
         "docs/edge-install.md": edge_install_page(),
         "docs/result.schema.json": _json(result_schema()),
         "docs/exam.schema.json": _json(exam_schema()),
+        "docs/grounding.schema.json": _json(grounding_schema()),
         "docs/bundle.schema.json": _json(bundle_schema()),
         "docs/evaluation.schema.json": _json(evaluation_schema()),
         "docs/adaptation.schema.json": _json(adaptation_schema()),

@@ -31,6 +31,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "packs": ("packs", "List the shipped prompt packs: published findings with their wordings."),
     "align": ("align", "Bring free diagnostic wordings to the form that prompts have."),
     "score": ("score", "Score images with a bundle."),
+    "ground": ("ground", "Ask a region of an image about findings: its map, pooled over a box."),
     "exam": ("exam", "Score the views of one examination together, by the bundle's rule."),
     "check": ("check", "List where a report and the scores of its image disagree."),
     "evaluate": ("evaluate", "Measure a bundle on labelled images: AUROC and more, with intervals."),

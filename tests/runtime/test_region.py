@@ -44,7 +44,7 @@ def test_it_is_roi_align(rows: tuple[float, float], columns: tuple[float, float]
         if abs(cells - round(cells)) < 1e-4:
             return
     found = region_score(GRID, PLANE, rows=rows, columns=columns)
-    assert found.similarity == pytest.approx(original(rows, columns), abs=1e-4)
+    assert found.value == pytest.approx(original(rows, columns), abs=1e-4)
     assert found.seen == pytest.approx(1.0)
 
 
@@ -58,7 +58,7 @@ def test_a_region_says_what_its_patches_say(rows: tuple[float, float], columns: 
             region_score(grid, geometry, rows=rows, columns=columns)
         return
     found = region_score(grid, geometry, rows=rows, columns=columns)
-    assert found.similarity == pytest.approx(0.25)
+    assert found.value == pytest.approx(0.25)
     assert 0 < found.seen <= 1 + 1e-9
 
 

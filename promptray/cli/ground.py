@@ -1,0 +1,106 @@
+"""``promptray ground``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from promptray.cli.output import (
+    bundle_argument,
+    head_option,
+    json_option,
+    no_site_option,
+    print_json,
+    print_table,
+    site_choice,
+    site_option,
+)
+from promptray.runtime.grounding import GroundingDocument, ground
+from promptray.runtime.heads import require_head
+from promptray.runtime.region import Extent
+from promptray.runtime.scorer import Scorer
+
+_EXTENT = re.compile(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)")
+
+
+class _ExtentType(click.ParamType):
+    """``FROM:TO``, in pixels."""
+
+    name = "FROM:TO"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Extent:
+        found = _EXTENT.fullmatch(value)
+        if found is None:
+            self.fail(f"{value!r} is not FROM:TO in pixels, for example 100:300", param, ctx)
+        return float(found[1]), float(found[2])
+
+
+@click.command("ground")
+@bundle_argument
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--rows", type=_ExtentType(), required=True, help="Rows of the region on the original image.")
+@click.option("--columns", type=_ExtentType(), required=True, help="Its columns.")
+@click.option("--sentence", "sentences", multiple=True, help="Ask about this, too; it is not kept.")
+@click.option("--modality", help="Modality of an input that states none (PNG, JPEG), for example CR or DX.")
+@click.option("--frame", type=click.IntRange(1), help="Frame of a multi-frame object, counted from 1.")
+@click.option("--strict", is_flag=True, help="Refuse an image whose tags are absent, instead of noting it.")
+@head_option
+@site_option
+@no_site_option
+@json_option
+def command(bundle: str, image: Path, as_json: bool, **options: Any) -> int:
+    """Ask one region of one image about every finding: the finding's map, pooled over the region.
+
+    For ASG's prompts this is the cosine of the region with the sentence, as the model was trained to align
+    them; for any other head no more than the mean of its map. Values compare regions; they are no
+    probabilities.
+
+    \b
+    Examples:
+      promptray ground asg.bundle film.dcm --rows 900:1400 --columns 300:800
+      promptray ground asg.bundle film.png --modality DX --rows 90:140 --columns 30:80 \\
+          --sentence "right pleural effusion" --json
+    """
+    declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
+    site = site_choice(options["site"], options["no_site"])
+    with Scorer.open(bundle, site=site, strict=options["strict"]) as scorer:
+        manifest = scorer.bundle.manifest
+        if options["head"] is not None:
+            require_head(manifest, options["head"])
+        for number, sentence in enumerate(options["sentences"], 1):
+            scorer.prompts.add(f"sentence {number}", sentence)
+        document = ground(
+            scorer.score(image, **declared),
+            manifest,
+            rows=options["rows"],
+            columns=options["columns"],
+            heads=None if options["head"] is None else [options["head"]],
+        )
+    if as_json:
+        print_json(msgspec.to_builtins(document))
+    else:
+        _print(document)
+    return 0
+
+
+def _print(document: GroundingDocument) -> None:
+    rows, columns = ("{:g} to {:g}".format(*extent) for extent in (document.rows, document.columns))
+    for head in document.heads:
+        values = sorted(
+            (each for each in document.findings if each.head == head.name), key=lambda each: -each.value
+        )
+        print_table(
+            f"{document.source.name}, rows {rows}, columns {columns}, head {head.name}: {head.kind}",
+            ["finding", "value", "wording"],
+            [[each.key, f"{each.value:.4f}", "; ".join(each.prompts)] for each in values],
+            right=(1,),
+        )
+        click.echo(f"{head.kind}: {head.meaning}")
+    if document.seen < 1:
+        click.echo(f"The network saw {document.seen:.0%} of the region; the rest is cropped away.")
+    for notice in document.notices:
+        click.echo(f"Note [{notice.code}] {notice.message}")
