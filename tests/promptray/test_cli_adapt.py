@@ -13,24 +13,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from promptray.cli import run
 from promptray.runtime.scorer import Scorer
 from tests.calibrate.adapt.made_site import CLASSES, convnext_recipe, write_images, write_table
-from tests.promptray.command_line import Answer, Call
+from tests.promptray.command_line import Call
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "adaptation.schema.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """``call("adapt", recipe, ...)`` runs the command in this process."""
-
-    def run_command(*arguments: object) -> Answer:
-        code = run([str(argument) for argument in arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return run_command
 
 
 @pytest.fixture
