@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from promptray.runtime.active_set import ActiveHead, ActiveSet, prompt_notices
+from promptray.runtime.active_set import ActiveHead, ActiveSet, group_notices, prompt_notices
 from promptray.runtime.alternatives import require_alternatives
 from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding, Head
@@ -158,8 +158,8 @@ class ActivePrompts:
         ------
         PromptError
             ``prompt.unknown-pack``; ``prompt.invalid`` when the pack's findings hang together in another way
-            than this head's, or are a scale and there are other findings; else as :meth:`add`, and nothing is
-            added.
+            than this head's (those of a scale always do: its head is a fixed set); else as :meth:`add`, and
+            nothing is added.
         BundleError
             As :meth:`add`.
         """
@@ -172,15 +172,6 @@ class ActivePrompts:
                 expected=f"a bundle whose findings are {pack.relation}",
                 found=head.relation,
                 cure=f"build a bundle with `relation: {pack.relation}` and `pack: {name}`",
-            )
-        if pack.relation == "ordinal" and len(self):
-            raise PromptError(
-                "prompt.invalid",
-                "the pack is a scale, and behind other findings its steps would be those of a longer one",
-                artefact=name,
-                expected="a bundle that scores nothing else",
-                found=", ".join(finding.key for finding in self)[:200],
-                cure=f"build a bundle with `pack: {name}`",
             )
         findings = [
             checked_finding(each.key, each.prompts, [], display=each.display, code=each.code, head=head.name)
@@ -302,7 +293,7 @@ class ActivePrompts:
         notices: tuple[Notice, ...] = ()
         if rule is not None:  # where there is text, one head is of it
             notices = prompt_notices(next(h.bank for h in heads if h.head.name == rule.head), rule)
-        return ActiveSet(tuple(heads), notices, revision)
+        return ActiveSet(tuple(heads), (*notices, *group_notices(heads)), revision)
 
     def _require_site(self) -> Site:
         if self._site is None:

@@ -242,9 +242,32 @@ def fixed_set_of_nothing(doc: Document) -> None:
     doc["findings"] = []
 
 
-@sound
-def free_bank_of_nothing(doc: Document) -> None:
+@broken("$.findings holds none of head 'chest', which no self-test would look at")
+def free_set_of_nothing(doc: Document) -> None:
     doc["findings"] = []
+
+
+@sound
+def a_scale(doc: Document) -> None:
+    bank_of_one_vector(doc)
+    doc["heads"][0].update(relation="ordinal", activation="softmax", set="fixed")
+
+
+@broken("$.heads[0].set is free, and a scale of which a step may be added or left out has other places")
+def a_scale_that_may_be_edited(doc: Document) -> None:
+    doc["heads"][0].update(relation="ordinal", activation="softmax")
+
+
+@broken("$.heads[0].groups names a group as a finding of the head")
+def group_called_as_a_finding(doc: Document) -> None:
+    alternatives(doc)
+    doc["heads"][0]["groups"] = {"finding 0": ["finding 0", "finding 1"]}
+
+
+@broken("$.heads[0].relation is of findings with negative prompts, and the head reads no text")
+def pairs_without_text(doc: Document) -> None:
+    no_text_at_all(doc)
+    doc["heads"][0].update(relation="pair", activation="softmax")
 
 
 # Files
@@ -258,6 +281,26 @@ def file_not_listed(doc: Document) -> None:
 @broken("does not list 'golden/images/016.png'")
 def image_not_listed(doc: Document) -> None:
     doc["golden"]["images"].append("golden/images/016.png")
+
+
+@pytest.mark.parametrize("role", ["text", "golden", "parity", "image"])
+@pytest.mark.parametrize("other", ["parity.json", "tokenizer.json", "golden/images/003.png", factory.BANK])
+def test_a_file_has_one_role(role: str, other: str) -> None:
+    def edit(doc: Document) -> None:
+        if role == "image":
+            doc["golden"]["images"][0] = other
+        elif role == "parity":
+            doc["parity"] = other
+        else:
+            doc[role]["tokenizer" if role == "text" else "tensors"] = other
+
+    own = {"text": "tokenizer.json", "parity": "parity.json"}.get(role)
+    if own == other:
+        parse_manifest(_edited(edit))
+        return
+    with pytest.raises(BundleError, match="is not unique") as caught:
+        parse_manifest(_edited(edit))
+    assert (caught.value.code, caught.value.found) == ("bundle.format", other)
 
 
 # Preprocessing
@@ -352,6 +395,31 @@ def pads_only(doc: Document) -> None:
 @broken("$.heads[0].bank.id is not the hash of its identity")
 def bank_with_a_foreign_id(doc: Document) -> None:
     _bank(doc)["id"] = bank_id({"weights": "another"})
+
+
+def _identify(doc: Document, **identity: str) -> None:
+    _bank(doc).update(identity=identity, id=bank_id(identity))
+
+
+@broken("$.heads[0].bank.identity does not hold 'layout' and the hash of what made the bank")
+def bank_of_no_identity(doc: Document) -> None:
+    _identify(doc)
+
+
+@broken("$.heads[0].bank.identity does not hold 'layout' and the hash of what made the bank")
+def bank_of_no_hash(doc: Document) -> None:
+    _identify(doc, layout="1", weights="some")
+
+
+@broken("$.heads[0].bank.identity does not hold 'layout' and the hash of what made the bank")
+def bank_of_no_layout(doc: Document) -> None:
+    _identify(doc, weights="0f" * 32)
+
+
+@broken("$.heads[0].bank.file is not 'banks/chest.safetensors'")
+def bank_under_another_name(doc: Document) -> None:
+    _bank(doc)["file"] = "prompts.safetensors"
+    doc["files"]["prompts.safetensors"] = doc["files"][factory.BANK]
 
 
 @broken("$.heads[0].bank.tensors[...].name is not unique")
@@ -455,6 +523,17 @@ def head_input_from_nowhere(doc: Document) -> None:
 @broken("is not what feeds it")
 def head_input_of_another_shape(doc: Document) -> None:
     doc["graphs"][1]["inputs"][0]["dims"] = ["batch", 99]
+
+
+@broken("inputs hold no bank tensor, so the scores would not depend on any")
+def head_without_a_bank_tensor(doc: Document) -> None:
+    bank_of_one_vector(doc)
+    doc["graphs"][1]["inputs"] = doc["graphs"][1]["inputs"][:2]
+
+
+@broken("inputs hold no image feature, so the scores would not depend on any")
+def head_without_an_image_feature(doc: Document) -> None:
+    doc["graphs"][1]["inputs"] = doc["graphs"][1]["inputs"][2:]
 
 
 @broken("lack the row bias")
@@ -631,7 +710,7 @@ def two_heads_of_one_name(doc: Document) -> None:
     doc["heads"].append(doc["heads"][0])
 
 
-@broken("$.heads[...].bank.file is not unique")
+@broken("$.heads[1].bank.file is not 'banks/tags.safetensors'")
 def two_heads_of_one_bank(doc: Document) -> None:
     factory.add_fixed_head(doc)
     doc["heads"][1]["bank"]["file"] = factory.BANK
