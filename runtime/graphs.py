@@ -16,7 +16,7 @@ from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError, ScoringError
 from promptray.runtime.fixed_set import require_whole
 from promptray.runtime.prompts import BankBatch, BankEntry, PromptBank
-from promptray.runtime.text import EncodedFinding, TextEncoder
+from promptray.runtime.text import EncodedFinding, TextEncoder, require_text
 from promptray.runtime.wording import require_wordings
 
 Array = NDArray[Any]
@@ -270,16 +270,9 @@ def encode_finding(
         ``prompt.empty`` when cleaning leaves nothing of a wording and `allow_empty` is false;
         ``prompt.invalid`` when wordings cancel each other.
     """
-    encoded = (*finding.prompts, *finding.negative_prompts)
-    if not allow_empty and not all(prompt.wording.cleaned for prompt in encoded):
-        raise PromptError(
-            "prompt.empty",
-            "nothing is left of the prompt after this model's text cleaning (CARZero's drops sentences "
-            "of one word), so it would score the same as every other such prompt",
-            artefact=key,
-            cure="write a sentence, for example 'There is pneumonia.', or set allow_empty to score it anyway",
-        )
-    rows = [graph.run(prompt.arrays) for prompt in encoded]
+    if not allow_empty:
+        require_text(key, finding)
+    rows = [graph.run(prompt.arrays) for prompt in (*finding.prompts, *finding.negative_prompts)]
     for outputs in rows:
         require_finite(outputs, "text")
     count = len(finding.prompts)

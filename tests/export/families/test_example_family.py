@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tokenizers import Regex, Tokenizer, normalizers
 
 from promptray import Scorer
-from promptray.export import families
+from promptray.export import families, onnx_graph
 from promptray.export.build import build
 from promptray.export.families.base import FamilyFacts
-from promptray.export.tokenizer import bert_files
+from promptray.export.tokenizer import BertFolder, bert_files, read_bert_folder
 from promptray.runtime.errors import BuildError
 from promptray.runtime.verify import verify
 from tests import carzero_tiny, example_family
 
 ROOT = Path(__file__).parents[3]
+TEXT_MODEL = carzero_tiny.FOLDER / "text_model"
 WIDTH, WORDS = 64, 400
 FACTS = FamilyFacts(
     name="example",
@@ -55,7 +57,7 @@ def write(folder: Path, state: dict[str, torch.Tensor], **changes: Any) -> Path:
         "name": "example",
         "family": "example",
         "checkpoint": "example.pt",
-        "text_model": str(carzero_tiny.FOLDER / "text_model"),
+        "text_model": str(TEXT_MODEL),
         "model": {"licence": "none", "intended_use": "tests", "training_data": "none"},
         "door": {"modalities": ["DX"]},
         "findings": [{"key": "edema"}, {"key": "both", "prompt": ["pleural effusion", "fluid"]}],
@@ -119,3 +121,18 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         build(write(tmp_path, state), tmp_path / "out.bundle", cache=tmp_path / "cache")
     with pytest.raises(BuildError, match="no tensor of this checkpoint"):
         build(write(tmp_path, {}), tmp_path / "other.bundle", cache=tmp_path / "cache")
+
+
+def test_a_tokenizer_that_the_runtime_refuses_is_refused_before_any_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family that brings a published ``tokenizer.json`` as it is."""
+    published = Tokenizer.from_str(read_bert_folder(TEXT_MODEL).tokenizer_json(context=16).decode())
+    published.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
+    content = published.to_str().encode()
+    monkeypatch.setattr(BertFolder, "tokenizer_json", lambda folder, *, context: content)
+    monkeypatch.setattr(onnx_graph, "export_graph", lambda *side: pytest.fail("exported"))
+    with pytest.raises(BuildError, match="regular expressions") as refusal:
+        build(write(tmp_path, random_state(0)), tmp_path / "out.bundle", cache=tmp_path / "cache")
+    assert refusal.value.code == "text-model.invalid"
+    assert "tokenizer" in str(refusal.value.cure)
