@@ -27,7 +27,7 @@ from promptray.export.families.base import (
     tensor,
     weights_sha256,
 )
-from promptray.export.layout import fit_state_dict
+from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.tokenizer import read_bert_folder
 from promptray.runtime.bundle.manifest import (
@@ -102,7 +102,7 @@ class ExampleFamily:
                 cure="check that the recipe names the right family and file",
             )
         model = Example(state)
-        fit_state_dict(model, state, artefact=checkpoint.name, optional=r"(?!)", ignored=r"^temperature$")
+        fit_state_dict(model, state, artefact=checkpoint.name, optional=NO_KEY, ignored=r"^temperature$")
         model.eval().requires_grad_(False)
         words, width = state["words.weight"].shape
         folder.require_fit(width=width, vocabulary=words, layers=None)
@@ -126,9 +126,7 @@ class ExampleFamily:
             bank=bank,
             relations=("independent", "exclusive", "pair"),
             activation="none",
-            map=MapFacts(
-                grid=grid, kind="similarity", meaning="cosine of patch and finding", tolerance=5e-6
-            ),
+            map=MapFacts(grid=grid, kind="similarity", meaning="cosine of patch and finding", tolerance=5e-6),
             ensemble="mean-unit",
             identity={"text_weights": weights_sha256(model.words.state_dict()), "layout": "unit-vector-1"},
             reference=partial(reference, model),
