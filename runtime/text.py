@@ -38,7 +38,7 @@ def clean_carzero(text: str) -> str:
 
     Examples
     --------
-    >>> clean_carzero("1. mild Cardiomegaly\\n2. No focal consolidation. Edema")
+    >>> clean_carzero("1. mild Cardiomegaly\n2. No focal consolidation. Edema")
     'mild cardiomegaly no focal consolidation'
     """
     sentences = []

@@ -102,9 +102,7 @@ def test_a_flipped_byte_in_the_seal(bundle: Bundle) -> None:
         assert bundle.hash in str(error)
 
 
-@pytest.mark.parametrize(
-    "name", ["bundle.json", "bundle.sha256", factory.BANK, "golden/images/003.png"]
-)
+@pytest.mark.parametrize("name", ["bundle.json", "bundle.sha256", factory.BANK, "golden/images/003.png"])
 @pytest.mark.parametrize("change", ["shorter", "longer", "empty", "line ending"])
 def test_a_file_of_another_length(bundle: Bundle, name: str, change: str) -> None:
     path = bundle.path / name
