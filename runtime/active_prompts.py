@@ -14,6 +14,7 @@ from promptray.runtime.errors import PromptError, ScoringError
 from promptray.runtime.finding_names import FindingName
 from promptray.runtime.fixed_set import fixed_set, require_free
 from promptray.runtime.graphs import BundleContent, Graphs
+from promptray.runtime.heads import require_head
 from promptray.runtime.packs import read_pack
 from promptray.runtime.picture import Notice
 from promptray.runtime.prompts import PromptBank
@@ -224,24 +225,28 @@ class ActivePrompts:
             left = [item for item in head.active if item is not removed]
             self._state = self._changed(head, left)
 
-    def export(self, keys: Iterable[str] | None = None) -> bytes:
+    def export(self, keys: Iterable[str] | None = None, *, head: str | None = None) -> bytes:
         """Return cached prompts as bytes that another installation of the same model can import.
 
         Parameters
         ----------
         keys : iterable of str, optional
-            Findings of the free head, or of the first one where no head is free; all of them by default.
+            Findings of one head; all of them by default.
+        head : str, optional
+            Which; by default the free one or, where there is none, the only one.
 
         Raises
         ------
         PromptError
             ``prompt.unknown``.
+        ScoringError
+            ``score.head``.
         """
-        state = self._state
-        head = state.of((self._manifest.free_head or self._manifest.heads[0]).name)
-        chosen = head.active if keys is None else [state.find((head.head.name, key)) for key in keys]
+        state, free = self._state, self._manifest.free_head
+        of = state.of(free.name if head is None and free else require_head(self._manifest, head).name)
+        chosen = of.active if keys is None else [state.find((of.head.name, key)) for key in keys]
         named = [replace(item.entry, display=item.finding.display, code=item.finding.code) for item in chosen]
-        return pack(PromptBank(head.head.bank, named))
+        return pack(PromptBank(of.head.bank, named))
 
     def import_(
         self, data: bytes, *, keep: bool = False, artefact: str = "imported prompts"
