@@ -55,11 +55,13 @@ class Example(nn.Module):
         self.words = nn.Embedding(words, width)
 
     def image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images: the whole (B, D) and its patches (B, P, D), at unit length."""
         patches = self.norm(self.patches(pixels).flatten(2).transpose(1, 2))
         unit = nn.functional.normalize
         return unit(patches.mean(dim=1), dim=-1), unit(patches, dim=-1)
 
     def text(self, input_ids: Tensor) -> Tensor:
+        """Encode texts (N, T): unit vectors (N, D)."""
         return nn.functional.normalize(self.words(input_ids).mean(dim=1), dim=-1)
 
 
@@ -71,6 +73,7 @@ class ImageSide(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images."""
         return self.model.image(pixels)
 
 
@@ -82,6 +85,7 @@ class TextSide(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor]:
+        """Encode one wording."""
         return (self.model.text(input_ids)[0],)
 
 
