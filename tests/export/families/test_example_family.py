@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tokenizers import Regex, Tokenizer, normalizers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from promptray import Scorer
+from promptray.cli import run
 from promptray.export import families, onnx_graph
 from promptray.export.build import build
 from promptray.export.families.base import FamilyFacts
 from promptray.export.tokenizer import BertFolder, bert_files, read_bert_folder
-from promptray.runtime.errors import BuildError
+from promptray.runtime.errors import BuildError, PromptError
 from promptray.runtime.verify import verify
 from tests import carzero_tiny, example_family
 
@@ -136,3 +137,34 @@ def test_a_tokenizer_that_the_runtime_refuses_is_refused_before_any_export(
         build(write(tmp_path, random_state(0)), tmp_path / "out.bundle", cache=tmp_path / "cache")
     assert refusal.value.code == "text-model.invalid"
     assert "tokenizer" in str(refusal.value.cure)
+
+
+def test_a_tokenizer_of_one_special_token_serves_from_build_to_added_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SigLIP's: pieces of SentencePiece, and ``</s>`` after a text."""
+    words = ["▁there", "▁is", "▁edema", "▁pneumonia", "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = Tokenizer(models.Unigram([("</s>", 0.0), ("<unk>", 0.0), *((w, -1.0) for w in words)], 1))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
+    content = tokenizer.to_str().encode()
+    monkeypatch.setattr(BertFolder, "tokenizer_json", lambda folder, *, context: content)
+    state, recipe = random_state(2), tmp_path / "recipe.yaml"
+    findings = [{"key": "edema", "prompt": "There is edema"}, {"key": "pneumonia", "prompt": "pneumonia"}]
+    write(tmp_path, state, findings=findings)
+    bundle = tmp_path / "out.bundle"
+    assert run(["build", str(recipe), "-o", str(bundle)]) == 0
+    assert run(["verify", str(bundle)]) == 0
+    with Scorer.open(bundle, site=None, threads=1) as scorer:
+        image = tmp_path / "golden" / "03.png"
+        for empty in (" ", " \n"):
+            with pytest.raises(PromptError, match=r"prompt\.empty.*white-space"):
+                scorer.prompts.add("nothing", empty)
+        scorer.prompts.add("dense", "edema is cardiomegaly")
+        stored = [entry.prompts[0] for entry in scorer.prompts.state.heads[0].bank.entries]
+        assert [wording.words for wording in stored] == [3, 1, 3]
+        ids = [[[2, 3, 4, 0]], [[5, 0]], [[4, 3, 6, *(ord(c) - ord("a") + 7 for c in "cardiomegaly"), 0]]]
+        pixels = scorer.prepare(image, modality="DX").network_input.pixels[0]
+        found = [score.logit for score in scorer.score(image, modality="DX").scores.values()]
+        assert np.abs(np.array(found) - plain_logits(state, pixels, ids)).max() <= 2e-6
