@@ -88,12 +88,16 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+def _both_planned(asked: Recipe, facts: ModelFile) -> None:
+    for head in (0, 1):
+        planned(asked, facts, head=head)
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_is_refused_by_key(both: ModelFile, case: str) -> None:
     findings, changes, key = REFUSED[case]
     with pytest.raises(BuildError) as refused:
-        for head in (0, 1):
-            planned(recipe(*findings, **changes), both, head=head)
+        _both_planned(recipe(*findings, **changes), both)
     assert (refused.value.code, refused.value.artefact) == ("recipe.invalid", f"recipe.yaml, key {key}")
 
 
@@ -119,4 +123,4 @@ def test_a_key_may_stand_once_in_each_head(tmp_path: Path) -> None:
     both_have = {"findings": [ONE, {"key": "edema", "head": "tags"}]}
     assert len(read_recipe(asg_tiny.write_recipe(tmp_path, **both_have)).findings) == 2
     with pytest.raises(BuildError, match="two findings have the same key"):
-        read_recipe(asg_tiny.write_recipe(tmp_path, findings=[ONE, ONE]))
+        read_recipe(asg_tiny.write_recipe(tmp_path, findings=[ONE, {**ONE}]))
