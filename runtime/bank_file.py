@@ -36,7 +36,7 @@ class _EntryFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def pack(bank: PromptBank) -> bytes:
-    """Return a bank as the bytes of ``prompts.safetensors``.
+    """Return a bank as the bytes of its file.
 
     Fixed tensors are stacked over prompts. Tensors with rows are packed: the ``rows`` axis comes first and
     the prompts' rows follow one another; ``offsets`` (int64, N + 1) says where each prompt begins.
@@ -76,7 +76,7 @@ def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
     Parameters
     ----------
     data : bytes
-        Content of ``prompts.safetensors`` or of a site's prompt entry.
+        Content of a bundle's bank or of a site's prompt entry.
     rule : BankRule
         The bundle's bank rule; its ``id`` is what the bank must carry.
     artefact : str

@@ -111,8 +111,7 @@ def edited(content: bytes, edits: list[tuple[float, bytes, int]]) -> bytes:
 @MANY
 def test_a_mutated_bank(bank: bytes, edits: list[tuple[float, bytes, int]]) -> None:
     """A bank that was changed anywhere is refused: it carries the hash of what it says."""
-    rule = factory.manifest().bank
-    assert rule
+    rule = factory.manifest().heads[0].bank
     read = result_or_code(lambda: unpack(edited(bank, edits), rule, artefact="bank"))
     if not isinstance(read, PromptBank):
         assert read in ("bundle.format", "bundle.foreign-bank")

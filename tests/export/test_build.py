@@ -49,7 +49,7 @@ def test_the_bundle_is_complete_and_verifies(carzero_bundle: Path) -> None:
     bundle = Bundle.open(carzero_bundle)
     bundle.verify_files()
     manifest = bundle.manifest
-    assert [graph.role for graph in manifest.graphs] == ["image", "text", "head"]
+    assert [graph.role for graph in manifest.graphs] == ["image", "head", "text"]
     assert len(manifest.golden.images) == 16
     assert manifest.provenance.checkpoint.name == "CARZero_best_model.ckpt"
     assert manifest.provenance.recipe.name == "recipe.yaml"
@@ -164,9 +164,11 @@ def falsify(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, floa
         tensors = next(
             found
             for found in answers
-            if found["logits"].shape == (16, len(PROMPTS)) and found["pictures"].ndim == 3  # grey: CARZero's
+            if "logits.findings" in found
+            and found["logits.findings"].shape == (16, len(PROMPTS))
+            and found["pictures"].ndim == 3  # grey: CARZero's
         )
-        tensors[what][3, 1] += np.float32(by)
+        tensors[f"{what}.findings"][3, 1] += np.float32(by)
         for stage in finished:
             shutil.rmtree(stage)
         content = safetensors.numpy.save(tensors)
@@ -187,6 +189,7 @@ def test_a_graph_that_disagrees_with_the_original_is_not_written(
     assert refusal.value.code == "gate.failed"
     assert "2e-05" in str(refusal.value.expected)
     assert "0.001" in str(refusal.value.found)
+    assert "head findings" in str(refusal.value.artefact)
 
 
 @pytest.mark.parametrize("what", ["logits", "maps"])

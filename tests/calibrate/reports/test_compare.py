@@ -33,7 +33,7 @@ def finding(
 
 
 def reference_of(key: str, *logits: float) -> dict[tuple[str, ...], list[float]]:
-    return {(key, f"There is {key}.", "not:"): list(logits)}
+    return {("h", key, f"There is {key}.", "not:"): list(logits)}
 
 
 def one(report: str, score: FindingScore, reference: Any = None, above: float = 0.95) -> Comparison:
@@ -88,6 +88,12 @@ def test_a_reference_for_other_wordings_of_the_key_is_not_used() -> None:
     assert one("No pneumothorax.", score, reference_of("pneumothorax", *range(20))).verdict == "not compared"
 
 
+def test_a_reference_for_another_head_is_not_used() -> None:
+    (named,) = reference_of("pneumothorax", *range(20)).items()
+    other = {("tags", *named[0][1:]): named[1]}
+    assert one("No pneumothorax.", finding("pneumothorax", 99.0), other).verdict == "not compared"
+
+
 def test_a_finding_outside_the_lexicon_is_not_compared() -> None:
     compared = one("No edema.", finding("frobnication", 9.0, flag=True))
     assert (compared.stated, compared.verdict) == ("not in the lexicon", "not compared")
@@ -123,6 +129,7 @@ def test_a_bundles_finding_is_found_by_key_code_or_wording(score: FindingScore, 
 
 def line(logit: Any, bundle: str = HASH) -> dict[str, Any]:
     one_finding = {
+        "head": "h",
         "key": "edema",
         "prompts": ["There is edema."],
         "negative_prompts": [],
@@ -139,7 +146,7 @@ def write(path: Path, lines: list[Any]) -> Path:
 def test_reference_scores_are_read_and_refused_images_passed_over(tmp_path: Path) -> None:
     lines = [line(n) for n in range(20)] + [{"schema": "promptray-refusal", "error": {}}]
     found = read_reference(write(tmp_path / "r.jsonl", lines), HASH, above=0.95)
-    assert found == {("edema", "There is edema.", "not:"): [float(n) for n in range(20)]}
+    assert found == {("h", "edema", "There is edema.", "not:"): [float(n) for n in range(20)]}
 
 
 BAD_REFERENCES: dict[str, tuple[list[Any], str]] = {

@@ -94,25 +94,29 @@ def test_a_bad_checkpoint_is_refused_by_name(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("kind", ["half", "with the scalars of OpenAI's file", "without its temperature"])
 def test_what_changes_no_score_is_read(tmp_path: Path, kind: str) -> None:
     state = random_state(SIZES, 1)
-    expected = FAMILY.load(write_folder(tmp_path / "plain", SIZES, state), None, {}).identity
+    expected = FAMILY.load(write_folder(tmp_path / "plain", SIZES, state), None, {}).heads[0].identity
     if kind == "half":
         state = {key: value.half() for key, value in state.items()}
     elif kind == "without its temperature":
         del state["logit_scale"]
     else:
         state |= {key: torch.tensor(77) for key in ("input_resolution", "context_length", "vocab_size")}
-    found = FAMILY.load(write_folder(tmp_path / "other", SIZES, state), None, {}).identity
+    found = FAMILY.load(write_folder(tmp_path / "other", SIZES, state), None, {}).heads[0].identity
     assert (found == expected) == (kind != "half"), "rounded weights are other weights"
 
 
 def test_identity_is_the_text_sides(tmp_path: Path) -> None:
     """A bank depends on the text weights and not on the image side's."""
     state = random_state(SIZES, 1)
-    identity = FAMILY.load(write_folder(tmp_path / "a", SIZES, state), None, {}).identity
+    identity = FAMILY.load(write_folder(tmp_path / "a", SIZES, state), None, {}).heads[0].identity
     other_image = {**state, "visual.proj": state["visual.proj"] * 2}
-    assert FAMILY.load(write_folder(tmp_path / "b", SIZES, other_image), None, {}).identity == identity
+    assert (
+        FAMILY.load(write_folder(tmp_path / "b", SIZES, other_image), None, {}).heads[0].identity == identity
+    )
     other_text = {**state, "ln_final.bias": state["ln_final.bias"] + 1}
-    assert FAMILY.load(write_folder(tmp_path / "c", SIZES, other_text), None, {}).identity != identity
+    assert (
+        FAMILY.load(write_folder(tmp_path / "c", SIZES, other_text), None, {}).heads[0].identity != identity
+    )
 
 
 BAD_RECIPES: dict[str, tuple[dict[str, Any], str]] = {
