@@ -102,7 +102,7 @@ class Plot:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Return two to six round numbers inside a range: steps of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / 4
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough)
     first, last = math.ceil(low / step), math.floor(high / step)
