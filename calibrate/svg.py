@@ -55,10 +55,6 @@ class Plot:
             f'<polyline points="{places}" stroke="{colour}" stroke-width="1.4"{dashes} fill="none"/>'
         )
 
-    def bar(self, x: float, low: float, high: float, colour: str) -> None:
-        """Draw an upright interval."""
-        self.line([x, x], [low, high], colour)
-
     def svg(self, *, standalone: bool = False) -> str:
         """Return the plot for a page, or as a file of its own."""
         return (

@@ -41,6 +41,7 @@ _GROUPS = {
     "table": "Labels, scores and boxes",
     "adapt": "Adapting to a site",
     "output": "Reports",
+    "calibration": "Calibration",
     "extra": "Installation",
 }
 _HEAD = """\

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from promptray.calibrate.comparison_report import Flips
 from promptray.calibrate.gates.data import Floats, GateData
-from promptray.calibrate.rate import rate_interval
+from promptray.calibrate.rate import independent_decisions, rate_interval
 
 
 def reference_threshold(logits: Floats, rate: float) -> float:
@@ -27,17 +27,6 @@ def reference_threshold(logits: Floats, rate: float) -> float:
     lowest = np.quantile(logits, 1 - rate, method="higher")
     place = int(np.searchsorted(levels, lowest))
     return float(levels[place] if place == 0 else (levels[place - 1] + levels[place]) / 2)
-
-
-def independent_decisions(patients: NDArray[np.int64]) -> int:
-    """Return how many independent decisions images of these patients are worth in the worst case.
-
-    In the worst case all images of a patient go wrong together. Then it is Kish's effective sample size
-    (Survey Sampling, 1965), the squared sum of the patients' numbers of images over the sum of their
-    squares: the number of patients where all have equally many, and less where one has most of them.
-    """
-    sizes = np.bincount(patients).astype(np.float64)
-    return int(np.floor(sizes.sum() ** 2 / (sizes**2).sum() + 1e-9))
 
 
 class FlipCounts:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from promptray.calibrate.gates.flips import FlipCounts, independent_decisions, reference_threshold
+from promptray.calibrate.gates.flips import FlipCounts, reference_threshold
 from tests.calibrate.gates.made import make, with_logits
 
 
@@ -22,13 +21,6 @@ def test_the_reference_threshold_flags_its_share_and_lies_on_no_image() -> None:
 def test_a_tie_at_the_reference_threshold_stays_together() -> None:
     assert reference_threshold(np.array([0.0, 1, 1, 1, 1]), 0.1) == 0.5
     assert reference_threshold(np.ones(5), 0.1) == 1.0  # all are flagged; none lies below
-
-
-@pytest.mark.parametrize(
-    ("images_of", "worth"), [([1] * 50, 50), ([3] * 50, 50), ([100] + [1] * 100, 3), ([7], 1)]
-)
-def test_what_images_of_patients_are_worth(images_of: list[int], worth: int) -> None:
-    assert independent_decisions(np.repeat(np.arange(len(images_of)), images_of)) == worth
 
 
 def test_flips_are_counted_for_one_finding_and_for_all() -> None:
