@@ -33,7 +33,7 @@ def run_gates(
     data: GateData,
     limits: Limits,
     *,
-    draws: int = 2000,
+    draws: int = 1000,
     seed: int = 0,
     confidence: float = CONFIDENCE,
     reference_rate: float = REFERENCE_RATE,
