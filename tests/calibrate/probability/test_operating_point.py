@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from promptray.calibrate.probability.folds import patient_folds
 from promptray.calibrate.probability.operating_point import OperatingPoint, Rule, operating_point, threshold
 from promptray.calibrate.probability.sample import Sample, sample
 from promptray.runtime.errors import BuildError
@@ -67,6 +68,19 @@ def test_the_two_rules_mirror_each_other() -> None:
     found = binormal(300, 200)
     mirrored = sample("edema", -found.logits, ~found.truth)
     assert threshold(RULES[0], found, 0.9) == -threshold(RULES[1], mirrored, 0.9)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_shares_are_of_patients_that_the_threshold_was_not_chosen_on(rule: Rule) -> None:
+    found = binormal(60, 60, seed=3)
+    point, right = quick(rule, found, folds=4, seed=5), []
+    for chosen, measured in patient_folds(found, folds=4, seed=5):
+        part = found.take(measured)
+        right.append((part.logits >= threshold(rule, found.take(chosen), 0.95)) == part.truth)
+        assert len(measured) == 30
+    told = (point.sensitivity.value + point.specificity.value) / 2
+    assert told == pytest.approx(np.concatenate(right).mean())
+    assert told != ((found.logits >= point.threshold) == found.truth).mean()
 
 
 @pytest.mark.parametrize("rule", RULES)
