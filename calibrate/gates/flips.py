@@ -37,9 +37,11 @@ class FlipCounts:
     data : GateData
     rate : float
         Of the reference operating point.
+    confidence : float
+        Of the intervals.
     """
 
-    def __init__(self, data: GateData, rate: float) -> None:
+    def __init__(self, data: GateData, rate: float, confidence: float) -> None:
         original = np.asarray(data.original.logits, np.float64)
         self.stored = [key in data.thresholds for key in data.findings]
         self.thresholds = np.array(
@@ -49,6 +51,7 @@ class FlipCounts:
             ]
         )
         self._flagged = original >= self.thresholds
+        self._confidence = confidence
         self._independent = independent_decisions(data.patient_of)
 
     def changed(self, logits: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -56,10 +59,10 @@ class FlipCounts:
         flips: NDArray[np.bool_] = self._flagged != (np.asarray(logits, np.float64) >= self.thresholds)
         return flips
 
-    def count(self, changed: NDArray[np.bool_], confidence: float, finding: int | None = None) -> Flips:
+    def count(self, changed: NDArray[np.bool_], finding: int | None = None) -> Flips:
         """Count changed decisions of one finding, or of all, with the Clopper-Pearson interval."""
         own = changed if finding is None else changed[:, finding]
-        rate, low, high = rate_interval(int(own.sum()), own.size, self._independent, confidence)
+        rate, low, high = rate_interval(int(own.sum()), own.size, self._independent, self._confidence)
         stored = all(self.stored) if finding is None else self.stored[finding]
         return Flips(
             flips=int(own.sum()),

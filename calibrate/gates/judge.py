@@ -102,46 +102,34 @@ def _worst_difference(
 def _flip_gates(data: GateData, limits: Limits, flips: FlipCounts, confidence: float) -> Iterator[Gate]:
     changed = flips.changed(data.candidate.logits)
     noise = None if data.again is None else flips.changed(data.again.logits)
-    if limits.flips is not None:
-        yield _flip_gate("flips", limits.flips, flips, changed, noise, None, data, confidence)
-    if limits.finding_flips is not None:
-        yield worst(
-            _flip_gate("finding_flips", limits.finding_flips, flips, changed, noise, n, data, confidence)
-            for n in range(len(data.findings))
+
+    def gate(name: GateName, bound: float, finding: int | None) -> Gate:
+        """Judge a share of flips: its interval is exact, so it needs no least number of patients."""
+        found = flips.count(changed, finding)
+        verdict = verdict_of(found.low, found.high, bound)
+        needed = reason = None
+        if verdict == "inconclusive":
+            needed = decisions_to_settle(found.rate, bound, confidence)
+            reason = settles(needed, "independent decisions", found.patients)
+        return Gate(
+            name=name,
+            verdict=verdict,
+            value=found.rate,
+            low=found.low,
+            high=found.high,
+            bound=bound,
+            sense="at most",
+            noise_floor=None if noise is None else flips.count(noise, finding).rate,
+            finding=None if finding is None else data.findings[finding],
+            images=data.images,
+            patients=found.patients,
+            decisions=found.decisions,
+            patients_needed=needed,
+            reason=reason,
         )
 
-
-def _flip_gate(
-    name: GateName,
-    bound: float,
-    flips: FlipCounts,
-    changed: NDArray[np.bool_],
-    noise: NDArray[np.bool_] | None,
-    finding: int | None,
-    data: GateData,
-    confidence: float,
-) -> Gate:
-    """Judge a share of flips: its interval is exact, so it needs no least number of patients."""
-    found = flips.count(changed, confidence, finding)
-    verdict = verdict_of(found.low, found.high, bound)
-    needed = reason = None
-    if verdict == "inconclusive":
-        needed = decisions_to_settle(found.rate, bound, confidence)
-        reason = settles(needed, "independent decisions", found.patients)
-    floor = None if noise is None else float((noise if finding is None else noise[:, finding]).mean())
-    return Gate(
-        name=name,
-        verdict=verdict,
-        value=found.rate,
-        low=found.low,
-        high=found.high,
-        bound=bound,
-        sense="at most",
-        noise_floor=floor,
-        finding=None if finding is None else data.findings[finding],
-        images=data.images,
-        patients=found.patients,
-        decisions=found.decisions,
-        patients_needed=needed,
-        reason=reason,
-    )
+    if limits.flips is not None:
+        yield gate("flips", limits.flips, None)
+    if limits.finding_flips is not None:
+        bound = limits.finding_flips
+        yield worst(gate("finding_flips", bound, number) for number in range(len(data.findings)))

@@ -84,7 +84,7 @@ def run_gates(
         draws=draws,
         seed=seed,
     )
-    flips = FlipCounts(data, reference_rate)
+    flips = FlipCounts(data, reference_rate, confidence)
     held = list(judge(data, limits, found, flips, confidence))
     gates = [each for each in held if isinstance(each, Gate)]
     return GateReport(
@@ -132,7 +132,7 @@ def _agreement(
         mean_delta=float(np.abs(delta).mean()),
         bias=float(delta.mean()),
         spearman=estimated(found.spearman),
-        flips=flips.count(flips.changed(data.candidate.logits), confidence, number),
+        flips=flips.count(flips.changed(data.candidate.logits), number),
         positives=int(found.truth.sum()) if known else None,
         negatives=int((~found.truth).sum()) if known else None,
         auroc=_auroc(data, number, found, confidence),

@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from promptray.calibrate.probability.sample import Floats, Sample
+from promptray.calibrate.probability.sample import Floats, Sample, require_order, unfit
 from promptray.runtime.calibration import Curve, Isotonic, Platt, Temperature
-from promptray.runtime.errors import BuildError
 
 Method = Literal["platt", "temperature", "isotonic"]
 
 
 class _Way(NamedTuple):
-    fit: Callable[[Sample], Curve]
+    curve: Callable[[Sample], Curve]
     least: int
     """Patients with the finding, and as many without."""
 
@@ -35,27 +34,24 @@ def fit(method: Method, sample: Sample) -> Curve:
     BuildError
         ``calibration.unfit`` if higher logits do not mean more of the finding.
     """
-    return WAYS[method].fit(sample)
+    require_order(sample)
+    return WAYS[method].curve(sample)
 
 
 def _platt(sample: Sample) -> Platt:
     centre, spread = float(sample.logits.mean()), float(sample.logits.std())
-    if spread == 0:
-        raise _unfit(sample, "every image has the same logit")
     slope, intercept = _logistic((sample.logits - centre) / spread, sample.truth, intercept=True)
     slope /= spread
     if slope <= 0:
-        raise _unfit(sample, f"a slope of {slope:.3g}")
+        raise unfit(sample, f"a slope of {slope:.3g}")
     return Platt(slope=slope, intercept=intercept - slope * centre)
 
 
 def _temperature(sample: Sample) -> Temperature:
     size = float(np.sqrt((sample.logits**2).mean()))
-    if size == 0:
-        raise _unfit(sample, "every logit is 0")
     slope, _ = _logistic(sample.logits / size, sample.truth, intercept=False)
     if slope <= 0:
-        raise _unfit(sample, f"a slope of {slope / size:.3g}")
+        raise unfit(sample, f"a slope of {slope / size:.3g}")
     return Temperature(temperature=size / slope)
 
 
@@ -66,7 +62,7 @@ def _isotonic(sample: Sample) -> Isotonic:
     model.fit(sample.logits, sample.truth.astype(np.float64))
     logits, probabilities = model.X_thresholds_, model.y_thresholds_
     if probabilities[-1] <= probabilities[0]:
-        raise _unfit(sample, "the same share of positives everywhere")
+        raise unfit(sample, "the same share of positives everywhere")
     return Isotonic(logits=logits.tolist(), probabilities=probabilities.tolist())
 
 
@@ -89,14 +85,3 @@ def _logistic(values: Floats, truth: NDArray[np.bool_], *, intercept: bool) -> t
     model = LogisticRegression(C=np.inf, fit_intercept=intercept, solver="newton-cholesky", tol=1e-8)
     model.fit(both, classes, sample_weight=np.concatenate([targets, 1 - targets]))
     return float(model.coef_[0, 0]), float(np.ravel(model.intercept_)[0])
-
-
-def _unfit(sample: Sample, found: str) -> BuildError:
-    return BuildError(
-        "calibration.unfit",
-        "higher logits do not mean more of the finding",
-        artefact=sample.finding,
-        expected="logits that rank the labelled images",
-        found=found,
-        cure="check the labels, and with `promptray evaluate` the AUROC of this finding",
-    )

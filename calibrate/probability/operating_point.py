@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from promptray.calibrate.bootstrap import patient_draws, percentile_interval
 from promptray.calibrate.gates.verdict import LEAST_PATIENTS, decisions_to_settle
 from promptray.calibrate.probability.folds import FOLDS, patient_folds
-from promptray.calibrate.probability.sample import Floats, Sample, require
+from promptray.calibrate.probability.sample import Floats, Sample, require, require_order
 from promptray.calibrate.ranking import Ranking, once
 from promptray.calibrate.rate import rate_interval
 
@@ -100,7 +100,7 @@ def operating_point(
     Raises
     ------
     BuildError
-        ``calibration.too-few`` with the number of patients that would be enough.
+        ``calibration.too-few`` with the number of patients that would be enough; ``calibration.unfit``.
     ValueError
         If target or margin is no share.
     """
@@ -110,6 +110,7 @@ def operating_point(
     assert least is not None  # noqa: S101 - a margin above 0 is always settled
     first = max(least, LEAST_PATIENTS), LEAST_PATIENTS
     require(sample, *(first if rule == "sensitivity-first" else first[::-1]), f"a {rule} threshold")
+    require_order(sample)
     drawn = np.concatenate(
         [
             _cuts(rule, sample, target, block)

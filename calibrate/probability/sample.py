@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from promptray.calibrate.auroc import auroc
+from promptray.calibrate.ranking import Ranking
 from promptray.calibrate.rate import independent_decisions
 from promptray.runtime.errors import BuildError
 
@@ -103,6 +105,31 @@ def require(found: Sample, positives: int, negatives: int, purpose: str) -> None
         expected=f"{positives} patients with the finding and {negatives} without",
         found=f"{there[0]} and {there[1]}",
         cure=_cure(there, (positives, negatives)),
+    )
+
+
+def require_order(found: Sample) -> None:
+    """Refuse scores that do not rank the labels: no curve and no threshold makes sense of them.
+
+    Raises
+    ------
+    BuildError
+        ``calibration.unfit``.
+    """
+    area = float(auroc(found.truth, Ranking(found.logits))[0])
+    if not area > 0.5:
+        raise unfit(found, f"an AUROC of {area:.3f}")
+
+
+def unfit(found: Sample, what: str) -> BuildError:
+    """Return the refusal of scores that do not rank the labels; `what` was found instead."""
+    return BuildError(
+        "calibration.unfit",
+        "higher logits do not mean more of the finding",
+        artefact=found.finding,
+        expected="logits that rank the labelled images",
+        found=what,
+        cure="check the labels, and with `promptray evaluate` the AUROC of this finding",
     )
 
 

@@ -67,10 +67,12 @@ def test_images_that_are_ranked_perfectly_stay_off_0_and_1(method: Method) -> No
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("how", ["reversed", "constant"])
+@pytest.mark.parametrize("how", ["reversed", "constant", "reversed above 0"])
 def test_scores_that_do_not_rank_are_refused(method: Method, how: str) -> None:
     found = make(400)
-    logits = -found.logits if how == "reversed" else np.zeros(400)
+    logits = np.zeros(400) if how == "constant" else -found.logits
+    if how == "reversed above 0":  # where a temperature alone would see nothing wrong, most being present
+        found, logits = make(400, intercept=1.0), 10 - make(400, intercept=1.0).logits
     with pytest.raises(BuildError, match="edema") as caught:
         fit(method, sample("edema", logits, found.truth))
     assert caught.value.code == "calibration.unfit"

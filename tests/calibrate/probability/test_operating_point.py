@@ -97,6 +97,14 @@ def test_too_few_are_refused_with_the_number_that_would_do(rule: Rule) -> None:
         quick(rule, fewer)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_scores_that_do_not_rank_get_no_threshold(rule: Rule) -> None:
+    found = binormal(100, 100)
+    with pytest.raises(BuildError, match=r"AUROC of 0\.0") as caught:
+        quick(rule, sample("edema", -found.logits, found.truth))
+    assert caught.value.code == "calibration.unfit"
+
+
 def test_a_stricter_margin_asks_for_more() -> None:
     with pytest.raises(BuildError) as wide:
         quick(RULES[0], binormal(20, 400), margin=0.1)
