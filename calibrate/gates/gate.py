@@ -66,9 +66,8 @@ def judged(name: GateName, bound: float, measured: Measured, sense: Sense = "at 
             reason = settles(needed, "patients", patients)
     if verdict != "inconclusive":
         needed = reason = None
-    noise = measured.noise
-    if verdict != "passed" and noise is not None and verdict_of(noise, noise, bound, sense) == "refused":
-        reason = _BELOW_NOISE if reason is None else f"{reason}; {_BELOW_NOISE}"
+    if verdict != "passed":
+        reason = with_noise(reason, measured.noise, bound, sense)
     return Gate(
         name=name,
         verdict=verdict,
@@ -77,7 +76,7 @@ def judged(name: GateName, bound: float, measured: Measured, sense: Sense = "at 
         high=None if found is None else found.high,
         bound=bound,
         sense=sense,
-        noise_floor=noise,
+        noise_floor=measured.noise,
         finding=measured.finding,
         images=len(measured.patients) if measured.images is None else measured.images,
         patients=patients,
@@ -95,6 +94,13 @@ def worst(gates: Iterable[Gate]) -> Gate:
         return _SEVERITY.index(gate.verdict), -math.inf if gate.value is None else sign * gate.value
 
     return max(gates, key=badness)
+
+
+def with_noise(reason: str | None, noise: float | None, bound: float, sense: Sense = "at most") -> str | None:
+    """Add to the reason why a gate was not passed that not even the original would pass it, where that is so."""
+    if noise is None or verdict_of(noise, noise, bound, sense) == "passed":
+        return reason
+    return _BELOW_NOISE if reason is None else f"{reason}; {_BELOW_NOISE}"
 
 
 def settles(needed: int | None, what: str, there: int) -> str:

@@ -11,7 +11,7 @@ from promptray.calibrate.evaluation_report import Estimate
 from promptray.calibrate.gates.auroc_gates import auroc_gates
 from promptray.calibrate.gates.data import Floats, GateData
 from promptray.calibrate.gates.flips import FlipCounts
-from promptray.calibrate.gates.gate import Measured, judged, settles, worst
+from promptray.calibrate.gates.gate import Measured, judged, settles, with_noise, worst
 from promptray.calibrate.gates.limits import Limits
 from promptray.calibrate.gates.report import Gate, GateName, NotRun
 from promptray.calibrate.gates.statistics import FindingStatistics, Statistic
@@ -111,6 +111,9 @@ def _flip_gates(data: GateData, limits: Limits, flips: FlipCounts, confidence: f
         if verdict == "inconclusive":
             needed = decisions_to_settle(found.rate, bound, confidence)
             reason = settles(needed, "independent decisions", found.patients)
+        floor = None if noise is None else flips.count(noise, finding).rate
+        if verdict != "passed":
+            reason = with_noise(reason, floor, bound)
         return Gate(
             name=name,
             verdict=verdict,
@@ -119,7 +122,7 @@ def _flip_gates(data: GateData, limits: Limits, flips: FlipCounts, confidence: f
             high=found.high,
             bound=bound,
             sense="at most",
-            noise_floor=None if noise is None else flips.count(noise, finding).rate,
+            noise_floor=floor,
             finding=None if finding is None else data.findings[finding],
             images=data.images,
             patients=found.patients,

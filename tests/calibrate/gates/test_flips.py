@@ -28,9 +28,9 @@ def test_flips_are_counted_for_one_finding_and_for_all() -> None:
     logits = np.array(data.original.logits)
     below = np.flatnonzero(logits[:, 0] < 1.0)[:4]
     logits[below, 0] = 1.0  # flagged at the threshold itself
-    flips = FlipCounts(data, 0.1)
+    flips = FlipCounts(data, 0.1, 0.9)
     changed = flips.changed(with_logits(data, logits).candidate.logits)
-    one, none, every = (flips.count(changed, 0.9, finding) for finding in (0, 1, None))
+    one, none, every = (flips.count(changed, finding) for finding in (0, 1, None))
     assert (one.flips, one.decisions, one.threshold, one.chosen) == (4, 400, 1.0, "stored")
     assert (none.flips, none.chosen) == (0, "reference operating point")
     assert (every.flips, every.decisions, every.patients, every.rate) == (4, 800, 400, 0.005)
@@ -39,8 +39,8 @@ def test_flips_are_counted_for_one_finding_and_for_all() -> None:
 
 def test_a_patient_with_most_of_the_images_widens_the_interval() -> None:
     even, uneven = (
-        FlipCounts(make(images=400, patients=patients), 0.1)
+        FlipCounts(make(images=400, patients=patients), 0.1, 0.9)
         for patients in (np.arange(400) // 2, np.maximum(np.arange(400) - 200, 0))
     )
     changed = np.zeros((400, 2), bool)
-    assert even.count(changed, 0.9).high < uneven.count(changed, 0.9).high
+    assert even.count(changed).high < uneven.count(changed).high

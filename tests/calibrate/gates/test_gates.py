@@ -293,10 +293,13 @@ def test_an_original_that_says_always_the_same_is_inconclusive() -> None:
 def test_noise_beyond_the_bound_is_said() -> None:
     data = make()
     noisy = replace(data.original, logits=noise(data, 0.2))
-    report = run(with_logits(replace(data, again=noisy), noise(data, 0.2, seed=5)), Limits(mean_delta=0.1))
-    assert gate(report, "mean_delta").verdict == "refused"
-    assert gate(report, "mean_delta").noise_floor > 0.1
-    assert "noise floor" in gate(report, "mean_delta").reason
+    changed = with_logits(replace(data, again=noisy), noise(data, 0.2, seed=5))
+    report = run(changed, Limits(mean_delta=0.1, flips=0.001, spearman=0.5))
+    for each in (gate(report, "mean_delta"), gate(report, "flips")):
+        assert each.verdict == "refused"
+        assert each.noise_floor > each.bound
+        assert "noise floor" in each.reason
+    assert gate(report, "spearman").reason is None
 
 
 def test_disagreements_are_numbered_from_one_and_hashed() -> None:
