@@ -97,7 +97,7 @@ def worst(gates: Iterable[Gate]) -> Gate:
 
 
 def with_noise(reason: str | None, noise: float | None, bound: float, sense: Sense = "at most") -> str | None:
-    """Add to the reason why a gate was not passed that not even the original would pass it, where that is so."""
+    """Add to why a gate was not passed that the original itself would not pass it, where that is so."""
     if noise is None or verdict_of(noise, noise, bound, sense) == "passed":
         return reason
     return _BELOW_NOISE if reason is None else f"{reason}; {_BELOW_NOISE}"
