@@ -102,6 +102,9 @@ CODES: dict[str, str] = {
     "adapt.diverged": "The loss of a training is no longer a finite number.",
     "output.exists": "A report would be written over another one.",
     "output.unwritable": "A report cannot be written where it was asked for.",
+    # probabilities and thresholds of a site
+    "calibration.too-few": "Too few patients with or without a finding to calibrate it or set a threshold.",
+    "calibration.unfit": "The scores of a finding do not rank its labels: they give no probability.",
     "extra.missing": "An optional dependency is not installed.",
 }
 
