@@ -22,7 +22,7 @@ class Int8(_Struct, frozen=True, tag="int8-qdq"):
     functions stay high.
     """
 
-    calibration: Calibration = "max"
+    calibration: Calibration = "mse"
     smooth: Annotated[float, Meta(gt=0, lt=1)] | None = None
     """SmoothQuant's alpha: how much of the activations' outliers moves into the weights; None for none."""
     embeddings: Literal["float32", "float16", "int8-rows"] = "int8-rows"
