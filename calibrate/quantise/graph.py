@@ -12,6 +12,7 @@ import onnx
 import onnx_ir
 import onnx_ir.passes.common
 import onnxscript.optimizer
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
@@ -48,7 +49,7 @@ class Graph:
                 folded, input_size_limit=_ANY_SIZE, output_size_limit=_ANY_SIZE
             )
             onnx_ir.passes.common.RemoveUnusedNodesPass()(folded)
-        except (onnx.checker.ValidationError, ValueError, KeyError, RuntimeError) as error:
+        except (DecodeError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise unreadable(error) from error
         self.model = onnx_ir.to_proto(folded)
         foreign = sorted({node.domain for node in self.nodes if node.domain})

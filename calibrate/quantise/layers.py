@@ -27,7 +27,7 @@ class Layer:
     name : str
         The checkpoint's name of its weight; the node's own where that is unknown.
     group : str
-        The block it belongs to: the name up to its last number, for example ``encoder.blocks.3``.
+        The block it belongs to: its name up to the last number inside, for example ``encoder.blocks.3``.
     activation : str
         The tensor that is its first input.
     weight : array
