@@ -12,7 +12,7 @@ import onnx
 import onnx_ir
 import onnx_ir.passes.common
 import onnxscript.optimizer
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 

@@ -28,12 +28,13 @@ def run(content: bytes, feed: Any) -> Any:
 @pytest.fixture(scope="module")
 def overflowing(build: Any) -> tuple[bytes, list[dict[str, Any]]]:
     """``y = (300 * 300 * x + 1e-9) / 300 + x``: inside it reaches 180000, and epsilon vanishes in float16."""
-    weights = {"factor": np.float32([300.0]), "epsilon": np.float32([1e-9])}
+    weights = {name: np.float32([300.0]) for name in ("factor", "again", "divisor")}
+    weights["epsilon"] = np.float32([1e-9])
     nodes = [
         helper.make_node("Mul", ["x", "factor"], ["scaled"], "scale"),
-        helper.make_node("Mul", ["scaled", "factor"], ["great"], "great"),
+        helper.make_node("Mul", ["scaled", "again"], ["great"], "great"),
         helper.make_node("Add", ["great", "epsilon"], ["safe"], "safe"),
-        helper.make_node("Div", ["safe", "factor"], ["back"], "back"),
+        helper.make_node("Div", ["safe", "divisor"], ["back"], "back"),
         helper.make_node("Add", ["back", "x"], ["y"], "sum"),
     ]
     x = np.linspace(-2, 2, 5 * WIDTH).astype(np.float32).reshape(5, WIDTH)
