@@ -5,9 +5,18 @@ A quantised graph may be used only after a gate: nothing here says whether it st
 
 from promptray.calibrate.quantise.prepare import Prepared, quantise
 from promptray.calibrate.quantise.report import LayerReport, Quantised, Report
-from promptray.calibrate.quantise.scheme import DynamicInt8, Float8, Float16, Int8, Scheme, WeightOnly
+from promptray.calibrate.quantise.scheme import (
+    ConvolutionInt8,
+    DynamicInt8,
+    Float8,
+    Float16,
+    Int8,
+    Scheme,
+    WeightOnly,
+)
 
 __all__ = [
+    "ConvolutionInt8",
     "DynamicInt8",
     "Float8",
     "Float16",

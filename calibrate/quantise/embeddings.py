@@ -5,7 +5,7 @@ A row is looked up before it is scaled, so nothing of the table's size is ever c
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from onnx import NodeProto, TensorProto, helper
 from promptray.calibrate.quantise.graph import Graph
 from promptray.calibrate.quantise.layers import LEAST_WEIGHTS
 from promptray.calibrate.quantise.qdq import INT8, quantise_weight
+from promptray.calibrate.quantise.scheme import Tables
 
 
-def store_tables(graph: Graph, stored: Literal["float32", "float16", "int8-rows"]) -> list[str]:
+def store_tables(graph: Graph, stored: Tables) -> list[str]:
     """Store every embedding table of a graph in another type; return the names of those changed.
 
     Parameters

@@ -54,7 +54,8 @@ def observe(graph: Graph, tensors: Sequence[str], feeds: Feeds) -> Iterator[tupl
         taken = {name: values for name, values in feed.items() if name in fed}
         found = {name: taken[name] for name in tensors if name in taken}
         try:
-            found.update(zip(inside, session.run(inside, taken), strict=True))
+            results = session.run(inside or None, taken)  # with nothing inside, to see that it runs
+            found.update(zip(inside, results[: len(inside)], strict=True))
         except FAULTS as error:
             raise BuildError(
                 "quantise.calibration",

@@ -10,10 +10,22 @@ from promptray.calibrate.quantise.graph import Graph
 from promptray.calibrate.quantise.histogram import Magnitudes
 from promptray.calibrate.quantise.layers import Layer, linear_layers
 from promptray.calibrate.quantise.observe import Feeds, feeds_sha256, observe
-from promptray.calibrate.quantise.on_cpu import quantise_dynamically, quantise_weights
+from promptray.calibrate.quantise.on_cpu import (
+    quantise_convolutions,
+    quantise_dynamically,
+    quantise_weights,
+)
 from promptray.calibrate.quantise.qdq import E4M3, INT8, place
 from promptray.calibrate.quantise.report import LayerReport, Quantised, Report
-from promptray.calibrate.quantise.scheme import DynamicInt8, Float8, Float16, Int8, Scheme, WeightOnly
+from promptray.calibrate.quantise.scheme import (
+    ConvolutionInt8,
+    DynamicInt8,
+    Float8,
+    Float16,
+    Int8,
+    Scheme,
+    WeightOnly,
+)
 from promptray.calibrate.quantise.session import LEVELS, open_session, versions
 from promptray.calibrate.quantise.smooth import smooth
 from promptray.calibrate.quantise.thresholds import threshold_of
@@ -57,8 +69,8 @@ class Prepared:
     layers : list of Layer
         What the scheme could quantise, in the order of the graph.
     groups : dict of str to int
-        Blocks of layers with their multiplications for one input; of ``Float16``, ``DynamicInt8`` and
-        ``WeightOnly``, which look at no ranges, with their weights.
+        Blocks of layers with their multiplications for one input; of schemes other than ``Int8`` and
+        ``Float8``, which look at no ranges here, with their weights.
     """
 
     def __init__(self, content: bytes, scheme: Scheme, feeds: Feeds = ()) -> None:
@@ -68,8 +80,8 @@ class Prepared:
         self._notes: list[str] = []
         self._seen: dict[str, Magnitudes] = {}
         self.layers, self._ineligible = _eligible(graph, scheme)
-        if isinstance(scheme, Int8 | Float8):
-            if scheme.smooth is not None:
+        if isinstance(scheme, Int8 | Float8 | ConvolutionInt8):
+            if not isinstance(scheme, ConvolutionInt8) and scheme.smooth is not None:
                 channels = {name: seen.channels for name, seen in _observe(graph, self.layers, feeds).items()}
                 done, left = smooth(graph, self.layers, channels, scheme.smooth)
                 self._notes.append(
@@ -112,17 +124,19 @@ class Prepared:
         self, graph: Graph, layers: list[Layer], wanted: set[str], kept: dict[str, str], notes: list[str]
     ) -> bytes:
         scheme = self.scheme
+        if isinstance(scheme, Float16):
+            kept.update(type_float16(graph, self.feeds, headroom=scheme.headroom, keep=wanted))
+            return graph.to_bytes()
+        if isinstance(scheme, ConvolutionInt8):
+            return quantise_convolutions(graph, layers, self.feeds)
+        if tables := store_tables(graph, scheme.embeddings):
+            notes.append(f"{scheme.embeddings} tables: {', '.join(tables)}")
         if isinstance(scheme, DynamicInt8):
             return quantise_dynamically(graph, layers)
         if isinstance(scheme, WeightOnly):
             return quantise_weights(graph, layers, scheme)
-        if isinstance(scheme, Float16):
-            kept.update(type_float16(graph, self.feeds, headroom=scheme.headroom, keep=wanted))
-            return graph.to_bytes()
         thresholds = {layer.activation: self._threshold(layer) for layer in layers}
         place(graph, layers, thresholds, INT8 if isinstance(scheme, Int8) else E4M3)
-        if tables := store_tables(graph, scheme.embeddings):
-            notes.append(f"{scheme.embeddings} tables: {', '.join(tables)}")
         if scheme.rest == "float16":
             high = type_float16(graph, self.feeds, headroom=Float16().headroom)
             notes += [f"float32 beside the float16 rest: {name}: {reason}" for name, reason in high.items()]
@@ -180,8 +194,9 @@ def _eligible(graph: Graph, scheme: Scheme) -> tuple[list[Layer], dict[str, str]
         return layers, {}
     if isinstance(scheme, Int8 | Float8):
         return layers, kept
-    kept |= {layer.name: f"a {layer.node.op_type}" for layer in layers if layer.node.op_type != "MatMul"}
-    return [layer for layer in layers if layer.node.op_type == "MatMul"], kept
+    operator = "Conv" if isinstance(scheme, ConvolutionInt8) else "MatMul"
+    kept |= {layer.name: f"no {operator}" for layer in layers if layer.node.op_type != operator}
+    return [layer for layer in layers if layer.node.op_type == operator], kept
 
 
 def _observe(graph: Graph, layers: list[Layer], feeds: Feeds) -> dict[str, Magnitudes]:

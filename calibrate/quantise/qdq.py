@@ -8,6 +8,7 @@ float8 road that loses a hundred times more than int8.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ def scale_of(magnitude: Array, form: NumberFormat) -> NDArray[np.float32]:
     """
     exact = np.asarray(magnitude, np.float64) / form.greatest
     near = exact.astype(np.float16)
-    up = np.where(near.astype(np.float64) < exact, np.nextafter(near, np.float16(np.inf)), near)
+    up = np.where(near.astype(np.float64) < exact, _next(near), near)
     return np.where(exact > 0, up, 1).astype(np.float32)
 
 
@@ -69,7 +70,8 @@ def quantise_weight(weight: Array, axis: int, form: NumberFormat) -> tuple[Array
 def place(graph: Graph, layers: Sequence[Layer], thresholds: Mapping[str, float], form: NumberFormat) -> None:
     """Put a Q/DQ pair before every layer's input and store its weight in 8 bits; biases and outputs stay.
 
-    Layers that share an input share its pair.
+    Every layer has a pair of its own, also where several read one tensor: behind a shared one ONNX Runtime
+    finds no integer product. It would merge equal pairs, so a further reader's scale is a float16 larger.
 
     Parameters
     ----------
@@ -83,41 +85,36 @@ def place(graph: Graph, layers: Sequence[Layer], thresholds: Mapping[str, float]
     constants = dict(graph.constants)
     zero = f"{form.name}.zero"
     constants[zero] = np.zeros((), form.dtype)
-    ahead: dict[str, list[NodeProto]] = {}  # node -> what must stand before it
-    paired: dict[str, str] = {}
-    stored: dict[str, str] = {}
     by_node = {layer.node.name: layer for layer in layers}
-    for layer in layers:
-        pair = []
-        if layer.activation not in paired:
-            stem = paired[layer.activation] = f"{layer.activation}.{form.name}"
-            constants[f"{stem}.scale"] = scale_of(np.array(thresholds[layer.activation]), form)
-            pair += _pair(layer.activation, stem, f"{stem}.scale", zero)
-        if layer.weight_name not in stored:
-            stem = stored[layer.weight_name] = f"{layer.weight_name}.{form.name}"
-            constants[stem], constants[f"{stem}.scale"] = quantise_weight(
-                layer.weight, layer.channel_axis, form
-            )
-            inputs = [stem, f"{stem}.scale"]
-            pair.append(
-                helper.make_node(
-                    "DequantizeLinear", inputs, [f"{stem}.back"], f"{stem}.back", axis=layer.channel_axis
-                )
-            )
-        ahead[layer.node.name] = pair
+    readers: Counter[str] = Counter()
     nodes: list[NodeProto] = []
     for node in graph.nodes:
-        nodes += ahead.get(node.name, [])
-        if node.name in by_node:
-            layer = by_node[node.name]
-            node.input[0] = f"{paired[layer.activation]}.back"
-            node.input[1] = f"{stored[layer.weight_name]}.back"
+        if layer := by_node.get(node.name):
+            stored = f"{layer.weight_name}.{form.name}"
+            numbers, scales = quantise_weight(layer.weight, layer.channel_axis, form)
+            constants |= {stored: numbers, f"{stored}.scale": scales}
+            low, axis = f"{node.name}.{form.name}", layer.channel_axis
+            scale = f"{low}.scale"
+            constants[scale] = scale_of(np.array(thresholds[layer.activation]), form)
+            for _ in range(readers[layer.activation]):
+                constants[scale] = _next(constants[scale])
+            readers[layer.activation] += 1
+            nodes += [
+                _node("QuantizeLinear", [layer.activation, scale, zero], low),
+                _node("DequantizeLinear", [low, scale, zero], f"{low}.input"),
+                _node("DequantizeLinear", [stored, f"{stored}.scale"], f"{low}.weight", axis=axis),
+            ]
+            node.input[:2] = [f"{low}.input", f"{low}.weight"]
         nodes.append(node)
     graph.replace(nodes, constants)
 
 
-def _pair(tensor: str, stem: str, scale: str, zero: str) -> list[NodeProto]:
-    return [
-        helper.make_node("QuantizeLinear", [tensor, scale, zero], [stem], stem),
-        helper.make_node("DequantizeLinear", [stem, scale, zero], [f"{stem}.back"], f"{stem}.back"),
-    ]
+def _next(scale: Array) -> NDArray[np.float32]:
+    return np.asarray(np.nextafter(scale.astype(np.float16), np.float16(np.inf)), np.float32)
+
+
+def _node(operator: str, inputs: list[str], output: str, *, axis: int | None = None) -> NodeProto:
+    node = helper.make_node(operator, inputs, [output], output)
+    if axis is not None:
+        node.attribute.append(helper.make_attribute("axis", axis))
+    return node

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 Calibration = Literal["max", "entropy", "percentile", "mse"]
+Tables = Literal["float32", "float16", "int8-rows"]
 Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -25,7 +26,7 @@ class Int8(_Struct, frozen=True, tag="int8-qdq"):
     calibration: Calibration = "mse"
     smooth: Annotated[float, Meta(gt=0, lt=1)] | None = None
     """SmoothQuant's alpha: how much of the activations' outliers moves into the weights; None for none."""
-    embeddings: Literal["float32", "float16", "int8-rows"] = "int8-rows"
+    embeddings: Tables = "int8-rows"
     """How tables that tokens are looked up in are stored."""
     rest: Literal["float32", "float16"] = "float32"
     """What everything else is typed as: float16 lets TensorRT fuse attention."""
@@ -37,7 +38,7 @@ class Float8(_Struct, frozen=True, tag="fp8-qdq"):
     """The same with float8 E4M3: for GPUs that have it. Runs on a CPU to be checked, not to be fast."""
 
     smooth: Annotated[float, Meta(gt=0, lt=1)] | None = None
-    embeddings: Literal["float32", "float16", "int8-rows"] = "int8-rows"
+    embeddings: Tables = "int8-rows"
     rest: Literal["float32", "float16"] = "float32"
     keep: list[Text] = []
 
@@ -53,6 +54,17 @@ class Float16(_Struct, frozen=True, tag="fp16"):
 class DynamicInt8(_Struct, frozen=True, tag="int8-dynamic"):
     """Int8 weights; activations are quantised at run time by their own range. For CPUs; needs no images."""
 
+    embeddings: Tables = "int8-rows"
+    keep: list[Text] = []
+
+
+class ConvolutionInt8(_Struct, frozen=True, tag="int8-convolutions"):
+    """Int8 convolutions with 8 bits all the way between them, biases too.
+
+    For convolutional networks (SqueezeNet, ResNet) in ONNX Runtime on CPUs, where `Int8`, which leaves sums
+    and activation functions high, is slower than float32.
+    """
+
     keep: list[Text] = []
 
 
@@ -61,7 +73,8 @@ class WeightOnly(_Struct, frozen=True, tag="weight-only"):
 
     bits: Literal[4, 8] = 8
     block: Literal[16, 32, 64, 128] = 32
+    embeddings: Tables = "int8-rows"
     keep: list[Text] = []
 
 
-Scheme = Int8 | Float8 | Float16 | DynamicInt8 | WeightOnly
+Scheme = Int8 | Float8 | Float16 | DynamicInt8 | ConvolutionInt8 | WeightOnly

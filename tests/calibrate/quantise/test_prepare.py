@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from promptray.calibrate.quantise import (
     DynamicInt8,
@@ -116,6 +117,14 @@ def test_a_layer_whose_input_was_zero_is_kept(reference: Any) -> None:
     feeds = [{"pixels": np.zeros((1, 3, 224, 224), np.float32)}]
     report = quantise(reference.graphs["image"], Int8(), feeds).report
     assert report.kept == {"encoder.model.patch_embed.proj": "its input was zero in every run"}
+
+
+def test_a_single_layer_on_the_input_itself(build: Any) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"], "only")]
+    weight = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    content, feed = build(nodes, {"weight": weight}, 64), {"x": np.eye(64, dtype=np.float32)}
+    found = open_session(quantise(content, Int8(), [feed]).content).run(None, feed)[0]
+    np.testing.assert_allclose(found, weight, atol=np.abs(weight).max() / 200)
 
 
 @pytest.mark.parametrize("name", ["encoder.model.blocks.9", "blocks.0", "", "encoder.model.blocks.0.norm1"])

@@ -84,12 +84,20 @@ def test_weights_have_a_scale_for_each_output_channel_and_activations_one(
         assert (np.abs(numbers * steps - layer.weight) <= 0.5 * steps + 1e-9).all()
 
 
-def test_an_input_that_three_layers_read_has_one_pair(reference: Any) -> None:
-    text = reference.graphs["text"]
-    feeds = reference.text_feeds[:1]
-    graph, _, _ = parts(quantise(text, Int8(calibration="max", embeddings="float32"), feeds).content)
-    pairs = [node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"]
-    assert len(pairs) == len(set(pairs)) < len(linear_layers(Graph(text))[0])
+def test_layers_that_read_one_tensor_have_pairs_of_their_own(reference: Any) -> None:
+    """Query, key and value of a BERT: equal pairs would be merged, and floats multiplied, by ONNX Runtime."""
+    made = quantise(reference.graphs["text"], Int8(calibration="max"), reference.text_feeds[:1])
+    graph, constants, _ = parts(made.content)
+    scales: dict[str, list[float]] = {}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            scales.setdefault(node.input[0], []).append(float(constants[node.input[1]]))
+    assert sum(len(each) for each in scales.values()) == len(made.report.quantised)
+    shared = [each for each in scales.values() if len(each) > 1]
+    assert max(len(each) for each in shared) >= 3
+    for each in shared:
+        assert len(set(each)) == len(each)
+        assert max(each) <= min(each) * (1 + len(each) * 2**-10)
 
 
 def test_biases_stay_float32(quantised: tuple[bytes, bytes]) -> None:
@@ -138,8 +146,8 @@ def test_onnxruntimes_static_quantiser_gives_the_same(reference: Any) -> None:
             assert (a is None) == (b is None) or a.op_type == b.op_type
             if a is None or a.op_type != "DequantizeLinear":
                 continue
-            # In relation: float16 has 11 bits.
-            np.testing.assert_allclose(mine[1][a.input[1]], np.squeeze(their[1][b.input[1]]), rtol=2**-10)
+            # float16 has 11 bits; four layers read the last normalisation.
+            np.testing.assert_allclose(mine[1][a.input[1]], np.squeeze(their[1][b.input[1]]), rtol=5 * 2**-11)
             if position:
                 gap = mine[1][a.input[0]].astype(int) - their[1][b.input[0]].astype(int)
                 assert np.abs(gap).max() <= 1
