@@ -29,11 +29,13 @@ import onnx
 import onnxruntime as ort
 
 from benchmarks.timing import interleaved, machine, report, save
+from promptray.calibrate.evaluation_table import Section
 from promptray.calibrate.quantise import (
     ConvolutionInt8,
     DynamicInt8,
     Float16,
     Int8,
+    Prepared,
     Scheme,
     WeightOnly,
     quantise,

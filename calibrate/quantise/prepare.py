@@ -136,7 +136,8 @@ class Prepared:
         if isinstance(scheme, WeightOnly):
             return quantise_weights(graph, layers, scheme)
         thresholds = {layer.activation: self._threshold(layer) for layer in layers}
-        place(graph, layers, thresholds, INT8 if isinstance(scheme, Int8) else E4M3)
+        int8 = isinstance(scheme, Int8)
+        place(graph, layers, thresholds, INT8 if int8 else E4M3, apart=int8 and scheme.rest == "float32")
         if scheme.rest == "float16":
             high = type_float16(graph, self.feeds, headroom=Float16().headroom)
             notes += [f"float32 beside the float16 rest: {name}: {reason}" for name, reason in high.items()]

@@ -67,11 +67,14 @@ def quantise_weight(weight: Array, axis: int, form: NumberFormat) -> tuple[Array
     return numbers.astype(form.dtype), scales
 
 
-def place(graph: Graph, layers: Sequence[Layer], thresholds: Mapping[str, float], form: NumberFormat) -> None:
+def place(
+    graph: Graph, layers: Sequence[Layer], thresholds: Mapping[str, float], form: NumberFormat, *, apart: bool
+) -> None:
     """Put a Q/DQ pair before every layer's input and store its weight in 8 bits; biases and outputs stay.
 
-    Every layer has a pair of its own, also where several read one tensor: behind a shared one ONNX Runtime
-    finds no integer product. It would merge equal pairs, so a further reader's scale is a float16 larger.
+    Where several layers read one tensor, each has a pair of its own. TensorRT merges equal pairs and then the
+    products behind them. ONNX Runtime merges equal pairs, too, but finds no integer product behind a shared
+    one: `apart` makes the scale of each further reader one float16 larger.
 
     Parameters
     ----------
@@ -81,6 +84,8 @@ def place(graph: Graph, layers: Sequence[Layer], thresholds: Mapping[str, float]
     thresholds : mapping of str to float
         For the input tensor of each layer, the magnitude that becomes the format's greatest number; above 0.
     form : NumberFormat
+    apart : bool
+        Keep the pairs of layers that read one tensor different.
     """
     constants = dict(graph.constants)
     zero = f"{form.name}.zero"
@@ -98,7 +103,7 @@ def place(graph: Graph, layers: Sequence[Layer], thresholds: Mapping[str, float]
             constants[scale] = scale_of(np.array(thresholds[layer.activation]), form)
             for _ in range(readers[layer.activation]):
                 constants[scale] = _next(constants[scale])
-            readers[layer.activation] += 1
+            readers[layer.activation] += apart
             nodes += [
                 _node("QuantizeLinear", [layer.activation, scale, zero], low),
                 _node("DequantizeLinear", [low, scale, zero], f"{low}.input"),

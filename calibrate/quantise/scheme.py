@@ -29,7 +29,8 @@ class Int8(_Struct, frozen=True, tag="int8-qdq"):
     embeddings: Tables = "int8-rows"
     """How tables that tokens are looked up in are stored."""
     rest: Literal["float32", "float16"] = "float32"
-    """What everything else is typed as: float16 lets TensorRT fuse attention."""
+    """What everything else is typed as: float32 suits CPUs; float16 is for GPUs, where TensorRT then fuses
+    attention."""
     keep: list[Text] = []
     """Layers, or groups of them, that stay high."""
 

@@ -84,14 +84,27 @@ def test_weights_have_a_scale_for_each_output_channel_and_activations_one(
         assert (np.abs(numbers * steps - layer.weight) <= 0.5 * steps + 1e-9).all()
 
 
-def test_layers_that_read_one_tensor_have_pairs_of_their_own(reference: Any) -> None:
-    """Query, key and value of a BERT: equal pairs would be merged, and floats multiplied, by ONNX Runtime."""
-    made = quantise(reference.graphs["text"], Int8(calibration="max"), reference.text_feeds[:1])
-    graph, constants, _ = parts(made.content)
+def input_scales(content: bytes) -> dict[str, list[float]]:
+    graph, constants, _ = parts(content)
     scales: dict[str, list[float]] = {}
     for node in graph.node:
         if node.op_type == "QuantizeLinear":
             scales.setdefault(node.input[0], []).append(float(constants[node.input[1]]))
+    return scales
+
+
+def test_for_gpus_those_pairs_are_equal(reference: Any) -> None:
+    """TensorRT merges them, and then the products behind them."""
+    scheme = Int8(rest="float16")
+    scales = input_scales(quantise(reference.graphs["text"], scheme, reference.text_feeds[:1]).content)
+    assert max(len(each) for each in scales.values()) >= 3
+    assert all(len(set(each)) == 1 for each in scales.values())
+
+
+def test_layers_that_read_one_tensor_have_pairs_of_their_own(reference: Any) -> None:
+    """Query, key and value of a BERT: equal pairs would be merged, and floats multiplied, by ONNX Runtime."""
+    made = quantise(reference.graphs["text"], Int8(calibration="max"), reference.text_feeds[:1])
+    scales = input_scales(made.content)
     assert sum(len(each) for each in scales.values()) == len(made.report.quantised)
     shared = [each for each in scales.values() if len(each) > 1]
     assert max(len(each) for each in shared) >= 3
