@@ -16,8 +16,8 @@ from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError
 from promptray.runtime.preprocess import normalise, preprocess
 
-#: Thresholds ("mse") of the reference model's layers from 64 images differ from those of 144 by 0.8 % on average
-#: and 4 % at most, those from 8 images by 2.0 % and 8 %. Of "max" the 64 are 13 % short somewhere.
+#: Thresholds ("mse") of the reference model's layers from 64 images differ from those of 144 by 0.8 % on
+#: average and 4 % at most, those from 8 images by 2.0 % and 8 %. Of "max" the 64 are 13 % short somewhere.
 ENOUGH = 64
 
 

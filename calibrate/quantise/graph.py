@@ -43,6 +43,8 @@ class Graph:
     def __init__(self, content: bytes, weight_names: Mapping[str, str] | None = None) -> None:
         try:
             model = onnx.load_from_string(content)
+            #: Operators of the graph as it came.
+            self.operators = {node.op_type for node in model.graph.node}
             self.weight_names = _weight_names(model) if weight_names is None else weight_names
             folded = onnx_ir.from_proto(model)
             onnxscript.optimizer.fold_constants(

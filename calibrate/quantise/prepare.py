@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from promptray.calibrate.quantise.embeddings import store_tables
 from promptray.calibrate.quantise.float16 import type_float16
-from promptray.calibrate.quantise.graph import Graph
+from promptray.calibrate.quantise.graph import Graph, unreadable
 from promptray.calibrate.quantise.histogram import Magnitudes
 from promptray.calibrate.quantise.layers import Layer, linear_layers
 from promptray.calibrate.quantise.observe import Feeds, feeds_sha256, observe
@@ -30,6 +30,8 @@ from promptray.calibrate.quantise.session import LEVELS, open_session, versions
 from promptray.calibrate.quantise.smooth import smooth
 from promptray.calibrate.quantise.thresholds import threshold_of
 from promptray.runtime.errors import BuildError
+
+_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}
 
 
 def quantise(content: bytes, scheme: Scheme, feeds: Feeds = ()) -> Quantised:
@@ -75,6 +77,8 @@ class Prepared:
 
     def __init__(self, content: bytes, scheme: Scheme, feeds: Feeds = ()) -> None:
         graph = Graph(content)
+        if traces := sorted(graph.operators & _QUANTISED):
+            raise unreadable(ValueError(f"it is quantised already ({', '.join(traces)})"))
         self.scheme, self.feeds = scheme, feeds
         self._bytes_before = len(content)
         self._notes: list[str] = []

@@ -1,9 +1,11 @@
 """Explicit quantise/dequantise pairs around linear layers, in int8 or float8 E4M3.
 
-ONNX Runtime's own static quantiser gives the same int8 graph with the options TensorRT needs, which a test
-holds; it is not used because it keeps every activation of every image in memory (13 GB for a ViT-B and 256
-images), has no MSE calibration, an entropy calibration of 128 bins that always gives the maximum, and a
-float8 road that loses a hundred times more than int8.
+ONNX Runtime's own static quantiser places the same int8 pairs with the options that TensorRT needs, which a
+test holds. It is not used: its histogram calibrations keep every activation of every image in memory (about
+13 GB for a ViT-B and 256 images), its entropy rule has 128 bins for 128 levels and so gives the maximum, it
+has no MSE rule, and its float8 loses ninety times more than int8. NVIDIA ModelOpt 0.47 is as good (greatest
+error of the reference model's scores: float8 0.069 there, 0.059 here; int8 by the maximum 0.114 and 0.090;
+by MSE, here alone, 0.017), and needs some twenty more packages.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import onnx
 import onnxruntime as ort
+import onnxscript
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from promptray.runtime.errors import BuildError
@@ -56,4 +57,5 @@ def open_session(
 
 def versions() -> dict[str, str]:
     """Return the versions of what made a quantised graph."""
-    return {"onnx": onnx.__version__, "onnxruntime": ort.__version__}
+    libraries = (onnx, onnxscript, ort)
+    return {library.__name__: library.__version__ for library in libraries}

@@ -90,7 +90,7 @@ def test_the_report_tells_what_was_done(reference: Any) -> None:
     assert all(threshold is not None and threshold > 0 for threshold, _ in ranges)
     assert any(threshold and clipped and clipped > threshold for threshold, clipped in ranges)
     assert report.calibration_inputs == 3
-    assert report.tools.keys() == {"onnx", "onnxruntime"}
+    assert report.tools.keys() == {"onnx", "onnxruntime", "onnxscript"}
 
 
 def test_the_hash_is_of_the_inputs(reference: Any) -> None:
@@ -125,6 +125,14 @@ def test_a_single_layer_on_the_input_itself(build: Any) -> None:
     content, feed = build(nodes, {"weight": weight}, 64), {"x": np.eye(64, dtype=np.float32)}
     found = open_session(quantise(content, Int8(), [feed]).content).run(None, feed)[0]
     np.testing.assert_allclose(found, weight, atol=np.abs(weight).max() / 200)
+
+
+def test_a_quantised_graph_is_not_quantised_again(reference: Any) -> None:
+    for scheme in (Int8(), DynamicInt8()):
+        made = quantise(reference.graphs["image"], scheme, reference.feeds[:1])
+        with pytest.raises(BuildError, match="already") as caught:
+            quantise(made.content, Int8(), reference.feeds[:1])
+        assert caught.value.code == "quantise.graph"
 
 
 @pytest.mark.parametrize("name", ["encoder.model.blocks.9", "blocks.0", "", "encoder.model.blocks.0.norm1"])
