@@ -126,6 +126,9 @@ def full_size_cases(name: str, pictures: Feeds) -> Iterator[Case]:
     shown = {"carzero": "ViT-B/16, random weights", "convnext": "ConvNeXt-Base, random weights"}[name]
     image, texts = model.side("image"), model.side("text")
     assert image is not None
+    for key, parameter in image.module.named_parameters():
+        if key.endswith("gamma"):  # it begins at 1e-6, where no block would have any effect
+            torch.nn.init.constant_(parameter, 0.2)
     yield Case(shown, export_graph(image), pictures[:8], pictures[8:12])
     if texts is not None and model.text is not None and model.tokenizer is not None:
         encoder = TextEncoder(model.text, model.tokenizer)
