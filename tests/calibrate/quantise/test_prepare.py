@@ -21,6 +21,7 @@ from promptray.calibrate.quantise import (
     WeightOnly,
     quantise,
 )
+from promptray.calibrate.quantise.feeds import head_feeds
 from promptray.calibrate.quantise.session import open_session
 from promptray.runtime.errors import BuildError
 
@@ -117,6 +118,20 @@ def test_a_layer_whose_input_was_zero_is_kept(reference: Any) -> None:
     feeds = [{"pixels": np.zeros((1, 3, 224, 224), np.float32)}]
     report = quantise(reference.graphs["image"], Int8(), feeds).report
     assert report.kept == {"encoder.model.patch_embed.proj": "its input was zero in every run"}
+
+
+@pytest.mark.parametrize("scheme", [Int8(), DynamicInt8()], ids=lambda s: type(s).__name__)
+def test_the_head_is_calibrated_on_features_and_bank(reference: Any, scheme: Scheme) -> None:
+    head = reference.graphs["head"]
+    feeds = head_feeds(reference.graphs["image"], reference.bank, reference.feeds[:3])
+    assert len(feeds) == 3 * len(reference.bank.batches())
+    made = quantise(head, scheme, feeds)
+    assert any("multihead_attn" in layer.name for layer in made.report.quantised)
+    taken = {value.name for value in onnx.load_from_string(head).graph.input}
+    fed = {name: values for name, values in feeds[0].items() if name in taken}
+    ours, theirs = (open_session(graph).run(["logits"], fed)[0] for graph in (made.content, head))
+    spread = reference.logits.std(axis=0).mean()
+    assert 0 < np.abs(ours - theirs).max() < 0.1 * spread
 
 
 def test_a_single_layer_on_the_input_itself(build: Any) -> None:
