@@ -38,6 +38,7 @@ _GROUPS = {
     "text-model": "Text models",
     "export": "Export",
     "gate": "Gates",
+    "quantise": "Quantisation",
     "family": "Families",
     "table": "Labels, scores and boxes",
     "adapt": "Adapting to a site",
