@@ -247,6 +247,7 @@ def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
     model = sources.model
     sides = {"image": model.image, **{f"head.{head.name}": head.side for head in model.heads}}
     if model.text is not None:
+        _require_tokenizer(model.text, sources.facts.name)
         sides["text"] = model.text.side
         (folder / TOKENIZER).write_bytes(model.text.tokenizer)
     for number, (name, side) in enumerate(sides.items()):
@@ -257,6 +258,22 @@ def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
             stored = safetensors.numpy.save(dict(tensors))
             (folder / f"class.{head.name}.{number}.safetensors").write_bytes(stored)
     (folder / "model.json").write_bytes(msgspec.json.encode(describe(model)))
+
+
+def _require_tokenizer(text: LoadedText, family_name: str) -> None:
+    """Refuse a tokenizer that the runtime would refuse, before the long work."""
+    try:
+        TextEncoder(text.rule, text.tokenizer).encode("There is pneumonia.")
+    except BundleError as error:
+        raise BuildError(
+            "text-model.invalid",
+            error.message,
+            artefact=f"{text.rule.tokenizer} of the family {family_name}",
+            expected=error.expected,
+            found=error.found,
+            cure="use the tokenizer published with the checkpoint; if it is that one, the family must write "
+            "it otherwise (docs/families.md, section 5)",
+        ) from error
 
 
 def _prompts(made: Plan, graphs: Path, folder: Path) -> None:

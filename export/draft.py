@@ -124,7 +124,8 @@ def _planned(
     )
     made = Head(
         name=head.name,
-        set=head.set,
+        # A step added or left out would shift every place on a scale.
+        set="fixed" if settings.relation == "ordinal" else head.set,
         relation=settings.relation,
         activation=settings.activation,
         bank=bank,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from promptray.export.families.base import left_out_note
 from promptray.export.model_facts import HeadFile, ModelFile
 from promptray.export.recipe import FindingRecipe, HeadRecipe, Recipe
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Activation, Finding, Key, Relation, TextRule
@@ -51,7 +52,9 @@ def by_head(recipe: Recipe, facts: ModelFile, artefact: str) -> dict[str, list[S
         place = f"{artefact}, key findings[{number}]"
         name = facts.heads[0].name if finding.head is None else finding.head
         if name not in found:
-            raise _invalid(f"{place}.head", "this model has no such head", ", ".join(found), name)
+            why = [note for note in facts.notes if note.startswith(left_out_note(name, ""))]
+            what = ": ".join(["this model has no such head", *why])
+            raise _invalid(f"{place}.head", what, ", ".join(found), name)
         if any(each.finding.key == finding.key for each in found[name]):
             raise _invalid(f"{place}.key", "two findings have the same key", "different keys", finding.key)
         found[name].append(Stated(place, finding))

@@ -11,11 +11,20 @@ from torch import Tensor, nn
 
 from promptray.runtime.errors import BuildError
 
+#: As `optional` or `ignored` of :func:`fit_state_dict`: no key.
+NO_KEY = r"(?!)"
 _LISTED = 8
+_CURE = "check that the recipe names the right family (`promptray families` describes each layout)"
 
 
 def fit_state_dict(
-    module: nn.Module, state: Mapping[str, Tensor], *, artefact: str, optional: str, ignored: str
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    artefact: str,
+    optional: str,
+    ignored: str,
+    cure: str = _CURE,
 ) -> None:
     """Load `state` into `module`, strictly.
 
@@ -31,6 +40,8 @@ def fit_state_dict(
         Regular expression of keys that take no part in scoring and may be missing.
     ignored : str
         Regular expression of keys that may be present and are left out.
+    cure : str
+        What the refusal says to do.
 
     Raises
     ------
@@ -64,7 +75,7 @@ def fit_state_dict(
             artefact=artefact,
             expected=f"{len(expected)} tensors",
             found=f"{len(given)} tensors, {len(missing)} missing, {len(unexpected)} unexpected",
-            cure="check that the recipe names the right family (`promptray families` describes each layout)",
+            cure=cure,
         )
     module.load_state_dict({key: given[key] for key in expected if key in given}, strict=False)
 

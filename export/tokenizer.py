@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
+from promptray.export.json_file import read_json
 from promptray.export.tokenizer_settings import (
     SPECIAL,
     TokenizerSettings,
@@ -150,11 +150,7 @@ def read_bert(configuration: Path | dict[str, Any], vocabulary_file: Path) -> Be
     try:
         if not all(file.is_file() for file in files):  # a pipe would be waited for
             raise FileNotFoundError
-        config = (
-            json.loads(configuration.read_text(encoding="utf-8"))
-            if isinstance(configuration, Path)
-            else configuration
-        )
+        config = read_json(configuration) if isinstance(configuration, Path) else configuration
         # Not splitlines: it also cuts at characters such as U+2028, which a piece may be.
         vocabulary = tuple(vocabulary_file.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except (OSError, ValueError, RecursionError) as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from promptray.export.json_file import read_object
 from promptray.runtime.errors import BuildError
 
 CONFIG = "tokenizer_config.json"
@@ -188,13 +189,7 @@ def _facts(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     """Return a JSON object, empty where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _invalid(path.name, f"it cannot be read ({type(error).__name__})", "a JSON file") from error
-    if not isinstance(content, dict):
-        raise _invalid(path.name, "it holds no settings", "a JSON object", type(content).__name__)
-    return content
+    return read_object(path, code="text-model.invalid", cure=_CURE) if path.is_file() else {}
 
 
 def _require_known(artefact: str, key: str, value: object, vocabulary: Sequence[str]) -> None:

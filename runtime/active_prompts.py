@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from promptray.runtime.active_set import ActiveHead, ActiveSet, prompt_notices
+from promptray.runtime.active_set import ActiveHead, ActiveSet, group_notices, prompt_notices
 from promptray.runtime.alternatives import require_alternatives
 from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding, Head
@@ -14,6 +14,7 @@ from promptray.runtime.errors import PromptError, ScoringError
 from promptray.runtime.finding_names import FindingName
 from promptray.runtime.fixed_set import fixed_set, require_free
 from promptray.runtime.graphs import BundleContent, Graphs
+from promptray.runtime.heads import require_head
 from promptray.runtime.packs import read_pack
 from promptray.runtime.picture import Notice
 from promptray.runtime.prompts import PromptBank
@@ -158,8 +159,8 @@ class ActivePrompts:
         ------
         PromptError
             ``prompt.unknown-pack``; ``prompt.invalid`` when the pack's findings hang together in another way
-            than this head's, or are a scale and there are other findings; else as :meth:`add`, and nothing is
-            added.
+            than this head's (those of a scale always do: its head is a fixed set); else as :meth:`add`, and
+            nothing is added.
         BundleError
             As :meth:`add`.
         """
@@ -172,15 +173,6 @@ class ActivePrompts:
                 expected=f"a bundle whose findings are {pack.relation}",
                 found=head.relation,
                 cure=f"build a bundle with `relation: {pack.relation}` and `pack: {name}`",
-            )
-        if pack.relation == "ordinal" and len(self):
-            raise PromptError(
-                "prompt.invalid",
-                "the pack is a scale, and behind other findings its steps would be those of a longer one",
-                artefact=name,
-                expected="a bundle that scores nothing else",
-                found=", ".join(finding.key for finding in self)[:200],
-                cure=f"build a bundle with `pack: {name}`",
             )
         findings = [
             checked_finding(each.key, each.prompts, [], display=each.display, code=each.code, head=head.name)
@@ -233,24 +225,28 @@ class ActivePrompts:
             left = [item for item in head.active if item is not removed]
             self._state = self._changed(head, left)
 
-    def export(self, keys: Iterable[str] | None = None) -> bytes:
+    def export(self, keys: Iterable[str] | None = None, *, head: str | None = None) -> bytes:
         """Return cached prompts as bytes that another installation of the same model can import.
 
         Parameters
         ----------
         keys : iterable of str, optional
-            Findings of the free head, or of the first one where no head is free; all of them by default.
+            Findings of one head; all of them by default.
+        head : str, optional
+            Which; by default the free one or, where there is none, the only one.
 
         Raises
         ------
         PromptError
             ``prompt.unknown``.
+        ScoringError
+            ``score.head``.
         """
-        state = self._state
-        head = state.of((self._manifest.free_head or self._manifest.heads[0]).name)
-        chosen = head.active if keys is None else [state.find((head.head.name, key)) for key in keys]
+        state, free = self._state, self._manifest.free_head
+        of = state.of(free.name if head is None and free else require_head(self._manifest, head).name)
+        chosen = of.active if keys is None else [state.find((of.head.name, key)) for key in keys]
         named = [replace(item.entry, display=item.finding.display, code=item.finding.code) for item in chosen]
-        return pack(PromptBank(head.head.bank, named))
+        return pack(PromptBank(of.head.bank, named))
 
     def import_(
         self, data: bytes, *, keep: bool = False, artefact: str = "imported prompts"
@@ -302,7 +298,7 @@ class ActivePrompts:
         notices: tuple[Notice, ...] = ()
         if rule is not None:  # where there is text, one head is of it
             notices = prompt_notices(next(h.bank for h in heads if h.head.name == rule.head), rule)
-        return ActiveSet(tuple(heads), notices, revision)
+        return ActiveSet(tuple(heads), (*notices, *group_notices(heads)), revision)
 
     def _require_site(self) -> Site:
         if self._site is None:

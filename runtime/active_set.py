@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from promptray.runtime.finding_names import ByFinding, FindingName
 from promptray.runtime.graphs import BoundHead
 from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import BankEntry, PromptBank
+from promptray.runtime.relation import incomplete_groups
 from promptray.runtime.site_prompts import ActiveFinding
 from promptray.runtime.wording import Wording
 
@@ -138,7 +139,7 @@ def prompt_notices(bank: PromptBank, rule: TextRule) -> tuple[Notice, ...]:
     seen = {entry.key: _seen(entry, ordered=ordered) for entry in bank}
     texts = Counter(seen.values())
     checks: dict[str, Callable[[BankEntry], bool]] = {
-        "prompt-empty": lambda entry: not all(each.cleaned for each in entry.wordings),
+        "prompt-empty": lambda entry: not all(each.words for each in entry.wordings),
         "prompt-truncated": lambda entry: any(each.truncated for each in entry.wordings),
         "prompt-duplicate": lambda entry: any(seen[entry.key][0]) and texts[seen[entry.key]] > 1,
     }
@@ -148,6 +149,13 @@ def prompt_notices(bank: PromptBank, rule: TextRule) -> tuple[Notice, ...]:
         if keys:
             found.append(Notice(code, f"{notice(code).message} Findings: {', '.join(keys)}."))
     return tuple(found)
+
+
+def group_notices(heads: Iterable[ActiveHead]) -> tuple[Notice, ...]:
+    """Say which groups of alternatives have no share, because a finding of theirs is not scored."""
+    names = [name for each in heads for name in incomplete_groups(each.head, each.bank.keys)]
+    code = "group-incomplete"
+    return (Notice(code, f"{notice(code).message} Groups: {', '.join(names)}."),) if names else ()
 
 
 def _seen(entry: BankEntry, *, ordered: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

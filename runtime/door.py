@@ -189,7 +189,19 @@ def _open(
     )
 
 
-def _is_dataset(source: Source) -> TypeGuard[Dataset]:
+def require_several(sources: object) -> None:
+    """Refuse one source where several are asked for: it would fall apart into letters, lines, tags or rows.
+
+    Raises
+    ------
+    TypeError
+    """
+    kinds = (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray)
+    if isinstance(sources, kinds) or hasattr(sources, "read") or _is_dataset(sources):
+        raise TypeError(f"sources is a single {type(sources).__name__}: give a list, also of one")
+
+
+def _is_dataset(source: object) -> TypeGuard[Dataset]:
     """Tell a pydicom Dataset without importing pydicom: who has one has imported it."""
     return any(kind.__module__ == "pydicom.dataset" for kind in type(source).__mro__)
 

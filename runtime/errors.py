@@ -51,7 +51,7 @@ CODES: dict[str, str] = {
     "prompt.endpoint": "The endpoint that was asked to align prompts is not allowed or failed.",
     "prompt.form": "Nothing in the form of a prompt can be made of a wording.",
     "prompt.exists": "A finding with this key exists already.",
-    "prompt.empty": "Nothing is left of the prompt after the model's text cleaning.",
+    "prompt.empty": "No word of the prompt is left after the model's text cleaning.",
     "prompt.invalid": "The prompt or key is not usable text.",
     "prompt.no-text-graph": "The bundle carries no text graph, so it cannot encode prompts.",
     "prompt.fixed-set": "The findings of this head form one unit and cannot be edited.",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from promptray.runtime.bundle.manifest import Examination, Manifest
-from promptray.runtime.door import Source, source_name
+from promptray.runtime.door import Source, require_several, source_name
 from promptray.runtime.errors import ImageError, ScoringError
 from promptray.runtime.exam_document import Entered, exam_result
 from promptray.runtime.exam_result import LEFT_OUT, ExamResult, LeftOutImage
@@ -40,6 +40,7 @@ def score_exam(
     declared: Mapping[str, Any],
 ) -> ExamResult:
     """Score the images of one examination (see :meth:`promptray.runtime.scorer.Scorer.score_exam`)."""
+    require_several(sources)
     rule, given = _rule(scorer.bundle.manifest), list(sources)
     labels = [None] * len(given) if views is None else list(views)
     if len(labels) != len(given):

@@ -123,9 +123,11 @@ class ExamResult:
 
     Examples
     --------
-    >>> exam.examination.scores["dense"].value       # doctest: +SKIP
+    >>> exam.examination.scores["D"].value                  # doctest: +SKIP
+    0.27
+    >>> exam.examination.summaries[0].groups["dense"]       # doctest: +SKIP
     0.71
-    >>> exam.missing_views                           # doctest: +SKIP
+    >>> exam.missing_views                                  # doctest: +SKIP
     ('R MLO',)
     """
 

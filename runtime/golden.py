@@ -33,11 +33,14 @@ class Answers:
     maps: NDArray[np.float32] | None
 
     def errors(self, logits: NDArray[np.float32], maps: NDArray[np.float32] | None) -> tuple[float, float]:
-        """Return the largest absolute differences of scores and of maps; NaN where there is a NaN."""
-        score_error = float(np.abs(logits - self.logits).max(initial=0.0))
+        """Return the largest absolute differences of scores and of maps; NaN where there is a NaN.
+
+        Arrays of another shape than the stored ones are infinitely far off: numpy would stretch them to fit.
+        """
+        score_error = _difference(logits, self.logits)
         if self.maps is None or maps is None:
             return score_error, 0.0 if self.maps is maps else math.inf
-        return score_error, float(np.abs(maps - self.maps).max(initial=0.0))
+        return score_error, _difference(maps, self.maps)
 
     def of(self, picture: int) -> Answers:
         """Return those of one picture, G = 1."""
@@ -167,6 +170,10 @@ def check_golden(
     for report in reports:
         _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}")
     return GoldenReport(count, reports)
+
+
+def _difference(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
+    return float(np.abs(found - stored).max(initial=0.0)) if found.shape == stored.shape else math.inf
 
 
 def _report(head: Head, score_error: float, map_error: float) -> HeadReport:

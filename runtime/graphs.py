@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,8 +15,8 @@ from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
 from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError, ScoringError
 from promptray.runtime.fixed_set import require_whole
-from promptray.runtime.prompts import BankEntry, PromptBank
-from promptray.runtime.text import EncodedFinding, TextEncoder
+from promptray.runtime.prompts import BankBatch, BankEntry, PromptBank
+from promptray.runtime.text import EncodedFinding, TextEncoder, require_text
 from promptray.runtime.wording import require_wordings
 
 Array = NDArray[Any]
@@ -68,11 +68,38 @@ def own_bank(bundle: BundleContent, head: Head) -> PromptBank:
 
 
 @dataclass(frozen=True, eq=False)
+class BoundBatch:
+    """Prompts that go through the head in one call.
+
+    Attributes
+    ----------
+    positions : int array, (n,)
+        Place of each in the bank.
+    size : int
+        Prompts of the call, padding included.
+    graph : BoundGraph
+    """
+
+    positions: NDArray[np.intp]
+    size: int
+    graph: BoundGraph
+
+
+@dataclass(frozen=True, eq=False)
 class BoundHead:
     """A head with its bank resident: one bound graph for each batch of prompts, none without prompts."""
 
-    batches: tuple[tuple[NDArray[np.intp], BoundGraph], ...]
-    prompts: int
+    batches: tuple[BoundBatch, ...]
+
+    @classmethod
+    def of(cls, graph: Graph, batches: Iterable[BankBatch]) -> BoundHead:
+        """Make batches of a bank resident in a head's graph."""
+        return cls(tuple(BoundBatch(each.positions, each.size, graph.bind(each.tensors)) for each in batches))
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts the bank holds."""
+        return sum(len(batch.positions) for batch in self.batches)
 
     def run(self, features: Mapping[str, Array]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Score image features against every prompt of the bank, which holds at least one.
@@ -94,8 +121,12 @@ class BoundHead:
         """
         logits: NDArray[np.float32] | None = None
         maps: NDArray[np.float32] | None = None
-        for positions, bound in self.batches:
-            outputs = bound.run(features)
+        images = len(next(iter(features.values())))
+        for batch in self.batches:
+            positions = batch.positions
+            outputs = batch.graph.run(features)
+            # One column or row would be spread over all findings or images, and look like scores of each.
+            _require_leading(outputs, (images, batch.size), "head")
             kept = {name: values[:, : len(positions)] for name, values in outputs.items()}
             require_finite(kept, "head")
             if logits is None:
@@ -150,6 +181,7 @@ class Graphs:
     def features(self, pixels: NDArray[np.float32]) -> dict[str, Array]:
         """Run the image side on pixels float32 (B, C, H, W)."""
         outputs = self._image.run({"pixels": pixels})
+        _require_leading(outputs, (len(pixels),), "image")
         require_finite(outputs, "image")
         return outputs
 
@@ -168,9 +200,7 @@ class Graphs:
             batches = bank.batches()
         else:
             batches = bank.batches(prompts_per_batch=self._prompts_per_batch)
-        graph = self._heads[head.name]
-        bound = tuple((batch.positions, graph.bind(batch.tensors)) for batch in batches)
-        return BoundHead(bound, len(bank))
+        return BoundHead.of(self._heads[head.name], batches)
 
     def bind_all(self, banks: Mapping[str, PromptBank]) -> dict[str, BoundHead]:
         """Make a bank resident in every head (see :meth:`bind`)."""
@@ -215,6 +245,20 @@ class Graphs:
         return self._text
 
 
+def _require_leading(outputs: Mapping[str, Array], leading: tuple[int, ...], role: str) -> None:
+    """Refuse outputs that are not one for each image, of a head for each image and prompt."""
+    for name, values in outputs.items():
+        if values.shape[: len(leading)] != leading:
+            raise ScoringError(
+                "backend.failed",
+                "a graph gave another number of answers than it was asked for",
+                artefact=f"{role} graph, output {name}",
+                expected=f"first dimensions {list(leading)}",
+                found=str(list(values.shape)),
+                cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
+            )
+
+
 def encode_finding(
     graph: BoundGraph, rule: BankRule, key: str, finding: EncodedFinding, *, allow_empty: bool = False
 ) -> BankEntry:
@@ -226,16 +270,9 @@ def encode_finding(
         ``prompt.empty`` when cleaning leaves nothing of a wording and `allow_empty` is false;
         ``prompt.invalid`` when wordings cancel each other.
     """
-    encoded = (*finding.prompts, *finding.negative_prompts)
-    if not allow_empty and not all(prompt.wording.cleaned for prompt in encoded):
-        raise PromptError(
-            "prompt.empty",
-            "nothing is left of the prompt after this model's text cleaning (CARZero's drops sentences "
-            "of one word), so it would score the same as every other such prompt",
-            artefact=key,
-            cure="write a sentence, for example 'There is pneumonia.', or set allow_empty to score it anyway",
-        )
-    rows = [graph.run(prompt.arrays) for prompt in encoded]
+    if not allow_empty:
+        require_text(key, finding)
+    rows = [graph.run(prompt.arrays) for prompt in (*finding.prompts, *finding.negative_prompts)]
     for outputs in rows:
         require_finite(outputs, "text")
     count = len(finding.prompts)

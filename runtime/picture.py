@@ -19,6 +19,7 @@ NOTICES: dict[str, str] = {
     "prompt-empty": "Nothing was left of a prompt after cleaning: all such prompts score alike.",
     "prompt-truncated": "A prompt was longer than the model's context and was cut.",
     "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",
+    "group-incomplete": "Findings of a group are not scored, so the group has no share.",
     "study-absent": "Images state no study: nothing but the caller says that they belong together.",
     "view-repeated": "Several images show the same view: their mean was taken for it.",
     "burned-in-text": "The DICOM object states that text is burned into its pixels.",

@@ -92,6 +92,11 @@ class BankBatch:
     positions: NDArray[np.intp]
     tensors: dict[str, Array]
 
+    @property
+    def size(self) -> int:
+        """Prompts of the batch, padding included."""
+        return len(next(iter(self.tensors.values())))
+
 
 class PromptBank:
     """Immutable, ordered set of prompts with their cached tensors.

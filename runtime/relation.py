@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,8 @@ def summary_of(scores: Mapping[str, Score], head: Head) -> Summary | None:
     Parameters
     ----------
     scores : mapping of str to Score
-        By key, in the order of the findings, which is the scale of an ordinal head.
+        By key, in the order of the findings, which is the scale of an ordinal head. A group with a finding
+        that is not among them gets no share.
     head : Head
     """
     return summary_of_shares(
@@ -80,10 +81,16 @@ def summary_of_shares(shares: Mapping[str, float], head: Head) -> Summary | None
             else None
         ),
         groups={
-            name: sum(shares[key] for key in members if key in shares)
+            name: sum(shares[key] for key in members)
             for name, members in head.groups.items()
+            if name not in incomplete_groups(head, shares)
         },
     )
+
+
+def incomplete_groups(head: Head, keys: Collection[str]) -> list[str]:
+    """Return the groups of which a finding is not scored: what is left of one is not what its name says."""
+    return [name for name, members in head.groups.items() if not all(key in keys for key in members)]
 
 
 def _logistic(value: float) -> float:

@@ -5,44 +5,30 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from types import TracebackType
 from typing import Any
 
 from promptray.runtime.active_prompts import ActivePrompts, require_open
-from promptray.runtime.active_set import ActiveSet, HeadAnswer
 from promptray.runtime.backends import NAMES, BackendFacts, choose_backend
 from promptray.runtime.bundle import Bundle, Manifest
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.door import Source, open_picture, source_name
+from promptray.runtime.door import Source, open_picture, require_several, source_name
 from promptray.runtime.errors import PromptRayError, ScoringError
 from promptray.runtime.exam import score_exam
 from promptray.runtime.exam_result import ExamResult
 from promptray.runtime.golden import GoldenReport, check_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
-from promptray.runtime.picture import Notice, Picture
+from promptray.runtime.picture import Picture
 from promptray.runtime.prepared import Prepared
 from promptray.runtime.preprocess import preprocess
-from promptray.runtime.relation import scores_of, summary_of
-from promptray.runtime.result import (
-    BundleRef,
-    FindingScore,
-    GateRef,
-    NoticeRef,
-    Refused,
-    Result,
-    ResultDocument,
-    Score,
-    SourceRef,
-    Summary,
-)
+from promptray.runtime.result import Refused, Result
+from promptray.runtime.result_document import result_document
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
-from promptray.runtime.site_prompts import ActiveFinding
 from promptray.runtime.text_check import check_text
-from promptray.runtime.version import VERSION
 
 
 class Scorer:
@@ -209,7 +195,7 @@ class Scorer:
         timing = {**prepared.timing, "image": image_ms, "head": _milliseconds(start)}
         limit.check("after the head")
         timing["total"] = sum(timing.values())
-        document = self._document(prepared, state, answers, timing)
+        document = result_document(self.bundle, self.backend, prepared, state, answers, timing)
         maps = [grid for answer in answers for grid in answer.maps_of_findings]
         return Result(document, maps, prepared.network_input.geometry)
 
@@ -251,6 +237,7 @@ class Scorer:
         """
         if ahead < 1:
             raise ValueError("ahead must be at least 1")
+        require_several(sources)
         self._require_open()
         waiting: list[tuple[Future[Prepared], str]] = []
         pending = iter(sources)
@@ -345,48 +332,6 @@ class Scorer:
                 found=f"prepared with bundle {prepared.bundle[:12]}",
                 cure="prepare it with the scorer that scores it",
             )
-
-    def _document(
-        self,
-        prepared: Prepared,
-        state: ActiveSet,
-        answers: Sequence[HeadAnswer],
-        timing: Mapping[str, float],
-    ) -> ResultDocument:
-        manifest = self.bundle.manifest
-        findings: list[FindingScore] = []
-        summaries: list[Summary | None] = []
-        for answer in answers:
-            head, keys = answer.of.head, answer.of.bank.keys
-            scores = scores_of(answer.logits, keys, head)
-            findings += map(_finding_score, answer.of.active, scores)
-            summaries.append(summary_of(dict(zip(keys, scores, strict=True)), head))
-        notices: list[Notice] = [*prepared.notices, *state.notices]
-        return ResultDocument(
-            schema="promptray-result",
-            schema_version=3,
-            software=f"promptray {VERSION}",
-            bundle=BundleRef(
-                name=manifest.name, family=manifest.family, sha256=self.bundle.hash,
-                site_revision=state.site_revision, model=manifest.model,
-            ),
-            backend=self.backend,
-            gates=[GateRef(name="golden", passed=True, detail="first golden picture, here, at opening")],
-            source=SourceRef(name=prepared.name, **asdict(prepared.source)),
-            transform=prepared.network_input.geometry.to_json(),
-            findings=findings,
-            summaries=[summary for summary in summaries if summary is not None],
-            notices=[NoticeRef(**item.to_json()) for item in notices],
-            timing_ms=dict(timing),
-        )  # fmt: skip
-
-
-def _finding_score(item: ActiveFinding, score: Score) -> FindingScore:
-    return FindingScore(
-        key=item.finding.key, display=item.finding.display, head=item.finding.head,
-        prompts=item.finding.prompts, negative_prompts=item.finding.negative_prompts,
-        origin=item.origin, code=item.finding.code, score=score,
-    )  # fmt: skip
 
 
 def _precision(manifest: Manifest, backend: str) -> str:

@@ -18,6 +18,7 @@ import msgspec
 
 from promptray.runtime.bundle.manifest import FileFacts
 from promptray.runtime.bundle.parse import strict_json
+from promptray.runtime.bundle.words import quoted
 from promptray.runtime.disk import sync_folder
 from promptray.runtime.errors import BundleError, PromptError, PromptRayError
 from promptray.runtime.site_files import (
@@ -335,4 +336,4 @@ def _entry(kind: Kind, head: str, key: str, payload: bytes, facts: Mapping[str, 
 
 
 def _add_again(entry: SiteEntry) -> str:
-    return f"`promptray prompts BUNDLE remove {json.dumps(entry.key)}`, then add it again"
+    return f"`promptray prompts BUNDLE remove {quoted(entry.key)}`, then add it again"

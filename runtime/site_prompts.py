@@ -10,7 +10,7 @@ import msgspec
 
 from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle.manifest import BankRule, Code, Finding, Head, Manifest
-from promptray.runtime.bundle.words import key_fault
+from promptray.runtime.bundle.words import key_fault, quoted
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.fixed_set import require_free
 from promptray.runtime.prompts import BankEntry, PromptBank
@@ -99,7 +99,8 @@ def with_site(
                 "the site directory changes findings that form one unit, or of a head that is not there",
                 artefact=entry.head,
                 found=entry.key,
-                cure=f'`promptray prompts BUNDLE {_UNDO[entry.kind]} "{entry.key}" --head {entry.head}`',
+                cure=f"`promptray prompts BUNDLE {_UNDO[entry.kind]} {quoted(entry.key)} "
+                f"--head {entry.head}`",
             )
     removed = {(entry.head, entry.key) for entry in site.entries("removed-prompt")}
     active = {
@@ -142,7 +143,7 @@ def keep_prompts(
                 "prompt.exists",
                 "the bundle has a finding with this key, and this site still uses it",
                 artefact=entry.key,
-                cure=f'first `promptray prompts BUNDLE remove "{entry.key}"`, or choose another key',
+                cure=f"first `promptray prompts BUNDLE remove {quoted(entry.key)}`, or choose another key",
             )
     additions: list[tuple[str, bytes, dict[str, object]]] = [
         (entry.key, pack(PromptBank(head.bank, [entry])), {}) for entry in entries
@@ -200,7 +201,7 @@ def restore_finding(site: Site, manifest: Manifest, key: str, *, head: str | Non
             "prompt.exists",
             "this site has its own prompt under this key",
             artefact=key,
-            cure=f'first `promptray prompts BUNDLE remove "{key}"`',
+            cure=f"first `promptray prompts BUNDLE remove {quoted(key)}`",
         )
     removed_from = _head_of(site, "removed-prompt", key, head, manifest)
     site.remove("removed-prompt", removed_from or head or manifest.heads[0].name, key)
@@ -228,6 +229,6 @@ def _entry(stored: SiteEntry, rule: BankRule, site: Site) -> BankEntry:
             artefact=stored.key,
             expected=repr(stored.key),
             found=", ".join(map(repr, bank.keys)) or "no prompt",
-            cure=f'`promptray prompts BUNDLE remove "{stored.key}"`, then add it again',
+            cure=f"`promptray prompts BUNDLE remove {quoted(stored.key)}`, then add it again",
         )
     return bank.entries[0]

@@ -1,4 +1,4 @@
-"""From a prompt to token arrays: the family's cleaning rule, then WordPiece or BPE, then the word index.
+"""From a prompt to token arrays: the family's cleaning rule, then its tokenizer, then the word index.
 
 The rules are named in the bundle (``text.cleaning``) and implemented here, so that a prompt added on an
 edge box is treated exactly as one encoded when the bundle was built.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
 
 from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BundleError, PromptError
@@ -22,6 +23,7 @@ from promptray.runtime.wording import Wording, require_readable
 
 _NUMBERING = re.compile(r"[0-9]+\.")
 _WORD = re.compile(r"\w+")
+_WORD_MARK = "\u2581"  # what SentencePiece begins words with; it looks like an underscore
 _LONGEST_PROMPT = 20_000  # characters; far above any context, so a pasted file is refused at once
 
 
@@ -36,7 +38,7 @@ def clean_carzero(text: str) -> str:
 
     Examples
     --------
-    >>> clean_carzero("1. mild Cardiomegaly\\n2. No focal consolidation. Edema")
+    >>> clean_carzero("1. mild Cardiomegaly\n2. No focal consolidation. Edema")
     'mild cardiomegaly no focal consolidation'
     """
     sentences = []
@@ -108,6 +110,8 @@ _CLEANING: dict[str, Callable[[str], str]] = {
     "asg-report": clean_asg,
     "white-space": clean_white_space,
 }
+#: What people do not expect of a rule, for the refusal of a prompt that it leaves nothing of.
+_DROPS: dict[str, str] = {"carzero-sentences": ", which drops sentences of one word"}
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,15 @@ class EncodedPrompt:
     arrays : dict of str to array
         ``input_ids`` int64 (1, tokens), unpadded; ``word_matrix`` float32 (1, words, tokens): 1 where a token
         is added to a row. Each token starts a row but one that goes on with a word: of WordPiece a "##"
-        piece, of a BPE with an end-of-word suffix a piece after one without it.
+        piece, of a BPE with an end-of-word suffix a piece after one without it, of SentencePiece a piece
+        without U+2581 before it.
+    cleaning : str
+        The rule that it was cleaned by.
     """
 
     wording: Wording
     arrays: dict[str, NDArray[Any]]
+    cleaning: str
 
 
 @dataclass(frozen=True)
@@ -153,30 +161,44 @@ class TextEncoder:
     rule : TextRule
         Cleaning rule and context length.
     tokenizer : bytes
-        Content of ``tokenizer.json``. It must add the two special tokens itself.
+        Content of ``tokenizer.json``. It must add its special tokens itself, before or after a text.
 
     Raises
     ------
     BundleError
-        ``bundle.format`` when the tokenizer cannot be read, or searches by regular expressions: a bundle
-        from elsewhere could hold one that takes endless time.
+        ``bundle.format`` when the tokenizer cannot be read, adds no special token or so many that the context
+        has no room for a text, or searches by regular expressions: a bundle from elsewhere could hold one
+        that takes endless time.
     """
 
     def __init__(self, rule: TextRule, tokenizer: bytes) -> None:
-        self._clean = _CLEANING[rule.cleaning]
+        self._cleaning = rule.cleaning
         self._context = rule.context
         self._name = rule.tokenizer
         self._tokenizer = self._guarded(lambda: Tokenizer.from_buffer(tokenizer), "cannot be read")
-        if '{"Regex":' in self._tokenizer.to_str():
-            raise self._refusal("searches by regular expressions, which no family here does")
-        #: What a BPE ends words with; a model of WordPiece has no such attribute.
-        self._word_end: str | None = getattr(self._tokenizer.model, "end_of_word_suffix", None)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        content = self._guarded(self._tokenizer.to_str, "cannot be written")
+        if '{"Regex":' in content:
+            raise self._refusal(
+                "searches by regular expressions, which may take endless time",
+                expected="parts that are built into the tokenizers library",
+            )
+        self._special = self._guarded(
+            lambda: self._tokenizer.num_special_tokens_to_add(False), "cannot tell its special tokens"
+        )
+        if not 0 < self._special < rule.context:
+            raise self._refusal(
+                "does not fit the text rule",
+                expected=f"1 to {rule.context - 1} special tokens that its post_processor adds to a text, "
+                f"for a context of {rule.context} tokens",
+                found=str(self._special),
+            )
+        self._begins_word = _words_of(self._tokenizer, marked=f'"{_WORD_MARK}"' in content)
 
     def clean(self, prompt: str) -> str:
         """Return what the model's cleaning rule leaves of a prompt."""
-        return self._clean(prompt)
+        return _CLEANING[self._cleaning](prompt)
 
     def encode(self, prompt: str) -> EncodedPrompt:
         """Clean and tokenise one prompt.
@@ -197,22 +219,37 @@ class TextEncoder:
                 found=found,
             )
         require_readable(prompt)
-        cleaned = self._clean(prompt)
+        cleaned = self.clean(prompt)
         encoding = self._guarded(lambda: self._tokenizer.encode(cleaned), "cannot encode a prompt")
-        ids, pieces = list(encoding.ids), list(encoding.tokens)
-        if len(ids) < 2:
-            raise self._refusal("does not add its two special tokens")
-        truncated = len(ids) > self._context
-        if truncated:  # cut the text, keep the closing token
-            ids = [*ids[: self._context - 1], ids[-1]]
-            pieces = [*pieces[: self._context - 1], pieces[-1]]
-        row_of_token = np.cumsum(_begins_word(pieces, self._word_end)) - 1
+        before, after = self._around(encoding.special_tokens_mask)
+        ids, pieces = encoding.ids, encoding.tokens
+        end = len(ids) - after
+        cut = min(end, self._context - after)  # of a long text, the closing tokens are kept
+        begins = [True] * before + self._begins_word(pieces[before:cut]) + [True] * after
+        row_of_token = np.cumsum(begins) - 1
         rows = int(row_of_token[-1]) + 1
         word_matrix = (np.arange(rows)[:, None] == row_of_token[None, :]).astype(np.float32)
+        words = rows - before - after
         return EncodedPrompt(
-            wording=Wording(text=prompt, cleaned=cleaned, words=rows - 2, truncated=truncated),
-            arrays={"input_ids": np.array([ids], np.int64), "word_matrix": word_matrix[None]},
+            wording=Wording(text=prompt, cleaned=cleaned, words=words, truncated=cut < end),
+            arrays={
+                "input_ids": np.array([ids[:cut] + ids[end:]], np.int64),
+                "word_matrix": word_matrix[None],
+            },
+            cleaning=self._cleaning,
         )
+
+    def _around(self, special: Sequence[int]) -> tuple[int, int]:
+        """Return how many special tokens the tokenizer put before the text and after it."""
+        before = next((place for place, added in enumerate(special) if not added), len(special))
+        after = len(special) - before - special[before:].count(0)
+        if before + after != self._special or any(special[before : len(special) - after]):
+            raise self._refusal(
+                "puts special tokens into a text",
+                expected=f"{self._special} before and after it",
+                found=f"{sum(special)}, of which {before} before it",
+            )
+        return before, after
 
     def _guarded(self, call: Callable[[], Any], fault: str) -> Any:
         """Return `call()`; the library raises bare Exception, and BaseException where its code panics."""
@@ -223,9 +260,14 @@ class TextEncoder:
                 raise
             raise self._refusal(fault) from None
 
-    def _refusal(self, fault: str) -> BundleError:
+    def _refusal(self, fault: str, *, expected: str | None = None, found: str | None = None) -> BundleError:
         return BundleError(
-            "bundle.format", f"the tokenizer {fault}", artefact=self._name, cure="build the bundle again"
+            "bundle.format",
+            f"the tokenizer {fault}",
+            artefact=self._name,
+            expected=expected,
+            found=found,
+            cure="build the bundle again, with a tokenizer that this runtime takes",
         )
 
     def encode_finding(self, prompts: Sequence[str], negative_prompts: Sequence[str] = ()) -> EncodedFinding:
@@ -236,10 +278,43 @@ class TextEncoder:
         )
 
 
-def _begins_word(pieces: Sequence[str], word_end: str | None) -> list[bool]:
-    """Return for each piece, the two special ones included, whether a word begins with it."""
-    if word_end is None:
-        return [not piece.startswith("##") for piece in pieces]
-    inner = pieces[1:-1]
-    after_an_end = [before.endswith(word_end) for before in inner[:-1]]
-    return [True, *([True, *after_an_end] if inner else []), True]
+def require_text(key: str, finding: EncodedFinding) -> None:
+    """Refuse a finding of which a wording has no word that reaches the model.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.empty``.
+    """
+    for prompt in (*finding.prompts, *finding.negative_prompts):
+        if not prompt.wording.words:
+            raise PromptError(
+                "prompt.empty",
+                f"nothing is left of the prompt after this model's text cleaning ({prompt.cleaning}"
+                f"{_DROPS.get(prompt.cleaning, '')}), so it would score the same as every other such prompt",
+                artefact=key,
+                cure="write a sentence, for example 'There is pneumonia.', or set allow_empty to score it "
+                "anyway",
+            )
+
+
+def _words_of(tokenizer: Tokenizer, *, marked: bool) -> Callable[[Sequence[str]], list[bool]]:
+    """Return what says of each piece of a text whether a word begins with it; the first always does.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    marked : bool
+        Whether SentencePiece's mark is a piece, or a setting, of the tokenizer.
+    """
+    word_end: str | None = getattr(tokenizer.model, "end_of_word_suffix", None)  # of a BPE
+    word_piece = isinstance(tokenizer.model, WordPiece)
+
+    def begins(before: str, piece: str) -> bool:
+        if word_piece:
+            return not piece.startswith("##")
+        if word_end:
+            return before.endswith(word_end)
+        return not marked or piece.startswith(_WORD_MARK)
+
+    return lambda pieces: [True, *map(begins, pieces, pieces[1:])] if pieces else []

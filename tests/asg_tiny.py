@@ -74,6 +74,11 @@ def both_recipe(**changes: Any) -> dict[str, Any]:
     }
 
 
+def without(*stems: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """Return a change of a state dict: keys that begin so are taken out."""
+    return lambda state: {key: value for key, value in state.items() if not key.startswith(stems)}
+
+
 def write_recipe(folder: Path, **changes: Any) -> Path:
     """Write ``recipe.yaml`` and its golden images into `folder`; return the recipe."""
     golden = folder / "golden"

@@ -153,7 +153,7 @@ TAG_KEYS = ("finding 0", "finding 9")
 
 def add_fixed_head(document: dict[str, Any]) -> None:
     """Give a document a second head, a fixed set without text; one of its keys is also of the first head."""
-    identity = {"weights": "1e" * 32}
+    identity = {"layout": "1", "weights": "1e" * 32}
     query = _tensor("tag_query", "prompts", WIDTH)
     document["heads"].append(
         {

@@ -94,3 +94,12 @@ __all__ = [
     "file",
     "ramp",
 ]
+
+
+def coded(value: str | None, scheme: str | None = "SCT", meaning: str | None = None) -> list[Dataset]:
+    """A code sequence of one item."""
+    item = Dataset()
+    for keyword, text in (("CodeValue", value), ("CodingSchemeDesignator", scheme), ("CodeMeaning", meaning)):
+        if text is not None:
+            setattr(item, keyword, text)
+    return [item]

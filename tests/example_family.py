@@ -27,7 +27,7 @@ from promptray.export.families.base import (
     tensor,
     weights_sha256,
 )
-from promptray.export.layout import fit_state_dict
+from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.tokenizer import read_bert_folder
 from promptray.runtime.bundle.manifest import (
@@ -55,11 +55,13 @@ class Example(nn.Module):
         self.words = nn.Embedding(words, width)
 
     def image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images: the whole (B, D) and its patches (B, P, D), at unit length."""
         patches = self.norm(self.patches(pixels).flatten(2).transpose(1, 2))
         unit = nn.functional.normalize
         return unit(patches.mean(dim=1), dim=-1), unit(patches, dim=-1)
 
     def text(self, input_ids: Tensor) -> Tensor:
+        """Encode texts (N, T): unit vectors (N, D)."""
         return nn.functional.normalize(self.words(input_ids).mean(dim=1), dim=-1)
 
 
@@ -71,6 +73,7 @@ class ImageSide(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode images."""
         return self.model.image(pixels)
 
 
@@ -82,6 +85,7 @@ class TextSide(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor]:
+        """Encode one wording."""
         return (self.model.text(input_ids)[0],)
 
 
@@ -102,7 +106,7 @@ class ExampleFamily:
                 cure="check that the recipe names the right family and file",
             )
         model = Example(state)
-        fit_state_dict(model, state, artefact=checkpoint.name, optional=r"(?!)", ignored=r"^temperature$")
+        fit_state_dict(model, state, artefact=checkpoint.name, optional=NO_KEY, ignored=r"^temperature$")
         model.eval().requires_grad_(False)
         words, width = state["words.weight"].shape
         folder.require_fit(width=width, vocabulary=words, layers=None)
@@ -126,9 +130,7 @@ class ExampleFamily:
             bank=bank,
             relations=("independent", "exclusive", "pair"),
             activation="none",
-            map=MapFacts(
-                grid=grid, kind="similarity", meaning="cosine of patch and finding", tolerance=5e-6
-            ),
+            map=MapFacts(grid=grid, kind="similarity", meaning="cosine of patch and finding", tolerance=5e-6),
             ensemble="mean-unit",
             identity={"text_weights": weights_sha256(model.words.state_dict()), "layout": "unit-vector-1"},
             reference=partial(reference, model),

@@ -45,11 +45,8 @@ class Exported:
         )  # fmt: skip
 
     def score(self, bank: PromptBank, pixels: Any, *, per_batch: int | None = None) -> tuple[Any, Any]:
-        bound = tuple(
-            (batch.positions, self.graphs["head"].bind(batch.tensors))
-            for batch in bank.batches(prompts_per_batch=per_batch)
-        )
-        logits, maps = BoundHead(bound, len(bank)).run(self.image.run({"pixels": pixels}))
+        bound = BoundHead.of(self.graphs["head"], bank.batches(prompts_per_batch=per_batch))
+        logits, maps = bound.run(self.image.run({"pixels": pixels}))
         return logits, maps
 
     def bank(self, findings: Sequence[EncodedFinding]) -> PromptBank:

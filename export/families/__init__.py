@@ -66,14 +66,24 @@ FAMILIES: tuple[FamilyFacts, ...] = (
     FamilyFacts(
         name="convnext",
         summary="ConvNeXt classifiers, for example of breast density: exact class maps, classes on a scale",
-        layout="a state dict under torchvision's or timm's names, plain or in a .ckpt of Lightning",
+        layout="a state dict under torchvision's or timm's names, plain or in a .ckpt of Lightning. Every "
+        "ConvNeXt of timm; those with another stem, norm or head than the usual (*_ols, *_rms, *_hnf, "
+        "large_mlp) and xxlarge need timm_name, and *_rms, *_hnf and large_mlp have no map",
         options={
             "classes": "list of the classes in the order of the classifier's rows (default: the JSON list "
             "'classes' of a safetensors file, or the class_descriptions that the checkpoint states)",
             "preprocessing": "squash (resized to a square in fractions of a level, not normalised: the "
-            "density study) or imagenet (shorter side 232, crop 224, ImageNet's mean and deviation); no "
-            "tensor tells, so it must be said",
-            "image_size": "side of the network's input (default: 224)",
+            "density study), imagenet (torchvision's: shorter side resized, square cut out, ImageNet's mean "
+            "and deviation) or timm (as timm says of the published weights that timm_name and its tag name); "
+            "no tensor tells, so it must be said",
+            "resize": "pixels of the shorter side before the cut of preprocessing imagenet; default at 224: "
+            "of torchvision's Tiny 236, Small 230, Base and Large 232; of every other it must be said",
+            "image_size": "side of the network's input (default: 224; with preprocessing timm, timm's)",
+            "timm_name": "the architecture's name in timm, such as convnext_nano_ols or, with the tag of "
+            "published weights, convnext_tiny.fb_in1k: structure, eps and activation are then timm's",
+            "norm_eps": "epsilon of the norms, which no tensor tells (default: 1e-6; timm_name knows it)",
+            "activation": "gelu, gelu_tanh, silu or relu, which no tensor tells (default: gelu, the exact "
+            "one; timm_name knows it)",
         },
         module="promptray.export.families.convnext",
         source_files=no_files,

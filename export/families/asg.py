@@ -39,7 +39,7 @@ from promptray.export.families.asg_checkpoint import (
 )
 from promptray.export.families.asg_files import TAG_QUERIES
 from promptray.export.families.asg_reference import score_prompts, score_tags
-from promptray.export.families.asg_tags import TAG_NAMES, stored_queries, tag_queries
+from promptray.export.families.asg_tags import TAG_NAMES, require_same_queries, stored_queries, tag_queries
 from promptray.export.families.base import (
     INPUT_IDS,
     WORD_MATRIX,
@@ -168,10 +168,14 @@ class ASGFamily:
             bag = "the text side sees no order: prompts of the same words score the same, whatever they mean"
             notes += [how, bag]
         if TAGS in heads:
-            if TAG_TEXT in parts or given is None:
-                queries = tag_queries(parts[TAG_TEXT], text)
-            else:
-                queries = stored_queries(given, width=state[f"{DECODER}.mlp_head.0.weight"].shape[1])
+            width = state[f"{DECODER}.mlp_head.0.weight"].shape[1]
+            encoded = None if given is None else stored_queries(given, width=width)
+            if TAG_TEXT in parts:
+                own = tag_queries(parts[TAG_TEXT], text)
+                require_same_queries(encoded, own)
+                queries = own
+            elif encoded is not None:
+                queries = encoded
                 notes.append(f"the tags came encoded, in {TAG_QUERIES}")
             loaded.append(_tag_head(image, _typed(parts[DECODER], QueryDecoder), queries))
             unit = "one unit; in training, absent, unsaid and uncertain were all 0"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from promptray.export.checkpoint import plain, tensors
 from promptray.export.families.asg_files import TAG_QUERIES
+from promptray.export.families.base import left_out_note
 from promptray.export.layout import check_tied, fit_state_dict
 from promptray.export.models.asg import ReportEncoder, image_encoder, tag_encoder
 from promptray.export.models.query_decoder import query_decoder
@@ -82,6 +84,18 @@ def temperature(content: Mapping[str, Any], artefact: str) -> tuple[float, str]:
     return float(found), f"temperature {found:g}, as the checkpoint says"
 
 
+@dataclass(frozen=True)
+class _NoTags:
+    """Why there is no tag head: `own` where the checkpoint has none, not where only a file is missing."""
+
+    why: str
+    expected: str
+    own: bool
+
+    def refusal(self, artefact: str) -> BuildError:
+        return _no_tags(self.why, artefact, expected=self.expected)
+
+
 def settle_heads(
     state: Mapping[str, Tensor], asked: Sequence[str] | None, *, queries_given: bool, artefact: str
 ) -> tuple[list[str], list[str]]:
@@ -99,18 +113,19 @@ def settle_heads(
     Raises
     ------
     BuildError
-        ``checkpoint.layout`` for tags that are asked for and not there, or there and not as published.
+        ``checkpoint.layout`` for tags that are asked for and not there, or there and not as published; for a
+        decoder whose tags cannot be encoded, too, unless the recipe says that it goes without them.
     """
     heads = [PROMPTS, TAGS] if asked is None else list(asked)
     if TAGS not in heads:
         return heads, []
-    missing = _missing_tags(state, artefact, queries_given=queries_given)
+    missing = _missing_tags(state, queries_given=queries_given)
     if missing is None:
         _require_published_tags(state, artefact)
         return heads, []
-    if asked is not None:
-        raise missing
-    return [PROMPTS], [f"the head {TAGS} is left out: {missing.message}"]
+    if asked is not None or not missing.own:
+        raise missing.refusal(artefact)
+    return [PROMPTS], [left_out_note(TAGS, missing.why)]
 
 
 def load_parts(
@@ -176,23 +191,23 @@ def _has(state: Mapping[str, Tensor], part: str) -> bool:
     return any(key.startswith(f"{part}.") for key in state)
 
 
-def _missing_tags(state: Mapping[str, Tensor], artefact: str, *, queries_given: bool) -> BuildError | None:
+def _missing_tags(state: Mapping[str, Tensor], *, queries_given: bool) -> _NoTags | None:
     """Return why the checkpoint has no tag head, or None."""
     if f"{IMAGE}.model.conv1.weight" in state:
-        return _no_tags(
+        return _NoTags(
             "the tag head of a ResNet-50 cannot be built: the published decoder reads 768-wide patches on a "
             "14 x 14 grid, the ResNet gives 1024 on 19 x 19, and the adapter between them was not published",
-            artefact,
             expected="a ViT-B/16 checkpoint",
+            own=True,
         )
     if not _has(state, DECODER):
-        return _no_tags("the checkpoint holds no decoder of tags", artefact, expected=f"keys {DECODER}.*")
+        return _NoTags("the checkpoint holds no decoder of tags", expected=f"keys {DECODER}.*", own=True)
     if not (_has(state, TAG_TEXT) or queries_given):
-        return _no_tags(
+        return _NoTags(
             "the frozen text model that encodes the tags is not in the checkpoint",
-            artefact,
             expected=f"keys {TAG_TEXT}.*, as the training script saves them, or the encoded tags as "
             f"{TAG_QUERIES} in the text model folder",
+            own=False,
         )
     return None
 

@@ -25,6 +25,9 @@ TAG_NAMES = (
     "lesion", "hardware", "dilation", "aspiration",
 )  # fmt: skip
 
+#: What two machines may make of one text model.
+_SAME = 1e-4
+
 
 def tag_queries(encoder: nn.Module, text: BertFolder) -> Tensor:
     """Encode the tags, float32 (40, width), as the training script does once before it begins.
@@ -70,6 +73,22 @@ def stored_queries(path: Path, *, width: int) -> Tensor:
     if not bool(torch.isfinite(queries).all()):
         raise _invalid_queries("a number that is not finite", width)
     return queries
+
+
+def require_same_queries(stored: Tensor | None, encoded: Tensor) -> None:
+    """Refuse (``text-model.invalid``) stored tags that the checkpoint's own text model encodes otherwise."""
+    if stored is None:
+        return
+    difference = float((stored - encoded).abs().max())
+    if not difference <= _SAME:
+        raise BuildError(
+            "text-model.invalid",
+            "the encoded tags are not what the checkpoint's own text model makes of them",
+            artefact=TAG_QUERIES,
+            expected=f"within {_SAME:g} of its encodings, or no such file",
+            found=f"off by {difference:.3g}",
+            cure="take the file out of the text model folder: the checkpoint does not need it",
+        )
 
 
 def _invalid_queries(found: str, width: int) -> BuildError:

@@ -168,10 +168,17 @@ class LoadedModel:
         worded = [head.name for head in self.heads if head.classes is None]
         if worded != ([] if self.text is None else [self.text.rule.head]):
             raise TypeError("a head has classes, or is the one that the text side is of")
+        if any(head.set == "free" and head.classes is not None for head in self.heads):
+            raise TypeError("classes form one unit: only the head that the text side is of is free")
 
     def head(self, name: str) -> LoadedHead:
         """Return a head by name; KeyError where there is none."""
         return {head.name: head for head in self.heads}[name]
+
+
+def left_out_note(head: str, why: str) -> str:
+    """Return the note of a head that this checkpoint has not; a recipe that names the head gets it, too."""
+    return f"the head {head} is left out: {why}"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from promptray.export.families.base import (
     tensor,
     weights_sha256,
 )
-from promptray.export.layout import fit_state_dict
+from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.models.clip import Clip
 from promptray.runtime.bundle.manifest import (
@@ -60,7 +60,6 @@ STORED, MEAN, STD = 320, 101.48761, 83.43944
 HEAD = "findings"
 # The temperature of the training; scalars that the file of OpenAI's own weights holds beside them.
 _IGNORED = r"^(logit_scale|input_resolution|context_length|vocab_size)$"
-_OPTIONAL = r"(?!)"
 
 
 class ImageSide(nn.Module):
@@ -98,7 +97,7 @@ class CheXzeroFamily:
             for key, tensor in tensors(load_checkpoint(checkpoint))
         }
         model = _model(state, checkpoint.name)
-        fit_state_dict(model, state, artefact=checkpoint.name, optional=_OPTIONAL, ignored=_IGNORED)
+        fit_state_dict(model, state, artefact=checkpoint.name, optional=NO_KEY, ignored=_IGNORED)
         model.eval().requires_grad_(False)
         vocabulary = read_clip_vocabulary(checkpoint, text_model, model.token_embedding.num_embeddings)
         return _describe(model, vocabulary)

@@ -140,10 +140,18 @@ def describe_classifier(
     )
 
 
-def tolerance_of_logits(error: float, weight: Tensor) -> float:
-    """Return what float32 may put a logit off by: `error`, times the longest row (K, D) of the classifier.
+def tolerance_of_logits(error: float, weight: Tensor, bias: Tensor) -> float:
+    """Return what float32 may put a logit off by.
 
-    A probe's rows may be long, since the spread of its features is folded into them.
+    A probe's rows may be long, since the spread of its features is folded into them, and they may be short:
+    the bound goes with them, so that it stays small beside what the logits tell apart.
+
+    Parameters
+    ----------
+    error : float
+        What it may put a logit of a row of unit length off by.
+    weight, bias : Tensor, (K, D) and (K,)
+        The largest counts; of a bias, float32 keeps six digits.
     """
     longest = float(torch.linalg.vector_norm(weight.double(), dim=1).max())
-    return min(error * max(1.0, longest), LARGEST_TOLERANCE)
+    return min(error * longest + 1e-6 * max(1.0, float(bias.abs().max())), LARGEST_TOLERANCE)

@@ -45,7 +45,7 @@ from promptray.export.families.open_clip_folder import CONFIG, OpenClipFolder, r
 from promptray.export.families.open_clip_pixels import preprocessing_of
 from promptray.export.families.open_clip_tuned import WEIGHT, load_tuned, tunable
 from promptray.export.families.options import invalid_option
-from promptray.export.layout import fit_state_dict
+from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.models.dual_encoder import DualEncoder, TextTower
 from promptray.export.tunable import Tunable
@@ -56,7 +56,6 @@ from promptray.runtime.text import EncodedFinding, EncodedPrompt
 HEAD = "findings"
 # Buffers that older transformers stored; they count up from 0.
 _IGNORED = r"embeddings\.position_ids$|embeddings\.token_type_ids$"
-_OPTIONAL = r"(?!)"
 
 
 class ImageSide(nn.Module):
@@ -132,7 +131,7 @@ def _model(
         model = DualEncoder(state, tower, text_tower, folder.config.model_cfg.embed_dim)
     model.eval().requires_grad_(False)
     require_size(model.visual, state, tower.image_size, artefact)
-    fit_state_dict(model, state, artefact=artefact, optional=_OPTIONAL, ignored=_IGNORED)
+    fit_state_dict(model, state, artefact=artefact, optional=NO_KEY, ignored=_IGNORED)
     return model, image_note(model.visual, tower, options)
 
 

@@ -5,7 +5,6 @@ Needs no torch, so that a build whose stages are all cached never waits for it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from promptray.export.json_file import read_json
 from promptray.export.tokenizer import BertFolder, read_bert
 from promptray.export.tokenizer_settings import tokenizer_files
 from promptray.runtime.errors import BuildError
@@ -173,7 +173,7 @@ def read_config(path: Path) -> OpenClipConfig:
         ``checkpoint.config``, naming the key.
     """
     try:
-        content = _read_json(path)
+        content = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise _config_error(
             path,
@@ -196,12 +196,6 @@ def read_config(path: Path) -> OpenClipConfig:
     if not all(0 < value < math.inf for value in config.preprocess_cfg.std):
         raise _config_error(path, "preprocess_cfg.std holds what cannot normalise", "numbers above 0")
     return config
-
-
-def _read_json(path: Path) -> Any:
-    if not path.is_file():  # a pipe would be waited for
-        raise FileNotFoundError
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _plain(content: Any) -> Any:

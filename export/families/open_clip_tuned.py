@@ -33,14 +33,13 @@ from promptray.export.families.open_clip_checkpoint import (
 from promptray.export.families.open_clip_folder import CONFIG, OpenClipConfig, read_config
 from promptray.export.families.open_clip_pixels import preprocessing_of
 from promptray.export.families.options import invalid_option
-from promptray.export.layout import fit_state_dict
+from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.models.dual_encoder import VisualTower
 from promptray.export.tunable import Tunable
 from promptray.runtime.text import EncodedFinding
 
 #: The tensors by which the layout is known.
 WEIGHT, BIAS = "classifier.weight", "classifier.bias"
-_NOTHING = r"(?!)"
 _TEXT = r"^(?:text\.|logit_scale$|logit_bias$)"
 #: What float32 may put an embedding off by (tests/data/biomedclip_tiny: raw features).
 _EMBEDDING_ERROR = 2e-5
@@ -110,7 +109,7 @@ def load_tuned(
         count, _ = state[WEIGHT].shape
     names = class_names(content, options, count, checkpoint.name)
     model = TunedClassifier(visual, nn.Linear(width, count)).eval().requires_grad_(False)
-    fit_state_dict(model, state, artefact=checkpoint.name, optional=_NOTHING, ignored=_TEXT)
+    fit_state_dict(model, state, artefact=checkpoint.name, optional=NO_KEY, ignored=_TEXT)
     rule, rule_note = preprocessing_of(config, options)
     unread = sum(re.search(_TEXT, key) is not None for key in state)
     pixels, vector = tensor("pixels", "batch", 3, *visual.size), tensor("image_vector", "batch", width)
@@ -124,7 +123,7 @@ def load_tuned(
         map_facts=None,
         relations=("exclusive", "ordinal", "independent"),
         reference=partial(_reference, model, tuple(names)),
-        score_tolerance=tolerance_of_logits(_EMBEDDING_ERROR, model.classifier.weight),
+        score_tolerance=tolerance_of_logits(_EMBEDDING_ERROR, model.classifier.weight, model.classifier.bias),
         notes=(
             note,
             rule_note,
@@ -147,7 +146,7 @@ def tunable(
     config = read_config(checkpoint.with_name(CONFIG))
     visual, _ = _visual(config, state, options, checkpoint.name, heads=heads)
     tower = Tower(visual).eval()
-    fit_state_dict(tower, state, artefact=checkpoint.name, optional=_NOTHING, ignored=r"^(?!visual\.)")
+    fit_state_dict(tower, state, artefact=checkpoint.name, optional=NO_KEY, ignored=r"^(?!visual\.)")
     kept = {name: value for name, value in options.items() if name in ("preprocessing", "resize")}
     return Tunable(
         family="open_clip",

@@ -6,31 +6,10 @@ from torch import Tensor, nn
 
 
 class ClassScores(nn.Module):
-    """Image vector and the bank -> logits, for image sides whose logits do not split over patches."""
-
-    def forward(self, image_vector: Tensor, class_vectors: Tensor, class_bias: Tensor) -> tuple[Tensor]:
-        """Score.
-
-        Parameters
-        ----------
-        image_vector : Tensor, (B, D)
-        class_vectors : Tensor, (N, D)
-        class_bias : Tensor, (N,)
-
-        Returns
-        -------
-        logits : Tensor, (B, N)
-        """
-        return (image_vector @ class_vectors.T + class_bias,)
-
-
-class ClassMatrix(nn.Module):
-    """Image vector, patch vectors and the bank -> logits and maps.
+    """Image vector and the bank -> logits, where they do not split over patches.
 
     Parameters
     ----------
-    grid : (int, int)
-        Rows and columns of the patches.
     scale : Tensor or None
         Scalar that the product is multiplied with.
     bias : Tensor or None
@@ -40,12 +19,49 @@ class ClassMatrix(nn.Module):
     scale: Tensor | None
     bias: Tensor | None
 
+    def __init__(self, scale: Tensor | None = None, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    def forward(
+        self, image_vector: Tensor, class_vectors: Tensor, class_bias: Tensor | None = None
+    ) -> tuple[Tensor]:
+        """Score.
+
+        Parameters
+        ----------
+        image_vector : Tensor, (B, D)
+        class_vectors : Tensor, (N, D)
+        class_bias : Tensor, (N,), optional
+
+        Returns
+        -------
+        logits : Tensor, (B, N)
+        """
+        scaled = image_vector if self.scale is None else self.scale * image_vector
+        logits = scaled @ class_vectors.T
+        if class_bias is not None:
+            logits = logits + class_bias
+        return (logits if self.bias is None else logits + self.bias,)
+
+
+class ClassMatrix(nn.Module):
+    """Image vector, patch vectors and the bank -> logits and maps.
+
+    Parameters
+    ----------
+    grid : (int, int)
+        Rows and columns of the patches.
+    scale, bias : Tensor or None
+        See :class:`ClassScores`.
+    """
+
     def __init__(
         self, grid: tuple[int, int], scale: Tensor | None = None, bias: Tensor | None = None
     ) -> None:
         super().__init__()
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", bias)
+        self.scores = ClassScores(scale, bias)
         self.grid = grid
 
     def forward(
@@ -70,9 +86,5 @@ class ClassMatrix(nn.Module):
         maps : Tensor, (B, N, rows, columns)
             Each patch's product with each class, without scale and biases.
         """
-        scaled = image_vector if self.scale is None else self.scale * image_vector
-        logits = scaled @ class_vectors.T
-        if class_bias is not None:
-            logits = logits + class_bias
-        maps = (patch_vectors @ class_vectors.T).transpose(1, 2).unflatten(-1, self.grid)
-        return (logits if self.bias is None else logits + self.bias), maps
+        (logits,) = self.scores(image_vector, class_vectors, class_bias)
+        return logits, (patch_vectors @ class_vectors.T).transpose(1, 2).unflatten(-1, self.grid)

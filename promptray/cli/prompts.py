@@ -196,17 +196,22 @@ def restore(context: click.Context, site: str | None, key: str, head: str | None
 @command.command("export")
 @click.argument("keys", nargs=-1)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write.")
+@head_option
 @site_option
 @click.pass_context
-def export(context: click.Context, site: str | None, keys: tuple[str, ...], output: Path) -> None:
+def export(
+    context: click.Context, site: str | None, keys: tuple[str, ...], output: Path, head: str | None
+) -> None:
     """Write the cached prompts of KEYS (default: all) to a file, for a machine with the same model.
+
+    They are those of one head, by default of the one that prompts can be added to.
 
     \b
     Example:
       promptray prompts chest.bundle export "rib fracture" -o rib.safetensors
     """
     with _open(context, site) as scorer:
-        data = scorer.prompts.export(keys or None)
+        data = scorer.prompts.export(keys or None, head=head)
     try:
         write_whole(output, data)
     except OSError as error:

@@ -170,7 +170,7 @@ class TextRule(_Struct, frozen=True):
     tokenizer: Text
     """File name of the tokenizer (``tokenizers`` JSON)."""
     context: Annotated[int, Meta(ge=2)]
-    """Most tokens of a prompt, the two special tokens included; longer prompts are cut."""
+    """Most tokens of a prompt, the special ones that the tokenizer adds included; longer ones are cut."""
     templates: Annotated[list[Text], Meta(min_length=1)]
     """Each is filled with a bare finding name by ``prompts.add(key)`` when no wording is given."""
     order: Literal["read", "ignored"] = "read"

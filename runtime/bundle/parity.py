@@ -5,12 +5,13 @@ Section 7 of ``docs/bundle-format.md`` is the format. Scoring does not need it; 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Count, Text
+from promptray.runtime.bundle.manifest import Count, Manifest, Text
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.reader import Bundle
 from promptray.runtime.errors import BundleError
@@ -74,11 +75,12 @@ def read_parity(bundle: Bundle) -> ParityReport:
     Raises
     ------
     BundleError
-        ``bundle.hash`` when the file was changed; ``bundle.format`` when it is no such report.
+        ``bundle.hash`` when the file was changed; ``bundle.format`` when it is no such report, or that of
+        another bundle, or of gates that were not passed.
     """
     name = bundle.manifest.parity
     try:
-        return msgspec.convert(strict_json(bundle.read(name)), ParityReport)
+        report = msgspec.convert(strict_json(bundle.read(name)), ParityReport)
     except ValueError as error:  # msgspec.ValidationError is one
         raise BundleError(
             "bundle.format",
@@ -87,3 +89,45 @@ def read_parity(bundle: Bundle) -> ParityReport:
             expected="the fields of ParityReport (docs/bundle-format.md, section 7)",
             cure="build the bundle again with `promptray build`",
         ) from error
+    _require_own(report, bundle.manifest)
+    return report
+
+
+def _require_own(report: ParityReport, manifest: Manifest) -> None:
+    """Refuse a report whose heads, counts or bounds are not the manifest's, or whose bounds were not kept."""
+    for what, expected, found in _stated(report, manifest):
+        if found != expected:
+            raise _misfit(manifest.parity, what, str(expected), str(found))
+    for each in report.heads:
+        original, noise = each.against_original, [item.score_error for item in each.noise]
+        scores = max(original.score_error, original.score_error_mean, *noise)
+        for what, bound, error in (
+            (f"scores of {each.head}", each.score_tolerance, scores),
+            (f"maps of {each.head}", each.map_tolerance or 0.0, original.map_error or 0.0),
+        ):
+            if error > bound:
+                raise _misfit(manifest.parity, what, f"within {bound:g}", f"off by {error:g}")
+
+
+def _stated(report: ParityReport, manifest: Manifest) -> Iterator[tuple[str, object, object]]:
+    """Yield what both say: its name, then the manifest's word, then the report's."""
+    yield "images", len(manifest.golden.images), report.images
+    yield "heads", [head.name for head in manifest.heads], [each.head for each in report.heads]
+    for head, each in zip(manifest.heads, report.heads, strict=True):
+        findings = len(manifest.findings_of(head.name))
+        yield f"findings of {head.name}", findings, each.findings
+        yield f"decisions of {head.name}", report.images * findings, each.decisions
+        yield f"score tolerance of {head.name}", head.score_tolerance, each.score_tolerance
+        yield f"map tolerance of {head.name}", head.map.tolerance if head.map else None, each.map_tolerance
+        yield f"maps of {head.name}", head.map is not None, each.against_original.map_error is not None
+
+
+def _misfit(artefact: str, what: str, expected: str, found: str) -> BundleError:
+    return BundleError(
+        "bundle.format",
+        f"the report of the gates does not fit the bundle: {what}",
+        artefact=artefact,
+        expected=expected,
+        found=found,
+        cure="build the bundle again with `promptray build`",
+    )

@@ -37,6 +37,7 @@ LEAST_GOLDEN = 16
 LARGEST_TOLERANCE = 0.1
 #: A template holds the place of the finding's name once.
 TEMPLATE = r"[^{}]*\{\}[^{}]*"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CREATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _TOKEN_INPUTS = (
     TensorFacts(name="input_ids", dtype="int64", dims=[1, "tokens"]),
@@ -74,6 +75,7 @@ def check_manifest(manifest: Manifest, *, files_known: bool = True) -> None:
     _check_text(manifest)
     _check_golden(manifest)
     _check_examination(manifest)
+    unique("$: a file's role", referenced_files(manifest))
 
 
 def referenced_files(manifest: Manifest) -> list[str]:
@@ -106,7 +108,6 @@ def _check_door(door: Door) -> None:
 
 def _check_heads(manifest: Manifest) -> None:
     unique("$.heads[...].name", [head.name for head in manifest.heads])
-    unique("$.heads[...].bank.file", [head.bank.file for head in manifest.heads])
     if manifest.text and manifest.text_head is None:
         refuse("$.text.head", "no head has this name", manifest.text.head)
     free = [head.name for head in manifest.heads if head.set == "free"]
@@ -116,8 +117,13 @@ def _check_heads(manifest: Manifest) -> None:
         where = f"$.heads[{index}]"
         if head.set == "free" and manifest.text_head is not head:
             refuse(f"{where}.set", "is free, and only the head that '$.text' names reads text", head.set)
+        if head.set == "free" and head.relation == "ordinal":
+            what = "is free, and a scale of which a step may be added or left out has other places"
+            refuse(f"{where}.set", what, head.set)
         if (head.activation == "softmax") != (head.relation != "independent"):
             refuse(f"{where}.activation", f"does not go with relation {head.relation!r}", head.activation)
+        if head.relation == "pair" and manifest.text_head is not head:
+            refuse(f"{where}.relation", "is of findings with negative prompts, and the head reads no text")
         _check_tolerance(f"{where}.score_tolerance", head.score_tolerance)
         if head.map:
             _check_map(f"{where}.map", head.map, manifest.preprocessing)
@@ -160,11 +166,13 @@ def _check_findings(manifest: Manifest) -> None:
 def _check_set(where: str, head: Head, keys: Sequence[str]) -> None:
     if head.relation in ALTERNATIVES and len(keys) == 1:
         refuse("$.findings", f"holds one of head {head.name!r}, and alternatives are at least two")
-    if head.set == "fixed" and not keys:
-        refuse("$.findings", f"holds none of head {head.name!r}, which cannot be given any", head.set)
+    if not keys:
+        refuse("$.findings", f"holds none of head {head.name!r}, which no self-test would look at")
     if head.groups and head.relation not in ALTERNATIVES:
         refuse(f"{where}.groups", "adds up findings that are no alternatives", head.relation)
     for name, members in head.groups.items():
+        if name in keys:
+            refuse(f"{where}.groups", "names a group as a finding of the head", name)
         unique(f"{where}.groups.{name}", members)
         unknown = [key for key in members if key not in keys]
         if unknown:
@@ -188,6 +196,11 @@ def _check_wordings(where: str, finding: Finding, head: Head, manifest: Manifest
 
 def _check_bank(where: str, head: Head) -> None:
     bank = head.bank
+    if bank.file != (name := f"banks/{head.name}.safetensors"):
+        refuse(f"{where}.file", f"is not {name!r}", bank.file)
+    if "layout" not in bank.identity or not any(map(_SHA256.fullmatch, bank.identity.values())):
+        what = "does not hold 'layout' and the hash of what made the bank, so a foreign one would pass"
+        refuse(f"{where}.identity", what, ", ".join(bank.identity))
     if bank.id != bank_id(bank.identity):
         refuse(f"{where}.id", f"is not the hash of its identity, {bank_id(bank.identity)}", bank.id)
     unique(f"{where}.tensors[...].name", ["offsets", *(tensor.name for tensor in bank.tensors)])
@@ -275,6 +288,10 @@ def _check_head_graph(graph: Graph, image: Graph, head: Head) -> None:
             refuse(f"{graph.file}: inputs", what, tensor.name)
         if source != tensor:
             refuse(f"{graph.file}: inputs", f"{_text(tensor)} is not what feeds it", _text(source))
+    for given, what in ((image.outputs, "image feature"), (bank, "bank tensor")):
+        if not any(_named(given, tensor.name) for tensor in graph.inputs):
+            where = f"{graph.file}: inputs"
+            refuse(where, f"hold no {what}, so the scores would not depend on any", _texts(graph.inputs))
     bias = head.bank.row_bias
     if bias and not _named(graph.inputs, bias):
         refuse(f"{graph.file}: inputs", "lack the row bias of the bank, so padding rows would count", bias)

@@ -1,4 +1,4 @@
-"""Words of people in a manifest: by which body parts are compared, and what a key may not hold."""
+"""Words of people in a manifest: how body parts are compared, what a key may not hold, how it is quoted."""
 
 from __future__ import annotations
 
@@ -25,3 +25,12 @@ def key_fault(key: str) -> str | None:
         if unicodedata.category(character) in ("Cc", "Cf", "Cs"):  # control, format, surrogate
             return f"holds the invisible character U+{ord(character):04X}"
     return None if unicodedata.is_normalized("NFC", key) else "is not in Unicode's normal form NFC"
+
+
+def quoted(key: str) -> str:
+    r"""Return a key as a word of a command that a shell takes as it is: keys hold no backslash.
+
+    >>> print(quoted("rib fracture"), quoted('the "$5" sign'))
+    "rib fracture" "the \"\$5\" sign"
+    """
+    return '"' + re.sub(r'(["$`])', r"\\\1", key) + '"'

@@ -26,7 +26,11 @@ CHECKPOINTS: dict[str, tuple[str, Path, dict[str, Any]]] = {
         {"preprocessing": "density-study", "context": 20},
     ),
     "timm": ("convnext", convnext_tiny.FOLDER / "density_timm.pth", {"preprocessing": "squash"}),
-    "torchvision": ("convnext", convnext_tiny.FOLDER / "density.ckpt", {"preprocessing": "imagenet"}),
+    "torchvision": (
+        "convnext",
+        convnext_tiny.FOLDER / "density.ckpt",
+        {"preprocessing": "imagenet", "resize": 240},
+    ),
 }
 
 

@@ -183,3 +183,13 @@ def test_check_names_the_head_of_a_finding(call: Call, asg_both_bundle: Path, tm
     (document,) = call(*common, "--json", "--head", "prompts").documents
     assert {each["head"] for each in document["findings"]} == {"prompts"}
     assert "[score.head]" in call(*common, "--head", "abdomen").err
+
+
+def test_an_export_names_its_head(call: Call, asg_both_bundle: Path, tmp_path: Path) -> None:
+    common = ("prompts", asg_both_bundle, "export", "-o", tmp_path / "stent.safetensors", "stent")
+    answer = call(*common, "--head", "tags", "--site", tmp_path)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "stent.safetensors").stat().st_size > 0
+    answer = call(*common, "--site", tmp_path)
+    assert answer.code == 1
+    assert "prompt.unknown" in answer.err

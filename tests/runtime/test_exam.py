@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import pydicom
 import pytest
 
 from promptray import BundleError, ExamResult, ImageError, Scorer, ScoringError
@@ -270,6 +271,24 @@ def test_a_declared_view_is_one(scorer: Scorer, label: Any) -> None:
 def test_views_are_said_for_every_source(scorer: Scorer) -> None:
     with pytest.raises(ValueError, match="for each source"):
         scorer.score_exam(study(), views=["L CC"])
+
+
+def test_a_single_source_is_no_list(scorer: Scorer, tmp_path: Path) -> None:
+    """Its letters, bytes, lines, tags or rows are no images."""
+    path = write_study(tmp_path, VIEWS[:1])[0]
+    with path.open("rb") as file:
+        for source in (str(path), path, path.read_bytes(), file, pydicom.dcmread(path), pixels(0)):
+            with pytest.raises(TypeError, match="give a list"):
+                scorer.score_exam(source)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="give a list"):
+                next(scorer.score_many(source))  # type: ignore[arg-type]
+    assert scorer.score_exam(each for each in [path]).missing_views == VIEWS[1:]
+
+
+def test_pictures_without_a_study_are_noted_in_strict_mode_too(bundle: Path) -> None:
+    with Scorer.open(bundle, site=None, strict=True) as strict:
+        result = strict.score_exam(PICTURES[:2], views=["L CC", "R CC"], modality="MG")
+    assert [notice.code for notice in result.notices] == ["study-absent"]
 
 
 def test_images_of_different_studies_are_refused(scorer: Scorer) -> None:

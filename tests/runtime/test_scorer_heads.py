@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 
 from promptray import Bundle, BundleError, PromptError, Scorer, ScoringError
+from promptray.runtime.bank_file import unpack
 from promptray.runtime.heads import require_head
 from promptray.runtime.result import result_schema
 from promptray.runtime.site import Site
@@ -205,6 +206,20 @@ def test_exports_are_of_the_free_head(asg_both_bundle: Path, asg_bundle: Path, s
     with pytest.raises(PromptError) as refused:
         scorer.prompts.export(["stent"])
     assert refused.value.code == "prompt.unknown"
+
+
+def test_exports_may_be_of_a_head_by_name(asg_both_bundle: Path, scorer: Scorer) -> None:
+    rules = {head.name: head.bank for head in Bundle.open(asg_both_bundle).manifest.heads}
+    assert scorer.prompts.export(head="prompts") == scorer.prompts.export()
+    tags = unpack(scorer.prompts.export(["stent", "edema"], head="tags"), rules["tags"], artefact="tags")
+    assert tags.keys == ("stent", "edema")
+    assert unpack(scorer.prompts.export(head="tags"), rules["tags"], artefact="tags").keys == tuple(TAGS)
+    with pytest.raises(ScoringError) as refused:
+        scorer.prompts.export(head="abdomen")
+    assert refused.value.code == "score.head"
+    with pytest.raises(PromptError) as unknown:
+        scorer.prompts.export(["short"], head="tags")
+    assert unknown.value.code == "prompt.unknown"
 
 
 def copied(bundle: Path, folder: Path) -> Path:

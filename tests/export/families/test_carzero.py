@@ -81,9 +81,8 @@ class Exported:
         )  # fmt: skip
 
     def score(self, bank: PromptBank, pixels: Any, *, per_batch: int | None = None) -> tuple[Any, Any]:
-        batches = bank.batches(prompts_per_batch=per_batch)
-        bound = tuple((batch.positions, self.graphs["head"].bind(batch.tensors)) for batch in batches)
-        return BoundHead(bound, len(bank)).run(self.image.run({"pixels": pixels}))
+        bound = BoundHead.of(self.graphs["head"], bank.batches(prompts_per_batch=per_batch))
+        return bound.run(self.image.run({"pixels": pixels}))
 
     def bank(self, encoder: TextEncoder, texts: Sequence[str]) -> PromptBank:
         entries = [
@@ -237,9 +236,8 @@ def test_growing_from_1_to_192_prompts_equals_the_original(
         bank = bank.with_entry(
             encode_finding(exported.text, exported.rule, str(n), encoder.encode_finding([text]))
         )
-        fixed = bank.batches(prompts_per_batch=16)
-        bound = tuple((batch.positions, exported.graphs["head"].bind(batch.tensors)) for batch in fixed)
-        logits, _ = BoundHead(bound, len(bank)).run(features)
+        fixed = BoundHead.of(exported.graphs["head"], bank.batches(prompts_per_batch=16))
+        logits, _ = fixed.run(features)
         assert np.abs(logits - expected[:, : n + 1]).max() <= SCORES
         assert (logits[:, :n] == earlier).all(), "fixed shapes: an added prompt changes no bit of the others"
         earlier = logits

@@ -121,7 +121,7 @@ def test_the_order_of_the_classes_must_be_known() -> None:
 def test_how_images_are_prepared_must_be_said() -> None:
     with pytest.raises(BuildError, match="must be said"):
         family("convnext").load(FOLDER / "density.ckpt", None, {})
-    rule = load(preprocessing="imagenet").preprocessing
+    rule = load(preprocessing="imagenet", resize=236).preprocessing
     assert (rule.levels, rule.height, rule.normalise.mean[0]) == ("uint8", 224, 0.485)
 
 
@@ -159,7 +159,7 @@ def test_other_sizes_and_version_2(tmp_path: Path) -> None:
         ls_init_value=None,
     ).eval()
     torch.save(made.state_dict(), tmp_path / "v2.pth")
-    options = {"preprocessing": "imagenet", "classes": ["x", "y", "z"], "image_size": 64}
+    options = {"preprocessing": "imagenet", "classes": ["x", "y", "z"], "image_size": 64, "resize": 72}
     model = family("convnext").load(tmp_path / "v2.pth", None, options)
     pixels = torch.randn(2, 3, 64, 64)
     answers = model.heads[0].reference(pixels, [EncodedFinding(class_name=name) for name in "zxy"])

@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from promptray import Scorer
-from promptray.export import families
+from promptray.cli import run
+from promptray.export import families, onnx_graph
 from promptray.export.build import build
 from promptray.export.families.base import FamilyFacts
-from promptray.export.tokenizer import bert_files
-from promptray.runtime.errors import BuildError
+from promptray.export.tokenizer import BertFolder, bert_files, read_bert_folder
+from promptray.runtime.errors import BuildError, PromptError
 from promptray.runtime.verify import verify
 from tests import carzero_tiny, example_family
 
 ROOT = Path(__file__).parents[3]
+TEXT_MODEL = carzero_tiny.FOLDER / "text_model"
 WIDTH, WORDS = 64, 400
 FACTS = FamilyFacts(
     name="example",
@@ -55,7 +58,7 @@ def write(folder: Path, state: dict[str, torch.Tensor], **changes: Any) -> Path:
         "name": "example",
         "family": "example",
         "checkpoint": "example.pt",
-        "text_model": str(carzero_tiny.FOLDER / "text_model"),
+        "text_model": str(TEXT_MODEL),
         "model": {"licence": "none", "intended_use": "tests", "training_data": "none"},
         "door": {"modalities": ["DX"]},
         "findings": [{"key": "edema"}, {"key": "both", "prompt": ["pleural effusion", "fluid"]}],
@@ -119,3 +122,49 @@ def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         build(write(tmp_path, state), tmp_path / "out.bundle", cache=tmp_path / "cache")
     with pytest.raises(BuildError, match="no tensor of this checkpoint"):
         build(write(tmp_path, {}), tmp_path / "other.bundle", cache=tmp_path / "cache")
+
+
+def test_a_tokenizer_that_the_runtime_refuses_is_refused_before_any_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A family that brings a published ``tokenizer.json`` as it is."""
+    published = Tokenizer.from_str(read_bert_folder(TEXT_MODEL).tokenizer_json(context=16).decode())
+    published.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
+    content = published.to_str().encode()
+    monkeypatch.setattr(BertFolder, "tokenizer_json", lambda folder, *, context: content)
+    monkeypatch.setattr(onnx_graph, "export_graph", lambda *side: pytest.fail("exported"))
+    with pytest.raises(BuildError, match="regular expressions") as refusal:
+        build(write(tmp_path, random_state(0)), tmp_path / "out.bundle", cache=tmp_path / "cache")
+    assert refusal.value.code == "text-model.invalid"
+    assert "tokenizer" in str(refusal.value.cure)
+
+
+def test_a_tokenizer_of_one_special_token_serves_from_build_to_added_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SigLIP's: pieces of SentencePiece, and ``</s>`` after a text."""
+    words = ["▁there", "▁is", "▁edema", "▁pneumonia", "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = Tokenizer(models.Unigram([("</s>", 0.0), ("<unk>", 0.0), *((w, -1.0) for w in words)], 1))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
+    content = tokenizer.to_str().encode()
+    monkeypatch.setattr(BertFolder, "tokenizer_json", lambda folder, *, context: content)
+    state, recipe = random_state(2), tmp_path / "recipe.yaml"
+    findings = [{"key": "edema", "prompt": "There is edema"}, {"key": "pneumonia", "prompt": "pneumonia"}]
+    write(tmp_path, state, findings=findings)
+    bundle = tmp_path / "out.bundle"
+    assert run(["build", str(recipe), "-o", str(bundle)]) == 0
+    assert run(["verify", str(bundle)]) == 0
+    with Scorer.open(bundle, site=None, threads=1) as scorer:
+        image = tmp_path / "golden" / "03.png"
+        for empty in (" ", " \n"):
+            with pytest.raises(PromptError, match=r"prompt\.empty.*white-space"):
+                scorer.prompts.add("nothing", empty)
+        scorer.prompts.add("dense", "edema is cardiomegaly")
+        stored = [entry.prompts[0] for entry in scorer.prompts.state.heads[0].bank.entries]
+        assert [wording.words for wording in stored] == [3, 1, 3]
+        ids = [[[2, 3, 4, 0]], [[5, 0]], [[4, 3, 6, *(ord(c) - ord("a") + 7 for c in "cardiomegaly"), 0]]]
+        pixels = scorer.prepare(image, modality="DX").network_input.pixels[0]
+        found = [score.logit for score in scorer.score(image, modality="DX").scores.values()]
+        assert np.abs(np.array(found) - plain_logits(state, pixels, ids)).max() <= 2e-6

@@ -111,7 +111,7 @@ def test_a_context_of_20_cuts_what_is_longer_and_nothing_else(study: LoadedModel
     assert full[-1] == SEP
     assert study.text is not None
     assert whole.text is not None
-    assert (study.text.context, whole.text.context) == (20, 256)
+    assert (study.text.rule.context, whole.text.rule.context) == (20, 256)
 
 
 def test_the_scorer_equals_plain_arithmetic(scorer: Scorer, study: LoadedModel) -> None:
@@ -153,16 +153,18 @@ def test_another_context_is_another_bank(study: LoadedModel, scorer: Scorer, sha
         assert whole.bundle.manifest.heads[0].bank.id != scorer.bundle.manifest.heads[0].bank.id
 
 
-def test_a_scale_is_added_whole_and_alone(scorer: Scorer) -> None:
+def test_a_scale_is_one_unit(scorer: Scorer) -> None:
+    """A step more or less would shift every place, and the group "dense" would lose one."""
     before = [finding.key for finding in scorer.prompts]
-    with pytest.raises(PromptError, match="the pack is a scale") as refusal:
-        scorer.prompts.add_pack("birads-density")
-    assert refusal.value.code == "prompt.invalid"
+    assert scorer.bundle.manifest.heads[0].set == "fixed"
+    for edit in (
+        lambda: scorer.prompts.add_pack("birads-density"),
+        lambda: scorer.prompts.remove(before[0]),
+    ):
+        with pytest.raises(PromptError, match="form one unit") as refusal:
+            edit()
+        assert refusal.value.code == "prompt.fixed-set"
     assert [finding.key for finding in scorer.prompts] == before
-    with Scorer.open(scorer.bundle.path, site=None) as emptied:
-        for key in before:
-            emptied.prompts.remove(key)
-        assert [finding.key for finding in emptied.prompts.add_pack("birads-density")] == before
 
 
 def test_the_pack_wants_its_order(tmp_path: Path, shared_dir: Path) -> None:

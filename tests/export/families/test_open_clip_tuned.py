@@ -320,18 +320,20 @@ def test_a_tower_that_timm_knows_needs_no_heads(tmp_path: Path, pixels: Tensor) 
     assert refusal.value.artefact == "model_options.image_heads"
 
 
-def test_long_rows_widen_the_gate_as_much_and_no_further(tmp_path: Path, pixels: Tensor) -> None:
+def test_the_tolerance_goes_with_the_rows(tmp_path: Path, pixels: Tensor) -> None:
     """The spread of features is folded into a probe's rows, and multiplies what float32 rounds."""
     state = tuned_state()
-    base = load(write_tuned(tmp_path / "1", state)).score_tolerance
-    assert base == pytest.approx(2e-5 * float(state["classifier.weight"].norm(dim=1).max()))
+    longest, bias = float(state["classifier.weight"].norm(dim=1).max()), state["classifier.bias"].abs().max()
+    least = 1e-6 * max(1.0, float(bias))
+    base = load(write_tuned(tmp_path / "1", state))
+    assert base.heads[0].score_tolerance == pytest.approx(2e-5 * longest + least)
     state["classifier.weight"] *= 100
-    long = load(write_tuned(tmp_path / "2", state))
-    assert long.score_tolerance == pytest.approx(100 * base)
+    (long,) = load(write_tuned(tmp_path / "2", state)).heads
+    assert long.score_tolerance == pytest.approx(2e-3 * longest + least)
     with torch.inference_mode():
         answers = long.reference(pixels.float(), [EncodedFinding(class_name=name) for name in ORDER])
     assert np.abs(answers.logits - plain_logits(state, pixels).numpy()).max() <= long.score_tolerance
     state["classifier.weight"] *= 1e6
-    assert load(write_tuned(tmp_path / "3", state)).score_tolerance == LARGEST_TOLERANCE
+    assert load(write_tuned(tmp_path / "3", state)).heads[0].score_tolerance == LARGEST_TOLERANCE
     state["classifier.weight"].zero_()
-    assert load(write_tuned(tmp_path / "4", state)).score_tolerance == 2e-5
+    assert load(write_tuned(tmp_path / "4", state)).heads[0].score_tolerance == pytest.approx(least)

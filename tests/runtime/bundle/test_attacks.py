@@ -7,44 +7,18 @@ import json
 import os
 import random
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.names import check_names
 from promptray.runtime.bundle.parse import parse_manifest
-from promptray.runtime.errors import BundleError
 from tests import bundle_factory as factory
+from tests.runtime.bundle.refusals import opening, refused
 
 FLIPS = 200
-
-
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return factory.write_plain(tmp_path_factory.mktemp("pristine") / "chest.bundle")
-
-
-@pytest.fixture
-def bundle(pristine: Bundle, tmp_path: Path) -> Bundle:
-    shutil.copytree(pristine.path, tmp_path / "chest.bundle")
-    return Bundle.open(tmp_path / "chest.bundle")
-
-
-def refused(code: str, action: Callable[[], object]) -> BundleError:
-    with pytest.raises(BundleError) as caught:
-        action()
-    assert caught.value.code == code, caught.value
-    assert caught.value.cure
-    assert caught.value.artefact
-    return caught.value
-
-
-def opening(bundle: Bundle) -> Callable[[], object]:
-    return lambda: Bundle.open(bundle.path)
 
 
 # A changed byte
@@ -102,9 +76,7 @@ def test_a_flipped_byte_in_the_seal(bundle: Bundle) -> None:
         assert bundle.hash in str(error)
 
 
-@pytest.mark.parametrize(
-    "name", ["bundle.json", "bundle.sha256", factory.BANK, "golden/images/003.png"]
-)
+@pytest.mark.parametrize("name", ["bundle.json", "bundle.sha256", factory.BANK, "golden/images/003.png"])
 @pytest.mark.parametrize("change", ["shorter", "longer", "empty", "line ending"])
 def test_a_file_of_another_length(bundle: Bundle, name: str, change: str) -> None:
     path = bundle.path / name
@@ -276,117 +248,6 @@ def _with_files(count: int) -> bytes:
     return json.dumps(document).encode()
 
 
-# The manifest
-
-
-@pytest.mark.parametrize("version", [0, 1, 2, 4, 99, -1, 10**30])
-def test_an_unknown_version(bundle: Bundle, version: int) -> None:
-    """Decided first: a later format's new and missing fields are not what the user is told."""
-    document = {"format": "promptray-bundle", "format_version": version, "new_field": 1}
-    factory.reseal(bundle.path, json.dumps(document).encode())
-    error = refused("bundle.version", opening(bundle))
-    assert "reads bundle format 3" in error.message
-    assert str(version) in str(error.found)
-    assert ("upgrade" if version > 3 else "build the bundle again") in str(error.cure)
-
-
-@pytest.mark.parametrize("version", ["1", 1.0, True, None, [1]])
-def test_a_version_that_is_no_integer(bundle: Bundle, version: object) -> None:
-    factory.edited(bundle.path, lambda doc: doc.update(format_version=version))
-    refused("bundle.format", opening(bundle))
-
-
-@pytest.mark.parametrize("format", ["promptray-site", "", None, 1])
-def test_another_format(bundle: Bundle, format: object) -> None:
-    factory.edited(bundle.path, lambda doc: doc.update(format=format))
-    refused("bundle.format", opening(bundle))
-
-
-def _manifest_text(bundle: Bundle) -> bytes:
-    return (bundle.path / "bundle.json").read_bytes()
-
-
-@pytest.mark.parametrize("where", ["top", "files", "deep"])
-def test_a_key_twice(bundle: Bundle, where: str) -> None:
-    """Parsers differ in which of the two they take."""
-    raw = _manifest_text(bundle)
-    before, after = {
-        "top": (b'"name": "miniature"', b'"name": "other", "name": "miniature"'),
-        "files": (b'"parity.json": {', b'"parity.json": {"sha256": "", "size": 0}, "parity.json": {'),
-        "deep": (b'"minimum_side": 32', b'"minimum_side": 32, "minimum_\\u0073ide": 32'),
-    }[where]
-    assert raw.count(before) == 1
-    factory.reseal(bundle.path, raw.replace(before, after))
-    assert "twice" in refused("bundle.format", opening(bundle)).message
-
-
-def test_truncated_json(bundle: Bundle) -> None:
-    raw = _manifest_text(bundle)
-    for length in (0, 1, len(raw) // 2, len(raw) - 3):
-        factory.reseal(bundle.path, raw[:length])
-        refused("bundle.format", opening(bundle))
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"null", b"[]", b'"bundle"', b"1", b"{}", b"\xff\xfe{\x00}\x00", b"\xef\xbb\xbf{}", b"{}{}",
-        b"{'a': 1}", b"{/**/}", b'{"a": NaN}', b'{"a": Infinity}', b'{"a": -Infinity}', b'{"a": 1e999}',
-        b'{"a": 01}', b'{"a": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000, b'{"a": ' + b"9" * 10_000 + b"}",
-    ],
-    ids=lambda raw: ascii(raw[:12]),
-)  # fmt: skip
-def test_what_is_not_strict_json(bundle: Bundle, raw: bytes) -> None:
-    factory.reseal(bundle.path, raw)
-    assert refused("bundle.format", opening(bundle)).artefact == "bundle.json"
-
-
-def test_a_huge_manifest(bundle: Bundle) -> None:
-    factory.reseal(bundle.path, _manifest_text(bundle) + b" " * (17 << 20))
-    refused("bundle.seal", opening(bundle))  # not read to its end, so not even its hash is right
-    error = refused("bundle.format", lambda: parse_manifest(b" " * (17 << 20)))
-    assert "too large" in error.message
-
-
-def test_a_number_that_is_not_finite_anywhere(bundle: Bundle) -> None:
-    raw = _manifest_text(bundle)
-    for value in (b"NaN", b"1e999", b"-Infinity"):
-        factory.reseal(
-            bundle.path, raw.replace(b'"score_tolerance": 0.00002', b'"score_tolerance": ' + value)
-        )
-        refused("bundle.format", opening(bundle))
-
-
-def _unknown(doc: dict[str, Any]) -> None:
-    doc["heads"][0]["temperature"] = 2.0
-
-
-def _missing(doc: dict[str, Any]) -> None:
-    del doc["model"]["intended_use"]
-
-
-def _wrong_type(doc: dict[str, Any]) -> None:
-    doc["preprocessing"]["steps"][1]["value"] = 256
-
-
-def _unhashed(doc: dict[str, Any]) -> None:
-    doc["files"]["parity.json"]["sha256"] = "0" * 64 + "\n"
-
-
-@pytest.mark.parametrize(
-    ("edit", "path"),
-    [
-        (_unknown, "$.heads[0]"),
-        (_missing, "$.model"),
-        (_wrong_type, "$.preprocessing.steps[1].value"),
-        (_unhashed, "$.files[...].sha256"),
-    ],
-)
-def test_a_schema_fault_says_where(bundle: Bundle, edit: Callable[[dict[str, Any]], None], path: str) -> None:
-    factory.edited(bundle.path, edit)
-    assert path in refused("bundle.format", opening(bundle)).message
-
-
 # A bank of another model
 
 
@@ -397,8 +258,8 @@ def test_a_bank_of_another_bundle_put_in_its_place(bundle: Bundle) -> None:
 
 
 def test_a_bank_id_that_is_not_its_identity(bundle: Bundle) -> None:
-    factory.edited(bundle.path, lambda doc: doc["heads"][0]["bank"]["identity"].update(weights="other"))
-    assert "$.heads[0].bank.id" in refused("bundle.format", opening(bundle)).message
+    factory.edited(bundle.path, lambda doc: doc["heads"][0]["bank"]["identity"].update(weights="1f" * 32))
+    assert "$.heads[0].bank.id is" in refused("bundle.format", opening(bundle)).message
 
 
 def test_wrong_hash_or_size_in_a_manifest_sealed_again(bundle: Bundle) -> None:

@@ -122,7 +122,7 @@ def _manifests(draw: st.DrawFn) -> Manifest:
         st.fixed_dictionaries({"licence": _text, "intended_use": _text, "training_data": _text})
     )
     document["provenance"]["libraries"] = draw(st.dictionaries(_text, _text, max_size=3))
-    keys = draw(st.lists(_key, unique=True, max_size=5))
+    keys = draw(st.lists(_key, unique=True, min_size=1, max_size=5))
     codes = st.none() | st.fixed_dictionaries({"value": _text, "scheme": _text, "meaning": _text})
     document["findings"] = [
         {
