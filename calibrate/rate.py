@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 def rate_interval(
     events: int, decisions: int, patients: int, confidence: float = 0.95
@@ -33,6 +36,17 @@ def rate_interval(
     low = 0.0 if events == 0 else _root(lambda p: _beta(p, hits, patients - hits + 1), tail)
     high = 1.0 if events == decisions else _root(lambda p: _beta(p, hits + 1, patients - hits), 1 - tail)
     return share, low, high
+
+
+def independent_decisions(patients: NDArray[np.int64]) -> int:
+    """Return how many independent decisions images of these patients are worth in the worst case.
+
+    In the worst case all images of a patient go wrong together. Then it is Kish's effective sample size
+    (Survey Sampling, 1965), the squared sum of the patients' numbers of images over the sum of their
+    squares: the number of patients where all have equally many, and less where one has most of them.
+    """
+    sizes = np.bincount(patients).astype(np.float64)
+    return int(np.floor(sizes.sum() ** 2 / (sizes**2).sum() + 1e-9))
 
 
 def _root(rising: Callable[[float], float], wanted: float) -> float:

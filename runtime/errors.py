@@ -86,6 +86,9 @@ CODES: dict[str, str] = {
     "text-model.invalid": "The text model folder is incomplete or does not fit the checkpoint.",
     "export.failed": "A graph could not be exported.",
     "gate.failed": "A graph disagrees with the original by more than its gate allows.",
+    "quantise.graph": "A graph cannot be quantised, or ONNX Runtime refuses what became of it.",
+    "quantise.calibration": "The inputs that ranges are taken from are absent, or not what the graph takes.",
+    "quantise.keep": "A scheme keeps a layer high that the graph does not have.",
     "family.unknown": "No family of this name.",
     # labels, scores, reports
     "table.not-found": "A table, list or folder of images is not there or cannot be read.",
@@ -102,6 +105,9 @@ CODES: dict[str, str] = {
     "adapt.diverged": "The loss of a training is no longer a finite number.",
     "output.exists": "A report would be written over another one.",
     "output.unwritable": "A report cannot be written where it was asked for.",
+    # probabilities and thresholds of a site
+    "calibration.too-few": "Too few patients with or without a finding to calibrate it or set a threshold.",
+    "calibration.unfit": "The scores of a finding do not rank its labels: they give no probability.",
     "extra.missing": "An optional dependency is not installed.",
 }
 

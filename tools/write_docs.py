@@ -12,6 +12,7 @@ from typing import Any
 from promptray.calibrate.adapt.report import adaptation_schema
 from promptray.calibrate.comparison_report import comparison_schema
 from promptray.calibrate.evaluation_report import evaluation_schema
+from promptray.calibrate.gates.report import gates_schema
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
 from promptray.runtime.exam_result import exam_schema
@@ -37,10 +38,12 @@ _GROUPS = {
     "text-model": "Text models",
     "export": "Export",
     "gate": "Gates",
+    "quantise": "Quantisation",
     "family": "Families",
     "table": "Labels, scores and boxes",
     "adapt": "Adapting to a site",
     "output": "Reports",
+    "calibration": "Calibration",
     "extra": "Installation",
 }
 _HEAD = """\
@@ -162,6 +165,7 @@ def pages() -> Mapping[str, str]:
         "docs/evaluation.schema.json": _json(evaluation_schema()),
         "docs/adaptation.schema.json": _json(adaptation_schema()),
         "docs/comparison.schema.json": _json(comparison_schema()),
+        "docs/gates.schema.json": _json(gates_schema()),
         "README.md": readme(),
     }
 

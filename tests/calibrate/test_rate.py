@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scipy.stats import beta
 
-from promptray.calibrate.rate import rate_interval
+from promptray.calibrate.rate import independent_decisions, rate_interval
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,10 @@ def test_fewer_patients_widen_the_interval() -> None:
 def test_impossible_counts_are_errors(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="a rate needs"):
         rate_interval(*numbers)
+
+
+@pytest.mark.parametrize(
+    ("images_of", "worth"), [([1] * 50, 50), ([3] * 50, 50), ([100] + [1] * 100, 3), ([7], 1)]
+)
+def test_what_images_of_patients_are_worth(images_of: list[int], worth: int) -> None:
+    assert independent_decisions(np.repeat(np.arange(len(images_of)), images_of)) == worth

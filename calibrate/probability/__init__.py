@@ -1,0 +1,1 @@
+"""Probabilities and thresholds of a site: from logits and labels to what the runtime can apply."""

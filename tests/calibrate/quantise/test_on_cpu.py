@@ -1,0 +1,105 @@
+"""Schemes of ONNX Runtime's own for CPUs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from promptray.calibrate.quantise import ConvolutionInt8, DynamicInt8, Int8, WeightOnly, quantise
+from promptray.calibrate.quantise.session import open_session
+from promptray.runtime.errors import BuildError
+
+
+def operators(content: bytes) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load_from_string(content).graph.node)
+
+
+@pytest.fixture(scope="module")
+def convolutions(build: Any) -> tuple[bytes, list[dict[str, Any]]]:
+    """Two convolutions with ReLU on one channel of 16 x 16, as a network reads flat rows."""
+    random = np.random.default_rng(0)
+    weights = {
+        "plane": np.array([-1, 1, 16, 16]),
+        "one": random.normal(size=(32, 1, 7, 7)).astype(np.float32),
+        "two": random.normal(size=(8, 32, 3, 3)).astype(np.float32),
+        "bias": random.normal(size=8).astype(np.float32),
+        "row": np.array([0, -1]),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "plane"], ["image"], "in"),
+        helper.make_node("Conv", ["image", "one"], ["a"], "first", pads=[3, 3, 3, 3]),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Conv", ["b", "two", "bias"], ["c"], "second"),
+        helper.make_node("Reshape", ["c", "row"], ["y"], "out"),
+    ]
+    feeds = [{"x": random.normal(size=(1, 256)).astype(np.float32)} for _ in range(4)]
+    return build(nodes, weights, 256), feeds
+
+
+def test_convolutions_stay_in_8_bits_between_each_other(convolutions: Any, tmp_path: Any) -> None:
+    content, feeds = convolutions
+    made = quantise(content, ConvolutionInt8(), feeds)
+    assert [layer.name for layer in made.report.quantised] == ["first", "second"]
+    expected, found = (open_session(graph, "all").run(None, feeds[0])[0] for graph in (content, made.content))
+    assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+    assert made.report.size_ratio < 0.6  # of a graph this small
+    # What the scheme is for: the optimiser finds integer convolutions in it, and none in explicit Q/DQ.
+    for scheme, kernels in ((ConvolutionInt8(), 2), (Int8(), 0)):
+        quantised = quantise(content, scheme, feeds).content
+        assert operators(optimised(quantised, tmp_path))["QLinearConv"] == kernels
+
+
+def optimised(content: bytes, folder: Any) -> bytes:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return bytes((folder / "optimised.onnx").read_bytes())
+
+
+@pytest.mark.parametrize(("role", "floats"), [("image", 0), ("text", 1)])
+def test_every_quantised_matmul_becomes_an_integer_product(
+    reference: Any, role: str, floats: int, tmp_path: Any
+) -> None:
+    """What ONNX Runtime makes of explicit Q/DQ; but for a product with a single row, which it calls Gemm."""
+    feeds = reference.feeds[:2] if role == "image" else reference.text_feeds
+    made = quantise(reference.graphs[role], Int8(), feeds)
+    kernels = operators(optimised(made.content, tmp_path))
+    products = sum("patch" not in layer.name for layer in made.report.quantised)
+    assert kernels["MatMulIntegerToFloat"] == products - floats
+
+
+def test_a_convolution_that_is_kept_stays_float(convolutions: Any) -> None:
+    content, feeds = convolutions
+    made = quantise(content, ConvolutionInt8(keep=["first"]), feeds)
+    assert made.report.kept == {"first": "the scheme keeps it"}
+    graph = onnx.load_from_string(made.content).graph
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    weights = {node.name: made_by.get(node.input[1]) for node in graph.node if node.op_type == "Conv"}
+    assert weights == {"first": None, "second": "DequantizeLinear"}
+
+
+def test_convolutions_need_inputs(convolutions: Any) -> None:
+    with pytest.raises(BuildError) as caught:
+        quantise(convolutions[0], ConvolutionInt8())
+    assert caught.value.code == "quantise.calibration"
+
+
+def test_dynamic_ranges_and_bare_weights_need_none(reference: Any) -> None:
+    text, feed = reference.graphs["text"], reference.text_feeds[0]
+    names = [output.name for output in open_session(text).get_outputs()]
+    expected = dict(zip(names, open_session(text).run(names, feed), strict=True))
+    for scheme, operator in ((DynamicInt8(), "MatMulInteger"), (WeightOnly(), "MatMulNBits")):
+        made = quantise(text, scheme)
+        assert made.report.calibration_inputs == 0
+        assert operators(made.content)[operator] == len(made.report.quantised) > 10
+        assert made.report.size_ratio < 0.45
+        for name, values in zip(names, open_session(made.content).run(names, feed), strict=True):
+            assert np.abs(values - expected[name]).max() <= 0.1 * max(np.abs(expected[name]).max(), 1e-3)
