@@ -71,7 +71,12 @@ def test_scores_that_were_written_are_measured_without_the_images(
     again = call("evaluate", tmp_path / "scores.csv", *common)
     assert again.code == 0
     assert again.documents[0]["groups"] == first.documents[0]["groups"]
-    assert again.documents[0]["scores"] == {"name": "scores.csv", "bundle": None, "head": None, "backend": None}
+    assert again.documents[0]["scores"] == {
+        "name": "scores.csv",
+        "bundle": None,
+        "head": None,
+        "backend": None,
+    }
 
 
 def test_the_table_for_people_says_what_it_rests_on(
