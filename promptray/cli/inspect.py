@@ -107,9 +107,12 @@ def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
 
 def _print_gates(parity: dict[str, Any], head: dict[str, Any]) -> None:
     against, map_bound = head["against_original"], head["map_tolerance"]
-    maps = "" if against["map_error"] is None else f"{against['map_error']:.2g}"
-    gates = [[against["against"], f"{against['score_error']:.2g}", maps]]
-    gates += [[f"noise: {item['varied']}", f"{item['score_error']:.2g}", ""] for item in head["noise"]]
+    compared = [(against["against"], against)]
+    compared += [(f"noise: {item['varied']}", item) for item in head["noise"]]
+    gates = [
+        [name, *("" if item[key] is None else f"{item[key]:.2g}" for key in ("score_error", "map_error"))]
+        for name, item in compared
+    ]
     print_table(
         f"Gates that {head['head']} passed on {parity['backend']}: {parity['images']} images x "
         f"{head['findings']} findings, bounds {head['score_tolerance']:g} (scores)"

@@ -35,10 +35,11 @@ class Comparison(_Struct, frozen=True):
 
 
 class Variation(_Struct, frozen=True):
-    """One thing varied that must not matter, and the largest change of a score it made."""
+    """One thing varied that must not matter, and the largest change that it made."""
 
     varied: Text
     score_error: Difference
+    map_error: Difference | None
 
 
 class HeadParity(_Struct, frozen=True):
@@ -49,6 +50,8 @@ class HeadParity(_Struct, frozen=True):
     decisions: Count
     """Scores compared: images times findings."""
     score_tolerance: Difference
+    tolerance_share: Difference
+    """`score_tolerance` over the standard deviation of the original's scores over images."""
     map_tolerance: Difference | None
     against_original: Comparison
     noise: list[Variation]
@@ -99,11 +102,15 @@ def _require_own(report: ParityReport, manifest: Manifest) -> None:
         if found != expected:
             raise _misfit(manifest.parity, what, str(expected), str(found))
     for each in report.heads:
-        original, noise = each.against_original, [item.score_error for item in each.noise]
-        scores = max(original.score_error, original.score_error_mean, *noise)
+        original = each.against_original
+        compared: list[Comparison | Variation] = [original, *each.noise]
+        scores = max(
+            original.score_error, original.score_error_mean, *(item.score_error for item in compared)
+        )
+        maps = max(item.map_error or 0.0 for item in compared)
         for what, bound, error in (
             (f"scores of {each.head}", each.score_tolerance, scores),
-            (f"maps of {each.head}", each.map_tolerance or 0.0, original.map_error or 0.0),
+            (f"maps of {each.head}", each.map_tolerance or 0.0, maps),
         ):
             if error > bound:
                 raise _misfit(manifest.parity, what, f"within {bound:g}", f"off by {error:g}")
@@ -119,7 +126,9 @@ def _stated(report: ParityReport, manifest: Manifest) -> Iterator[tuple[str, obj
         yield f"decisions of {head.name}", report.images * findings, each.decisions
         yield f"score tolerance of {head.name}", head.score_tolerance, each.score_tolerance
         yield f"map tolerance of {head.name}", head.map.tolerance if head.map else None, each.map_tolerance
-        yield f"maps of {head.name}", head.map is not None, each.against_original.map_error is not None
+        compared: list[Comparison | Variation] = [each.against_original, *each.noise]
+        for item in compared:
+            yield f"maps of {head.name}", head.map is not None, item.map_error is not None
 
 
 def _misfit(artefact: str, what: str, expected: str, found: str) -> BundleError:

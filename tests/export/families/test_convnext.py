@@ -181,3 +181,22 @@ def test_a_tensor_that_does_not_belong_is_named(tmp_path: Path) -> None:
         with pytest.raises(BuildError, match=named) as refusal:
             family("convnext").load(tmp_path / "changed.pth", None, options)
         assert refusal.value.code == "checkpoint.layout"
+
+
+@pytest.mark.parametrize(
+    ("factor", "what", "cure"),
+    [(1e-6, "could not tell a wrong graph", "less regularisation"), (1e9, "disagree", "more regularisation")],
+)
+def test_rows_that_leave_nothing_to_compare_are_blamed(
+    factor: float, what: str, cure: str, tmp_path: Path, shared_dir: Path
+) -> None:
+    state = torch.load(FOLDER / "density_timm.pth", weights_only=True)
+    state["head.fc.weight"] *= factor
+    torch.save(state, tmp_path / "rows.pth")
+    path = write_recipe(
+        tmp_path, "timm", checkpoint=str(tmp_path / "rows.pth"), relation="independent", groups=None
+    )
+    with pytest.raises(BuildError, match=what) as refusal:
+        build(path, tmp_path / "new.bundle", cache=shared_dir / "cache")
+    assert refusal.value.code == "gate.failed"
+    assert cure in str(refusal.value.cure)

@@ -59,6 +59,11 @@ def test_a_field_of_another_kind_is_refused_by_verify(
     assert caught.value.code == "bundle.format"
 
 
+def noise(**changes: float | None) -> dict[str, Any]:
+    """A change of a report: one variation, harmless but for `changes`."""
+    return {"heads": [{"noise": [{"varied": "order", "score_error": 0.0, "map_error": 0.0, **changes}]}]}
+
+
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "of fewer images": ({"images": 15}, "images"),
     "of another head": ({"heads": [{"head": "chest"}]}, "heads"),
@@ -70,7 +75,9 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "without maps": ({"heads": [{"against_original": {"map_error": None}}]}, "maps of findings"),
     "scores failed": ({"heads": [{"against_original": {"score_error": 3e-5}}]}, "scores of findings"),
     "maps failed": ({"heads": [{"against_original": {"map_error": 2e-6}}]}, "maps of findings"),
-    "noise": ({"heads": [{"noise": [{"varied": "order", "score_error": 1.0}]}]}, "scores of findings"),
+    "noise": (noise(score_error=1.0), "scores of findings"),
+    "noise of maps": (noise(map_error=1.0), "maps of findings"),
+    "noise without maps": (noise(map_error=None), "maps of findings"),
 }
 
 
