@@ -284,12 +284,12 @@ def _prompts(made: Plan, graphs: Path, folder: Path) -> None:
         (folder / f"{each.head.name}.safetensors").write_bytes(pack(bank))
 
 
-def _classes(made: PlannedHead, graphs: Path) -> list[BankEntry]:
+def _classes(head: PlannedHead, graphs: Path) -> list[BankEntry]:
     """Take every class from the weights, in the order of the findings."""
-    numbers = {name: number for number, name in enumerate(made.facts.classes or [])}
+    numbers = {name: number for number, name in enumerate(head.facts.classes or [])}
     entries = []
-    for finding, stated in zip(made.findings, made.stated, strict=True):
-        name = f"class.{made.head.name}.{numbers[stated.class_name]}.safetensors"
+    for finding, stated in zip(head.findings, head.stated, strict=True):
+        name = f"class.{head.head.name}.{numbers[stated.class_name]}.safetensors"
         entries.append(BankEntry(finding.key, (), safetensors.numpy.load((graphs / name).read_bytes())))
     return entries
 
