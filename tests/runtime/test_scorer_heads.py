@@ -210,7 +210,9 @@ def test_exports_are_of_the_free_head(asg_both_bundle: Path, asg_bundle: Path, s
 
 def test_exports_may_be_of_a_head_by_name(asg_both_bundle: Path, scorer: Scorer) -> None:
     rules = {head.name: head.bank for head in Bundle.open(asg_both_bundle).manifest.heads}
-    assert scorer.prompts.export(head="prompts") == scorer.prompts.export()
+    prompts = [unpack(scorer.prompts.export(head=head), rules["prompts"], artefact="prompts")
+               for head in ("prompts", None)]  # fmt: skip
+    assert [bank.keys for bank in prompts] == [tuple(KEYS)] * 2
     tags = unpack(scorer.prompts.export(["stent", "edema"], head="tags"), rules["tags"], artefact="tags")
     assert tags.keys == ("stent", "edema")
     assert unpack(scorer.prompts.export(head="tags"), rules["tags"], artefact="tags").keys == tuple(TAGS)
