@@ -187,6 +187,7 @@ def _parity() -> bytes:
         "findings": len(factory.PROMPTS),
         "decisions": factory.GOLDEN * len(factory.PROMPTS),
         "score_tolerance": 2e-5,
+        "tolerance_share": 1e-5,
         "map_tolerance": 1e-6,
         "against_original": {
             "against": "float64", "score_error": 0.0, "score_error_mean": 0.0, "map_error": 0.0
