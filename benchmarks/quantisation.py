@@ -95,7 +95,9 @@ def reference_cases(bundle: Bundle, data: Path | None) -> Iterator[Case]:
         images = [path for path, row in labelled(data) if row["source"] == "kermany-guangzhou"]
         read = calibration_images(images, manifest.door, manifest.preprocessing, source="kermany-guangzhou")
         calibration, inputs = read.feeds[:CALIBRATION], read.feeds[CALIBRATION:]
-    head = Graphs(bundle, OnnxRuntimeCpu(threads=2), prompts_per_batch=None).bind(own_bank(bundle))
+    (only,) = manifest.heads
+    graphs_of = Graphs(bundle, OnnxRuntimeCpu(threads=2), prompts_per_batch=None)
+    head = graphs_of.bind(only, own_bank(bundle, only))
     graphs = {graph.role: bundle.read(graph.file) for graph in manifest.graphs}
     yield Case("reference ViT", graphs["image"], calibration, inputs, ImageScores(head, inputs, "all"))
     assert manifest.text is not None
@@ -124,16 +126,16 @@ def full_size_cases(name: str, pictures: Feeds) -> Iterator[Case]:
             folder / facts["checkpoint"], text, facts.get("model_options", {})
         )
     shown = {"carzero": "ViT-B/16, random weights", "convnext": "ConvNeXt-Base, random weights"}[name]
-    image, texts = model.side("image"), model.side("text")
-    assert image is not None
-    for key, parameter in image.module.named_parameters():
+    for key, parameter in model.image.module.named_parameters():
         if key.endswith("gamma"):  # it begins at 1e-6, where no block would have any effect
             torch.nn.init.constant_(parameter, 0.2)
-    yield Case(shown, export_graph(image), pictures[:8], pictures[8:12])
-    if texts is not None and model.text is not None and model.tokenizer is not None:
-        encoder = TextEncoder(model.text, model.tokenizer)
+    yield Case(shown, export_graph(model.image, "image"), pictures[:8], pictures[8:12])
+    if model.text is not None:
+        encoder = TextEncoder(model.text.rule, model.text.tokenizer)
         calibration, inputs = prompts(encoder)
-        yield Case("BERT-base, random weights", export_graph(texts), calibration[:16], inputs[:8])
+        yield Case(
+            "BERT-base, random weights", export_graph(model.text.side, "text"), calibration[:16], inputs[:8]
+        )
 
 
 def squeezenet_case(data: Path) -> Case:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptray.cli.finite_range import FiniteRange
 from promptray.cli.output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from promptray.calibrate.adapt.report import AdaptationReport
 
 _PATH = click.Path(path_type=Path)
-_SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 _STAGES = ("zero-shot", "probe", "fine-tune")
 #: Option -> field of FineTuning.
 _TRAINING = {
@@ -45,7 +46,9 @@ _TRAINING = {
 @click.option("--split", help="Column that says train, val or test; by default images are divided here.")
 @click.option("--test", type=_SHARE, default=0.25, show_default=True, help="Share of the images to test on.")
 @click.option("--val", type=_SHARE, default=0.15, show_default=True, help="Share to stop fine-tuning by.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is drawn.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all that is drawn."
+)
 @click.option(
     "--class-weights",
     type=click.Choice(["none", "balanced"]),
@@ -55,13 +58,11 @@ _TRAINING = {
 )
 @click.option("--epochs", type=click.IntRange(1), help="Fine-tuning: at most (default: 100).")
 @click.option("--batch-size", type=click.IntRange(1), help="Fine-tuning: images of a step (default: 64).")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Fine-tuning (default: 1e-4).")
+@click.option("--learning-rate", type=FiniteRange(0, min_open=True), help="Fine-tuning (default: 1e-4).")
 @click.option(
     "--patience", type=click.IntRange(1), help="Fine-tuning: epochs without progress (default: 10)."
 )
-@click.option(
-    "--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="Fine-tuning (default: 0.1)."
-)
+@click.option("--label-smoothing", type=FiniteRange(0, 1, max_open=True), help="Fine-tuning (default: 0.1).")
 @click.option(
     "--missing",
     type=click.Choice(["error", "count"]),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from promptray.calibrate.reports.compare import Comparison, compare, read_reference, read_report, to_json
+from promptray.cli.finite_range import FiniteRange
 from promptray.cli.output import (
     bundle_argument,
     head_option,
@@ -40,7 +41,7 @@ _NO_SIDE = (
 )
 @click.option(
     "--above",
-    type=click.FloatRange(0.5, 1.0, min_open=True, max_open=True),
+    type=FiniteRange(0.5, 1.0, min_open=True, max_open=True),
     default=0.95,
     show_default=True,
     help="A score above this share of the reference is high, one below it from the other end is low.",

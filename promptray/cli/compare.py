@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptray.cli.compare_table import print_comparison
+from promptray.cli.finite_range import FiniteRange
 from promptray.cli.label_options import label_options, read_label_options, settings_of
 from promptray.cli.output import (
     head_option,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from promptray.calibrate.tables.labels import Labels
 
 _PATH = click.Path(path_type=Path)
-_RATE = click.FloatRange(0, 1)
+_RATE = FiniteRange(0, 1)
 
 
 @click.command("compare")
@@ -35,10 +36,8 @@ _RATE = click.FloatRange(0, 1)
 @click.option("--images", type=_PATH, help="Folder of the images; needed where A or B is a bundle.")
 @click.option("--labels", type=_PATH, help="CSV as for evaluate: AUROC, and intervals over patients.")
 @label_options
-@click.option("--max-delta", type=click.FloatRange(0), help="Bound on every difference of a score.")
-@click.option(
-    "--min-spearman", type=click.FloatRange(-1, 1), help="Bound on each finding's rank correlation."
-)
+@click.option("--max-delta", type=FiniteRange(0), help="Bound on every difference of a score.")
+@click.option("--min-spearman", type=FiniteRange(-1, 1), help="Bound on each finding's rank correlation.")
 @click.option("--max-flips", type=_RATE, help="Bound on the share of images that change sides.")
 @click.option("--max-auroc-loss", type=_RATE, help="Bound on the loss of the mean AUROC, A less B.")
 @click.option(
@@ -46,7 +45,7 @@ _RATE = click.FloatRange(0, 1)
 )
 @click.option(
     "--reference-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.1,
     show_default=True,
     help="Without stored thresholds, flips are counted at the score of A that this share of images reaches.",

@@ -121,3 +121,19 @@ def test_help_does_not_wait_for_torch() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
     assert "promptray adapt density.yaml" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--test", "nan"), ("--val", "nan"), ("--learning-rate", "nan"), ("--learning-rate", "inf"),
+        ("--label-smoothing", "nan"), ("--seed", 2**32),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_wrong_usage(
+    call: Call, site: Path, shared_dir: Path, option: tuple[str, object]
+) -> None:
+    answer = call(*arguments(site, "out", shared_dir, *option))
+    assert answer.code == 2
+    assert option[0] in answer.err
+    assert not (site / "out").exists()

@@ -46,8 +46,9 @@ def reference(reference_bundle: Path) -> Model:
     manifest = bundle.manifest
     graphs = {graph.role: bundle.read(graph.file) for graph in manifest.graphs}
     feeds = ImageFeeds(read_golden(bundle).pictures, manifest.preprocessing)
-    bank = own_bank(bundle)
-    head = Graphs(bundle, OnnxRuntimeCpu(threads=2), prompts_per_batch=None).bind(bank)
+    (only,) = manifest.heads
+    bank = own_bank(bundle, only)
+    head = Graphs(bundle, OnnxRuntimeCpu(threads=2), prompts_per_batch=None).bind(only, bank)
     score = ImageScores(head, feeds, "none")
     assert manifest.text is not None
     encoder = TextEncoder(manifest.text, bundle.read(manifest.text.tokenizer))
@@ -62,9 +63,7 @@ def convnext_image() -> bytes:
     from tests.convnext_tiny import CHECKPOINTS, FOLDER
 
     model = family("convnext").load(FOLDER / CHECKPOINTS["torchvision"], None, {"preprocessing": "squash"})
-    side = model.side("image")
-    assert side is not None
-    return export_graph(side)
+    return export_graph(model.image, "image")
 
 
 Build = Callable[..., bytes]

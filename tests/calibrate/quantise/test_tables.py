@@ -63,6 +63,7 @@ def test_a_table_that_is_read_elsewhere_stays(build: Any) -> None:
 def test_a_bank_made_by_an_int8_text_graph_scores_nearly_the_same(reference: Any, scheme: Scheme) -> None:
     """What the edge box does when a prompt is added: the gate of a text graph is on scores, too."""
     manifest, backend = reference.bundle.manifest, OnnxRuntimeCpu(threads=2)
+    (only,) = manifest.heads
     facts = manifest.graph("text")
     made = quantise(reference.graphs["text"], scheme, reference.text_feeds)
     assert any("word_embeddings" in note for note in made.report.notes)
@@ -70,11 +71,11 @@ def test_a_bank_made_by_an_int8_text_graph_scores_nearly_the_same(reference: Any
     graph = backend.load(made.content, facts).bind({})
     encoder = TextEncoder(manifest.text, reference.bundle.read(manifest.text.tokenizer))
     entries = [
-        encode_finding(graph, manifest.bank, finding.key, encoder.encode_finding(finding.prompts))
+        encode_finding(graph, only.bank, finding.key, encoder.encode_finding(finding.prompts))
         for finding in manifest.findings
     ]
-    bank = PromptBank(manifest.bank, entries)
-    head = Graphs(reference.bundle, backend, prompts_per_batch=None).bind(bank)
+    bank = PromptBank(only.bank, entries)
+    head = Graphs(reference.bundle, backend, prompts_per_batch=None).bind(only, bank)
     logits = ImageScores(head, reference.feeds, "none")(reference.graphs["image"])
     difference = np.abs(logits - reference.logits).max() / reference.logits.std(axis=0).mean()
     assert 0 < difference < 0.05
