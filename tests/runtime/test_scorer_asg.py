@@ -171,7 +171,7 @@ def test_the_head_takes_the_whole_set_or_nothing(asg_tags_bundle: Path) -> None:
     graphs = Graphs(bundle, load_backend("onnxruntime-cpu", threads=1), prompts_per_batch=16)
     (head,) = bundle.manifest.heads
     bank = own_bank(bundle, head)
-    assert [len(positions) for positions, _ in graphs.bind(head, bank).batches] == [len(TAGS)]
+    assert [len(batch.positions) for batch in graphs.bind(head, bank).batches] == [len(TAGS)]
     with pytest.raises(PromptError, match="difference in edema") as refused:
         graphs.bind(head, bank.without("edema"))
     assert refused.value.code == "prompt.fixed-set"
