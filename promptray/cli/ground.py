@@ -70,7 +70,11 @@ def command(bundle: str, image: Path, as_json: bool, **options: Any) -> int:
     with Scorer.open(bundle, site=site, strict=options["strict"]) as scorer:
         manifest = scorer.bundle.manifest
         if options["head"] is not None:
-            require_head(manifest, options["head"])
+            asked = require_head(manifest, options["head"])
+            if options["sentences"] and asked.set != "free":
+                raise click.UsageError(
+                    f"--sentence: the set of the head {asked.name} is fixed"
+                )
         for number, sentence in enumerate(options["sentences"], 1):
             scorer.prompts.add(f"sentence {number}", sentence)
         document = ground(
