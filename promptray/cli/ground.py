@@ -72,9 +72,7 @@ def command(bundle: str, image: Path, as_json: bool, **options: Any) -> int:
         if options["head"] is not None:
             asked = require_head(manifest, options["head"])
             if options["sentences"] and asked.set != "free":
-                raise click.UsageError(
-                    f"--sentence: the set of the head {asked.name} is fixed"
-                )
+                raise click.UsageError(f"--sentence: the set of the head {asked.name} is fixed")
         for number, sentence in enumerate(options["sentences"], 1):
             scorer.prompts.add(f"sentence {number}", sentence)
         document = ground(

@@ -80,7 +80,7 @@ def test_people_read_what_the_numbers_are(call: Call, asg_both_bundle: Path) -> 
 def test_a_sentence_is_not_asked_of_a_fixed_set(call: Call, asg_both_bundle: Path) -> None:
     answer = call("ground", asg_both_bundle, IMAGE, *REGION, "--head", "tags", "--sentence", "mild edema")
     assert answer.code == 2
-    assert "set is fixed" in answer.err
+    assert "the set of the head tags is fixed" in answer.err
 
 
 def test_a_region_partly_cropped_says_so(call: Call, asg_bundle: Path) -> None:
