@@ -40,6 +40,7 @@ def pack(bank: PromptBank) -> bytes:
 
     Fixed tensors are stacked over prompts. Tensors with rows are packed: the ``rows`` axis comes first and
     the prompts' rows follow one another; ``offsets`` (int64, N + 1) says where each prompt begins.
+    The same bank gives the same bytes.
     """
     tensors: dict[str, Array] = {}
     counts = [rows_of(entry, bank.rule) for entry in bank]
@@ -58,7 +59,17 @@ def pack(bank: PromptBank) -> bytes:
     prompts = json.dumps([entry.facts() for entry in bank])
     metadata = {"bank_id": bank.rule.id, "prompts": prompts}
     metadata["sha256"] = _content_sha256(bank.rule.id, prompts, tensors)
-    return bytes(safetensors.numpy.save(tensors, metadata))
+    return _in_one_order(safetensors.numpy.save(tensors, metadata))
+
+
+def _in_one_order(data: bytes) -> bytes:
+    """Write the header again with its metadata sorted: the library orders it anew in every process."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _content_sha256(bank_id: str, prompts: str, tensors: Mapping[str, Array]) -> str:

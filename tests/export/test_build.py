@@ -91,6 +91,13 @@ build(Path(sys.argv[1]), Path(sys.argv[2]), cache=Path(sys.argv[3]))
 print(sorted({"torch", "transformers", "timm", "onnxscript"} & set(sys.modules)))
 """
 
+ANEW = """
+import sys
+from pathlib import Path
+from promptray.export.build import build
+build(Path(sys.argv[1]), Path(sys.argv[2]), cache=Path(sys.argv[3]))
+"""
+
 
 def test_a_second_build_gives_the_same_files_without_torch(
     carzero_bundle: Path, carzero_recipe: Recipe, cache: Path, tmp_path: Path
@@ -104,6 +111,24 @@ def test_a_second_build_gives_the_same_files_without_torch(
     )
     assert done.stdout.strip() == "[]"
     assert files_of(output) == files_of(carzero_bundle)
+
+
+def test_two_builds_of_one_recipe_differ_in_their_date_alone(
+    carzero_bundle: Path, carzero_recipe: Recipe, tmp_path: Path
+) -> None:
+    """Another process, nothing cached, and every set and hash of Python in another order."""
+    output = tmp_path / "anew.bundle"
+    subprocess.run(
+        [sys.executable, "-c", ANEW, str(carzero_recipe()), str(output), str(tmp_path / "cache")],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        check=True,
+    )
+    assert files_of(output) == files_of(carzero_bundle)
+    manifests = [json.loads((bundle / "bundle.json").read_bytes()) for bundle in (output, carzero_bundle)]
+    for manifest in manifests:
+        assert manifest["provenance"].pop("created")
+    assert json.dumps(manifests[0]) == json.dumps(manifests[1])
 
 
 @pytest.fixture

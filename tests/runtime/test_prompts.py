@@ -82,6 +82,11 @@ def test_packing_is_lossless(rows: list[int]) -> None:
             assert (after.tensors[name] == tensor).all()
 
 
+def test_a_bank_has_one_form_as_bytes() -> None:
+    bank = bank_of([3, 5])
+    assert len({pack(bank) for _ in range(16)}) == 1
+
+
 def test_adding_and_removing_leaves_the_old_bank_alone() -> None:
     one = bank_of([3])
     two = one.with_entry(entry("new", 5))
