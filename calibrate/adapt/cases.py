@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.calibrate.adapt.id_columns import find_id_column, number_ids, suspected
 from promptray.calibrate.tables.csv_file import Row, Table, read_table
 from promptray.calibrate.tables.labels import LabelledImage, Labels, labels_of
 
 #: What a row may say of its image beside class and ids.
 _FACTS = ("file", "modality", "frame")
-#: Names that columns of ids have, less case and signs.
-_PATIENT = {"patientid", "patient", "patientnumber", "subjectid", "subject", "pid"}
-_EXAM = {"examid", "exam", "studyid", "study", "accession", "accessionnumber", "studyinstanceuid"}
+_IDS = ("patient", "exam", "group")
 #: What a column of parts may say -> the part.
 _PARTS = {
     "train": "train",
@@ -75,6 +73,8 @@ class Cases:
         Rows without a class, which are left out.
     unused : tuple of str
         Columns that are not used.
+    suspected : tuple of str
+        Those of them that are named like ids and join many rows, where no column of patients is known.
     """
 
     labels: Labels
@@ -85,6 +85,7 @@ class Cases:
     parts: list[str] | None
     unlabelled: int
     unused: tuple[str, ...]
+    suspected: tuple[str, ...]
 
     @property
     def images(self) -> list[LabelledImage]:
@@ -128,10 +129,7 @@ def read_cases(path: Path, keys: Sequence[str], names: Mapping[str, str], column
         ``table.not-found``, ``table.format``, ``table.finding``.
     """
     table = read_table(path)
-    stated = {"label": columns.label, "group": columns.group, "split": columns.split}
-    stated["patient"] = columns.patient or _detect(table, _PATIENT, "patient", columns)
-    stated["exam"] = columns.exam or _detect(table, _EXAM, "exam", columns)
-    used = {kind: column for kind, column in stated.items() if column is not None}
+    used = _used(table, columns)
     table.require("file", *used.values())
     labelled = replace(table, rows=[row for row in table.rows if row.cells[columns.label]])
     if not labelled.rows:
@@ -141,35 +139,36 @@ def read_cases(path: Path, keys: Sequence[str], names: Mapping[str, str], column
     facts = tuple(column for column in table.columns if column in _FACTS)
     places = {key: number for number, key in enumerate(keys)}
     classes = [places[_class(table, row, columns.label, names, keys)] for row in labelled.rows]
+    unused = tuple(c for c in table.columns if c not in {*_FACTS, *used.values()})
+    ids = {kind: used[kind] for kind in _IDS if kind in used}
     return Cases(
         labels=labels_of(replace(labelled, columns=facts), {}),
         keys=tuple(keys),
         classes=np.array(classes, np.int64),
-        ids={kind: _numbers(labelled, used[kind]) for kind in ("patient", "exam", "group") if kind in used},
-        columns={kind: used[kind] for kind in ("patient", "exam", "group") if kind in used},
+        ids={kind: number_ids(labelled, column) for kind, column in ids.items()},
+        columns=ids,
         parts=[_part(table, row, columns.split) for row in labelled.rows] if columns.split else None,
         unlabelled=len(table.rows) - len(labelled.rows),
-        unused=tuple(c for c in table.columns if c not in {*_FACTS, *used.values()}),
+        unused=unused,
+        suspected=() if "patient" in ids else suspected(labelled, unused),
     )
 
 
-def _detect(table: Table, usual: set[str], kind: str, columns: Columns) -> str | None:
-    """Return the one column that has a usual name, if there is one."""
-    taken = (columns.label, columns.patient, columns.exam, columns.group, columns.split)
-    found = [c for c in table.columns if re.sub(r"[\W_]", "", c).lower() in usual and c not in taken]
-    if len(found) > 1:
-        raise table.error(
-            f"several columns may be that of the {kind}",
-            line=1,
-            expected=f"one of {', '.join(found)}",
-            cure=f"say --{kind} COLUMN",
-        )
-    return found[0] if found else None
-
-
-def _numbers(table: Table, column: str) -> NDArray[np.int64]:
-    ids = [table.text(row, column) for row in table.rows]
-    return np.unique(ids, return_inverse=True)[1].reshape(-1)
+def _used(table: Table, columns: Columns) -> dict[str, str]:
+    """Return what columns say -> the column, those of usual names among them."""
+    taken = astuple(columns)
+    stated = asdict(columns)
+    stated["patient"] = columns.patient or find_id_column(table, "patient", taken)
+    stated["exam"] = columns.exam or find_id_column(table, "exam", (*taken, stated["patient"]))
+    for kind in _IDS:
+        if stated[kind] == "file":
+            raise table.error(
+                f"the column of files does not say which {kind} an image is of",
+                line=1,
+                column="file",
+                cure=f"say --{kind} with the column that does, or leave it out",
+            )
+    return {kind: column for kind, column in stated.items() if column is not None}
 
 
 def _class(table: Table, row: Row, column: str, names: Mapping[str, str], keys: Sequence[str]) -> str:

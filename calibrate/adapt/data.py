@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 from promptray.calibrate.adapt.cases import Cases
 from promptray.calibrate.adapt.progress import Progress, each_percent
 from promptray.calibrate.adapt.report import Division, Part, PartName
-from promptray.calibrate.adapt.split import divide, require_enough, require_separate
-from promptray.calibrate.adapt.units import copies_of, units_of
+from promptray.calibrate.adapt.split import divide, require_enough, require_separate, same_pictures
+from promptray.calibrate.adapt.units import units_of
 from promptray.calibrate.score_images import Missing, locate
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.runtime.disk import hash_file
 
 Level = Literal["patient", "group", "exam", "image"]
+How = Literal["stated", "stated, val taken from train", "made"]
 
 _LISTED = 3
 
@@ -33,9 +35,9 @@ class Data:
     Attributes
     ----------
     cases : Cases
-        n images.
-    hashes : list of str
-        Of their files; of a frame, with its number behind.
+        n images, each picture once.
+    files : list of str
+        Hash of the file of each.
     units : ndarray of int64, shape (n,)
         What is kept whole.
     parts : list of str
@@ -44,15 +46,25 @@ class Data:
     seed : int
     left_out : dict of str to str
         Images that are not there or cannot be read, with the code.
+    copies : list of list of str
+        Images that are one picture; the first of each is among the cases, the others are not.
     """
 
     cases: Cases
-    hashes: list[str]
+    files: list[str]
     units: NDArray[np.int64]
     parts: list[str]
-    how: Literal["stated", "stated, val taken from train", "made"]
+    how: How
     seed: int
     left_out: dict[str, str]
+    copies: list[list[str]]
+
+    @property
+    def pictures(self) -> list[str]:
+        """A mark of each image: the hash of its file and, where its row states one, the frame."""
+        return [
+            f"{file}#{image.frame or ''}" for file, image in zip(self.files, self.cases.images, strict=True)
+        ]
 
     def rows(self, part: str) -> NDArray[np.intp]:
         """Return the rows of a part."""
@@ -80,7 +92,7 @@ class Data:
         return replace(
             self,
             cases=self.cases.select(kept),
-            hashes=[self.hashes[row] for row in kept],
+            files=[self.files[row] for row in kept],
             units=self.units[kept],
             parts=[self.parts[row] for row in kept],
             left_out={**self.left_out, **names},
@@ -96,7 +108,7 @@ class Data:
             level=level,
             columns=self.cases.columns,
             parts=[self._part(part) for part in get_args(PartName) if part in self.parts],
-            copies=[[self.cases.images[row].name for row in rows] for rows in copies_of(self.hashes)],
+            copies=self.copies,
         )
 
     def _part(self, name: PartName) -> Part:
@@ -128,7 +140,7 @@ def level_of(cases: Cases) -> tuple[Level, str]:
         return "patient", "patients joined by groups" if "group" in columns else "patients"
     if "group" in columns:
         return "group", f"groups ({columns['group']})"
-    return ("exam", "exams") if "exam" in columns else ("image", "images")
+    return ("exam", "exams") if "exam" in columns else ("image", "files")
 
 
 def prepare(
@@ -160,33 +172,51 @@ def prepare(
     TableError
         ``table.image``, ``adapt.images``, ``adapt.split``, ``adapt.too-few``.
     """
+    cases, files, gone = _hashed(cases, folder, missing, progress)
+    require_separate(cases, files)
+    units = units_of(len(files), cases.ids, files)  # of all rows: a copy may join two patients
+    same = same_pictures(cases, files)
+    copies = [[cases.images[row].name for row in rows] for rows in same]
+    again = {row for rows in same for row in rows[1:]}
+    once = [row for row in range(len(files)) if row not in again]
+    cases, files, units = cases.select(once), [files[row] for row in once], units[once]
+    parts, how = _parts(cases, units, test=test, val=val, seed=seed)
+    require_enough(cases, parts, validated=val > 0)
+    return Data(cases, files, units, parts, how, seed, gone, copies)
+
+
+def _hashed(
+    cases: Cases, folder: ImageFolder, missing: Missing, progress: Progress
+) -> tuple[Cases, list[str], dict[str, str]]:
+    """Return the images that are there, the hash of the file of each, and those that are not."""
     cases = replace(cases, labels=locate(cases.labels, folder, missing))
-    digests: list[str | None] = []
-    for number, image in enumerate(cases.images, 1):
-        each_percent(progress, "read", "hashed", number, len(cases.images))
-        digests.append(_hash(folder, image.file, image.frame))
-    gone = {cases.images[row].name: "image.not-found" for row, digest in enumerate(digests) if digest is None}
-    require_readable(gone, len(digests), cases.labels.table, missing)
-    kept = [row for row, digest in enumerate(digests) if digest is not None]
-    cases, hashes = cases.select(kept), [digest for digest in digests if digest is not None]
-    require_separate(cases, hashes)
-    units = units_of(len(kept), cases.ids, hashes)
-    how: Literal["stated", "stated, val taken from train", "made"] = "made"
+    digests: dict[int, str] = {}
+    for row, image in enumerate(cases.images):
+        each_percent(progress, "read", "hashed", row + 1, len(cases.images))
+        with suppress(KeyError, OSError):
+            digests[row] = hash_file(folder.files[image.file])[0]
+    gone = {image.name: "image.not-found" for row, image in enumerate(cases.images) if row not in digests}
+    require_readable(gone, len(cases.images), cases.labels.table, missing)
+    return cases.select(list(digests)), list(digests.values()), gone
+
+
+def _parts(
+    cases: Cases, units: NDArray[np.int64], *, test: float, val: float, seed: int
+) -> tuple[list[str], How]:
+    """Return the part of each image, as the table states it or as it is made here."""
     if cases.parts is None:
         shares = {"train": 1 - test - val, "val": val, "test": test}
-        parts = divide(units, cases.classes, len(cases.keys), shares, seed)
-    else:
-        parts, how = list(cases.parts), "stated"
-        train = [row for row, part in enumerate(parts) if part == "train"]
-        if val and "val" not in parts and train:
-            how = "stated, val taken from train"
-            own = np.unique(units[train], return_inverse=True)[1].reshape(-1)
-            shares = {"train": 1 - val, "val": val}
-            taken = divide(own, cases.classes[train], len(cases.keys), shares, seed)
-            for row, part in zip(train, taken, strict=True):
-                parts[row] = part
-    require_enough(cases, parts, validated=val > 0)
-    return Data(cases, hashes, units, parts, how, seed, gone)
+        return divide(units, cases.classes, len(cases.keys), shares, seed), "made"
+    parts = list(cases.parts)
+    train = [row for row, part in enumerate(parts) if part == "train"]
+    if not val or "val" in parts or not train:
+        return parts, "stated"
+    own = np.unique(units[train], return_inverse=True)[1].reshape(-1)
+    shares = {"train": 1 - val, "val": val}
+    taken = divide(own, cases.classes[train], len(cases.keys), shares, seed)
+    for row, part in zip(train, taken, strict=True):
+        parts[row] = part
+    return parts, "stated, val taken from train"
 
 
 def require_readable(refused: Mapping[str, str], total: int, table: str, missing: Missing) -> None:
@@ -210,15 +240,6 @@ def require_readable(refused: Mapping[str, str], total: int, table: str, missing
     )
 
 
-def _hash(folder: ImageFolder, file: str, frame: int | None) -> str | None:
-    """Return the hash of a file, with the number of the frame behind; None if it is not to be read."""
-    try:
-        digest = hash_file(folder.files[file])[0]
-    except (KeyError, OSError):
-        return None
-    return digest if frame is None else f"{digest}#{frame}"
-
-
 def notes_of(data: Data, stages: Sequence[str]) -> list[str]:
     """Return what a reader must know of the division before believing a number."""
     level, _ = level_of(data.cases)
@@ -239,10 +260,14 @@ def notes_of(data: Data, stages: Sequence[str]) -> list[str]:
             f"Groups of the column {data.cases.columns['group']} are kept whole; no column says whose image "
             "it is, so whether a patient is in two groups is not known."
         )
+    notes += [
+        f"The column {column} is not used, though it is named like ids and joins rows: say --patient, --exam "
+        "or --group if images that share a value belong together."
+        for column in data.cases.suspected
+    ]
+    if data.copies:
+        notes.append(f"Pictures that several rows are about: {len(data.copies)}. Each counts once.")
     division = data.division()
-    if division.copies:
-        count = len(division.copies)
-        notes.append(f"Pictures that are there more than once: {count}. Copies are kept in one part.")
     for part in division.parts:
         absent = [key for key, count in part.classes.items() if not count]
         if absent:

@@ -100,7 +100,7 @@ def _images(report: AdaptationReport) -> str:
         text += f"\nLeft out, {len(data.left_out)}:\n\n"
         text += table(["image", "code"], [[image.file, image.code] for image in data.left_out])
     if division.copies:
-        text += "\nCopies of one picture:\n\n" + "".join(
+        text += "\nOne picture each, of which the first counts:\n\n" + "".join(
             f"- {', '.join(names)}\n" for names in division.copies
         )
     return text

@@ -49,7 +49,7 @@ class Division(_Struct, frozen=True):
     """Where the table says it: patient, exam, group -> column."""
     parts: list[Part]
     copies: list[list[str]]
-    """Files that are copies of one picture; they count as one unit."""
+    """Images that are one picture. The first of each counts, the others are left out."""
 
 
 class Data(_Struct, frozen=True):

@@ -147,8 +147,7 @@ def adapt(
         shop = Workshop(source, output, files, settings.modality, cache, columns.label, progress)
         data, trained = _make(shop, data, stages, settings)
         scored = score_stages(shop, data, stages, draws=settings.draws, seed=settings.seed)
-        named = {*data.left_out, *(image.file for image in data.cases.images)}
-        unlabelled = len(set(files.files) - named)
+        unlabelled = len(set(files.files) - {files.resolve(image.file) for image in cases.images})
         report = _report(source, data, columns, settings, scored, trained, notes, unlabelled)
         for stage in scored.stages:
             replace_whole(output / f"{stage.name}.scores.csv", write_scores(stage.scores))
@@ -162,7 +161,7 @@ def _facts(
     source: Source, data: Data, stages: Sequence[str], settings: Settings, columns: Columns
 ) -> dict[str, object]:
     """Return what a run rests on, by the words that a refusal names it with."""
-    rows = [data.hashes, data.cases.classes.tolist(), data.parts, data.units.tolist()]
+    rows = [data.pictures, data.cases.classes.tolist(), data.parts, data.units.tolist()]
     return {
         "software": VERSION,
         "recipe": source.sha256,

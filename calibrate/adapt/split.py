@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.calibrate.adapt.cases import Cases
-from promptray.calibrate.adapt.units import copies_of
+from promptray.calibrate.adapt.units import rows_of_same
 from promptray.calibrate.tables.csv_file import TableError
 
 PARTS = ("train", "val", "test")
@@ -85,16 +85,21 @@ def _greedy(
     return place, counts
 
 
-def require_separate(cases: Cases, hashes: Sequence[str]) -> None:
+def require_separate(cases: Cases, files: Sequence[str]) -> None:
     """Refuse a stated division with something in two parts, by line numbers; and a picture of two classes.
+
+    Parameters
+    ----------
+    cases : Cases
+    files : sequence of str
+        Hash of each image's file.
 
     Raises
     ------
     TableError
         ``adapt.split``.
     """
-    same_picture = {tuple(rows): rows for rows in copies_of(hashes)}.values()
-    for rows in same_picture:
+    for rows in same_pictures(cases, files):
         if len({int(cases.classes[row]) for row in rows}) > 1:
             raise _refused(
                 cases, "one picture has two labels", rows, "correct the labels, or delete the rows"
@@ -102,14 +107,23 @@ def require_separate(cases: Cases, hashes: Sequence[str]) -> None:
     if cases.parts is None:
         return
     for kind, numbers in cases.ids.items():
-        crossing = _crossing(_rows_of(numbers), cases.parts)
+        crossing = _crossing(rows_of_same(numbers.tolist()), cases.parts)
         if crossing:
             what = f"the same {kind} is in two parts ({len(crossing)} of them are)"
             raise _refused(cases, what, crossing[0], f"keep each {kind} in one part, or leave --split out")
-    crossing = _crossing(list(same_picture), cases.parts)
+    crossing = _crossing(rows_of_same(files), cases.parts)
     if crossing:
-        what = f"the same picture is in two parts ({len(crossing)} of them are)"
-        raise _refused(cases, what, crossing[0], "delete one of them")
+        what = f"the same file, or a copy of it, is in two parts ({len(crossing)} of them are)"
+        raise _refused(cases, what, crossing[0], "keep its frames in one part, and delete copies")
+
+
+def same_pictures(cases: Cases, files: Sequence[str]) -> list[list[int]]:
+    """Return the rows of every picture that several rows are about.
+
+    A row without a frame means the first: where a file has several frames, the door refuses it.
+    """
+    frames = [image.frame or 1 for image in cases.images]
+    return rows_of_same(zip(files, frames, strict=True))
 
 
 def require_enough(cases: Cases, parts: Sequence[str], *, validated: bool) -> None:
@@ -145,13 +159,6 @@ def require_enough(cases: Cases, parts: Sequence[str], *, validated: bool) -> No
             found="; ".join(short[:_LISTED]) + (" ..." if len(short) > _LISTED else ""),
             cure="label more images, from more patients; or leave the class out of recipe and table",
         )
-
-
-def _rows_of(numbers: NDArray[np.int64]) -> list[list[int]]:
-    rows: dict[int, list[int]] = {}
-    for row, number in enumerate(numbers.tolist()):
-        rows.setdefault(number, []).append(row)
-    return list(rows.values())
 
 
 def _crossing(together: Sequence[list[int]], parts: Sequence[str]) -> list[list[int]]:

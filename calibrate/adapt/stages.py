@@ -107,7 +107,7 @@ class Workshop:
             tower_sha256(self.tunable),
             self.reader,
             data.cases.images,
-            data.hashes,
+            data.pictures,
             FeatureStore(self.out / FEATURES),
             self.progress,
         )
@@ -186,8 +186,8 @@ class Workshop:
         for number, row in enumerate(rows, 1):
             each_percent(self.progress, "fine-tune", f"read {part}", number, len(rows))
             pictures.append(reader.picture(data.cases.images[row]))
-        hashes = [data.hashes[row] for row in rows]
-        return Examples(pictures, data.cases.classes[rows], hashes, reader.pixels)
+        marks = data.pictures
+        return Examples(pictures, data.cases.classes[rows], [marks[row] for row in rows], reader.pixels)
 
     def _save(
         self, stage: StageName, data: Data, weight: Tensor, bias: Tensor, facts: msgspec.Struct

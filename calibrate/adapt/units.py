@@ -1,14 +1,14 @@
-"""What must stay whole: images of one patient, exam or group, and copies of one picture, are one unit."""
+"""What must stay whole: images of one patient, exam or group, frames and copies of one file, are one unit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def units_of(count: int, ids: Mapping[str, NDArray[np.int64]], hashes: Sequence[str]) -> NDArray[np.int64]:
+def units_of(count: int, ids: Mapping[str, NDArray[np.int64]], files: Sequence[str]) -> NDArray[np.int64]:
     """Join images that have anything in common, however far round, and number what results.
 
     Parameters
@@ -17,8 +17,8 @@ def units_of(count: int, ids: Mapping[str, NDArray[np.int64]], hashes: Sequence[
         Images.
     ids : mapping of str to ndarray of int, shape (count,)
         Numbers of patients, exams, groups.
-    hashes : sequence of str
-        One for each image; equal ones are copies.
+    files : sequence of str
+        Hash of each image's file: equal ones are copies of it, or its frames.
 
     Returns
     -------
@@ -33,8 +33,8 @@ def units_of(count: int, ids: Mapping[str, NDArray[np.int64]], hashes: Sequence[
             item = parent[item]
         return item
 
-    copies = np.unique(np.asarray(hashes, dtype=str), return_inverse=True)[1].reshape(-1)
-    for numbers in (*ids.values(), copies):
+    same_file = np.unique(np.asarray(files, dtype=str), return_inverse=True)[1].reshape(-1)
+    for numbers in (*ids.values(), same_file):
         first: dict[int, int] = {}
         for row, number in enumerate(numbers.tolist()):
             # The lower row becomes the root, so that roots stand in the order of the rows.
@@ -44,9 +44,9 @@ def units_of(count: int, ids: Mapping[str, NDArray[np.int64]], hashes: Sequence[
     return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def copies_of(hashes: Sequence[str]) -> list[list[int]]:
-    """Return the rows of every picture that is there more than once."""
-    rows: dict[str, list[int]] = {}
-    for row, digest in enumerate(hashes):
-        rows.setdefault(digest, []).append(row)
+def rows_of_same(marks: Iterable[Hashable]) -> list[list[int]]:
+    """Return the rows of every mark that is there more than once."""
+    rows: dict[Hashable, list[int]] = {}
+    for row, mark in enumerate(marks):
+        rows.setdefault(mark, []).append(row)
     return [same for same in rows.values() if len(same) > 1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptray.cli.finite_range import FiniteRange
-from promptray.cli.output import json_option, print_json, print_table, progress
+from promptray.cli.output import json_option, print_json, print_table, progress, visible
 
 if TYPE_CHECKING:
     from promptray.calibrate.adapt.report import AdaptationReport
@@ -121,6 +121,8 @@ def command(
     columns = Columns(column, **{name: options[name] for name in ("patient", "exam", "group", "split")})
     with progress("adapting") as bar:
         report = adapt(recipe, images, labels, columns, output, settings, cache=cache, progress=bar)
+    for note in report.notes:
+        click.echo(f"Note: {visible(note)}", err=True)
     if as_json:
         print_json(msgspec.to_builtins(report))
     else:
@@ -155,8 +157,6 @@ def _print(report: AdaptationReport, output: Path) -> None:
         print_table("The same units drawn for both", *difference_rows(report))
     for line in (*report.advice.reasons, advice_line(report)):
         click.echo(line)
-    for note in report.notes:
-        click.echo(f"Note: {note}")
     click.echo(
         f"All of it is in {output}: report.json, report.md, and a bundle, checkpoint and recipe per stage."
     )

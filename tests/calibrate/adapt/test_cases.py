@@ -72,6 +72,8 @@ def test_frames_are_images_of_their_own(tmp_path: Path) -> None:
         ("file,density,part\na.png,F,dev\n", Columns("density", split="part"), "table.format", "line 2"),
         ("file,density,part\na.png,F,\n", Columns("density", split="part"), "table.format", "line 2"),
         ("file,density\na.png,F\na.png,F\n", Columns("density"), "table.format", "line 3"),
+        ("file,density\na.png,F\n", Columns("density", patient="file"), "table.format", "column file"),
+        ("file,density\na.png,F\n", Columns("density", group="file"), "table.format", "column file"),
     ],
 )
 def test_what_is_wrong_is_named_without_its_value(

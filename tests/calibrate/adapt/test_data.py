@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,43 @@ def test_what_is_kept_whole_is_said(
     notes = notes_of(data, ["probe", "fine-tune"])
     assert bool(notes) == (said is not None)
     assert said is None or any(each in notes[0] for each in said.split("|"))
+
+
+def test_frames_of_one_file_are_one_unit_and_a_picture_counts_once(
+    tmp_path: Path, rows: list[dict[str, str]]
+) -> None:
+    """The door is not asked here, so a PNG may stand for an object of three frames."""
+    for row in rows:
+        row["frame"] = ""
+        del row["patient_id"]
+    frames = [{**rows[0], "frame": str(number)} for number in (1, 2, 3)]
+    data = prepared(tmp_path, [*rows, *frames])
+    assert data.copies == [["p000-0.png", "p000-0.png#1"]]
+    names = [image.name for image in data.cases.images]
+    assert len(names) == len(rows) + 2
+    assert "p000-0.png#1" not in names
+    same = [data.units[names.index(name)] for name in ("p000-0.png", "p000-0.png#2", "p000-0.png#3")]
+    assert len(set(same)) == 1
+    assert any("several rows are about: 1. Each counts once" in note for note in notes_of(data, ["probe"]))
+
+
+def test_a_copy_joins_the_patients_of_its_rows(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+    shutil.copy(tmp_path / "images" / "p000-0.png", tmp_path / "images" / "p003-0.png")
+    data = prepared(tmp_path, rows)
+    names = [image.name for image in data.cases.images]
+    assert "p003-0.png" not in names
+    assert data.units[names.index("p000-1.png")] == data.units[names.index("p003-1.png")]
+
+
+def test_a_column_that_may_number_people_is_pointed_out(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+    for row in rows:
+        row["badge_no"] = row["patient_id"]
+    assert not any("badge_no" in note for note in notes_of(prepared(tmp_path, rows), ["probe"]))
+    for row in rows:
+        del row["patient_id"]
+    data = prepared(tmp_path, rows)
+    assert data.cases.unused == data.cases.suspected == ("badge_no",)
+    assert any("The column badge_no is not used" in note for note in notes_of(data, ["probe"]))
 
 
 def test_splits_name_files_and_numbers_only(tmp_path: Path, rows: list[dict[str, str]]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptray.calibrate.adapt.cases import Cases, Columns, read_cases
-from promptray.calibrate.adapt.split import divide, require_enough, require_separate
+from promptray.calibrate.adapt.split import divide, require_enough, require_separate, same_pictures
 from promptray.calibrate.tables.csv_file import TableError
 
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
@@ -50,6 +50,25 @@ def test_a_part_that_is_not_wanted_gets_nothing() -> None:
     assert {part: parts.count(part) for part in set(parts)} == {"train": 30, "test": 10}
 
 
+def test_frames_of_one_file_in_two_parts_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,frame,density,part\n1.dcm,1,a,train\n2.dcm,1,a,train\n1.dcm,2,b,test\n")
+    cases = read_cases(path, ("a", "b"), {"a": "a", "b": "b"}, Columns("density", split="part"))
+    with pytest.raises(TableError, match="the same file") as refused:
+        require_separate(cases, ["one", "two", "one"])
+    assert refused.value.artefact == "labels.csv, lines 2, 4"
+
+
+def test_no_frame_and_the_first_are_one_picture(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,frame,density\n1.dcm,,a\n1.dcm,1,b\n1.dcm,2,b\n")
+    cases = read_cases(path, ("a", "b"), {"a": "a", "b": "b"}, Columns("density"))
+    assert same_pictures(cases, ["one"] * 3) == [[0, 1]]
+    with pytest.raises(TableError, match="two labels") as refused:
+        require_separate(cases, ["one"] * 3)
+    assert refused.value.artefact == "labels.csv, lines 2, 3"
+
+
 def cases_of(tmp_path: Path, rows: list[str], **columns: str) -> Cases:
     path = tmp_path / "labels.csv"
     path.write_text("file,density,patient_id,exam_id,part\n" + "\n".join(rows) + "\n", encoding="utf-8")
@@ -76,7 +95,7 @@ def test_a_patient_in_two_parts_is_refused_by_line_and_not_by_name(
 
 def test_a_copy_in_two_parts_is_refused(tmp_path: Path) -> None:
     cases = cases_of(tmp_path, ["1.png,a,p,e1,train", "2.png,a,q,e2,test"], split="part")
-    with pytest.raises(TableError, match="the same picture is in two parts") as refused:
+    with pytest.raises(TableError, match="the same file, or a copy of it, is in two parts") as refused:
         require_separate(cases, ["same", "same"])
     assert refused.value.artefact == "labels.csv, lines 2, 3"
     require_separate(cases, ["one", "other"])

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptray.calibrate.adapt.units import copies_of, units_of
+from promptray.calibrate.adapt.units import rows_of_same, units_of
 
 NUMBERS = st.integers(0, 6)
 
@@ -29,6 +29,6 @@ def test_units_are_the_finest_division_that_parts_nothing(rows: list[tuple[int, 
     assert set(units) == set(range(units.max() + 1))
 
 
-def test_copies_are_listed() -> None:
-    assert copies_of(["a", "b", "a", "c", "a", "b"]) == [[0, 2, 4], [1, 5]]
-    assert copies_of(["a", "b"]) == []
+def test_rows_of_the_same_are_found() -> None:
+    assert rows_of_same(["a", "b", "a", "c", "a", "b"]) == [[0, 2, 4], [1, 5]]
+    assert rows_of_same(["a", "b"]) == []
