@@ -13,10 +13,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import platformdirs
 from filelock import FileLock
 
+import promptray.export
+import promptray.runtime
 from promptray.runtime.disk import hash_file
 
 _HASHES = "sha256.json"
@@ -38,7 +41,7 @@ class StageCache:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._code = _code_hash()
+        self._code = code_sha256(promptray.export, promptray.runtime)
 
     def key(self, stage: str, inputs: Mapping[str, object]) -> str:
         """Return the key of a stage for these inputs."""
@@ -90,13 +93,10 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _code_hash() -> str:
-    """Hash the sources that make a stage, so that changed code never reuses an old result."""
-    import promptray.export
-    import promptray.runtime
-
+def code_sha256(*packages: ModuleType) -> str:
+    """Return a hash of the sources of packages, so that changed code never reuses an old result."""
     digest = hashlib.sha256()
-    for package in (promptray.export, promptray.runtime):
+    for package in packages:
         root = Path(package.__path__[0])
         for path in sorted(root.rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())

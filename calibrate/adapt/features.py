@@ -16,7 +16,6 @@ from promptray.calibrate.adapt.pictures import PictureReader
 from promptray.calibrate.adapt.progress import Progress
 from promptray.calibrate.adapt.whole import replace_whole
 from promptray.calibrate.tables.labels import LabelledImage
-from promptray.runtime.bundle.manifest import Preprocessing
 from promptray.runtime.errors import PromptRayError
 
 Floats = NDArray[np.float32]
@@ -28,18 +27,22 @@ _BATCH = 16
 _NEW = 64
 
 
-def feature_key(tower: str, rule: Preprocessing, image: str) -> str:
-    """Return the name of a vector: a hash of the weights, the preprocessing and the image.
+def feature_key(tower: str, reader: PictureReader, image: LabelledImage, file: str) -> str:
+    """Return the name of a vector: a hash of weights, file, and all that decides if and how it is read.
+
+    Only images that the door let in have a vector, so a name that is there says that the same door, asked in
+    the same way, let the same file in. A file of vectors from elsewhere changes nothing but the time.
 
     Parameters
     ----------
     tower : str
         Hash of the image tower.
-    rule : Preprocessing
-    image : str
-        Hash of the file; of a frame, with its number behind.
+    reader : PictureReader
+    image : LabelledImage
+    file : str
+        Hash of its file.
     """
-    facts = msgspec.json.encode([tower, rule, image])
+    facts = msgspec.json.encode([tower, file, *reader.rules(image)])
     return hashlib.sha256(facts).hexdigest()
 
 
@@ -112,7 +115,7 @@ def compute_features(
     tower: str,
     reader: PictureReader,
     images: Sequence[LabelledImage],
-    hashes: Sequence[str],
+    files: Sequence[str],
     store: FeatureStore,
     progress: Progress,
 ) -> tuple[Floats, dict[int, str]]:
@@ -127,8 +130,8 @@ def compute_features(
         Hash of what is behind `embed`.
     reader : PictureReader
     images : sequence of LabelledImage
-    hashes : sequence of str
-        Of their files.
+    files : sequence of str
+        Hash of the file of each.
     store : FeatureStore
         What it holds is not computed again; what is computed is kept in it.
     progress : callable
@@ -136,7 +139,7 @@ def compute_features(
     """
     vectors = np.full((len(images), width), np.nan, np.float32)
     refused: dict[int, str] = {}
-    keys = [feature_key(tower, reader.rule, digest) for digest in hashes]
+    keys = [feature_key(tower, reader, image, file) for image, file in zip(images, files, strict=True)]
     for start in range(0, len(images), _BATCH):
         rows = range(start, min(start + _BATCH, len(images)))
         progress("features", f"{rows.stop} of {len(images)}", rows.stop / len(images))

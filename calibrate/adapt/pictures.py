@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import promptray.runtime
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage
+from promptray.export.stage_cache import code_sha256
 from promptray.runtime.bundle.manifest import Door, Preprocessing
 from promptray.runtime.door import open_picture
 from promptray.runtime.preprocess import normalise, preprocess
 
 Levels = NDArray[Any]
+
+
+@cache
+def _code() -> str:
+    return code_sha256(promptray.runtime)
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,13 @@ class PictureReader:
     door: Door
     rule: Preprocessing
     modality: str | None = None
+
+    def rules(self, image: LabelledImage) -> tuple[object, ...]:
+        """Return all but the file that decides whether an image is let in, and what its picture is.
+
+        The runtime's code is part of it: rules of the door and decoders change with it.
+        """
+        return self.door, self.rule, image.modality or self.modality, image.frame, _code()
 
     def picture(self, image: LabelledImage) -> Levels:
         """Return levels 0..255, uint8 or float32, shape (height, width); with (..., 3) where in colour.

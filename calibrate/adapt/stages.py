@@ -107,7 +107,7 @@ class Workshop:
             tower_sha256(self.tunable),
             self.reader,
             data.cases.images,
-            data.pictures,
+            data.files,
             FeatureStore(self.out / FEATURES),
             self.progress,
         )

@@ -64,7 +64,7 @@ def test_changed_code_has_another_key(
     cache: StageCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = cache.key("export", {})
-    monkeypatch.setattr(stage_cache, "_code_hash", lambda: "other code")
+    monkeypatch.setattr(stage_cache, "code_sha256", lambda *packages: "other code")
     assert StageCache(tmp_path / "cache").key("export", {}) != before
 
 

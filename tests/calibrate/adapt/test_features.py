@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,14 +87,47 @@ def test_the_file_holds_hashes_and_numbers_only(site, tmp_path: Path) -> None:
     assert all(len(name) == 64 for name in safetensors.numpy.load(content))
 
 
-def test_other_weights_preprocessing_or_pictures_have_other_names() -> None:
+def test_whatever_decides_if_and_how_an_image_is_read_gives_another_name(site) -> None:
+    reader, images, _ = site
+    image = images[0]
     names = {
-        feature_key("tower", RULE, "image"),
-        feature_key("other", RULE, "image"),
-        feature_key("tower", study_preprocessing(64), "image"),
-        feature_key("tower", RULE, "image#2"),
+        feature_key("tower", reader, image, "file"),
+        feature_key("other", reader, image, "file"),
+        feature_key("tower", reader, image, "other"),
+        feature_key("tower", replace(reader, rule=study_preprocessing(64)), image, "file"),
+        feature_key("tower", replace(reader, door=Door(modalities=["MG", "DX"])), image, "file"),
+        feature_key("tower", replace(reader, modality=None), image, "file"),
+        feature_key("tower", reader, replace(image, modality="DX"), "file"),
+        feature_key("tower", reader, replace(image, frame=1), "file"),
     }
-    assert len(names) == 4
+    assert len(names) == 8
+
+
+def test_other_rules_of_the_door_give_another_name(site, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, images, _ = site
+    before = feature_key("tower", reader, images[0], "file")
+    monkeypatch.setattr("promptray.calibrate.adapt.pictures._code", lambda: "changed")
+    assert feature_key("tower", reader, images[0], "file") != before
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"modality": None}, "image.modality-undeclared"),
+        ({"modality": "DX"}, "image.modality"),
+        ({"door": Door(modalities=["DX"])}, "image.modality"),
+    ],
+)
+def test_vectors_from_elsewhere_let_nothing_in(site, tmp_path: Path, change: dict, code: str) -> None:
+    """What the door refuses is refused whether or not a vector of the file is stored."""
+    path = tmp_path / "features.safetensors"
+    compute(Tower(), site, path)
+    reader, images, files = site
+    _, refused = compute(Tower(), (replace(reader, **change), images, files), path)
+    assert refused == dict.fromkeys(range(COUNT), code)
+    framed = [replace(image, frame=2) for image in images]
+    _, refused = compute(Tower(), (reader, framed, files), path)
+    assert refused == dict.fromkeys(range(COUNT), "dicom.frame")
 
 
 def test_an_image_that_cannot_be_read_is_listed_and_the_others_go_on(site, tmp_path: Path) -> None:
