@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 from unicodedata import category
 
@@ -18,6 +19,7 @@ from promptray.runtime.site_choice import USER_SITE, SiteChoice
 #: Unicode's categories of control, format and surrogate characters.
 _STEERING = ("Cc", "Cf", "Cs")
 _LONGEST = 120  # characters of a wording in a table
+_LINE_SECONDS = 1.0  # between lines of progress in a log
 
 bundle_argument = click.argument("bundle", type=click.Path(exists=False))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -104,21 +106,16 @@ def _plain(text: str) -> str:
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
-    """Show a progress bar with elapsed time on stderr; yields ``report(stage, message, fraction)``."""
+    """Show a progress bar with elapsed time on stderr; yields ``report(stage, message, fraction)``.
+
+    Where stderr is no terminal, lines are written instead (see :func:`_lines`).
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True, emoji=False)
     if not console.is_terminal:
-        last = ""
-
-        def lines(stage: str, message: str, fraction: float) -> None:
-            nonlocal last
-            if message != last:
-                click.echo(f"{fraction:4.0%} {stage}: {visible(message)}", err=True)
-            last = message
-
-        yield lines
+        yield _lines()
         return
     columns = (
         TextColumn("{task.description}", markup=False),  # it holds names of files
@@ -133,3 +130,19 @@ def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
             bar.update(task, completed=fraction, description=f"{stage}: {visible(message)}")
 
         yield report
+
+
+def _lines() -> Callable[[str, str, float], None]:
+    """Return a report for logs: a line where a stage begins or is full, between them one a second at most."""
+    said: tuple[str, str] = ("", "")
+    at = 0.0
+
+    def report(stage: str, message: str, fraction: float) -> None:
+        nonlocal said, at
+        now = monotonic()
+        due = stage != said[0] or fraction >= 1 or now - at >= _LINE_SECONDS
+        if due and (stage, message) != said:
+            click.echo(f"{fraction:4.0%} {stage}: {visible(message)}", err=True)
+            said, at = (stage, message), now
+
+    return report

@@ -48,3 +48,35 @@ def test_progress_on_a_terminal_shows_names_as_they_are(
     with progress(f"building {NAME}") as report:
         report("load", f"hashing {NAME}", 0.5)
     assert f"hashing {NAME}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Its last item is the time that progress sees."""
+    now = [100.0]
+    monkeypatch.setattr("promptray.cli.output.monotonic", lambda: now[-1])
+    return now
+
+
+def test_progress_in_a_log_is_a_line_a_second(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
+    with progress("scoring") as report:
+        for number in range(1, 1001):
+            clock.append(100 + number / 100)
+            report("score", f"{number} of 1000", number / 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "  0% score: 1 of 1000"
+    assert lines[-1] == "100% score: 1000 of 1000"
+    assert len(lines) == 11
+
+
+def test_progress_in_a_log_names_every_stage_once(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with progress("building") as report:
+        for stage, fraction in (("load", 0.0), ("export", 0.1), ("bundle", 0.97)):
+            report(stage, f"{stage} begins", fraction)
+            report(stage, f"{stage} goes on", fraction)
+        report("bundle", "done", 1.0)
+        report("bundle", "done", 1.0)
+    stages = [line.split()[1] for line in capsys.readouterr().err.splitlines()]
+    assert stages == ["load:", "export:", "bundle:", "bundle:"]
