@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.runtime.errors import PromptError
 from promptray.runtime.grounding import GroundingDocument, ground
 from promptray.runtime.heads import require_head
 from promptray.runtime.region import Extent
@@ -65,6 +68,8 @@ def command(bundle: str, image: Path, as_json: bool, **options: Any) -> int:
       promptray ground asg.bundle film.png --modality DX --rows 90:140 --columns 30:80 \\
           --sentence "right pleural effusion" --json
     """
+    if not all(sentence.strip() for sentence in options["sentences"]):
+        raise click.UsageError("--sentence: it is empty")
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
     site = site_choice(options["site"], options["no_site"])
     with Scorer.open(bundle, site=site, strict=options["strict"]) as scorer:
@@ -73,8 +78,7 @@ def command(bundle: str, image: Path, as_json: bool, **options: Any) -> int:
             asked = require_head(manifest, options["head"])
             if options["sentences"] and asked.set != "free":
                 raise click.UsageError(f"--sentence: the set of the head {asked.name} is fixed")
-        for number, sentence in enumerate(options["sentences"], 1):
-            scorer.prompts.add(f"sentence {number}", sentence)
+        _add_sentences(scorer, options["sentences"])
         document = ground(
             scorer.score(image, **declared),
             manifest,
@@ -87,6 +91,23 @@ def command(bundle: str, image: Path, as_json: bool, **options: Any) -> int:
     else:
         _print(document)
     return 0
+
+
+def _add_sentences(scorer: Scorer, sentences: Sequence[str]) -> None:
+    """Ask about sentences for this session, under names that no finding has."""
+    manifest, free = scorer.bundle.manifest, scorer.bundle.manifest.free_head
+    if sentences and free is not None and free.relation == "pair":
+        raise PromptError(
+            "prompt.invalid",
+            "this bundle asks each finding against its negative, and a sentence alone has none",
+            artefact=f"{manifest.name}, head {free.name}",
+            cure="add it as a finding, then ask without --sentence: "
+            "`promptray prompts BUNDLE add KEY SENTENCE --negative SENTENCE`",
+        )
+    taken = {finding.key for finding in scorer.prompts}
+    names = (name for name in map("sentence {}".format, count(1)) if name not in taken)
+    for sentence, name in zip(sentences, names, strict=False):
+        scorer.prompts.add(name, sentence)
 
 
 def _print(document: GroundingDocument) -> None:

@@ -67,6 +67,32 @@ def test_sentences_are_asked_and_not_kept(call: Call, asg_bundle: Path) -> None:
         assert values["sentence 1"] == pytest.approx(values[next(iter(PROMPTS))], abs=1e-6)
 
 
+def test_a_sentence_takes_no_name_of_a_finding(call: Call, asg_bundle: Path, site: Path) -> None:
+    options = (*REGION[:-1], "--site", site)
+    added = call("prompts", asg_bundle, "add", "sentence 1", "mild edema", "--site", site)
+    assert added.code == 0, added.err
+    answer = call("ground", asg_bundle, IMAGE, *options, "--sentence", "pleural effusion", "--json")
+    assert answer.code == 0, answer.err
+    asked = {each["key"]: each["prompts"] for each in answer.documents[0]["findings"]}
+    assert asked["sentence 1"] == ["mild edema"]
+    assert asked["sentence 2"] == ["pleural effusion"]
+
+
+def test_a_sentence_alone_is_not_asked_of_pairs(call: Call, open_clip_pair_bundle: Path) -> None:
+    answer = call("ground", open_clip_pair_bundle, IMAGE, *REGION, "--sentence", "mild edema", "--json")
+    assert answer.code == 1
+    (document,) = answer.documents
+    assert document["error"]["code"] == "prompt.invalid"
+    assert "--negative" in document["error"]["cure"]
+
+
+@pytest.mark.parametrize("sentence", ["", " "])
+def test_an_empty_sentence_asks_nothing(call: Call, asg_bundle: Path, sentence: str) -> None:
+    answer = call("ground", asg_bundle, IMAGE, *REGION, "--sentence", sentence)
+    assert answer.code == 2
+    assert "--sentence: it is empty" in answer.err
+
+
 def test_people_read_what_the_numbers_are(call: Call, asg_both_bundle: Path) -> None:
     answer = call("ground", asg_both_bundle, IMAGE, *REGION)
     assert answer.code == 0, answer.err
