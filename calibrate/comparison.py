@@ -14,6 +14,8 @@ from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage, Labels
 from promptray.calibrate.tables.scores import ScoreTable
+from promptray.runtime.errors import ScoringError
+from promptray.runtime.heads import require_head
 from promptray.runtime.scorer import Scorer
 
 Side = Scorer | ScoreTable
@@ -25,6 +27,7 @@ def compare_sides(
     *,
     folder: ImageFolder | None = None,
     head: str | None = None,
+    reference_head: str | None = None,
     labels: Labels | None = None,
     modality: str | None = None,
     settings: Settings | None = None,
@@ -43,8 +46,8 @@ def compare_sides(
         The reference and what is compared with it.
     folder : ImageFolder, optional
         Needed where a side is a scorer. Images of the tables are then looked up in it.
-    head : str, optional
-        Which one is compared, where a bundle has several.
+    head, reference_head : str, optional
+        As for `heads_of`.
     labels : Labels, optional
         Located in the folder (:func:`promptray.calibrate.score_images.locate`).
     modality : str, optional
@@ -60,19 +63,20 @@ def compare_sides(
     ScoringError
         ``score.head``.
     """
+    heads = heads_of(first, second, head, reference_head)
     sides = [
         _located(side, folder) if folder and isinstance(side, ScoreTable) else side
         for side in (first, second)
     ]
     tables: list[ScoreTable] = []
-    for side in sides:
+    for side, name in zip(sides, heads, strict=True):
         if isinstance(side, ScoreTable):
             tables.append(side)
             continue
         if folder is None:
             raise ValueError("a scorer needs the folder of the images")
         images = _images(labels, sides, folder)
-        tables.append(score_images(side, images, folder, head=head, modality=modality, progress=progress))
+        tables.append(score_images(side, images, folder, head=name, modality=modality, progress=progress))
     return compare(
         tables[0],
         tables[1],
@@ -82,6 +86,48 @@ def compare_sides(
         bounds=bounds,
         hashes=(_hash(first), _hash(second)),
     )
+
+
+def heads_of(
+    first: Side, second: Side, head: str | None = None, reference_head: str | None = None
+) -> tuple[str | None, str | None]:
+    """Return the name of the head that is compared of each side; a table has none.
+
+    Parameters
+    ----------
+    first, second : Scorer or ScoreTable
+        The reference and what is compared with it.
+    head : str, optional
+        Head of both sides, or of the second where `reference_head` is given; not needed of a bundle with one.
+    reference_head : str, optional
+        Head of the first side, where its name is another.
+
+    Raises
+    ------
+    ScoringError
+        ``score.head``, with the heads of each side.
+    """
+    try:
+        return _head_of(first, reference_head or head), _head_of(second, head)
+    except ScoringError as error:
+        raise ScoringError(
+            error.code,
+            error.message,
+            artefact=error.artefact,
+            expected=f"of A, the reference: {_head_names(first)}; of B: {_head_names(second)}",
+            found=error.found,
+            cure="name one of each: --head, and --reference-head where A's is another",
+        ) from error
+
+
+def _head_of(side: Side, name: str | None) -> str | None:
+    return require_head(side.bundle.manifest, name).name if isinstance(side, Scorer) else None
+
+
+def _head_names(side: Side) -> str:
+    if isinstance(side, ScoreTable):
+        return "a table, which has none"
+    return "one of " + ", ".join(head.name for head in side.bundle.manifest.heads)
 
 
 def _images(labels: Labels | None, sides: Sequence[Side], folder: ImageFolder) -> list[LabelledImage]:

@@ -55,6 +55,7 @@ _RATE = FiniteRange(0, 1)
 @click.option("--backend", default="auto", show_default=True, help="Backend of both bundles.")
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @head_option
+@click.option("--reference-head", metavar="NAME", help="Head of A, where it is another than B's.")
 @site_option
 @no_site_option
 @json_option
@@ -96,6 +97,7 @@ def command(
             *sides,
             folder=folder,
             head=options["head"],
+            reference_head=options["reference_head"],
             labels=_labels(labels, sides, folder, options) if labels else None,
             modality=options["modality"],
             settings=settings_of(options),
@@ -132,9 +134,11 @@ def _side(path: Path, options: dict[str, Any], stack: ExitStack) -> Side:
 
 def _labels(path: Path, sides: list[Side], folder: ImageFolder | None, options: dict[str, Any]) -> Labels:
     """Read the labels of whatever either side scores, its images named as the sides name them."""
+    from promptray.calibrate.comparison import heads_of
     from promptray.calibrate.score_images import locate
 
-    keys = {key for side in sides for key in _keys(side, options["head"])}
+    heads = heads_of(*sides, options["head"], options["reference_head"])
+    keys = {key for side, head in zip(sides, heads, strict=True) for key in _keys(side, head)}
     labels = read_label_options(path, keys, options)
     return locate(labels, folder, options["missing"]) if folder else labels
 

@@ -162,6 +162,25 @@ def test_compare_takes_one_head_of_either_side(
     assert len(document["findings"]) == len(TAGS)
 
 
+def test_compare_takes_another_head_of_the_reference(call: Call, asg_both_bundle: Path) -> None:
+    common = ("--images", FOLDER, "--modality", "DX", "--no-site", "--draws", 20, "--json")
+    heads = ("--reference-head", "tags", "--head", "prompts")
+    answer = call("compare", asg_both_bundle, asg_both_bundle, *common, *heads)
+    assert answer.code == 0, answer.err
+    (document,) = answer.documents
+    assert (document["first"]["head"], document["second"]["head"]) == ("tags", "prompts")
+
+
+def test_compare_names_the_heads_of_both_sides(
+    call: Call, asg_both_bundle: Path, asg_tags_bundle: Path
+) -> None:
+    common = ("--images", FOLDER, "--modality", "DX", "--no-site", "--json")
+    (document,) = call("compare", asg_both_bundle, asg_tags_bundle, *common, "--head", "prompts").documents
+    assert document["error"]["code"] == "score.head"
+    expected = "of A, the reference: one of prompts, tags; of B: one of tags"
+    assert (document["error"]["expected"], document["error"]["found"]) == (expected, "prompts")
+
+
 def test_check_names_the_head_of_a_finding(call: Call, asg_both_bundle: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.txt"
     report.write_text("No pneumothorax.", encoding="utf-8")
