@@ -10,11 +10,12 @@ import msgspec
 
 from promptray.export.families.base import left_out_note
 from promptray.export.model_facts import HeadFile, ModelFile
-from promptray.export.recipe import FindingRecipe, HeadRecipe, Recipe
+from promptray.export.recipe import LONGER_SCALE, FindingRecipe, HeadRecipe, Recipe
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Activation, Finding, Key, Relation, TextRule
 from promptray.runtime.bundle.validate import TEMPLATE
 from promptray.runtime.bundle.words import key_fault
 from promptray.runtime.errors import BuildError, PromptError
+from promptray.runtime.packs import read_pack
 from promptray.runtime.wording import require_wordings
 
 
@@ -44,8 +45,8 @@ def by_head(recipe: Recipe, facts: ModelFile, artefact: str) -> dict[str, list[S
     Raises
     ------
     BuildError
-        ``recipe.invalid`` for a head that the model has not, a key that occurs twice in one, or a head of
-        wordings without findings.
+        ``recipe.invalid`` for a head that the model has not, a key that occurs twice in one, findings beside
+        a pack that is a scale, or a head of wordings without findings.
     """
     found: dict[str, list[Stated]] = {head.name: [] for head in facts.heads}
     for number, finding in enumerate(recipe.findings):
@@ -58,6 +59,7 @@ def by_head(recipe: Recipe, facts: ModelFile, artefact: str) -> dict[str, list[S
         if any(each.finding.key == finding.key for each in found[name]):
             raise _invalid(f"{place}.key", "two findings have the same key", "different keys", finding.key)
         found[name].append(Stated(place, finding))
+    _require_whole_scales(recipe, found[facts.heads[0].name], artefact)
     for head in facts.heads:
         if not found[head.name]:
             found[head.name] = [_whole_class(head, name, artefact) for name in head.classes or []]
@@ -65,6 +67,14 @@ def by_head(recipe: Recipe, facts: ModelFile, artefact: str) -> dict[str, list[S
             what = f"the head {head.name!r} scores wordings, and the recipe gives it none"
             raise _invalid(f"{artefact}, key findings", what, "at least one finding, or a pack", "none")
     return found
+
+
+def _require_whole_scales(recipe: Recipe, first: Sequence[Stated], artefact: str) -> None:
+    """Refuse findings beside a pack that is a scale; those of other heads are no steps of it."""
+    for pack in map(read_pack, recipe.packs):
+        added = [each.finding.key for each in first][len(pack.findings) :]
+        if pack.relation == "ordinal" and added:
+            raise _invalid(f"{artefact}, key pack", LONGER_SCALE, "this pack alone", ", ".join(added)[:80])
 
 
 def _whole_class(head: HeadFile, name: str, artefact: str) -> Stated:

@@ -40,6 +40,8 @@ _WORDS = {
     "object": "a mapping",
     "null": "nothing",
 }  # of msgspec's messages
+#: Why a pack that is a scale stands alone in its head.
+LONGER_SCALE = "the pack is a scale, and other findings would make it a longer one"
 _PATH = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -115,6 +117,11 @@ class Recipe(_Struct, frozen=True, kw_only=True):
     text_graph: bool = True
     """False leaves the text graph out: smaller, but prompts can then only be imported."""
 
+    @property
+    def packs(self) -> list[str]:
+        """Names of the prompt packs."""
+        return [self.pack] if isinstance(self.pack, str) else self.pack or []
+
 
 def read_recipe(path: Path) -> Recipe:
     """Read and validate a recipe.
@@ -168,7 +175,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _pack_findings(path: Path, tree: yaml.Node, recipe: Recipe) -> list[FindingRecipe]:
     """Return the findings of the recipe's packs; one that two packs have alike is taken once."""
-    names = [recipe.pack] if isinstance(recipe.pack, str) else recipe.pack or []
+    names = recipe.packs
     refuse = partial(_invalid, path, _line(tree, ["pack"]), key="pack")
     if names and recipe.templates:
         raise refuse("a pack brings whole wordings, which templates cannot be filled with", found="templates")
@@ -183,12 +190,8 @@ def _pack_findings(path: Path, tree: yaml.Node, recipe: Recipe) -> list[FindingR
             raise refuse(
                 "the findings of the pack hang together in another way", expected=expected, found=name
             )
-        if pack.relation == "ordinal" and (len(names) > 1 or recipe.findings):
-            raise refuse(
-                "the pack is a scale, and other findings would make it a longer one",
-                expected="this pack alone",
-                found=name,
-            )
+        if pack.relation == "ordinal" and len(names) > 1:
+            raise refuse(LONGER_SCALE, expected="this pack alone", found=name)
         for each in pack.findings:
             finding = FindingRecipe(
                 key=each.key, prompt=each.prompts, display=each.display, code=each.code

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from promptray.export.families.asg import FAMILY
 from promptray.export.findings import by_head
 from promptray.export.model_facts import ModelFile, describe
 from promptray.export.recipe import Recipe, read_recipe
 from promptray.runtime.errors import BuildError
+from promptray.runtime.packs import read_pack
 from tests import asg_tiny
 from tests.asg_tiny import CHECKPOINT, TAGS, TEXT_MODEL
 from tests.planned import planned
@@ -42,6 +44,27 @@ def test_a_finding_is_of_the_first_head_unless_it_says_otherwise(both: ModelFile
     assert [each.finding.key for each in found["prompts"]] == ["edema", "b"]
     assert [each.finding.key for each in found["tags"]] == TAGS  # one of whose keys prompts have, too
     assert found["prompts"][1].place == "recipe.yaml, key findings[1]"
+
+
+def test_a_pack_that_is_a_scale_stands_alone_in_its_head(both: ModelFile, tmp_path: Path) -> None:
+    """Findings of another head are no steps of it, and one of the same head is, however it says so."""
+    ordinal = with_head(both, 0, relations=["ordinal"])
+    path = tmp_path / "recipe.yaml"
+
+    def found(*findings: dict[str, Any]) -> dict[str, list[str]]:
+        asked = asg_tiny.recipe(findings=list(findings), pack="birads-density", relation="ordinal")
+        path.write_text(yaml.safe_dump(asked), encoding="utf-8")
+        stated = by_head(read_recipe(path), ordinal, "recipe.yaml")
+        return {head: [each.finding.key for each in those] for head, those in stated.items()}
+
+    scale = [each.key for each in read_pack("birads-density").findings]
+    assert found() == {"prompts": scale, "tags": TAGS}
+    assert found(*({"key": tag, "head": "tags"} for tag in TAGS)) == {"prompts": scale, "tags": TAGS}
+    for longer in (ONE, {**ONE, "head": "prompts"}):
+        with pytest.raises(BuildError, match="the pack is a scale") as refused:
+            found(longer)
+        assert refused.value.artefact == "recipe.yaml, key pack"
+        assert refused.value.found == "edema"
 
 
 def test_classes_that_are_not_listed_come_all(both: ModelFile) -> None:

@@ -48,8 +48,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "key pack",
         "expected relation: ordinal",
     ),
-    "a longer scale": (
-        {"pack": "birads-density", "relation": "ordinal", "findings": [{"key": "density E"}]},
+    "a scale beside another pack": (
+        {"pack": ["birads-density", "chexpert5"], "relation": "ordinal", "findings": None},
         "key pack",
         "the pack is a scale",
     ),
