@@ -5,6 +5,7 @@ Nothing is scored before it is settled that the images belong together and which
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ def score_exam(
             left_out.append(_left_out(arrival.number, image.name, found.label, found.code))
         else:
             entering.append((arrival, found.view, found.declared))
+    _require_distinct([(arrival.prepared, view) for arrival, view, _ in entering])
     left_out.sort(key=lambda each: each.number)
     there = {view for _, view, _ in entering}
     _require_complete(rule, [view for view in views_of(rule) if view not in there], left_out)
@@ -128,6 +130,22 @@ def _require_one_study(images: Sequence[Prepared], *, strict: bool) -> None:
     if len(studies) > 1:
         names = " and ".join(list(studies.values())[:2])
         raise _mixed("the images are of different studies", names, "give the images of one study")
+
+
+def _require_distinct(entering: Sequence[tuple[Prepared, View]]) -> None:
+    """Refuse one picture under two names: it would count twice, and for a view or a side it does not show."""
+    seen: dict[bytes, str] = {}
+    for image, view in entering:
+        shown = image.network_input
+        digest = hashlib.sha256(shown.picture.tobytes() + repr(shown.geometry).encode()).digest()
+        name = f"{image.name} ({view.label})"
+        if digest in seen:
+            raise _mixed(
+                "one picture was given twice: the network sees no difference",
+                f"{seen[digest]} and {name}",
+                "give every image once; look up which file shows which view",
+            )
+        seen[digest] = name
 
 
 def _mixed(message: str, names: str, cure: str) -> ImageError:
