@@ -35,8 +35,13 @@ _FOR_PROCESSING = frozenset(_STORAGE + end for end in ("1.1.1", "1.2.1", "1.3.1"
 #: Breast Projection; Intra-Oral.
 _MODALITY_OF_CLASS = {_STORAGE + "1.3": "IO"} | {_STORAGE + end: "MG" for end in ("1.2", "13.1.3", "13.1.4")}
 
+#: SOP classes of what was copied off a screen or scanned: Secondary Capture and its multi-frame forms.
+_SECONDARY_CAPTURE = frozenset(_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4"))
+
 #: Notices that tell of an absent tag: refusals in strict mode.
-_ABSENCES = frozenset({"modality-absent", "body-part-absent", "window-absent", "file-meta-absent"})
+_ABSENCES = frozenset(
+    {"modality-absent", "body-part-absent", "window-absent", "file-meta-absent", "sign-absent"}
+)
 
 
 def _text(dataset: Dataset, keyword: str) -> list[str]:
@@ -161,6 +166,8 @@ def check_tags(dataset: Dataset, door: Door, declared: str | None) -> list[Notic
                 raise _contradiction(rule, value, door)
     if (tags.text(dataset, "BurnedInAnnotation") or "").upper() == "YES":
         notices.append(notice("burned-in-text"))
+    if tags.uid(dataset, "SOPClassUID") in _SECONDARY_CAPTURE:
+        notices.append(notice("secondary-capture"))
     tag = tags.text(dataset, "Modality")
     if declared is not None and tag is not None and tag.upper() != declared:
         raise ImageError(

@@ -41,6 +41,8 @@ def picture_of(
     grey = to_grey(stored, photometric)
     clock.lap("window")
     notices += [] if stated else [notice("file-meta-absent")]
+    # Type 1 (PS3.3 C.7.6.3), but not all that was ever written has it; unsigned is what films are.
+    notices += [] if tags.integer(dataset, "PixelRepresentation") is not None else [notice("sign-absent")]
     notices += [] if photometric.has_voi else [notice("window-absent")]
     tag = tags.text(dataset, "Modality")
     spacing, spacing_source = pixel_spacing(dataset, index)

@@ -203,11 +203,11 @@ def test_a_sop_class_that_fits_passes() -> None:
         (uid.DigitalXRayImageStorageForPresentation, "DX"),
         (uid.DigitalMammographyXRayImageStorageForPresentation, "MG"),
         (uid.DigitalIntraOralXRayImageStorageForPresentation, "IO"),
-        (uid.SecondaryCaptureImageStorage, "DX"),
         (None, "DX"),
     ):
         changes = {"Modality": modality, "SOPClassUID": sop_class}
         assert check(changes, Door(modalities=[modality])) == []
+    assert check({"SOPClassUID": uid.SecondaryCaptureImageStorage}) == ["secondary-capture"]
     for text, code in (
         (uid.DigitalXRayImageStorageForProcessing + "\t", "image.contradiction"),
         (uid.DigitalXRayImageStorageForProcessing + "x", "dicom.tags"),

@@ -99,6 +99,17 @@ VISITORS: dict[str, tuple[Callable[[], Any], str | None, str | list[str], str | 
     "a film without body part": (
         lambda: film(BodyPartExamined=None), None, ["body-part-absent"], "image.tag-missing",
     ),
+    "a film that does not state its sign": (
+        lambda: film(PixelRepresentation=None), None, ["sign-absent"], "image.tag-missing",
+    ),
+    "a film captured from a screen": (
+        lambda: film(SOPClassUID=uid.SecondaryCaptureImageStorage),
+        None, ["secondary-capture"], ["secondary-capture"],
+    ),
+    "a scanned film of many frames": (
+        lambda: film(SOPClassUID=uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage),
+        None, ["secondary-capture"], ["secondary-capture"],
+    ),
     "a colour image": (
         lambda: film(PhotometricInterpretation="RGB", SamplesPerPixel=3), None, "image.colour",
         "image.colour",
