@@ -130,7 +130,7 @@ def _build(recipe: Recipe, recipe_path: Path, output: Path, cache: Path, progres
         "golden", golden_key, lambda folder: _golden(sources, made, inputs, folder, scored)
     )
 
-    made_bundle = draft(made, graphs, prompts, golden, inputs, sources.provenance(libraries))
+    made_bundle = draft(made, graphs, prompts, golden, inputs, sources.provenance(libraries, facts.sources))
     progress("check", "comparing the graphs with the original", 0.75)
     parity = check_parity(
         made_bundle, GATED_ON, lambda part: progress("check", "comparing", 0.75 + 0.2 * part)
@@ -228,13 +228,13 @@ class _Sources:
             "options": self.recipe.model_options,
         }
 
-    def provenance(self, libraries: dict[str, str]) -> Provenance:
-        """Return where the bundle comes from, as its manifest says it."""
+    def provenance(self, libraries: dict[str, str], read: list[str] | None) -> Provenance:
+        """Return where the bundle comes from, as its manifest says it, with the other files read."""
         return Provenance(
             created=created_now(),
             checkpoint=self.checkpoint_file,
             recipe=self.recipe_file,
-            sources=self.source_files,
+            sources=[each for each in self.source_files if read is None or each.name in read],
             libraries=libraries,
         )
 

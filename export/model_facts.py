@@ -49,6 +49,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     text_graph: GraphFile | None
     heads: list[HeadFile]
     notes: list[str]
+    sources: list[str] | None
 
 
 def describe(model: LoadedModel) -> ModelFile:
@@ -61,6 +62,7 @@ def describe(model: LoadedModel) -> ModelFile:
         text_graph=_graph(model.text.side) if model.text else None,
         heads=[_head(head) for head in model.heads],
         notes=list(model.notes),
+        sources=None if model.sources is None else list(model.sources),
     )
 
 

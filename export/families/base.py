@@ -155,6 +155,8 @@ class LoadedModel:
         At least one; a recipe's findings are of the first unless they say otherwise.
     notes : sequence of str
         What the loader assumed; stored in the bundle's parity report.
+    sources : sequence of str or None
+        Names of the files beside the checkpoint that it was read from; None for all of the family's.
     """
 
     family: str
@@ -163,6 +165,7 @@ class LoadedModel:
     text: LoadedText | None
     heads: Sequence[LoadedHead]
     notes: Sequence[str] = ()
+    sources: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         worded = [head.name for head in self.heads if head.classes is None]
@@ -196,7 +199,7 @@ class FamilyFacts:
     module : str
         Where its ``FAMILY`` is.
     source_files : callable
-        (checkpoint, text model folder) -> the other files that the model is read from; some may not exist.
+        (checkpoint, text model folder) -> other files that the model may be read from; some may not exist.
     aliases : tuple of str
         Other names that recipes may use.
     """

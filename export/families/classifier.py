@@ -92,6 +92,7 @@ def describe_classifier(
     reference: Scoring,
     score_tolerance: float,
     notes: Sequence[str],
+    sources: Sequence[str] | None = None,
 ) -> LoadedModel:
     """Describe an image side and its linear layer: logits = image_vector @ weight.T + bias.
 
@@ -137,6 +138,7 @@ def describe_classifier(
         text=None,
         heads=[head],
         notes=(*notes, f"classes in the order of the weights: {', '.join(names)}"),
+        sources=sources,
     )
 
 
