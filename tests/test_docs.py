@@ -48,8 +48,9 @@ EXAMPLES: list[str] = re.findall(
 )
 CHEXPERT5 = ["atelectasis", "cardiomegaly", "consolidation", "pulmonary edema", "pleural effusion"]
 KAD14 = [
-    "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax",
-    "consolidation", "edema", "emphysema", "fibrosis", "pleural thickening", "hernia",
+    "atelectasis", "cardiomegaly", "pleural effusion", "infiltration", "pulmonary mass", "nodule",
+    "pneumonia", "pneumothorax", "consolidation", "pulmonary edema", "emphysema", "pulmonary fibrosis",
+    "pleural thickening", "hernia",
 ]  # fmt: skip
 KEYS = (
     ["effusion", "wordless"],
