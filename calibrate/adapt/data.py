@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -121,17 +119,6 @@ class Data:
             classes=dict(zip(self.cases.keys, counts.tolist(), strict=True)),
         )
 
-    def splits(self) -> bytes:
-        """Return who is where, as CSV: file, frame, class, part and unit. Units are numbers, no ids."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "frame", "class", "part", "unit"])
-        for image, label, part, unit in zip(
-            self.cases.images, self.cases.classes, self.parts, self.units, strict=True
-        ):
-            writer.writerow([image.file, image.frame or "", self.cases.keys[label], part, unit + 1])
-        return text.getvalue().encode()
-
 
 def level_of(cases: Cases) -> tuple[Level, str]:
     """Return what images are independent by, and its name for people."""
@@ -229,6 +216,7 @@ def require_readable(refused: Mapping[str, str], total: int, table: str, missing
     """
     if not refused or (missing == "count" and len(refused) < total):
         return
+    undeclared = "image.modality-undeclared" in refused.values()
     first = [f"{name} ({code})" for name, code in list(refused.items())[:_LISTED]]
     raise TableError(
         "adapt.images",
@@ -236,7 +224,9 @@ def require_readable(refused: Mapping[str, str], total: int, table: str, missing
         artefact=", ".join(first) + (" ..." if len(refused) > _LISTED else ""),
         expected=f"{total} images",
         found=f"{len(refused)} of them are refused",
-        cure="`promptray score` says more of each; --missing count leaves them out and lists them",
+        cure="say --modality MODALITY, or add a column modality to the table"
+        if undeclared
+        else "`promptray score` says more of each; --missing count leaves them out and lists them",
     )
 
 

@@ -241,7 +241,8 @@ def _require_finite(epoch: Epoch, number: int) -> None:
             "adapt.diverged",
             "the loss of the training is no longer a finite number",
             artefact=f"epoch {number}",
-            cure="take a smaller --learning-rate; the stages before this one are kept",
+            cure="take a smaller --learning-rate, and another folder with -o: features.safetensors may be "
+            "copied there",
         )
 
 

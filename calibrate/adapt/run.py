@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from promptray.calibrate.adapt.cases import Columns, read_cases
 from promptray.calibrate.adapt.data import Data, level_of, notes_of, prepare
 from promptray.calibrate.adapt.page import page
+from promptray.calibrate.adapt.part_tables import part_labels, splits
 from promptray.calibrate.adapt.plot import plot
 from promptray.calibrate.adapt.probe import ClassWeights
 from promptray.calibrate.adapt.progress import Progress
@@ -43,6 +45,14 @@ if TYPE_CHECKING:
 
 
 Trained = Mapping[str, ProbeFacts | FineTuneFacts]
+#: Option -> field of FineTuning.
+TRAINING_OPTIONS = {
+    "epochs": "epochs",
+    "batch_size": "batch",
+    "learning_rate": "rate",
+    "patience": "stop",
+    "label_smoothing": "smoothing",
+}
 
 
 @dataclass(frozen=True)
@@ -126,13 +136,13 @@ def adapt(
     """
     settings = settings or Settings()
     folder = RunFolder(output)
+    source = read_source(recipe)
+    stages, notes = choose_stages(settings.stages, source)
+    if source.recipe.examination:
+        notes.append("Numbers are of single images, not of examinations.")
+    files = ImageFolder(images)
+    cases = read_cases(labels, source.keys, source.names(settings.class_names), columns)
     with folder.locked():
-        source = read_source(recipe)
-        stages, notes = choose_stages(settings.stages, source)
-        if source.recipe.examination:
-            notes.append("Numbers are of single images, not of examinations.")
-        files = ImageFolder(images)
-        cases = read_cases(labels, source.keys, source.names(settings.class_names), columns)
         data = prepare(
             cases,
             files,
@@ -142,10 +152,15 @@ def adapt(
             missing=settings.missing,
             progress=progress,
         )
-        folder.claim(_facts(source, data, stages, settings, columns))
-        replace_whole(output / SPLITS, data.splits())
+        facts = _facts(source, data, stages, settings, columns)
+        folder.require_same(facts)
         shop = Workshop(source, output, files, settings.modality, cache, columns.label, progress)
-        data, trained = _make(shop, data, stages, settings)
+        data, vectors = _read(shop, data, stages, settings)
+        folder.claim(facts)  # not before: who is refused for an image may change options and stay
+        replace_whole(output / SPLITS, splits(data))
+        for part in sorted(set(data.parts)):
+            replace_whole(output / f"{part}.labels.csv", part_labels(data, part))
+        trained = _make(shop, data, vectors, stages, settings)
         scored = score_stages(shop, data, stages, draws=settings.draws, seed=settings.seed)
         unlabelled = len(set(files.files) - {files.resolve(image.file) for image in cases.images})
         report = _report(source, data, columns, settings, scored, trained, notes, unlabelled)
@@ -161,37 +176,45 @@ def _facts(
     source: Source, data: Data, stages: Sequence[str], settings: Settings, columns: Columns
 ) -> dict[str, object]:
     """Return what a run rests on, by the words that a refusal names it with."""
-    rows = [data.pictures, data.cases.classes.tolist(), data.parts, data.units.tolist()]
+    options = asdict(settings)
+    names = {field: option for option, field in TRAINING_OPTIONS.items()}
+    training = {names.get(field, field): value for field, value in options.pop("training").items()}
     return {
         "software": VERSION,
         "recipe": source.sha256,
         "checkpoint": source.model_sha256,
+        "golden images": source.golden_sha256,
         "labels": data.cases.labels.sha256,
-        "images": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "images": hashlib.sha256(json.dumps(data.pictures).encode()).hexdigest(),
         "columns": asdict(columns),
-        "stages": list(stages),
-        "options": {**asdict(settings), "stages": None},
+        "options": {**options, **training, "stages": list(stages)},
     }
 
 
-def _make(
+def _read(
     shop: Workshop, data: Data, stages: Sequence[StageName], settings: Settings
-) -> tuple[Data, Trained]:
-    """Make the stages; return the images that could be read, and the facts of what was trained."""
+) -> tuple[Data, NDArray[np.float32]]:
+    """Read every image once, before the long work; return those that could be read, and their vectors."""
+    if not set(stages) - {"zero-shot"}:
+        return data, np.empty((0, 0), np.float32)
+    vectors, refused = shop.features(data)
+    data = data.without(refused, settings.missing)
+    require_enough(data.cases, data.parts, validated="fine-tune" in stages)
+    return data, np.delete(vectors, list(refused), axis=0)
+
+
+def _make(
+    shop: Workshop, data: Data, vectors: NDArray[np.float32], stages: Sequence[StageName], settings: Settings
+) -> Trained:
+    """Make the stages, and return the facts of what was trained."""
     trained: dict[str, ProbeFacts | FineTuneFacts] = {}
-    vectors = np.empty((0, 0), np.float32)
-    if set(stages) - {"zero-shot"}:
-        vectors, refused = shop.features(data)  # also reads every image once, before the long work
-        vectors = np.delete(vectors, list(refused), axis=0)
-        data = data.without(refused, settings.missing)
-        require_enough(data.cases, data.parts, validated="fine-tune" in stages)
     if "zero-shot" in stages:
         shop.zero_shot()
     if "probe" in stages:
         trained["probe"] = shop.probe(data, vectors, settings.class_weights, settings.seed)
     if "fine-tune" in stages:
         trained["fine-tune"] = shop.fine_tune(data, _training(settings))
-    return data, trained
+    return trained
 
 
 def _training(settings: Settings) -> FineTuning:

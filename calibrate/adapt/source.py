@@ -79,6 +79,13 @@ class Source:
         return {path.name: hash_file(path)[0] for path in files}
 
     @cached_property
+    def golden_sha256(self) -> dict[str, str]:
+        """Hashes of the recipe's own golden images; a folder that is not there is the build's to refuse."""
+        if self.golden is None or not self.golden.is_dir():
+            return {}
+        return {path.name: hash_file(path)[0] for path in sorted(self.golden.iterdir()) if path.is_file()}
+
+    @cached_property
     def has_text(self) -> bool:
         """Whether the checkpoint scores wordings, so that there is a zero-shot stage. Needs torch."""
         if self.family != "open_clip":

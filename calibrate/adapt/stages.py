@@ -217,7 +217,7 @@ class Workshop:
     def _copy_golden(self) -> None:
         """Put the recipe's own golden images beside the stages, so that their recipes build on their own."""
         own, copy = self.source.golden, self.out / GOLDEN
-        if own is not None and not copy.exists():
+        if own is not None and own.is_dir() and not copy.exists():
             with whole_folder(copy) as folder:
                 for file in sorted(own.iterdir()):
                     if file.is_file():

@@ -10,31 +10,66 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from promptray.runtime.disk import sync_folder, write_new
+from promptray.runtime.errors import PromptRayError
 
 
 def replace_whole(path: Path, content: bytes) -> None:
-    """Write a file, in place of an older one if there is one."""
+    """Write a file, in place of an older one if there is one.
+
+    Raises
+    ------
+    PromptRayError
+        ``output.unwritable``.
+    """
     partial = _beside(path)
-    try:
-        write_new(partial, content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with writing(path):
+        try:
+            write_new(partial, content)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a folder to fill, which gets its name when the block ends without an error."""
+    """Give a folder to fill, which gets its name when the block ends without an error.
+
+    Raises
+    ------
+    PromptRayError
+        ``output.unwritable``, also for what the block could not write.
+    """
     partial = _beside(path)
-    partial.mkdir()
+    with writing(path):
+        partial.mkdir()
+        try:
+            yield partial
+            sync_folder(partial)
+            os.rename(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file or folder that the system does not let us write.
+
+    Raises
+    ------
+    PromptRayError
+        ``output.unwritable``.
+    """
     try:
-        yield partial
-        sync_folder(partial)
-        os.rename(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    sync_folder(path.parent)
+        yield
+    except OSError as error:
+        raise PromptRayError(
+            "output.unwritable",
+            f"the system refused to write: {error.strerror or type(error).__name__}",
+            artefact=path.name,
+            cure="make room, or give this user the right to write there; then the same command goes on",
+        ) from None
 
 
 def remove_partial(folder: Path) -> None:

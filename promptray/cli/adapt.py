@@ -16,14 +16,6 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 _STAGES = ("zero-shot", "probe", "fine-tune")
-#: Option -> field of FineTuning.
-_TRAINING = {
-    "epochs": "epochs",
-    "batch_size": "batch",
-    "learning_rate": "rate",
-    "patience": "stop",
-    "label_smoothing": "smoothing",
-}
 
 
 @click.command("adapt")
@@ -107,11 +99,13 @@ def command(
         raise click.UsageError("--test and --val leave nothing to train on")
     require_extra("calibrate")
     from promptray.calibrate.adapt.cases import Columns
-    from promptray.calibrate.adapt.run import Settings, adapt
+    from promptray.calibrate.adapt.run import TRAINING_OPTIONS, Settings, adapt
 
     settings = Settings(
         stages=chosen,
-        training={field: options[name] for name, field in _TRAINING.items() if options[name] is not None},
+        training={
+            field: options[name] for name, field in TRAINING_OPTIONS.items() if options[name] is not None
+        },
         class_names=_class_names(class_names),
         **{
             name: options[name]
@@ -142,7 +136,7 @@ def _stages(text: str | None) -> list[Any] | None:
 def _class_names(stated: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in stated:
-        value, separator, key = each.partition("=")
+        value, separator, key = each.rpartition("=")  # a table's value may hold one
         if not (value and separator and key) or value in found:
             raise click.UsageError("--class wants VALUE=KEY, each value once, for example --class F=fatty")
         found[value] = key

@@ -57,6 +57,28 @@ def test_one_command_gives_a_bundle_and_a_report_by_the_schema(
     assert "[output.exists]" in again.err
 
 
+def test_the_scores_of_a_stage_are_evaluated_with_the_labels_beside_them(
+    call: Call, site: Path, shared_dir: Path
+) -> None:
+    out = site / "out"
+    said = call(*arguments(site, "out", shared_dir, "--stages", "probe", "--json")).documents[0]
+    labels = ("--labels", out / "test.labels.csv", "--draws", 50, "--min-patients", 1, "--json")
+    answer = call("evaluate", out / "probe.scores.csv", *labels)
+    assert answer.code == 0
+    own = {f["key"]: f["auroc"]["value"] for f in answer.documents[0]["findings"]}
+    numbers = said["stages"][0]["numbers"]
+    assert own == {key: pytest.approx(numbers[f"AUROC {key}"]["value"]) for key in CLASSES}
+    assert {path.name for path in out.glob("*.labels.csv")} == {"train.labels.csv", "test.labels.csv"}
+
+
+def test_a_value_of_the_table_may_hold_an_equals_sign(call: Call, site: Path, shared_dir: Path) -> None:
+    labels = site / "labels.csv"
+    labels.write_text(labels.read_text().replace(",dark,", ",level=1,"))
+    given = arguments(site, "out", shared_dir, "--stages", "probe", "--class", "level=1=dark", "--json")
+    (document,) = call(*given).documents
+    assert sum(part["classes"]["dark"] for part in document["division"]["parts"]) == 10
+
+
 def test_people_get_tables_reasons_and_notes(call: Call, site: Path, shared_dir: Path) -> None:
     answer = call(*arguments(site, "out", shared_dir, "--epochs", 1, "--batch-size", 8))
     assert answer.code == 0

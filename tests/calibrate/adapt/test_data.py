@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from promptray.calibrate.adapt.cases import Columns, read_cases
-from promptray.calibrate.adapt.data import Data, notes_of, prepare
+from promptray.calibrate.adapt.data import Data, notes_of, prepare, require_readable
+from promptray.calibrate.adapt.part_tables import part_labels, splits
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
 from tests.calibrate.adapt.made_site import CLASSES, write_images, write_table
@@ -119,9 +120,34 @@ def test_a_column_that_may_number_people_is_pointed_out(tmp_path: Path, rows: li
 
 
 def test_splits_name_files_and_numbers_only(tmp_path: Path, rows: list[dict[str, str]]) -> None:
-    text = prepared(tmp_path, rows).splits().decode()
+    text = splits(prepared(tmp_path, rows)).decode()
     assert text.startswith("file,frame,class,part,unit\np000-0.png,,dark,")
     assert "secret" not in text
+
+
+def test_labels_of_a_part_hold_units_where_images_hang_together(
+    tmp_path: Path, rows: list[dict[str, str]]
+) -> None:
+    data = prepared(tmp_path, rows)
+    header, *lines = part_labels(data, "test").decode().splitlines()
+    assert header == "file,frame,modality,patient_id,dark,grey,bright"
+    assert len(lines) == data.parts.count("test")
+    first = data.rows("test")[0]
+    truth = ",".join("1" if number == data.cases.classes[first] else "0" for number in range(3))
+    assert lines[0] == f"{data.cases.images[first].file},,,{data.units[first] + 1},{truth}"
+    assert "secret" not in "".join(lines)
+    for row in rows:
+        del row["patient_id"]
+    assert part_labels(prepared(tmp_path, rows), "test").startswith(b"file,frame,modality,dark,grey,bright\n")
+
+
+def test_the_cure_of_an_undeclared_modality_names_the_option() -> None:
+    with pytest.raises(TableError) as refused:
+        require_readable({"a.png": "image.modality-undeclared"}, 2, "labels.csv", "error")
+    assert refused.value.cure == "say --modality MODALITY, or add a column modality to the table"
+    with pytest.raises(TableError, match="cannot be used") as refused:
+        require_readable({"a.png": "image.format"}, 2, "labels.csv", "error")
+    assert "--missing count" in (refused.value.cure or "")
 
 
 def test_a_file_that_may_not_be_read_is_refused_before_anything_else(

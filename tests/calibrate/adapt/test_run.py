@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from promptray import Scorer
 from promptray.calibrate.adapt.cases import Columns
 from promptray.calibrate.adapt.run import Settings, adapt
+from promptray.calibrate.adapt.source import read_source
 from promptray.export.build import build
 from promptray.export.tunable import load_tunable
 from promptray.runtime.bundle import Bundle
@@ -173,7 +174,8 @@ def test_a_folder_of_another_run_or_with_a_report_is_refused(
     with pytest.raises(PromptRayError) as refused:
         adapt(recipe, images, labels, COLUMNS, begun, replace(SETTINGS, seed=1))
     assert refused.value.code == "adapt.state"
-    assert refused.value.found == "other images, options"
+    assert refused.value.found == f"other seed ({SETTINGS.seed}, now 1)"
+    (begun / "features.safetensors").write_bytes((adapted_convnext / "features.safetensors").read_bytes())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("private")
     with pytest.raises(PromptRayError) as refused:
@@ -223,9 +225,9 @@ def test_without_ids_the_report_says_that_it_is_optimistic(small: Small) -> None
 def test_unreadable_and_absent_images_are_refused_or_listed(small: Small) -> None:
     (small.folder / "images" / "p000-0.png").write_bytes(b"no picture")
     assert small.code() == "adapt.images"
+    assert small.code(modality=None) == "adapt.images"  # other options in the same folder: nothing began
     (small.folder / "images" / "p001-0.png").unlink()
     assert small.code() == "table.image"
-    shutil.rmtree(small.folder / "out")
     report = small.adapt(missing="count")
     left_out = {image["file"]: image["code"] for image in report["data"]["left_out"]}
     assert left_out == {"p001-0.png": "image.not-found", "p000-0.png": "image.format"}
@@ -256,6 +258,33 @@ def test_a_stated_division_is_kept_and_leaks_are_refused(small: Small) -> None:
     report = small.adapt(columns)
     assert report["division"]["how"] == "stated"
     assert {part["name"]: part["images"] for part in report["division"]["parts"]} == {"train": 21, "test": 9}
+
+
+def test_training_that_diverges_names_what_to_change(small: Small) -> None:
+    diverging = {"epochs": 3, "batch": 4, "rate": 1e30}
+    stages = ["fine-tune"]
+    assert small.code(stages=stages, training=diverging) == "adapt.diverged"
+    with pytest.raises(PromptRayError) as refused:
+        small.adapt(stages=stages, training={**diverging, "rate": 1e-4})
+    assert refused.value.code == "adapt.state"
+    assert refused.value.found == "other learning_rate (1e+30, now 0.0001)"
+
+
+def test_golden_images_belong_to_a_run(small: Small) -> None:
+    golden = small.folder / "recipe" / "own"
+    shutil.copytree(small.folder / "images", golden)
+    change_recipe(small.recipe, golden={"images": "own", "licence": "CC0-1.0"})
+    before = read_source(small.recipe).golden_sha256
+    assert len(before) == 30
+    shutil.copy(golden / "p000-0.png", golden / "p001-0.png")
+    assert read_source(small.recipe).golden_sha256 != before
+
+
+def test_a_recipe_or_table_that_is_refused_leaves_no_folder(small: Small) -> None:
+    assert small.code(Columns("birads")) == "table.format"
+    small.recipe = small.folder / "nowhere.yaml"
+    assert small.code() == "recipe.invalid"
+    assert not (small.folder / "out").exists()
 
 
 def test_too_few_of_a_class_are_refused(small: Small) -> None:

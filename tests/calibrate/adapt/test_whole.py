@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,24 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     replace_whole(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"second"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("promptray.calibrate.adapt.whole.write_new", full)
+    with pytest.raises(PromptRayError) as refused:
+        replace_whole(tmp_path / "features.safetensors", b"vectors")
+    assert (refused.value.code, refused.value.artefact) == ("output.unwritable", "features.safetensors")
+    assert "No space left" in refused.value.message
+    with pytest.raises(PromptRayError) as refused, whole_folder(tmp_path / "probe") as folder:
+        full(folder / "tuned.safetensors", b"x")
+    assert (refused.value.code, refused.value.artefact) == ("output.unwritable", "probe")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_is_there_only_when_it_was_filled(tmp_path: Path) -> None:
@@ -48,16 +67,43 @@ def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
         pass
 
 
-def test_a_run_goes_on_only_with_the_same_facts(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "out")
-    assert not folder.claim({"seed": 1, "columns": ("a", None)})
-    assert RunFolder(tmp_path / "out").claim({"seed": 1, "columns": ("a", None)})
+def test_a_folder_is_made_when_the_run_begins_and_a_file_is_none(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()
+    with folder.locked():
+        assert folder.path.is_dir()
+    (tmp_path / "file").write_bytes(b"")
     with pytest.raises(PromptRayError) as refused:
-        folder.claim({"seed": 2, "columns": ("a", None)})
-    assert (refused.value.code, refused.value.found) == ("adapt.state", "other seed")
-    (tmp_path / "out" / "run.json").write_bytes(b"{")
-    with pytest.raises(PromptRayError):
-        folder.claim({"seed": 1})
+        RunFolder(tmp_path / "file")
+    assert refused.value.code == "output.unwritable"
+
+
+def test_a_run_that_ended_while_another_waited_is_not_written_over(tmp_path: Path) -> None:
+    waiting = RunFolder(tmp_path)
+    for name in ("run.json", "report.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(PromptRayError) as refused, waiting.locked():
+        pass
+    assert refused.value.code == "output.exists"
+
+
+def test_a_run_goes_on_only_with_the_same_facts(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    facts = {"labels": "hash", "options": {"learning_rate": 0.1, "stages": ["probe"]}}
+    assert not folder.require_same(facts)
+    assert not folder.claim(facts)
+    assert RunFolder(tmp_path).claim(facts)
+    other = {"labels": "other", "options": {"stages": ["probe"], "missing": "count"}}
+    with pytest.raises(PromptRayError) as refused:
+        folder.claim(other)
+    assert refused.value.code == "adapt.state"
+    said = "other labels, learning_rate (0.1, now not given), missing (not given, now count)"
+    assert refused.value.found == said
+    for damaged in (b"{", b"[1]", b"3"):
+        (tmp_path / "run.json").write_bytes(damaged)
+        with pytest.raises(PromptRayError) as refused:
+            folder.require_same(facts)
+        assert refused.value.code == "adapt.state"
 
 
 def test_vectors_may_be_brought_along_and_other_files_may_not(tmp_path: Path) -> None:
