@@ -106,27 +106,28 @@ def decode_png_colour(data: bytes) -> Colour | None:
     Raises
     ------
     ImageError
-        `image.broken`, `image.too-large`, or `image.colour` for 16 bits, for 1-bit grey, which Pillow does
-        not resize as grey, and for transparency: no model that keeps colour was trained on any of these.
+        `image.broken`, `image.too-large`, `image.depth` for 16 bits and for 1-bit grey, which Pillow does
+        not resize as grey, or `image.colour` for transparency: no model that keeps colour was trained on
+        any of these.
     """
     png = _read_png(data)
     if png.depth == 16 or (png.depth, png.colour) == (1, _GREY):
-        raise _colour_undefined(f"the PNG has {png.depth} bits a sample")
+        raise _undefined("image.depth", f"the PNG has {png.depth} bits a sample")
     if png.transparency and png.colour in (_GREY, _COLOUR):
-        raise _colour_undefined("the PNG has a transparent level")
+        raise _undefined("image.colour", "the PNG has a transparent level")
     if png.colour == _GREY:
         return None
     if png.colour == _GREY_ALPHA:
         if _unpack(png, _inflate(png))[:, :, 1].min() < 255:
-            raise _colour_undefined("the PNG is transparent in places")
+            raise _undefined("image.colour", "the PNG is transparent in places")
         return None
     samples = _unpack(png, _inflate(png))
     if png.colour == _PALETTE:
         if png.transparency:
-            raise _colour_undefined("the PNG's palette is transparent")
+            raise _undefined("image.colour", "the PNG's palette is transparent")
         samples = _palette(png, samples)[samples]
     if png.colour == _COLOUR_ALPHA and samples[:, :, 3].min() < 255:
-        raise _colour_undefined("the PNG is transparent in places")
+        raise _undefined("image.colour", "the PNG is transparent in places")
     return _turn(samples[:, :, :3], exif_orientation(png.ancillary.get(b"eXIf", b"")))
 
 
@@ -377,9 +378,9 @@ def _turn(picture: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(picture)
 
 
-def _colour_undefined(what: str) -> ImageError:
+def _undefined(code: str, what: str) -> ImageError:
     return ImageError(
-        "image.colour",
+        code,
         f"{what}, so what the model should see of it is not defined",
         expected="8-bit colour or 8-bit grey, without transparency",
         cure="window it to 8-bit grey, or export the radiograph as DICOM",

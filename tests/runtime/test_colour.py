@@ -127,15 +127,16 @@ def test_sixteen_bits_are_refused_where_colour_is_kept(pixels: NDArray[np.uint8]
     _, encoded = cv2.imencode(".png", pixels.astype(np.uint16) * 257)
     with pytest.raises(ImageError, match="16 bits a sample") as refusal:
         opened(encoded.tobytes())
-    assert refusal.value.code == "image.colour"
+    assert refusal.value.code == "image.depth"
     assert opened(encoded.tobytes(), keep_colour=False).grey.shape == GREY.shape
 
 
 def test_single_bits_are_refused_where_colour_is_kept() -> None:
     """Pillow resizes them by nearest neighbour, without grey."""
     data = file(Image.fromarray(GREY > 100))
-    with pytest.raises(ImageError, match="1 bits a sample"):
+    with pytest.raises(ImageError, match="1 bits a sample") as refusal:
         opened(data)
+    assert refusal.value.code == "image.depth"
     assert opened(data, keep_colour=False).grey.max() == 255
 
 
