@@ -36,6 +36,7 @@ CODES: dict[str, str] = {
     "image.constant": "The image holds a single value.",
     "image.array": "The array has a dtype or shape that is not a grey image.",
     "image.colour": "The image is in colour and the model reads grey.",
+    "image.depth": "The model's own reader defines no picture of so many bits a sample.",
     "image.modality-undeclared": "The input carries no modality and the caller declared none.",
     "image.modality": "The modality contradicts what the model was made for.",
     "image.contradiction": "A tag contradicts what the model was made for.",
@@ -109,6 +110,11 @@ CODES: dict[str, str] = {
     "calibration.too-few": "Too few patients with or without a finding to calibrate it or set a threshold.",
     "calibration.unfit": "The scores of a finding do not rank its labels: they give no probability.",
     "extra.missing": "An optional dependency is not installed.",
+    # the command line
+    "command.usage": "The command was not called as its help says (exit code 2).",
+    "command.system": "The operating system refused: a full disk, a missing right, a name too long.",
+    "command.interrupted": "The command was interrupted (exit code 130).",
+    "internal": "An unforeseen fault of this software (exit code 3). Please report it.",
 }
 
 

@@ -45,6 +45,8 @@ _GROUPS = {
     "output": "Reports",
     "calibration": "Calibration",
     "extra": "Installation",
+    "command": "The command line",
+    "internal": "Faults",
 }
 _HEAD = """\
 # Error codes
@@ -64,15 +66,17 @@ with Scorer.open("chest.bundle") as scorer:
         print(error.code, error.artefact, error.expected, error.found, error.cure)
 ```
 
-The command line shows the same on stderr and ends with 1. With `--json` it also prints one document
-on stdout:
+The command line shows the same on stderr and ends with 1. With `--json` every command that fails, whatever
+the reason (wrong usage, a full disk, an interruption, an internal fault), also prints one document on stdout:
 
 ```json
 {"schema": "promptray-refusal", "schema_version": 1, "file": "film.dcm", "error": {"code": "image.too-small",
  "message": "...", "artefact": "film.dcm", "expected": "...", "found": "...", "cure": "..."}}
 ```
 
-`file` is there when the refusal concerns one image of `promptray score`; the other images are still scored.
+`error` always has these six keys; all but `code` and `message` may be `null`. `file` is there when the
+refusal concerns one image of `promptray score`; the other images are still scored. A document without `file`
+is the last one. A reader that goes away is no failure, and a stdout that takes nothing gets no document.
 """
 
 

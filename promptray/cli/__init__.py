@@ -1,7 +1,8 @@
 """The command line. One file per command, imported only when that command runs.
 
 Exit codes: 0 done; 1 an input or a gate was refused; 2 wrong usage; 3 an internal fault; 130 interrupted.
-Results go to stdout, everything else to stderr.
+Results go to stdout, everything else to stderr. With --json a command that does not end well prints its error
+on stdout, too.
 """
 
 from __future__ import annotations
@@ -11,16 +12,13 @@ import importlib
 import io
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
 
-from promptray.cli.output import print_json, refuse
-from promptray.runtime.errors import PromptRayError
+from promptray.cli.failure import DONE, REFUSED, tell
+from promptray.cli.output import print_refusal
 
-DONE, REFUSED, USAGE, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
-_DEBUG = "PROMPTRAY_DEBUG"
 #: Command -> (module below promptray.cli, help line). In the order in which they are needed.
 _COMMANDS: dict[str, tuple[str, str]] = {
     "families": ("families", "What can be loaded, and from which checkpoint layout."),
@@ -93,43 +91,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result = cli.main(args=arguments, prog_name="promptray", standalone_mode=False)
         return result if isinstance(result, int) else DONE
-    except PromptRayError as error:
-        refuse(error)
-        if "--json" in (sys.argv[1:] if arguments is None else arguments):
-            print_json({"schema": "promptray-refusal", "schema_version": 1, "error": error.to_json()})
-        return REFUSED
-    except click.UsageError as error:
-        error.show()
-        return USAGE
-    except click.ClickException as error:
-        error.show()
-        return REFUSED
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our stdout has gone, as `promptray ... | head` does
         _drop_unwritten_output()
         return DONE
-    except OSError as error:
-        if os.environ.get(_DEBUG):
-            traceback.print_exc()
-        # The system's own words for a full disk, a missing right or a name too long hold no patient data.
-        reason = error.strerror or type(error).__name__
-        click.echo(f"Refused by the system: {reason}. What was being worked on has no result.", err=True)
-        _drop_unwritten_output()
-        return REFUSED
-    except Exception as error:  # noqa: BLE001 - the last door: shown as a fault, exit code 3
-        # The message of an unforeseen error may hold patient data, so only its type is shown.
-        if os.environ.get(_DEBUG):
-            traceback.print_exc()
-        click.echo(
-            f"Internal fault: {type(error).__name__}. "
-            "No result was given for what was being worked on. "
-            f"Please report it with the output of `promptray doctor`; {_DEBUG}=1 shows the traceback, "
-            "which may name files.",
-            err=True,
-        )
-        return FAULT
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last door
+        code, refusal = tell(error)
+        try:
+            if "--json" in (sys.argv[1:] if arguments is None else arguments):
+                print_refusal(refusal)
+        except OSError:  # stdout takes nothing more, which may be why the command ended
+            _drop_unwritten_output()
+        if isinstance(error, OSError):
+            _drop_unwritten_output()
+        return code
 
 
 def _drop_unwritten_output() -> None:

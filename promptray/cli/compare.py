@@ -91,7 +91,7 @@ def command(
     if not labels and (bounds.max_auroc_loss is not None or bounds.max_class_auroc_loss is not None):
         raise click.UsageError("a bound on AUROC needs --labels")
     with ExitStack() as stack, progress("comparing") as bar:
-        sides = [_side(path, options, stack) for path in (first, second)]
+        sides = _side(first, options, stack), _side(second, options, stack)
         folder = ImageFolder(images) if images else None
         report = compare_sides(
             *sides,
@@ -132,7 +132,9 @@ def _side(path: Path, options: dict[str, Any], stack: ExitStack) -> Side:
     )
 
 
-def _labels(path: Path, sides: list[Side], folder: ImageFolder | None, options: dict[str, Any]) -> Labels:
+def _labels(
+    path: Path, sides: tuple[Side, Side], folder: ImageFolder | None, options: dict[str, Any]
+) -> Labels:
     """Read the labels of whatever either side scores, its images named as the sides name them."""
     from promptray.calibrate.comparison import heads_of
     from promptray.calibrate.score_images import locate

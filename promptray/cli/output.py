@@ -68,6 +68,12 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, allow_nan=False))
 
 
+def print_refusal(error: PromptRayError, file: str | None = None) -> None:
+    """Print a refusal as a JSON document (docs/errors.md): of one image, `file`, or of the whole command."""
+    of = {} if file is None else {"file": file}
+    print_json({"schema": "promptray-refusal", "schema_version": 1, **of, "error": error.to_json()})
+
+
 def written(finding: Finding) -> str:
     """Return a finding's wordings on one line, long ones shortened."""
     own, negative = (

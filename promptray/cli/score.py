@@ -15,6 +15,7 @@ from promptray.cli.output import (
     head_option,
     no_site_option,
     print_json,
+    print_refusal,
     progress,
     refuse,
     site_choice,
@@ -123,14 +124,7 @@ def _silent(stage: str, message: str, fraction: float) -> None:
 def _print_refused(outcome: Refused, as_json: bool) -> None:
     error = outcome.error
     if as_json:
-        print_json(
-            {
-                "schema": "promptray-refusal",
-                "schema_version": 1,
-                "file": outcome.name,
-                "error": error.to_json(),
-            }
-        )
+        print_refusal(error, outcome.name)
     else:
         click.echo(f"{visible(outcome.name)}: no score", err=True)
         refuse(error)

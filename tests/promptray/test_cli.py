@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import shutil
 from collections.abc import Callable
@@ -87,12 +88,13 @@ def test_an_internal_fault_is_3_and_its_message_stays_inside(
         raise RuntimeError("patient Jane Doe")
 
     monkeypatch.setattr("promptray.runtime.bundle.reader.Bundle.open", broken)
-    for extra in ((), ("--json",)):
+    for extra, codes in (((), []), (("--json",), ["internal"])):
         answer = call(command[0], bundle, *command[1:], *extra)
-        assert (answer.code, answer.out) == (3, "")
+        assert answer.code == 3
+        assert [document["error"]["code"] for document in answer.documents] == codes
         assert "Internal fault: RuntimeError" in answer.err
         assert "promptray doctor" in answer.err
-        assert "Jane" not in answer.err
+        assert "Jane" not in answer.err + answer.out
 
 
 def test_the_debug_variable_shows_the_traceback(
@@ -109,6 +111,34 @@ def test_an_interrupted_command_is_130(call: Call, bundle: Path, monkeypatch: py
 
     monkeypatch.setattr("promptray.runtime.bundle.reader.Bundle.open", interrupted)
     assert call("inspect", bundle).code == 130
+    (document,) = call("inspect", bundle, "--json").documents
+    assert document["error"]["code"] == "command.interrupted"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("score", "chest.bundle"), ("score", "a", "b", "--frame", 0), ("inspect",)]
+)
+def test_wrong_usage_is_a_document_too(call: Call, arguments: tuple[object, ...]) -> None:
+    answer = call(*arguments, "--json")
+    assert answer.code == 2
+    (document,) = answer.documents
+    assert (document["schema"], document["error"]["code"]) == ("promptray-refusal", "command.usage")
+    assert document["error"]["message"] in answer.err
+
+
+def test_what_the_system_refuses_is_a_document_too(
+    call: Call, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/home/Jane Doe")
+
+    monkeypatch.setattr("promptray.runtime.bundle.reader.Bundle.open", full)
+    answer = call("inspect", bundle, "--json")
+    assert answer.code == 1
+    (document,) = answer.documents
+    assert document["error"]["code"] == "command.system"
+    assert "No space left on device" in document["error"]["message"]
+    assert "Jane" not in answer.out + answer.err
 
 
 def test_families_are_listed_with_layout_and_options(call: Call) -> None:
