@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from promptray import PromptError, Scorer
+from promptray.cli import run
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.chexzero import FAMILY, preprocessing
 from promptray.export.torchvision_guard import ensure_torchvision_imports
@@ -229,6 +231,30 @@ def test_the_bundle_says_what_was_assumed_and_verifies(bundle: Path, scorer: Sco
     assert verify(bundle, site=None).golden.heads[0].score_error <= SCORE
     grid = scorer.score(image_path("tall"), modality="DX").heatmap("edema")
     assert np.isfinite(grid).any()
+
+
+def test_nobody_sees_the_marks_that_the_tokenizer_puts_on_its_pieces(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The end of a word, and the letter that a byte-level vocabulary has for a space."""
+    marks, path, image = ("</w>", "\u0120"), str(bundle), str(image_path("tall"))
+    vocabulary = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    assert all(any(mark in piece for piece in vocabulary) for mark in marks)
+    region = ["--rows", "0:100", "--columns", "0:100"]
+    words = ["an unheard-of word", "Œdème 2/3", "--negative", "no Œdème"]
+    for code, command in (
+        (0, ["prompts", path, "list"]),
+        (0, ["prompts", path, "list", "--json"]),
+        (0, ["prompts", path, "add", *words]),
+        (1, ["prompts", path, "add", "a word without its negative"]),
+        (0, ["inspect", path, "--json"]),
+        (0, ["score", path, image, "--modality", "DX", "--json"]),
+        (0, ["ground", path, image, "--modality", "DX", *region, "--json"]),
+    ):
+        assert run(command) == code, command
+        printed = "".join(capsys.readouterr())
+        assert printed
+        assert [mark for mark in marks if mark in printed] == [], command
 
 
 def test_the_graphs_keep_normalisation_fused(tmp_path: Path) -> None:
