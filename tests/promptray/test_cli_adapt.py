@@ -65,7 +65,8 @@ def test_the_scores_of_a_stage_are_evaluated_with_the_labels_beside_them(
     labels = ("--labels", out / "test.labels.csv", "--draws", 50, "--min-patients", 1, "--json")
     answer = call("evaluate", out / "probe.scores.csv", *labels)
     assert answer.code == 0
-    own = {f["key"]: f["auroc"]["value"] for f in answer.documents[0]["findings"]}
+    (group,) = answer.documents[0]["groups"]
+    own = {finding["key"]: finding["auroc"]["value"] for finding in group["findings"]}
     numbers = said["stages"][0]["numbers"]
     assert own == {key: pytest.approx(numbers[f"AUROC {key}"]["value"]) for key in CLASSES}
     assert {path.name for path in out.glob("*.labels.csv")} == {"train.labels.csv", "test.labels.csv"}
