@@ -181,7 +181,7 @@ def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
 
 
 def tensors(mapping: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the (key, tensor) pairs of a state dict, leaving everything else out."""
+    """Yield the (key, tensor) pairs of a state dict, leaving everything else out; floats become float32."""
     for key, value in mapping.items():
         if isinstance(key, str) and isinstance(value, torch.Tensor):
-            yield key, value
+            yield key, value.float() if value.is_floating_point() else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections import Counter
 
@@ -19,6 +20,8 @@ from promptray.runtime.errors import BuildError
 # Example sizes of dynamic dimensions: all different and above 1, so that the exporter can neither merge two
 # of them nor take one for a constant.
 _EXAMPLE_SIZES = (2, 3, 5, 7, 11)
+#: What the exporter adds to its messages for terminals.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def export_graph(side: Side, title: str) -> bytes:
@@ -60,7 +63,8 @@ def export_graph(side: Side, title: str) -> bytes:
                 verbose=False,
             )
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise _failed(title, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+        message = _COLOURS.sub("", str(error)).partition("\n")[0]
+        raise _failed(title, f"{type(error).__name__}: {message[:300]}") from error
     if program is None:
         raise _failed(title, "the exporter gave no program")
     model = program.model_proto

@@ -54,10 +54,7 @@ def published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tens
             cure="check that the recipe names the right family and file",
         )
     prefix = marks[0].removesuffix(_MARK)
-    return {
-        key.removeprefix(prefix): value.float() if value.is_floating_point() else value
-        for key, value in found.items()
-    }
+    return {key.removeprefix(prefix): value for key, value in found.items()}
 
 
 def temperature(content: Mapping[str, Any], artefact: str) -> tuple[float, str]:

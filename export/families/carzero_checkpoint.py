@@ -98,10 +98,7 @@ def published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tens
             found=", ".join(list(found or content)[:5]),
             cure="check that the recipe names the right family and file",
         )
-    return {
-        name: found[key].float() if found[key].is_floating_point() else found[key]
-        for name, key in keys.items()
-    }
+    return {name: found[key] for name, key in keys.items()}
 
 
 def weight_notes(content: Mapping[str, Any]) -> list[str]:

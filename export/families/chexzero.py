@@ -92,10 +92,7 @@ class CheXzeroFamily:
 
     def load(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> LoadedModel:
         """Load a checkpoint and the vocabulary (see `Family.load`)."""
-        state = {
-            key: tensor.float() if tensor.is_floating_point() else tensor
-            for key, tensor in tensors(load_checkpoint(checkpoint))
-        }
+        state = dict(tensors(load_checkpoint(checkpoint)))
         model = _model(state, checkpoint.name)
         fit_state_dict(model, state, artefact=checkpoint.name, optional=NO_KEY, ignored=_IGNORED)
         model.eval().requires_grad_(False)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from promptray.export.checkpoint import load_checkpoint, tensors
 from promptray.export.families.options import invalid_option
 from promptray.export.layout import NO_KEY, fit_state_dict
+from promptray.export.models.tower_shapes import shape_of
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 from promptray.runtime.errors import BuildError
 
@@ -169,13 +170,16 @@ def _named_tensors(content: Mapping[str, Any], artefact: str) -> dict[str, Tenso
             found=", ".join(list(found or content)[:5]),
             cure="check that the recipe names the right family and file",
         )
-    return {key: value.float() for key, value in found.items()}
+    return found
 
 
 def _timm_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return torchvision's tensors under timm's names, and in timm's shapes."""
     renamed = {_timm_key(key): value for key, value in state.items()}
-    return {key: v.flatten() if key.endswith("gamma") else v for key, v in renamed.items()}
+    return {
+        key: value[:, 0, 0] if key.endswith("gamma") and value.shape[1:] == (1, 1) else value
+        for key, value in renamed.items()
+    }
 
 
 def _timm_key(key: str) -> str:
@@ -216,15 +220,17 @@ def _model_of_tensors(state: Mapping[str, Tensor], stated: Mapping[str, Any], ar
         stages = [key for key in state if re.match(r"stages\.\d+\.blocks\.\d+\.norm\.weight", key)]
         places = [tuple(map(int, re.findall(r"\d+", key)[:2])) for key in stages]
         numbers = range(1 + max(stage for stage, _ in places))
-        widths = tuple(state[f"stages.{n}.blocks.0.norm.weight"].shape[0] for n in numbers)
+        widths = tuple(shape_of(state, f"stages.{n}.blocks.0.norm.weight", 1)[0] for n in numbers)
         _require_settings(widths, stated)
         first = "stages.0.blocks.0."
         return ConvNeXt(
-            num_classes=state["head.fc.weight"].shape[0],
+            num_classes=shape_of(state, "head.fc.weight", 2)[0],
             depths=tuple(1 + max(block for stage, block in places if stage == n) for n in numbers),
             dims=widths,
-            kernel_sizes=tuple(state[f"stages.{n}.blocks.0.conv_dw.weight"].shape[-1] for n in numbers),
-            patch_size=state["stem.0.weight"].shape[-1],
+            kernel_sizes=tuple(
+                shape_of(state, f"stages.{n}.blocks.0.conv_dw.weight", 4)[-1] for n in numbers
+            ),
+            patch_size=shape_of(state, "stem.0.weight", 4)[-1],
             conv_mlp=state[f"{first}mlp.fc1.weight"].ndim == 4,
             use_grn=f"{first}mlp.grn.weight" in state,
             ls_init_value=1e-6 if f"{first}gamma" in state else None,

@@ -42,7 +42,7 @@ from promptray.export.families.base import (
 )
 from promptray.export.layout import check_tied, fit_state_dict
 from promptray.export.models.query_decoder import HEADS, QueryDecoder, query_decoder
-from promptray.export.models.tower_shapes import pooled_bert, resnet_stages
+from promptray.export.models.tower_shapes import pooled_bert, resnet_stages, shape_of
 from promptray.export.tokenizer import BertFolder, read_bert_folder
 from promptray.runtime.bundle.manifest import (
     Greyscale,
@@ -78,7 +78,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.res_features = resnet_stages(state, f"{stem}res_features.")
         last_block: Any = self.res_features[-1]
-        hidden = state[f"{stem}res_l1.weight"].shape[0]
+        hidden = shape_of(state, f"{stem}res_l1.weight", 2)[0]
         self.res_l1 = nn.Linear(last_block[-1].conv3.out_channels, hidden)
         self.res_l2 = nn.Linear(hidden, width)
 
@@ -100,7 +100,7 @@ class QueryEncoder(nn.Module):
     def __init__(self, state: Mapping[str, Tensor], stem: str, width: int, heads: int) -> None:
         super().__init__()
         self.bert_model = pooled_bert(state, f"{stem}bert_model.", heads=heads)
-        hidden = state[f"{stem}mlp_embed.0.weight"].shape[0]
+        hidden = shape_of(state, f"{stem}mlp_embed.0.weight", 2)[0]
         pooled = nn.Linear(self.bert_model.config.hidden_size, hidden)
         self.mlp_embed = nn.Sequential(pooled, nn.GELU(), nn.Linear(hidden, width))
 
@@ -203,11 +203,7 @@ def _published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Ten
             cure="check that the recipe names the right family and file; the separate file of the knowledge "
             "encoder is not needed",
         )
-    state = {
-        f"{part}.{key}": value.float() if value.is_floating_point() else value
-        for part in _PARTS
-        for key, value in tensors(content[part])
-    }
+    state = {f"{part}.{key}": value for part in _PARTS for key, value in tensors(content[part])}
     if not any(key.startswith("image_encoder.res_features.") for key in state):
         raise BuildError(
             "checkpoint.layout",

@@ -34,7 +34,7 @@ def published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tens
         name = _WRAPPERS.sub("", key)
         if name in found:
             raise _layout("two tensors of this checkpoint have one name", artefact, "one of each", name)
-        found[name] = tensor.float() if tensor.is_floating_point() else tensor
+        found[name] = tensor
     if not any(key.startswith("visual.trunk.") for key in found):
         raise _layout(
             "no tensor of this checkpoint belongs to an image tower of timm in open_clip's layout",

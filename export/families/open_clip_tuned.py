@@ -35,6 +35,7 @@ from promptray.export.families.open_clip_pixels import preprocessing_of
 from promptray.export.families.options import invalid_option
 from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.models.dual_encoder import VisualTower
+from promptray.export.models.tower_shapes import shape_of
 from promptray.export.tunable import Tunable
 from promptray.runtime.text import EncodedFinding
 
@@ -106,7 +107,7 @@ def load_tuned(
     visual, note = _visual(config, state, options, checkpoint.name, heads=None)
     width = config.model_cfg.embed_dim
     with described(checkpoint.name):
-        count, _ = state[WEIGHT].shape
+        count, _ = shape_of(state, WEIGHT, 2)
     names = class_names(content, options, count, checkpoint.name)
     model = TunedClassifier(visual, nn.Linear(width, count)).eval().requires_grad_(False)
     fit_state_dict(model, state, artefact=checkpoint.name, optional=NO_KEY, ignored=_TEXT)
@@ -130,6 +131,7 @@ def load_tuned(
             "no explanation map: a logit on a class token has no parts that belong to patches",
             *([f"{unread} tensors of a text side are not read"] if unread else []),
         ),
+        sources=(CONFIG,),
     )
 
 

@@ -24,7 +24,7 @@ ensure_torchvision_imports()
 from timm.models.resnet import Bottleneck, ResNet  # noqa: E402 - timm and transformers import torchvision
 from transformers import BertModel  # noqa: E402
 
-from promptray.export.models.tower_shapes import bert_config, plain_vit  # noqa: E402
+from promptray.export.models.tower_shapes import bert_config, plain_vit, shape_of  # noqa: E402
 
 State = Mapping[str, Tensor]
 #: Token positions of a report, [CLS] and [SEP] among them, and of a tag.
@@ -47,8 +47,9 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, state: State, stem: str, *, local: bool) -> None:
         super().__init__()
-        hidden, width = state[f"{stem}head.0.weight"].shape[:2]
-        out = state[f"{stem}head.3.weight"].shape[0]
+        rank = 3 if local else 2
+        hidden, width = shape_of(state, f"{stem}head.0.weight", rank)[:2]
+        out = shape_of(state, f"{stem}head.3.weight", rank)[0]
 
         def layer(into: int, out: int) -> nn.Module:
             return nn.Conv1d(into, out, 1) if local else nn.Linear(into, out)
@@ -122,11 +123,11 @@ class ViTEncoder(ImageEncoder):
 
     def __init__(self, state: State, stem: str, heads: int) -> None:
         super().__init__(state, stem)
-        patches = state[f"{stem}model.pos_embed"].shape[1] - 1
+        patches = shape_of(state, f"{stem}model.pos_embed", 3)[1] - 1
         side = math.isqrt(patches)
         if side * side != patches:
             raise ValueError(f"{patches} patches are no square")
-        self.size = side * state[f"{stem}model.patch_embed.proj.weight"].shape[-1]
+        self.size = side * shape_of(state, f"{stem}model.patch_embed.proj.weight", 4)[-1]
         self.grid = (side, side)
         self.model = plain_vit(state, f"{stem}model.", image_size=self.size, heads=heads)
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from promptray.export.models.tower_shapes import shape_of
 
 _MLP_HEAD_LINEARS = (0, 3, 6, 9)
 
@@ -52,19 +53,19 @@ class CARZeroSizes:
 
         Raises
         ------
-        KeyError
-            If a tensor whose shape is needed is missing.
+        KeyError, ValueError
+            If a tensor whose shape is needed is missing, or has another number of dimensions.
         """
 
-        def shape(key: str) -> torch.Size:
-            return state[key].shape
+        def shape(key: str, rank: int = 2) -> tuple[int, ...]:
+            return shape_of(state, key, rank)
 
         def depth(stem: str) -> int:
             return len({key[len(stem) :].split(".")[0] for key in state if key.startswith(stem)})
 
         vit, bert, fusion = "img_encoder.model.", "text_encoder.model.", "fusion_module."
-        width, _, patch_size, _ = shape(vit + "patch_embed.proj.weight")
-        patches_per_side = math.isqrt(shape(vit + "pos_embed")[1] - 1)
+        width, _, patch_size, _ = shape(vit + "patch_embed.proj.weight", 4)
+        patches_per_side = math.isqrt(shape(vit + "pos_embed", 3)[1] - 1)
         narrowings = [shape(f"{fusion}mlp_head.{i}.weight")[0] for i in _MLP_HEAD_LINEARS[:3]]
         return cls(
             width=width,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from promptray.export.models.tower_shapes import depth
+from promptray.export.models.tower_shapes import depth, shape_of
 
 #: Width of an attention head, in every CLIP with a ViT: no tensor tells it.
 HEAD_WIDTH = 64
@@ -37,12 +37,12 @@ class Clip(nn.Module):
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.visual = _Visual(state)
-        tokens, width = state["token_embedding.weight"].shape
+        tokens, width = shape_of(state, "token_embedding.weight", 2)
         self.token_embedding = nn.Embedding(tokens, width)
-        self.positional_embedding = nn.Parameter(torch.zeros(state["positional_embedding"].shape))
+        self.positional_embedding = nn.Parameter(torch.zeros(shape_of(state, "positional_embedding", 2)))
         self.transformer = _Transformer(state, "transformer.", causal=True)
         self.ln_final = nn.LayerNorm(width)
-        embed, image_embed = (state[key].shape[1] for key in ("text_projection", "visual.proj"))
+        embed, image_embed = (shape_of(state, key, 2)[1] for key in ("text_projection", "visual.proj"))
         if embed != image_embed:
             raise ValueError(f"texts of {embed} and images of {image_embed} dimensions are different spaces")
         self.text_projection = nn.Parameter(torch.zeros(width, embed))
@@ -66,8 +66,8 @@ class Clip(nn.Module):
 class _Visual(nn.Module):
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        width, channels, patch, _ = state["visual.conv1.weight"].shape
-        positions = state["visual.positional_embedding"].shape[0]
+        width, channels, patch, _ = shape_of(state, "visual.conv1.weight", 4)
+        positions = shape_of(state, "visual.positional_embedding", 2)[0]
         side = math.isqrt(positions - 1)
         if side * side != positions - 1:
             raise ValueError(f"{positions} positions are no square of patches and a class token")
@@ -79,7 +79,7 @@ class _Visual(nn.Module):
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = _Transformer(state, "visual.transformer.", causal=False)
         self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.zeros(width, state["visual.proj"].shape[1]))
+        self.proj = nn.Parameter(torch.zeros(width, shape_of(state, "visual.proj", 2)[1]))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels (B, 3, H, W) to unit vectors (B, D) of the image and (B, P, D) of its patches.
@@ -98,7 +98,8 @@ class _Transformer(nn.Module):
     def __init__(self, state: Mapping[str, Tensor], stem: str, *, causal: bool) -> None:
         super().__init__()
         stem = f"{stem}resblocks."
-        width, hidden = state[f"{stem}0.ln_1.weight"].shape[0], state[f"{stem}0.mlp.c_fc.weight"].shape[0]
+        (width,) = shape_of(state, f"{stem}0.ln_1.weight", 1)
+        hidden = shape_of(state, f"{stem}0.mlp.c_fc.weight", 2)[0]
         if width % HEAD_WIDTH:
             raise ValueError(f"a width of {width} is no multiple of {HEAD_WIDTH}")
         blocks = (_Block(width, hidden, causal=causal) for _ in range(depth(state, stem)))

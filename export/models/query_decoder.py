@@ -15,7 +15,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from promptray.export.models.decoder_layer import DecoderLayer
-from promptray.export.models.tower_shapes import depth
+from promptray.export.models.tower_shapes import depth, shape_of
 
 __all__ = ["HEADS", "QueryDecoder", "query_decoder"]
 
@@ -93,14 +93,14 @@ def query_decoder(state: Mapping[str, Tensor], stem: str, *, input_norm: bool) -
     KeyError, IndexError, ValueError
         For tensors that do not describe one.
     """
-    outputs, width = state[f"{stem}mlp_head.0.weight"].shape
+    outputs, width = shape_of(state, f"{stem}mlp_head.0.weight", 2)
     if width % HEADS:
         raise ValueError(f"{HEADS} attention heads do not divide a width of {width}")
     return QueryDecoder(
         width=width,
         heads=HEADS,
         layers=depth(state, f"{stem}decoder.layers."),
-        ffn=state[f"{stem}decoder.layers.0.linear1.weight"].shape[0],
+        ffn=shape_of(state, f"{stem}decoder.layers.0.linear1.weight", 2)[0],
         outputs=outputs,
         input_norm=input_norm,
     )

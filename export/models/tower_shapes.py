@@ -19,6 +19,27 @@ from transformers import BertConfig, BertModel  # noqa: E402
 _RESNET_STEM = 4
 
 
+def shape_of(state: Mapping[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
+    """Return the shape of a tensor that tells sizes.
+
+    Parameters
+    ----------
+    rank : int
+        How many dimensions it must have.
+
+    Raises
+    ------
+    KeyError
+        If it is missing.
+    ValueError
+        Naming key and shape, for another number of dimensions, or one of length 0.
+    """
+    shape = tuple(state[key].shape)
+    if len(shape) != rank or 0 in shape:
+        raise ValueError(f"{key}: expected {rank} dimensions of at least 1, found the shape {shape}")
+    return shape
+
+
 def depth(state: Mapping[str, Tensor], stem: str) -> int:
     """Return how many numbered layers follow `stem`.
 
@@ -45,14 +66,14 @@ def plain_vit(state: Mapping[str, Tensor], stem: str, *, image_size: int, heads:
     KeyError, IndexError, ValueError, AssertionError
         For tensors that do not describe one.
     """
-    width, patch = (state[f"{stem}{key}"].shape[-1] for key in ("pos_embed", "patch_embed.proj.weight"))
+    width = shape_of(state, f"{stem}pos_embed", 3)[-1]
     return VisionTransformer(
         img_size=image_size,
-        patch_size=patch,
+        patch_size=shape_of(state, f"{stem}patch_embed.proj.weight", 4)[-1],
         embed_dim=width,
         depth=depth(state, f"{stem}blocks."),
         num_heads=heads,
-        mlp_ratio=state[f"{stem}blocks.0.mlp.fc1.weight"].shape[0] / width,
+        mlp_ratio=shape_of(state, f"{stem}blocks.0.mlp.fc1.weight", 2)[0] / width,
         num_classes=0,
     )
 
@@ -76,7 +97,7 @@ def resnet_stages(state: Mapping[str, Tensor], stem: str) -> nn.Sequential:
         bottleneck,
         tuple(depth(state, each) for each in stems),
         num_classes=0,
-        channels=tuple(state[f"{each}0.conv1.weight"].shape[0] for each in stems),
+        channels=tuple(shape_of(state, f"{each}0.conv1.weight", 4)[0] for each in stems),
     )
     layers = [getattr(net, f"layer{stage + 1}") for stage in range(stages)]
     return nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool, *layers)
@@ -102,16 +123,16 @@ def bert_config(state: Mapping[str, Tensor], stem: str, *, heads: int, pad_id: i
     KeyError, IndexError, ValueError
         For tensors that do not describe one.
     """
-    words = state[f"{stem}embeddings.word_embeddings.weight"]
-    types = state.get(f"{stem}embeddings.token_type_embeddings.weight")
+    vocabulary, width = shape_of(state, f"{stem}embeddings.word_embeddings.weight", 2)
+    types = f"{stem}embeddings.token_type_embeddings.weight"
     return BertConfig(
-        vocab_size=words.shape[0],
-        hidden_size=words.shape[1],
+        vocab_size=vocabulary,
+        hidden_size=width,
         num_hidden_layers=depth(state, f"{stem}encoder.layer."),
         num_attention_heads=heads,
-        intermediate_size=state[f"{stem}encoder.layer.0.intermediate.dense.weight"].shape[0],
-        max_position_embeddings=state[f"{stem}embeddings.position_embeddings.weight"].shape[0],
-        type_vocab_size=1 if types is None else types.shape[0],
+        intermediate_size=shape_of(state, f"{stem}encoder.layer.0.intermediate.dense.weight", 2)[0],
+        max_position_embeddings=shape_of(state, f"{stem}embeddings.position_embeddings.weight", 2)[0],
+        type_vocab_size=shape_of(state, types, 2)[0] if types in state else 1,
         pad_token_id=pad_id,
         attn_implementation="eager",  # type: ignore[call-arg]
     )
