@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,16 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from promptray.runtime.bank_file import pack
 from promptray.runtime.bundle import write_bundle
-from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.prompts import BankEntry, PromptBank
-from promptray.runtime.wording import Wording
 from tests import bundle_factory as factory
+from tests.fuzz.own_answers import with_own_answers
 from tests.onnx_bundle import write_runnable
 
-#: The files that a fuzzed input may replace; its first byte says which.
+TOKENIZER, TEXT_GRAPH = "tokenizer.json", "graphs/text/fp32-20.onnx"
+#: The files that a fuzzed input may replace.
 REPLACED = (
-    *("bundle.json", factory.BANK, "tokenizer.json", "parity.json", "golden/golden.safetensors"),
-    *(factory.HEAD_GRAPH, "graphs/text/fp32-20.onnx", "golden/images/000.png"),
+    *("bundle.json", factory.BANK, TOKENIZER, "parity.json", "golden/golden.safetensors"),
+    *(factory.HEAD_GRAPH, TEXT_GRAPH, "golden/images/000.png"),
 )
 #: What preprocessing cuts off on each side of a golden image.
 MARGIN = 4
@@ -36,77 +35,57 @@ class SmallBundle:
 
     Parameters
     ----------
-    folder : Path
-        Where it is written.
+    path : Path
+        The bundle.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "small.bundle"
-        write_small(folder)
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._contents = {name: (self.path / name).read_bytes() for name in REPLACED}
         self._changed = REPLACED[0]
 
-    def seeds(self) -> dict[str, bytes]:
-        """Inputs that leave the bundle as it is, one for each file."""
-        return {
-            name.replace("/", "-"): bytes([index]) + self._contents[name]
-            for index, name in enumerate(REPLACED)
-        }
+    def content(self, name: str) -> bytes:
+        """The file as it was written."""
+        return self._contents[name]
 
-    def with_file(self, data: bytes) -> tuple[str, Path]:
-        """Replace the file that the first byte names by the rest, and seal the bundle again."""
-        name, content = REPLACED[(data or b"\0")[0] % len(REPLACED)], data[1:]
+    def replace(self, name: str, content: bytes) -> None:
+        """Replace one of `REPLACED`, all others as they were, and seal the bundle again."""
         if self._changed != name:
             (self.path / self._changed).write_bytes(self._contents[self._changed])
             self._changed = name
         if name == "bundle.json":
             factory.reseal(self.path, content)
-            return name, self.path
+            return
         document = json.loads(self._contents["bundle.json"])
         document["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         (self.path / name).write_bytes(content)
         factory.reseal(self.path, json.dumps(document).encode())
-        return name, self.path
 
 
 def write_small(folder: Path) -> None:
     """Write ``small.bundle``: the runnable miniature with a bank, a tokenizer and a text graph of its own."""
+    manifest = factory.manifest(graphs=_graphs())
+    write_bundle(folder / "small.bundle", manifest, dict(with_own_answers(manifest, small_files(folder))))
+
+
+def small_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of ``small.bundle`` but for bank and answers; `folder` takes a draft for a moment."""
     draft = write_runnable(folder / "draft.bundle")
     files: dict[str, bytes] = {name: (draft.path / name).read_bytes() for name in draft.manifest.files}
-    files[factory.BANK] = _bank(draft.path / factory.BANK, draft.manifest)
-    files["tokenizer.json"] = _tokenizer()
-    files["graphs/text/fp32-20.onnx"] = _text_graph().SerializeToString()
+    files[TOKENIZER] = _tokenizer()
+    files[TEXT_GRAPH] = _text_graph().SerializeToString()
     files["parity.json"] = _parity()
     pictures = safetensors.numpy.load(files["golden/golden.safetensors"])["pictures"]
     for name, picture in zip(draft.manifest.golden.images, pictures, strict=True):
         files[name] = _png(np.pad(picture, MARGIN))
-    write_bundle(folder / "small.bundle", factory.manifest(graphs=_graphs()), dict(files))
+    shutil.rmtree(draft.path)
+    return files
 
 
 def _png(picture: np.ndarray[Any, Any]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "png")
     return stream.getvalue()
-
-
-def _bank(path: Path, manifest: Manifest) -> bytes:
-    """The miniature's bank with all that the runtime asks of one."""
-    rule = manifest.heads[0].bank
-    tensors = safetensors.numpy.load(path.read_bytes())
-    offsets, entries = tensors["offsets"], []
-    for number, finding in enumerate(manifest.findings):
-        own: dict[str, Any] = {}
-        for facts in rule.tensors:
-            dims = [dim for dim in facts.dims if dim != "prompts"]
-            stored = tensors[facts.name]
-            if "rows" in dims:
-                rows = stored[offsets[number] : offsets[number + 1]]
-                own[facts.name] = np.moveaxis(rows, 0, dims.index("rows"))
-            else:
-                own[facts.name] = stored[number]
-        wordings = tuple(Wording(text, text, 2, False) for text in finding.prompts)
-        entries.append(BankEntry(finding.key, wordings, own))
-    return pack(PromptBank(rule, entries))
 
 
 def _graphs() -> list[dict[str, Any]]:

@@ -25,7 +25,8 @@ from promptray.runtime.picture import Picture
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.verify import verify
 from tests.fuzz import seeds
-from tests.fuzz.small_bundle import SmallBundle
+from tests.fuzz.dual_encoder import write_dual_encoder
+from tests.fuzz.small_bundle import REPLACED, TEXT_GRAPH, TOKENIZER, SmallBundle, write_small
 
 #: Nearly every modality may enter, so that the pixels are reached, not only the policy table.
 DOOR = Door(modalities=["CR", "DX", "CT", "MR", "NM", "OT", "RTDOSE", "XA"], minimum_side=8)
@@ -75,13 +76,18 @@ def _require_picture(grey: NDArray[np.generic]) -> None:
 
 
 def enter_bundle(data: bytes) -> None:
-    """Put the bytes in the place of one file of a bundle, seal it again, verify and use it."""
-    name, path = _bundle().with_file(data)
+    """Put the bytes in the place of one file of a bundle, seal it again, verify and use it.
+
+    The first byte says which file of which bundle (see :func:`_places`).
+    """
+    places = _places()
+    bundle, name, against = places[(data or b"\0")[0] % len(places)]
+    bundle.replace(name, data[1:])
     try:
-        verify(path, site=None, threads=1)
-        if name in ("tokenizer.json", "graphs/text/fp32-20.onnx"):
-            with Scorer.open(path, site=None, threads=1) as scorer:
-                scorer.prompts.add("rib fracture", "There is a rib fracture.")
+        verify(bundle.path, site=None, threads=1)
+        if name in (TOKENIZER, TEXT_GRAPH):
+            with Scorer.open(bundle.path, site=None, threads=1) as scorer:
+                scorer.prompts.add("rib fracture", "There is a rib fracture.", negative_prompt=against)
     except PromptRayError as error:
         _require_registered(error)
 
@@ -110,14 +116,27 @@ def _scratch() -> Path:
 
 
 @functools.cache
-def _bundle() -> SmallBundle:
-    return SmallBundle(_scratch())
+def _places() -> tuple[tuple[SmallBundle, str, tuple[str, ...]], ...]:
+    """Bundle, file in it, and what its findings are asked against: with rows, then a dual encoder's pairs."""
+    write_small(_scratch())
+    write_dual_encoder(_scratch() / "dual.bundle")
+    kinds = (("small.bundle", ()), ("dual.bundle", ("There is no finding.",)))
+    bundles = [(SmallBundle(_scratch() / name), against) for name, against in kinds]
+    return tuple((bundle, name, against) for bundle, against in bundles for name in REPLACED)
+
+
+def _bundle_seeds() -> dict[str, bytes]:
+    """Inputs that leave the bundles as they are, one for each file."""
+    return {
+        f"{bundle.path.stem}-{name.replace('/', '-')}": bytes([number]) + bundle.content(name)
+        for number, (bundle, name, _) in enumerate(_places())
+    }
 
 
 TARGETS: dict[str, Target] = {
     "dicom": Target(enter_picture, seeds.dicom, seeds.DICOM_WORDS),
     "png": Target(enter_picture, seeds.png, seeds.PNG_WORDS),
     "jpeg": Target(enter_picture, seeds.jpeg, seeds.JPEG_WORDS),
-    "bundle": Target(enter_bundle, lambda: _bundle().seeds(), seeds.BUNDLE_WORDS),
+    "bundle": Target(enter_bundle, _bundle_seeds, seeds.BUNDLE_WORDS),
     "recipe": Target(enter_recipe, seeds.recipe, seeds.RECIPE_WORDS),
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from promptray import PromptRayError
 from tests.fuzz.targets import TARGETS
 
 #: Inputs that once were findings, in a folder for each target: any bytes, named after what they did.
@@ -43,6 +44,19 @@ def test_seeds_and_past_findings(target: str) -> None:
     past = [path.read_bytes() for path in sorted((FINDINGS / target).glob("*"))]
     for content in [*seeds.values(), *past, b"", b"\0"]:
         TARGETS[target].run(content)
+
+
+def test_seeds_of_bundles_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed that is refused would leave all that follows the refusal untried."""
+
+    def refused(error: PromptRayError) -> None:
+        raise error
+
+    monkeypatch.setattr("tests.fuzz.targets._require_registered", refused)
+    seeds = TARGETS["bundle"].seeds()
+    assert {name.split("-")[0] for name in seeds} == {"small", "dual"}
+    for content in seeds.values():
+        TARGETS["bundle"].run(content)
 
 
 @needs_atheris
