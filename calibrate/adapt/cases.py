@@ -160,12 +160,13 @@ def _used(table: Table, columns: Columns) -> dict[str, str]:
     stated = asdict(columns)
     stated["patient"] = columns.patient or find_id_column(table, "patient", taken)
     stated["exam"] = columns.exam or find_id_column(table, "exam", (*taken, stated["patient"]))
+    says_else = {"file", "frame", columns.label, columns.split} - {None}
     for kind in _IDS:
-        if stated[kind] == "file":
+        if stated[kind] in says_else:
             raise table.error(
-                f"the column of files does not say which {kind} an image is of",
+                f"this column does not say which {kind} an image is of",
                 line=1,
-                column="file",
+                column=stated[kind],
                 cure=f"say --{kind} with the column that does, or leave it out",
             )
     return {kind: column for kind, column in stated.items() if column is not None}

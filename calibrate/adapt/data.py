@@ -162,7 +162,10 @@ def prepare(
     cases, files, gone = _hashed(cases, folder, missing, progress)
     require_separate(cases, files)
     units = units_of(len(files), cases.ids, files)  # of all rows: a copy may join two patients
-    same = same_pictures(cases, files)
+    # The row that states its frame is kept: it means this picture in whatever file.
+    same = [
+        sorted(rows, key=lambda row: cases.images[row].frame is None) for rows in same_pictures(cases, files)
+    ]
     copies = [[cases.images[row].name for row in rows] for rows in same]
     again = {row for rows in same for row in rows[1:]}
     once = [row for row in range(len(files)) if row not in again]

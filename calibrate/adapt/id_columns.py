@@ -15,20 +15,29 @@ from numpy.typing import NDArray
 
 from promptray.calibrate.tables.csv_file import Row, Table
 
+_PERSON = r"(patient(en)?|pa[cz]iente?|subject|participant)s?"
 #: Names of columns, less case and signs, by what they number.
 _USUAL = {
     "patient": re.compile(
-        r".*(?<!in)(?<!out)patient.*|.*subject(?!ive).*|.*participant.*|mrn.*|.*mrn|empi.*|.*empi|pid"
-        r"|(case|person|individual|client|pt)(u?id|nr|no|num|number|nummer|key|code|name)"
-        r"|(medicalrecord|hospital)(no|number)"
+        r".*(?<!in)(?<!out)(patient|pa[cz]ient).*|.*subj(?!ectiv).*|.*participant.*"
+        r"|mrn.*|.*mrn|empi(?!ri).*|.*empi|pid"
+        r"|(case|person|individual|client|pat|pt)(u?id|nr|no|num|number|nummer|key|code|name)"
+        r"|(medicalrecord|hospital|nhs)(no|number)"
     ),
     "exam": re.compile(
         r"(exam|examination|study)(u?id|nr|no|number|nummer)?|studyinstanceuid|accession(no|number)?|accanon"
     ),
 }
 #: What is known of a patient and numbers nobody.
-_TRAIT = r"(age|sex|gender|birth(date|day|year)?|dob|weight|size|height|orientation|position|race|ethnicity)"
-_OF_A_PERSON = re.compile(rf"{_TRAIT}.*|.*{_TRAIT}")
+_TRAIT = r"(age|sex|gender|birth|dob|weight|size|height|orientation|position|race|ethnic|language|alter)"
+#: What one patient has several of, or shares with others.
+_OTHER = (
+    r"(image|picture|file|view|side|laterality|series|exam|study|scan|visit|encounter|accession"
+    r"|class|state|status|type|group|ward|history|comment|consent|diagnosis|count)"
+)
+_NO_PATIENT = re.compile(
+    rf"{_TRAIT}.*|.*{_PERSON}({_TRAIT}|{_OTHER}).*|(n|no|num|number|count|total)(of)?{_PERSON}(?<=s)"
+)
 _ENDS_LIKE_IDS = re.compile(r".*(id|nr|no|num|number|nummer|key|code)")
 #: Share of the rows above which the values of a column join hardly any of them.
 _FEW = 0.8
@@ -54,7 +63,7 @@ def find_id_column(table: Table, kind: str, taken: Collection[str | None]) -> st
         for column in table.columns
         if column not in taken
         and _USUAL[kind].fullmatch(plain := _squashed(column))
-        and not _OF_A_PERSON.fullmatch(plain)
+        and not (kind == "patient" and _NO_PATIENT.fullmatch(plain))
     ]
     if len(found) > 1:
         raise table.error(
@@ -101,11 +110,15 @@ def suspected(table: Table, columns: Collection[str]) -> tuple[str, ...]:
 
 
 def _squashed(column: str) -> str:
-    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", column)).casefold()
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKD", column)).casefold()  # less accents, too
 
 
 def _bare(text: str) -> str:
-    """Return an id without what writers and spreadsheets change: case, spaces, leading zeros, a final .0."""
-    plain = re.sub(r"\s", "", unicodedata.normalize("NFKC", text)).casefold()
-    whole = re.sub(r"^(\d+)\.0+$", r"\1", plain)
+    """Return an id without what writers and spreadsheets change: case, spaces, leading zeros, a final .0.
+
+    Nor with what nobody sees: characters of Unicode's category of formats.
+    """
+    seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    plain = re.sub(r"\s", "", seen).casefold()
+    whole = re.sub(r"^(\d+)\.0*$", r"\1", plain)
     return re.sub(r"(?<!\d)0+(?=\d)", "", whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +22,14 @@ from promptray.runtime.preprocess import normalise, preprocess
 Levels = NDArray[Any]
 
 
+#: What decodes images beside the runtime's own code.
+_DECODERS = ("numpy", "pillow", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "simplejpeg")
+
+
 @cache
-def _code() -> str:
-    return code_sha256(promptray.runtime)
+def _code() -> tuple[str, ...]:
+    """Return what the reading of images depends on: the runtime's code, the versions of the decoders."""
+    return code_sha256(promptray.runtime), *(importlib.metadata.version(name) for name in _DECODERS)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class PictureReader:
     def rules(self, image: LabelledImage) -> tuple[object, ...]:
         """Return all but the file that decides whether an image is let in, and what its picture is.
 
-        The runtime's code is part of it: rules of the door and decoders change with it.
+        The runtime's code and the decoders are part of it: what is refused changes with them.
         """
         return self.door, self.rule, image.modality or self.modality, image.frame, _code()
 

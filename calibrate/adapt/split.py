@@ -120,7 +120,7 @@ def require_separate(cases: Cases, files: Sequence[str]) -> None:
 def same_pictures(cases: Cases, files: Sequence[str]) -> list[list[int]]:
     """Return the rows of every picture that several rows are about.
 
-    A row without a frame means the first: where a file has several frames, the door refuses it.
+    A row without a frame means the first: the door lets it in only where a file has one.
     """
     frames = [image.frame or 1 for image in cases.images]
     return rows_of_same(zip(files, frames, strict=True))

@@ -74,6 +74,13 @@ def test_frames_are_images_of_their_own(tmp_path: Path) -> None:
         ("file,density\na.png,F\na.png,F\n", Columns("density"), "table.format", "line 3"),
         ("file,density\na.png,F\n", Columns("density", patient="file"), "table.format", "column file"),
         ("file,density\na.png,F\n", Columns("density", group="file"), "table.format", "column file"),
+        ("file,density\na.png,F\n", Columns("density", patient="density"), "table.format", "column density"),
+        (
+            "file,density,part\na.png,F,train\n",
+            Columns("density", exam="part", split="part"),
+            "table.format",
+            "column part",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_without_its_value(

@@ -91,11 +91,11 @@ def test_frames_of_one_file_are_one_unit_and_a_picture_counts_once(
         del row["patient_id"]
     frames = [{**rows[0], "frame": str(number)} for number in (1, 2, 3)]
     data = prepared(tmp_path, [*rows, *frames])
-    assert data.copies == [["p000-0.png", "p000-0.png#1"]]
+    assert data.copies == [["p000-0.png#1", "p000-0.png"]]
     names = [image.name for image in data.cases.images]
     assert len(names) == len(rows) + 2
-    assert "p000-0.png#1" not in names
-    same = [data.units[names.index(name)] for name in ("p000-0.png", "p000-0.png#2", "p000-0.png#3")]
+    assert "p000-0.png" not in names  # whichever row is first, the one that states its frame is kept
+    same = [data.units[names.index(f"p000-0.png#{number}")] for number in (1, 2, 3)]
     assert len(set(same)) == 1
     assert any("several rows are about: 1. Each counts once" in note for note in notes_of(data, ["probe"]))
 

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from promptray.calibrate.adapt import pictures
 from promptray.calibrate.adapt.features import FeatureStore, compute_features, feature_key
 from promptray.calibrate.adapt.pictures import PictureReader
 from promptray.calibrate.tables.image_folder import ImageFolder
@@ -106,8 +107,19 @@ def test_whatever_decides_if_and_how_an_image_is_read_gives_another_name(site) -
 def test_other_rules_of_the_door_give_another_name(site, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, images, _ = site
     before = feature_key("tower", reader, images[0], "file")
-    monkeypatch.setattr("promptray.calibrate.adapt.pictures._code", lambda: "changed")
+    monkeypatch.setattr("promptray.calibrate.adapt.pictures._code", lambda: ("changed",))
     assert feature_key("tower", reader, images[0], "file") != before
+
+
+def test_another_decoder_gives_another_name(site, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, images, _ = site
+    before = feature_key("tower", reader, images[0], "file")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
+    pictures._code.cache_clear()
+    try:
+        assert feature_key("tower", reader, images[0], "file") != before
+    finally:
+        pictures._code.cache_clear()
 
 
 @pytest.mark.parametrize(

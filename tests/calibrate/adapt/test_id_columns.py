@@ -19,7 +19,8 @@ def table_of(tmp_path: Path, header: str, *rows: str) -> Table:
     [
         "patient_id", "MRN", "mrn", "mrn_hash", "case_id", "caseid", "empi_anon", "Patientennummer",
         "patient_key", "patient name", "patient_name", "PatientName", "person_id", "subject", "pid",
-        "Patient-ID", "deid_patient", "subject id", "ParticipantNo", "hospital_number",
+        "Patient-ID", "deid_patient", "subject id", "ParticipantNo", "hospital_number", "pat_nr", "USUBJID",
+        "Patiënt", "id_paciente", "study_subject_id", "image_patient_id", "patient_no",
     ],
 )  # fmt: skip
 def test_usual_names_of_patients_are_found(tmp_path: Path, name: str) -> None:
@@ -30,7 +31,8 @@ def test_usual_names_of_patients_are_found(tmp_path: Path, name: str) -> None:
     "name",
     [
         "Patient Age", "patient_sex", "PatientBirthDate", "age_of_patient", "PatientOrientation", "inpatient",
-        "outpatient", "subjective_quality", "template", "case", "temp_id", "density",
+        "outpatient", "subjective_quality", "template", "case", "temp_id", "density", "empirical_score",
+        "patient_weight_kg", "patient_image_id", "PatientExamID", "patient_class", "n_patients",
     ],
 )  # fmt: skip
 def test_what_numbers_nobody_is_no_patient(tmp_path: Path, name: str) -> None:
@@ -52,7 +54,8 @@ def test_several_candidates_are_refused_until_one_is_said(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("p001", "P001"), ("7", "007"), ("7", "7.0"), ("P 12", "P12"), ("x1-02", "x1-2")]
+    ("one", "other"),
+    [("p001", "P001"), ("7", "007"), ("7", "7.0"), ("P 12", "P12"), ("x1-02", "x1-2"), ("7", "7\u200b")],
 )
 def test_ids_that_differ_in_writing_only_are_refused_by_line(tmp_path: Path, one: str, other: str) -> None:
     table = table_of(tmp_path, "file,mrn", f"a.png,{one}", "b.png,z", f"c.png,{other}")
