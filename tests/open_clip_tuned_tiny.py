@@ -66,8 +66,9 @@ def recipe(**changes: Any) -> dict[str, Any]:
 
 
 def write_recipe(folder: Path, **changes: Any) -> Path:
-    """Write the model and ``recipe.yaml`` beside it; the golden images are those PromptRay ships."""
+    """Write the model, a vocabulary and ``recipe.yaml`` beside it; golden images are PromptRay's."""
     write_tuned(folder, tuned_state())
+    shutil.copy(FOLDER / "vocab.txt", folder)
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(**changes), sort_keys=False), encoding="utf-8")
     return path

@@ -102,6 +102,11 @@ def test_there_is_no_map_and_the_bundle_says_why(scorer: Scorer) -> None:
     assert "no explanation map" in scorer.bundle.read("parity.json").decode()
 
 
+def test_provenance_names_what_was_read(scorer: Scorer) -> None:
+    """A vocabulary lies beside the weights, and a classifier reads none."""
+    assert [each.name for each in scorer.bundle.manifest.provenance.sources] == [CONFIG]
+
+
 def test_classes_are_one_unit(scorer: Scorer) -> None:
     with pytest.raises(PromptError) as refusal:
         scorer.prompts.remove("A")
