@@ -1,18 +1,21 @@
 """Write a checkpoint of a published size with random weights, and a recipe for it.
 
-    python -m benchmarks.full_size FOLDER [--family carzero | biomedclip | asg | convnext]
+    python -m benchmarks.full_size FOLDER [--family NAME]      # --help lists the families
     promptray build FOLDER/recipe.yaml -o full.bundle
 
-Its scores mean nothing; its times and its parameters (CARZero 221 million, BiomedCLIP 196 million, ASG 291
-million with its two text encoders, ConvNeXt-Base 88 million) are those of the published model. The vocabulary
-is the tiny test model's, filled up to the published length.
+Its scores mean nothing; its times and its parameters (in millions: CARZero 221, BiomedCLIP 196, ASG 291 with
+its two text encoders, ConvNeXt-Base 88, CheXzero 151, KAD 146 at 224 pixels and 165 at 512) are those of the
+published model. CheXzero's vocabulary is CLIP's; the others are a tiny test model's, filled up to the
+published length.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import torch
 import yaml
 from torch import nn
 
+from promptray.export.clip_tokenizer import PUBLISHED
 from promptray.export.models.carzero import CARZero, CARZeroSizes
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 from promptray.runtime.packs import read_pack
@@ -27,7 +31,7 @@ from promptray.runtime.packs import read_pack
 ensure_torchvision_imports()
 
 import timm  # noqa: E402 - timm and transformers import torchvision
-from torchvision.models import convnext_base  # noqa: E402
+from torchvision.models import convnext_base, resnet50  # noqa: E402
 from transformers import BertConfig, BertModel  # noqa: E402
 
 TINY = Path(__file__).parents[1] / "tests" / "data"
@@ -159,6 +163,51 @@ def write_convnext(folder: Path) -> dict[str, Any]:
     }
 
 
+def write_chexzero(folder: Path) -> dict[str, Any]:
+    """Write CheXzero's checkpoint and CLIP's vocabulary; return what its recipe says of them."""
+    import open_clip  # for development alone
+    from open_clip.tokenizer import default_bpe
+
+    clip = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None, load_weights=False)
+    torch.save(clip.state_dict(), folder / "chexzero.pt")
+    shutil.copy(default_bpe(), folder / PUBLISHED)
+    return {"family": "chexzero", "checkpoint": "chexzero.pt", "relation": "pair"}
+
+
+def kad_parts(stages: int) -> dict[str, nn.Module]:
+    """Make the three parts of KAD's checkpoint from the libraries that the source takes them from.
+
+    Parameters
+    ----------
+    stages : int
+        Of the ResNet-50: 3 for 224 pixels a side, 4 for 512 and 1024.
+    """
+    image, text, decoder = nn.Module(), nn.Module(), nn.Module()
+    image.resnet = resnet50()
+    image.res_features = nn.Sequential(*list(image.resnet.children())[: stages - 6])
+    features = 1024 if stages == 3 else 2048
+    image.res_l1, image.res_l2 = nn.Linear(features, features), nn.Linear(features, 768)
+    text.bert_model = BertModel(BertConfig(vocab_size=30522))
+    text.mlp_embed = nn.Sequential(nn.Linear(768, 768), nn.GELU(), nn.Linear(768, 768))
+    decoder.decoder_norm = nn.LayerNorm(768)
+    layer = nn.TransformerDecoderLayer(768, 4, 1024, norm_first=True, batch_first=True)
+    decoder.decoder = nn.TransformerDecoder(layer, 4, decoder.decoder_norm)
+    decoder.mlp_head = nn.Sequential(nn.Linear(768, 2))
+    return {"image_encoder": image, "text_encoder": text, "model": decoder}
+
+
+def write_kad(folder: Path, *, stages: int, side: int) -> dict[str, Any]:
+    """Write KAD's checkpoint for `side` x `side` pixels and its text model; return what its recipe says."""
+    torch.save({name: part.state_dict() for name, part in kad_parts(stages).items()}, folder / "kad.pt")
+    text = folder / "text_model"
+    text.mkdir(exist_ok=True)
+    write_vocabulary(text / "vocab.txt", TINY / "biomedclip_tiny" / "vocab.txt", 30522)
+    config = {"hidden_act": "gelu", "num_attention_heads": 12, "hidden_size": 768}
+    (text / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    options = {"image_size": side}
+    return {"family": "kad", "checkpoint": "kad.pt", "text_model": "text_model", "model_options": options}
+
+
 def write_vocabulary(path: Path, tiny: Path, pieces: int) -> None:
     """Fill a tiny vocabulary up to a published length."""
     known = [piece for piece in tiny.read_text(encoding="utf-8").split("\n") if piece]
@@ -171,18 +220,25 @@ FAMILIES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "biomedclip": write_biomedclip,
     "asg": write_asg,
     "convnext": write_convnext,
+    "chexzero": write_chexzero,
+    "kad": partial(write_kad, stages=3, side=224),
+    "kad-512": partial(write_kad, stages=4, side=512),
 }
 
 
 def write_recipe(folder: Path, model: dict[str, Any], prompts: int) -> None:
-    """Write a recipe with the first PadChest prompts."""
-    findings = read_pack("padchest192").findings[:prompts]
+    """Write a recipe with the first PadChest prompts; pairs are asked against their negatives."""
+    findings = [
+        {"key": each.key, "prompt": each.prompts[0]} for each in read_pack("padchest192").findings[:prompts]
+    ]
+    if model.get("relation") == "pair":
+        findings = [{**each, "negative_prompt": f"no {each['key']}"} for each in findings]
     recipe = {
         "recipe_version": 1,
         "name": f"{model['family']}-full-size-random",
         "model": {"licence": "none", "intended_use": "timing only", "training_data": "none: random weights"},
         "door": {"modalities": ["CR", "DX"]},
-        "findings": [{"key": each.key, "prompt": each.prompts[0]} for each in findings],
+        "findings": findings,
         **model,
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.full_size import kad_parts, write_vocabulary
 from promptray.export.families import facts
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.kad import CONTEXT, FAMILY
@@ -308,7 +309,7 @@ def test_full_size_equals_the_libraries_that_the_source_is_made_of(
     parts = _published_modules(stages)
     torch.save({name: part.state_dict() for name, part in parts.items()}, tmp_path / "best_valid.pt")
     text_model = kad_tiny.write_text_model(tmp_path, Sizes(bert_width=768, bert_layers=12, bert_heads=12))
-    _lengthen(text_model / "vocab.txt", 30522)
+    write_vocabulary(text_model / "vocab.txt", kad_tiny.VOCABULARY, 30522)
     model = FAMILY.load(tmp_path / "best_valid.pt", text_model, {"image_size": size})
     exported = Exported(model)
     encoded = [exported.encoder.encode_finding([term]) for term in FINDINGS]
@@ -325,36 +326,14 @@ def test_full_size_equals_the_libraries_that_the_source_is_made_of(
 
 
 def _published_modules(stages: int) -> dict[str, nn.Module]:
-    ensure_torchvision_imports()
-    from torchvision.models import resnet50
-    from transformers import BertConfig, BertModel
-
-    image = nn.Module()
-    image.resnet = resnet50()
-    image.res_features = nn.Sequential(*list(image.resnet.children())[: stages - 6])
-    features = 1024 if stages == 3 else 2048
-    image.res_l1, image.res_l2 = nn.Linear(features, features), nn.Linear(features, 768)
-    text = nn.Module()
-    text.bert_model = BertModel(BertConfig(vocab_size=30522))
-    text.mlp_embed = nn.Sequential(nn.Linear(768, 768), nn.GELU(), nn.Linear(768, 768))
-    decoder = nn.Module()
-    decoder.decoder_norm = nn.LayerNorm(768)
-    layer = nn.TransformerDecoderLayer(768, 4, 1024, norm_first=True, batch_first=True)
-    decoder.decoder = nn.TransformerDecoder(layer, 4, decoder.decoder_norm)
-    decoder.mlp_head = nn.Sequential(nn.Linear(768, 2))
-    for each in (text, decoder):  # all layers alike, and queries alike, would hide what is mixed up
-        for name, parameter in each.named_parameters():
+    parts = kad_parts(stages)
+    for part in ("text_encoder", "model"):  # alike layers, and alike queries, would hide what is mixed up
+        for name, parameter in parts[part].named_parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.06)
             elif not name.endswith("weight"):
                 nn.init.normal_(parameter, std=0.1)
-    return {"image_encoder": image, "text_encoder": text, "model": decoder}
-
-
-def _lengthen(vocabulary: Path, pieces: int) -> None:
-    known = vocabulary.read_text(encoding="utf-8").splitlines()
-    known += [f"unused{number}" for number in range(pieces - len(known))]
-    vocabulary.write_text("\n".join(known) + "\n", encoding="utf-8", newline="\n")
+    return parts
 
 
 def _published_scores(
