@@ -37,7 +37,7 @@ _POOLED = (
     "The images come from several sources. What differs between sources (age, machine, care) differs with "
     "the findings, too, so numbers over all sources may measure the source: read those of each source."
 )
-_UNCLUSTERED = (
+UNCLUSTERED = (
     "No column patient_id: every image counts as a patient of its own, so intervals may be too narrow."
 )
 
@@ -226,7 +226,7 @@ def _report(
         unlabelled_files=None,
         groups=groups,
         pointing_game=None,
-        notes=notes if labels.clustered else [*notes, _UNCLUSTERED],
+        notes=notes if labels.clustered else [*notes, UNCLUSTERED],
     )
 
 

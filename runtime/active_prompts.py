@@ -19,6 +19,7 @@ from promptray.runtime.packs import read_pack
 from promptray.runtime.picture import Notice
 from promptray.runtime.prompts import PromptBank
 from promptray.runtime.site import Site
+from promptray.runtime.site_calibration import Calibrations
 from promptray.runtime.site_prompts import (
     ActiveFinding,
     Origin,
@@ -49,7 +50,9 @@ class ActivePrompts:
         own: Mapping[str, PromptBank],
         site: Site | None,
         closed: threading.Event,
+        calibrations: Calibrations,
     ) -> None:
+        self._calibrations = calibrations
         self._closed = closed
         self._manifest = bundle.manifest
         self._graphs = graphs
@@ -298,7 +301,8 @@ class ActivePrompts:
         notices: tuple[Notice, ...] = ()
         if rule is not None:  # where there is text, one head is of it
             notices = prompt_notices(next(h.bank for h in heads if h.head.name == rule.head), rule)
-        return ActiveSet(tuple(heads), (*notices, *group_notices(heads)), revision)
+        valid, unused = self._calibrations.of([item for each in heads for item in each.active])
+        return ActiveSet(tuple(heads), (*notices, *group_notices(heads), *unused), revision, valid)
 
     def _require_site(self) -> Site:
         if self._site is None:

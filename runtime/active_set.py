@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from promptray.runtime.graphs import BoundHead
 from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.relation import incomplete_groups
+from promptray.runtime.result import Score
+from promptray.runtime.site_calibration import SiteCalibration
 from promptray.runtime.site_prompts import ActiveFinding
 from promptray.runtime.wording import Wording
 
@@ -79,11 +81,28 @@ class ActiveSet:
         What to know about the prompts.
     site_revision : int or None
         The site's revision these findings come from; None without a site.
+    calibrations : mapping of (head, key) to SiteCalibration
+        Those of the site that hold for these findings as they are scored here.
     """
 
     heads: tuple[ActiveHead, ...]
     notices: tuple[Notice, ...]
     site_revision: int | None
+    calibrations: Mapping[tuple[str, str], SiteCalibration] = field(default_factory=dict)
+
+    def calibrated(self, item: ActiveFinding, score: Score) -> Score:
+        """Return a finding's score with what the site's calibration makes of it, where there is one."""
+        found = self.calibrations.get((item.finding.head, item.finding.key))
+        return score if found is None else found.applied(score)
+
+    @property
+    def thresholds(self) -> ByFinding[float]:
+        """The decision thresholds of the findings that have one: flag a logit of at least this."""
+        return ByFinding(
+            (head, key, each.point.threshold)
+            for (head, key), each in self.calibrations.items()
+            if each.point is not None
+        )
 
     @property
     def active(self) -> tuple[ActiveFinding, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -20,6 +20,9 @@ from promptray.runtime.errors import ScoringError
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+
+
+Method = Literal["platt", "temperature", "isotonic"]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +100,22 @@ class Calibration(_Struct, frozen=True):
     patients: Count
     date: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     """Of the fit, UTC."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that contradict each other."""
+        if self.positives > self.images or self.patients > self.images:
+            raise ValueError("there are no more positives, and no more patients, than images")
+
+    @property
+    def method(self) -> Method:
+        """Name of the curve."""
+        name: Method = self.curve.__struct_config__.tag  # type: ignore[assignment]
+        return name
+
+    @property
+    def prevalence(self) -> float:
+        """Share of positives among the images: the probabilities hold where it is alike."""
+        return self.positives / self.images
 
     def apply(self, logits: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each logit.

@@ -108,6 +108,7 @@ CODES: dict[str, str] = {
     "output.unwritable": "A report cannot be written where it was asked for.",
     # probabilities and thresholds of a site
     "calibration.too-few": "Too few patients with or without a finding to calibrate it or set a threshold.",
+    "calibration.alternatives": "Findings of which one is true cannot be calibrated one by one.",
     "calibration.unfit": "The scores of a finding do not rank its labels: they give no probability.",
     "extra.missing": "An optional dependency is not installed.",
     # the command line

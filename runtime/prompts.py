@@ -11,9 +11,11 @@ its own bucket and not the 192 short ones beside it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -65,6 +67,17 @@ class BankEntry:
     def texts(self) -> tuple[list[str], list[str]]:
         """Wordings as given: the finding's own, and the negative ones."""
         return [each.text for each in self.prompts], [each.text for each in self.negative_prompts]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sha256 of all that a score of it depends on: key, wordings and tensors, bit by bit."""
+        digest = hashlib.sha256()
+        named = [(name, self.tensors[name]) for name in sorted(self.tensors)]
+        layout = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in named]
+        digest.update(msgspec.json.encode([self.key, *self.texts, layout]))
+        for _, tensor in named:
+            digest.update(np.ascontiguousarray(tensor).data)
+        return digest.hexdigest()
 
     def facts(self) -> dict[str, Any]:
         """Return all but the tensors, as stored in the bank's metadata."""

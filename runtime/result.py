@@ -17,15 +17,37 @@ from numpy.typing import NDArray
 
 from promptray.runtime.backends import BackendFacts
 from promptray.runtime.bundle.manifest import Code, ModelFacts
+from promptray.runtime.calibration import Method
 from promptray.runtime.errors import PromptError, PromptRayError, ScoringError
 from promptray.runtime.finding_names import ByFinding, FindingName
 from promptray.runtime.geometry import Geometry, map_to_original
 from promptray.runtime.json_schema import schema_of
+from promptray.runtime.operating_point import Rule
 from promptray.runtime.region import Extent, RegionScore, region_score
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the document's structures."""
+
+
+class CalibrationRef(_Struct, frozen=True, kw_only=True):
+    """What a probability and a flag rest on: they hold for images like those, with as many of the finding."""
+
+    id: str
+    """sha256 of the calibration's document: the name of its file."""
+    source: Literal["site"]
+    """Who made it: the site, on its own labelled images."""
+    method: Method
+    images: int
+    patients: int
+    prevalence: float
+    """Share of those images that had the finding."""
+    date: str
+    """Of the fit, UTC."""
+    rule: Rule | None
+    """How the threshold was chosen; None where there is none."""
+    target: float | None
+    """The share that the threshold was to keep."""
 
 
 class Score(_Struct, frozen=True, kw_only=True):
@@ -45,9 +67,14 @@ class Score(_Struct, frozen=True, kw_only=True):
         Where the model was trained to say yes or no to each finding: 1 / (1 + exp(-logit)), as its authors
         report it. Nobody calibrated it; it is not the probability of a disease.
     probability : float or None
-        Only where the bundle or the site holds a calibration for this finding.
+        Only where the site has calibrated this finding on its own labelled images. Never made of `softmax` or
+        `sigmoid`, which stay beside it.
+    threshold : float or None
+        The logit from which on this finding is flagged, where the site stored one.
     flag : bool or None
-        Only where a decision threshold is stored for this finding.
+        Whether the logit is at least `threshold`.
+    calibration : CalibrationRef or None
+        What `probability`, `threshold` and `flag` rest on; None where they are None.
     """
 
     logit: float
@@ -55,7 +82,9 @@ class Score(_Struct, frozen=True, kw_only=True):
     among: list[str] | None = None
     sigmoid: float | None = None
     probability: float | None = None
+    threshold: float | None = None
     flag: bool | None = None
+    calibration: CalibrationRef | None = None
 
 
 class Summary(_Struct, frozen=True, kw_only=True):
@@ -151,7 +180,7 @@ class ResultDocument(_Struct, frozen=True, kw_only=True):
     """The JSON document of one scored image."""
 
     schema: Literal["promptray-result"]
-    schema_version: Literal[3]
+    schema_version: Literal[4]
     software: str
     bundle: BundleRef
     backend: BackendFacts

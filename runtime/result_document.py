@@ -55,12 +55,15 @@ def result_document(
     for answer in answers:
         head, keys = answer.of.head, answer.of.bank.keys
         scores = scores_of(answer.logits, keys, head)
-        findings += map(_finding_score, answer.of.active, scores)
+        findings += [
+            _finding_score(item, state.calibrated(item, score))
+            for item, score in zip(answer.of.active, scores, strict=True)
+        ]
         summaries.append(summary_of(dict(zip(keys, scores, strict=True)), head))
     notices: list[Notice] = [*prepared.notices, *state.notices]
     return ResultDocument(
         schema="promptray-result",
-        schema_version=3,
+        schema_version=4,
         software=f"promptray {VERSION}",
         bundle=BundleRef(
             name=manifest.name, family=manifest.family, sha256=bundle.hash,

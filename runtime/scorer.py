@@ -27,6 +27,7 @@ from promptray.runtime.prepared import Prepared
 from promptray.runtime.preprocess import preprocess
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.result_document import result_document
+from promptray.runtime.site_calibration import Calibrations
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 from promptray.runtime.text_check import check_text
 
@@ -60,7 +61,7 @@ class Scorer:
         self.backend = backend
         self.prompts = prompts
         self._graphs = graphs
-        self._strict = strict
+        self.strict = strict
         self._closed = closed
 
     @classmethod
@@ -119,7 +120,8 @@ class Scorer:
             reason,
         )
         closed = threading.Event()
-        prompts = ActivePrompts(bundle, graphs, banks, local, closed)
+        calibrations = Calibrations.open(local, manifest, facts, strict=strict)
+        prompts = ActivePrompts(bundle, graphs, banks, local, closed, calibrations)
         return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed)
 
     def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
@@ -157,7 +159,7 @@ class Scorer:
             manifest.door,
             rule.greyscale,
             keep_colour=rule.colour == "rgb",
-            strict=self._strict,
+            strict=self.strict,
             **declared,
         )
 
@@ -283,7 +285,7 @@ class Scorer:
         ImageError
             ``exam.view``, ``exam.mixed``, ``exam.incomplete``; ``image.tag-missing`` in strict mode.
         """
-        return score_exam(self, sources, views, strict=self._strict, declared=declared)
+        return score_exam(self, sources, views, strict=self.strict, declared=declared)
 
     def _outcome(self, future: Future[Prepared], name: str) -> Result | Refused:
         try:

@@ -1,7 +1,8 @@
 """What a site adds to a bundle, in a directory of its own, keyed by the bundle's hash.
 
-A bundle never changes. Prompts added on the spot, and findings a site does not use, are entries of a site
-directory. Its files, and what a crash may leave of them, are the business of `promptray.runtime.site_files`.
+A bundle never changes. Prompts added on the spot, findings a site does not use, and its calibrations are
+entries of a site directory. Its files, and what a crash may leave of them, are the business of
+`promptray.runtime.site_files`.
 """
 
 from __future__ import annotations
@@ -174,20 +175,23 @@ class Site:
         additions: Sequence[tuple[str, bytes, Mapping[str, Any]]],
         *,
         revision: int | None = None,
+        replace: bool = False,
     ) -> list[SiteEntry]:
         """Add entries, all or none, durably: when this returns, a power cut does not undo it.
 
         Parameters
         ----------
-        kind : {'prompt', 'removed-prompt'}
-            A prompt has a payload; the removal of one of the bundle's has none.
+        kind : {'prompt', 'removed-prompt', 'calibration'}
+            All have a payload but the removal of one of the bundle's prompts.
         head : str
             The head whose findings they are.
         additions : sequence of (key, payload, facts)
             The finding's key, unique within kind and head; the content, for a prompt a bank file of one
-            prompt; JSON values kept with it.
+            prompt, for a calibration its document; JSON values kept with it.
         revision : int, optional
             Refuse (``site.changed``) unless this is still the site's revision.
+        replace : bool
+            Take the place of entries of the same key instead of being refused.
 
         Raises
         ------
@@ -197,11 +201,14 @@ class Site:
             ``site.busy``, ``site.unwritable``, ``site.corrupt``.
         """
         payloads = [payload for _, payload, _ in additions]
-        if any(bool(payload) != (kind == "prompt") for payload in payloads):
-            raise ValueError(f"a payload belongs to a prompt and to nothing else, not to {kind!r}")
+        if any(bool(payload) != (kind != "removed-prompt") for payload in payloads):
+            raise ValueError(f"{kind!r}: every entry has a payload, but for the removal of a prompt")
         added = [_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:
+            if replace:
+                new = {(entry.kind, entry.head, entry.key) for entry in added}
+                entries = [each for each in entries if (each.kind, each.head, each.key) not in new]
             taken = {other.key for other in entries if (other.kind, other.head) == (kind, head)}
             for entry in added:
                 if entry.key in taken:
@@ -336,4 +343,9 @@ def _entry(kind: Kind, head: str, key: str, payload: bytes, facts: Mapping[str, 
 
 
 def _add_again(entry: SiteEntry) -> str:
+    if entry.kind == "calibration":
+        return (
+            f"`promptray calibrate BUNDLE --remove {quoted(entry.key)} --head {entry.head}`, "
+            "then calibrate it again"
+        )
     return f"`promptray prompts BUNDLE remove {quoted(entry.key)}`, then add it again"

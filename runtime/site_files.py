@@ -25,15 +25,15 @@ from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError
 
-FORMAT_VERSION = 2
-Kind = Literal["prompt", "removed-prompt"]
+FORMAT_VERSION = 3
+Kind = Literal["prompt", "removed-prompt", "calibration"]
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"tmp\.[0-9a-f]+")
 LOCK, ENTRIES = "site.lock", "entries"
 _LARGEST_INDEX = 16 << 20
-_ANOTHER = "delete the bundle's folder in the site directory and add the prompts again"
+_ANOTHER = "delete the bundle's folder in the site directory; add the prompts and calibrate again"
 _UPGRADE = "`pip install --upgrade promptray`"
 _ATTEMPTS, _PAUSE = 20, 0.01
 
@@ -53,7 +53,7 @@ class SiteIndex(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The content of ``site.<revision>.<sha256>.json``."""
 
     format: Literal["promptray-site"] = "promptray-site"
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     bundle: Sha256
     revision: int
     entries: list[SiteEntry]
@@ -139,7 +139,7 @@ def _parse_index(path: Path, bundle_hash: str) -> SiteIndex:
     if len(set(names)) != len(names):
         raise corrupt("an entry occurs twice in the index", path)
     if any((entry.payload is None) != (entry.kind == "removed-prompt") for entry in index.entries):
-        raise corrupt("a prompt has no payload, or a removed finding has one", path)
+        raise corrupt("a prompt or calibration has no payload, or a removed finding has one", path)
     return index
 
 

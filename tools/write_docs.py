@@ -13,6 +13,7 @@ from promptray.calibrate.adapt.report import adaptation_schema
 from promptray.calibrate.comparison_report import comparison_schema
 from promptray.calibrate.evaluation_report import evaluation_schema
 from promptray.calibrate.gates.report import gates_schema
+from promptray.calibrate.probability.report import calibration_schema
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
 from promptray.runtime.exam_result import exam_schema
@@ -170,6 +171,7 @@ def pages() -> Mapping[str, str]:
         "docs/adaptation.schema.json": _json(adaptation_schema()),
         "docs/comparison.schema.json": _json(comparison_schema()),
         "docs/gates.schema.json": _json(gates_schema()),
+        "docs/calibration.schema.json": _json(calibration_schema()),
         "README.md": readme(),
     }
 

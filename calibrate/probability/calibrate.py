@@ -18,11 +18,11 @@ from promptray.calibrate.probability.calibration_error import (
     equal_bins,
     error_by_chance,
 )
-from promptray.calibrate.probability.fit import WAYS, Method, fit
+from promptray.calibrate.probability.fit import WAYS, fit
 from promptray.calibrate.probability.folds import FOLDS, patient_folds
 from promptray.calibrate.probability.sample import Sample, require
 from promptray.calibrate.rate import independent_decisions, rate_interval
-from promptray.runtime.calibration import Calibration
+from promptray.runtime.calibration import Calibration, Method
 
 CONFIDENCE = 0.95
 
@@ -97,7 +97,7 @@ def calibrate(
     BuildError
         ``calibration.too-few`` with the number of patients that would be enough; ``calibration.unfit``.
     """
-    require(sample, WAYS[method].least, WAYS[method].least, f"calibration by {method}")
+    require_enough_to_fit(method, sample)
     curve = fit(method, sample)
     held_out = held_out_probabilities(method, sample, folds=folds, seed=seed)
     bins, truth = equal_bins(held_out), sample.truth
@@ -132,6 +132,18 @@ def calibrate(
         bias=with_interval(bias(held_out, truth), [bias(held_out, truth, block) for block in blocks]),
         bins=[_bin(sample, held_out, bins == number, confidence) for number in range(bins.max() + 1)],
     )
+
+
+def require_enough_to_fit(method: Method, sample: Sample) -> None:
+    """Refuse a sample with too few patients for a curve; its logits are not looked at.
+
+    Raises
+    ------
+    BuildError
+        ``calibration.too-few`` with the number of patients that would be enough.
+    """
+    least = WAYS[method].least
+    require(sample, least, least, f"calibration by {method}")
 
 
 def _error(

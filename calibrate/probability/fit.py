@@ -7,7 +7,7 @@ Platt's targets replace 1 and 0 by (p + 1) / (p + 2) and 1 / (q + 2) for p posit
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from promptray.calibrate.probability.sample import Floats, Sample, require_order, unfit
-from promptray.runtime.calibration import Curve, Isotonic, Platt, Temperature
-
-Method = Literal["platt", "temperature", "isotonic"]
+from promptray.runtime.calibration import Curve, Isotonic, Method, Platt, Temperature
 
 
 class _Way(NamedTuple):

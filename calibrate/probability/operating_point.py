@@ -7,9 +7,7 @@ measured on patients that had no part in choosing it: chosen anew without each f
 from __future__ import annotations
 
 import datetime
-from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,48 +17,10 @@ from promptray.calibrate.probability.folds import FOLDS, patient_folds
 from promptray.calibrate.probability.sample import Floats, Sample, require, require_order
 from promptray.calibrate.ranking import Ranking, once
 from promptray.calibrate.rate import rate_interval
-
-Rule = Literal["sensitivity-first", "specificity-first"]
+from promptray.runtime.operating_point import OperatingPoint, Rule, Share
 
 CONFIDENCE = 0.95
 MARGIN = 0.1
-
-
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the structures: immutable, keyword-only, closed."""
-
-
-class Share(_Struct, frozen=True):
-    """A share of held-out images, with its Clopper-Pearson interval: of the threshold as it stands."""
-
-    value: float
-    low: float
-    high: float
-    images: int
-    patients: int
-    """What the images are worth as independent ones: sample size of the interval."""
-
-
-class OperatingPoint(_Struct, frozen=True):
-    """A threshold, and what it keeps on patients that it was not chosen on."""
-
-    finding: str
-    bundle: str
-    """The only bundle that it holds for."""
-    rule: Rule
-    target: float
-    threshold: float
-    """Flag a logit of at least this."""
-    low: float
-    high: float
-    """Of the threshold, over draws of patients."""
-    sensitivity: Share
-    specificity: Share
-    confidence: float
-    folds: int
-    draws: int
-    seed: int
-    date: str
 
 
 def operating_point(
@@ -106,10 +66,7 @@ def operating_point(
     """
     if not 0 < target < 1 or not 0 < margin < target:
         raise ValueError("target is between 0 and 1, margin between 0 and target")
-    least = decisions_to_settle(1 - target, 1 - target + margin, confidence)
-    assert least is not None  # noqa: S101 - a margin above 0 is always settled
-    first = max(least, LEAST_PATIENTS), LEAST_PATIENTS
-    require(sample, *(first if rule == "sensitivity-first" else first[::-1]), f"a {rule} threshold")
+    require_enough_to_choose(rule, sample, target=target, margin=margin, confidence=confidence)
     require_order(sample)
     drawn = np.concatenate(
         [
@@ -138,6 +95,27 @@ def operating_point(
         seed=seed,
         date=(date or datetime.datetime.now(datetime.timezone.utc).date()).isoformat(),
     )
+
+
+def require_enough_to_choose(
+    rule: Rule,
+    sample: Sample,
+    *,
+    target: float = 0.95,
+    margin: float = MARGIN,
+    confidence: float = CONFIDENCE,
+) -> None:
+    """Refuse a sample with too few patients for a threshold; its logits are not looked at.
+
+    Raises
+    ------
+    BuildError
+        ``calibration.too-few`` with the number of patients that would be enough.
+    """
+    least = decisions_to_settle(1 - target, 1 - target + margin, confidence)
+    assert least is not None  # noqa: S101 - a margin above 0 is always settled
+    first = max(least, LEAST_PATIENTS), LEAST_PATIENTS
+    require(sample, *(first if rule == "sensitivity-first" else first[::-1]), f"a {rule} threshold")
 
 
 def threshold(rule: Rule, sample: Sample, target: float) -> float:

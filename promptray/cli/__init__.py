@@ -34,6 +34,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "List where a report and the scores of its image disagree."),
     "evaluate": ("evaluate", "Measure a bundle on labelled images: AUROC and more, with intervals."),
     "compare": ("compare", "Compare two bundles, or a bundle and reference scores, on the same images."),
+    "calibrate": ("calibrate", "Probabilities and thresholds of a site, from its own labelled images."),
     "adapt": ("adapt", "Adapt a model to labelled images: probe, fine-tuning, each a bundle, side by side."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),
 }

@@ -19,6 +19,7 @@ from promptray.cli.output import (
 )
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
+from promptray.runtime.site_calibration import facts, site_calibrations
 from promptray.runtime.site_choice import SiteChoice, open_site
 
 
@@ -37,14 +38,14 @@ def command(bundle: str, site: str | None, no_site: bool, as_json: bool) -> None
       promptray inspect chest.bundle --json
     """
     opened = Bundle.open(bundle)
-    facts = _facts(opened, site_choice(site, no_site))
+    found = _found(opened, site_choice(site, no_site))
     if as_json:
-        print_json(facts)
+        print_json(found)
     else:
-        _print(opened, facts)
+        _print(opened, found)
 
 
-def _facts(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
+def _found(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
     manifest = msgspec.to_builtins(bundle.manifest)
     parity = msgspec.to_builtins(read_parity(bundle))
     added: dict[str, Any] | None = None
@@ -55,13 +56,14 @@ def _facts(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
             "prompts": [
                 {"head": entry.head, "key": entry.key, **entry.facts} for entry in local.entries("prompt")
             ],
+            "calibrations": [facts(each) for each in site_calibrations(local, bundle.manifest).values()],
             "removed": [{"head": entry.head, "key": entry.key} for entry in local.entries("removed-prompt")],
         }
     return {"sha256": bundle.hash, "manifest": manifest, "parity": parity, "site": added}
 
 
-def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
-    manifest, parity, added = bundle.manifest, facts["parity"], facts["site"]
+def _print(bundle: Bundle, found: dict[str, Any]) -> None:
+    manifest, parity, added = bundle.manifest, found["parity"], found["site"]
     provenance = manifest.provenance
     rows = [
         ["name, family", f"{manifest.name}, {manifest.family}"],
@@ -98,11 +100,20 @@ def _print(bundle: Bundle, facts: dict[str, Any]) -> None:
         return
     kept = [[item["head"], item["key"], "added here"] for item in added["prompts"]]
     kept += [[item["head"], item["key"], "removed here"] for item in added["removed"]]
+    kept += [
+        [item["head"], item["calibration"]["finding"], _calibrated(item)] for item in added["calibrations"]
+    ]
     click.echo(
         f"Site revision {added['revision']}: {len(kept)} changes." if kept else "This site added nothing."
     )
     if kept:
         print_table("Site", ["head", "key", ""], kept)
+
+
+def _calibrated(item: dict[str, Any]) -> str:
+    made, point = item["calibration"], item["operating_point"]
+    flagged = "no threshold" if point is None else f"flagged from logit {point['threshold']:+.4g}"
+    return f"calibrated here on {made['date']}: {made['images']} images, {made['curve']['method']}, {flagged}"
 
 
 def _print_gates(parity: dict[str, Any], head: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""The options by which ``evaluate`` and ``compare`` read labels and measure with them."""
+"""The options by which ``evaluate``, ``compare`` and ``calibrate`` read labels and measure with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
-_OPTIONS = (
+_READING = (
     click.option(
         "--labels-format",
         type=click.Choice(["columns", "nih"]),
@@ -45,6 +45,8 @@ _OPTIONS = (
         show_default=True,
         help="What a label of -1 counts as.",
     ),
+)
+_LEAST = (
     click.option(
         "--min-patients",
         type=click.IntRange(1),
@@ -52,6 +54,8 @@ _OPTIONS = (
         show_default=True,
         help="Fewer with or without a finding: inconclusive.",
     ),
+)
+_DRAWS = (
     click.option(
         "--draws",
         type=click.IntRange(1, 100_000),
@@ -64,8 +68,17 @@ _OPTIONS = (
 
 
 def label_options(command: _Command) -> _Command:
-    """Add the options."""
-    for option in reversed(_OPTIONS):
+    """Add the options by which labels are read and measured with."""
+    return _with((*_READING, *_LEAST, *_DRAWS), command)
+
+
+def table_options(command: _Command) -> _Command:
+    """Add the options by which labels are read, and patients drawn."""
+    return _with((*_READING, *_DRAWS), command)
+
+
+def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
+    for option in reversed(options):
         command = option(command)
     return command
 

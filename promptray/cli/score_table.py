@@ -10,6 +10,7 @@ from promptray.cli.output import print_table, visible
 from promptray.runtime.result import FindingScore, Result
 
 _WIDEST = 6  # columns of scores that still fit a terminal
+_FLAG = "!"
 
 
 def print_results(results: Sequence[Result]) -> None:
@@ -33,7 +34,7 @@ def _print_head(head: str | None, names: Sequence[str], scored: Sequence[Sequenc
     """Print the scores of one head. With few findings a row is an image, otherwise a row is a finding."""
     findings, of = scored[0], "" if head is None else f" of {head}"
     title = f"Scores{of}: raw logits. They rank images for one finding; they are not probabilities."
-    title += _brackets(findings)
+    title += _brackets(findings) + _calibrated(findings)
     if len(findings) <= _WIDEST:
         rows = [[name, *map(_value, own)] for name, own in zip(names, scored, strict=True)]
         _print_scores(title, ["image", *(finding.key for finding in findings)], rows)
@@ -46,10 +47,11 @@ def _print_head(head: str | None, names: Sequence[str], scored: Sequence[Sequenc
 
 def _value(finding: FindingScore) -> str:
     score = finding.score
-    if score.probability is not None:
-        return f"{score.probability:.3f}"
     value = score.sigmoid if score.softmax is None else score.softmax
-    return f"{score.logit:+.3f}" + ("" if value is None else f" ({value:.3f})")
+    shown = f"{score.logit:+.3f}" + ("" if value is None else f" ({value:.3f})")
+    if score.probability is not None:
+        shown += f" p={score.probability:.3f}"
+    return f"{shown} {_FLAG}" if score.flag else shown
 
 
 def _brackets(findings: Sequence[FindingScore]) -> str:
@@ -59,6 +61,13 @@ def _brackets(findings: Sequence[FindingScore]) -> str:
     if any(finding.score.sigmoid is not None for finding in findings):
         return " In brackets their sigmoid, which nobody calibrated."
     return ""
+
+
+def _calibrated(findings: Sequence[FindingScore]) -> str:
+    """Say what p and the flag are, where there are any."""
+    if not any(finding.score.calibration for finding in findings):
+        return ""
+    return f" p: probability as this site calibrated it. {_FLAG}: at or above this site's threshold."
 
 
 def _print_scores(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -141,10 +141,10 @@ def test_facts_that_are_no_json(site: Site, facts: dict[str, Any]) -> None:
     assert reopened(site).revision == 4
 
 
-def test_payloads_belong_to_prompts(site: Site) -> None:
-    with pytest.raises(ValueError, match="belongs to a prompt"):
+def test_every_entry_but_a_removal_has_a_payload(site: Site) -> None:
+    with pytest.raises(ValueError, match="every entry has a payload"):
         site.add("prompt", HEAD, "key")
-    with pytest.raises(ValueError, match="belongs to a prompt"):
+    with pytest.raises(ValueError, match="every entry has a payload"):
         site.add("removed-prompt", HEAD, "key", b"payload")
     with pytest.raises(ValueError, match="has no payload"):
         site.read(site.entries("removed-prompt")[0])
