@@ -197,15 +197,18 @@ def _require_enough(found: Sample, settings: Settings) -> None:
 
 
 def _fit(images: _Images, settings: Settings, bundle: str) -> CalibratedFinding:
-    found, drawn = images.sample, {"draws": settings.draws, "seed": settings.seed}
+    found, draws, seed = images.sample, settings.draws, settings.seed
     _require_enough(found, settings)
+    point = None
+    if settings.rule is not None:
+        point = operating_point(
+            settings.rule, found, bundle=bundle, target=settings.target, draws=draws, seed=seed
+        )
     return CalibratedFinding(
         key=found.finding,
         refused=None,
-        calibration=calibrate(settings.method, found, bundle=bundle, **drawn),
-        operating_point=None
-        if settings.rule is None
-        else operating_point(settings.rule, found, bundle=bundle, target=settings.target, **drawn),
+        calibration=calibrate(settings.method, found, bundle=bundle, draws=draws, seed=seed),
+        operating_point=point,
     )
 
 
