@@ -95,14 +95,13 @@ class ActiveSet:
         found = self.calibrations.get((item.finding.head, item.finding.key))
         return score if found is None else found.applied(score)
 
-    @property
-    def thresholds(self) -> ByFinding[float]:
-        """The decision thresholds of the findings that have one: flag a logit of at least this."""
-        return ByFinding(
-            (head, key, each.point.threshold)
-            for (head, key), each in self.calibrations.items()
-            if each.point is not None
-        )
+    def thresholds_of(self, head: str) -> dict[str, float]:
+        """Return the thresholds of a head's findings that have one, by key: flag a logit of at least this."""
+        return {
+            key: each.point.threshold
+            for (own, key), each in self.calibrations.items()
+            if own == head and each.point is not None
+        }
 
     @property
     def active(self) -> tuple[ActiveFinding, ...]:

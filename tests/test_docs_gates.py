@@ -18,8 +18,6 @@ def test_the_examples_run_one_after_the_other() -> None:
     for example in examples:
         exec(compile(example, "docs/gates.md", "exec"), names)
     assert names["report"].verdict == "passed"
-    assert names["fitted"].brier.value < names["fitted"].brier_of_prevalence
-    assert names["point"].sensitivity.high > 0.9
 
 
 def test_the_table_states_the_limits() -> None:

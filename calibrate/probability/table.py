@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from promptray.calibrate.evaluation_table import Section
-from promptray.calibrate.probability.report import CalibratedFinding, SiteReport
 from promptray.runtime.operating_point import OperatingPoint, Share
 from promptray.runtime.site_calibration import SiteCalibration
+
+if TYPE_CHECKING:  # listing what is stored needs nothing that fits
+    from promptray.calibrate.probability.report import CalibratedFinding, SiteReport
 
 
 def sections(report: SiteReport) -> list[Section]:

@@ -99,6 +99,9 @@ def command(bundle: str, labels: Path | None, as_json: bool, **options: Any) -> 
 
 
 def _calibrate(bundle: str, labels: Path, as_json: bool, options: dict[str, Any]) -> int:
+    from promptray.cli.extras import require_fitting
+
+    require_fitting()
     from promptray.calibrate.output_folder import OutputFolder
     from promptray.calibrate.probability.page import calibration_page
     from promptray.runtime.scorer import Scorer

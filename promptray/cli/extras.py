@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 
 from promptray.runtime.errors import BuildError
 
@@ -18,11 +19,26 @@ def require_extra(name: str) -> None:
     BuildError
         ``extra.missing`` with the install command.
     """
-    missing = [module for module in _NEEDS[name] if importlib.util.find_spec(module) is None]
+    _require(_NEEDS[name], f"pip install 'promptray[{name}]'")
+
+
+def require_fitting() -> None:
+    """Refuse to go on without scikit-learn, the only package beyond the edge install that fits curves.
+
+    Raises
+    ------
+    BuildError
+        ``extra.missing`` with the install command.
+    """
+    _require(("sklearn",), "pip install scikit-learn (it is part of 'promptray[calibrate]', too)")
+
+
+def _require(modules: Sequence[str], cure: str) -> None:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise BuildError(
             "extra.missing",
             "this command needs packages that the edge install leaves out",
             artefact=", ".join(missing),
-            cure=f"pip install 'promptray[{name}]'",
+            cure=cure,
         )

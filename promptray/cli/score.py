@@ -53,7 +53,8 @@ from promptray.runtime.scorer import Scorer
 def command(context: click.Context, bundle: str, images: tuple[Path, ...], **options: Any) -> int:
     """Score images (DICOM, PNG or JPEG files, or folders of them) against every finding.
 
-    Scores are raw logits unless the bundle is calibrated: they rank images, they are not probabilities.
+    Scores are raw logits: they rank images, they are not probabilities. Where this site has calibrated a
+    finding (`promptray calibrate`), its probability and flag stand beside them.
     An image that is refused gets no score; the others are still scored, and the exit code is 1.
 
     \b

@@ -21,6 +21,7 @@ from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
 from tests.labelled_images import Labelled, labelled, write_table
 from tests.promptray.command_line import Answer, Call
+from tests.test_import_rules import probe
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "docs" / "calibration.schema.json").read_text(encoding="utf-8")
@@ -66,7 +67,7 @@ def test_what_is_stored_is_what_scores_get(
     assert entries(films, site) == films.keys
     with Scorer.open(films.bundle, site=site) as scorer:
         results = [scorer.score(films.images / name, modality="DX") for name in films.names[:20]]
-        thresholds = scorer.prompts.state.thresholds
+        thresholds = scorer.prompts.state.thresholds_of("chest")
     for column, (key, found) in enumerate(zip(films.keys, document["findings"], strict=True)):
         logits, truth = films.logits[:, column], films.truth[:, column]
         # Platt's own targets: each image counts as p of its class and 1 - p of the other.
@@ -182,6 +183,26 @@ def test_a_new_calibration_takes_the_place_of_the_old_one(
         scores = scorer.score(films.images / films.names[0], modality="DX").scores
     rules = [scores[key].calibration.rule for key in films.keys]  # type: ignore[union-attr]
     assert rules == ["specificity-first", "sensitivity-first"]
+
+
+def test_listing_and_removing_need_the_edge_install_alone(
+    calibrate: Calibrate, films: Labelled, site: Path
+) -> None:
+    calibrate()
+    done = probe(f"""
+        sys.modules["sklearn"] = None
+        HEAVY.remove("promptray.calibrate")
+        import importlib.util
+        importlib.util.find_spec = lambda name: None
+        from promptray.cli import run
+        common = ["calibrate", {str(films.bundle)!r}, "--site", {str(site)!r}]
+        assert run([*common, "--list"]) == 0
+        assert run([*common, "--remove", {films.keys[0]!r}]) == 0
+        assert run([*common, {str(films.labels)!r}, "--images", {str(films.images)!r}]) == 1
+    """)
+    assert done.returncode == 0, done.stderr
+    assert "extra.missing" in done.stderr
+    assert entries(films, site) == films.keys[1:]
 
 
 def test_what_is_removed_is_gone(calibrate: Calibrate, call: Call, films: Labelled, site: Path) -> None:
