@@ -11,26 +11,26 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import safetensors.numpy
 
-from promptray.export.draft import GATED_ON, TOKENIZER, Plan, PlannedHead, created_now, draft, graphs_of, plan
-from promptray.export.families import facts as family_facts
-from promptray.export.families import family
+from promptray.export.draft import GATED_ON, TOKENIZER, Draft, Plan, PlannedHead, draft, graphs_of, plan
 from promptray.export.golden_inputs import GoldenInputs, golden_inputs, read_pictures
 from promptray.export.model_facts import ModelFile, describe
 from promptray.export.parity import check_parity
-from promptray.export.recipe import Recipe, read_recipe, with_lines
+from promptray.export.recipe import read_recipe, with_lines
+from promptray.export.sources import Sources
 from promptray.export.stage_cache import StageCache, default_cache
 from promptray.runtime.alternatives import require_alternatives
 from promptray.runtime.backends import load_backend
 from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle import Bundle, write_bundle
-from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, Provenance, SourceFile, TextRule
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, TextRule
 from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError, BundleError, PromptError
 from promptray.runtime.graphs import encode_finding
@@ -39,7 +39,7 @@ from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder
 
 if TYPE_CHECKING:
-    from promptray.export.families.base import LoadedModel, LoadedText
+    from promptray.export.families.base import LoadedText
 
 _LIBRARIES = (
     "promptray",
@@ -89,23 +89,47 @@ def build(
         ``bundle.exists`` or ``bundle.unwritable``.
     """
     recipe = read_recipe(recipe_path)
-    _require_writable(output)
+    require_writable(output)
     with with_lines(recipe_path, recipe):
-        return _build(recipe, recipe_path, output, cache or default_cache(), progress)
+        made = checked(Sources(recipe, recipe_path), StageCache(cache or default_cache()), progress)
+        return write(output, made.draft, made.parity, progress)
 
 
-def _build(recipe: Recipe, recipe_path: Path, output: Path, cache: Path, progress: Progress) -> Bundle:
-    """Run the stages that are not cached and write the bundle."""
-    sources = _Sources(recipe, recipe_path)
+@dataclass(frozen=True)
+class Checked:
+    """An fp32 bundle that was held equal to its original and is not written yet.
+
+    Attributes
+    ----------
+    plan : Plan
+    draft : Draft
+        All of it but the report.
+    parity : dict
+        Content of ``parity.json``.
+    """
+
+    plan: Plan
+    draft: Draft
+    parity: dict[str, Any]
+
+
+def checked(sources: Sources, stages: StageCache, progress: Progress) -> Checked:
+    """Run the stages that are not cached: export, prompts, golden answers; then the fp32 check.
+
+    Raises
+    ------
+    BuildError
+        The checkpoint, export or check was refused.
+    """
+    recipe, artefact = sources.recipe, sources.recipe_file.name
     inputs = golden_inputs(sources.golden_folder, recipe.golden.licence if recipe.golden else None)
-    stages = StageCache(cache)
     libraries = _libraries()
 
     progress("load", f"hashing {sources.checkpoint.name}", 0.0)
     export_key = stages.key("export", {**sources.hashes(), "libraries": libraries})
     graphs, _ = stages.run("export", export_key, lambda folder: _export(sources, folder, progress))
     facts = msgspec.json.decode((graphs / "model.json").read_bytes(), type=ModelFile)
-    made = plan(recipe, recipe_path.name, facts, graphs)
+    made = plan(recipe, artefact, facts, graphs)
 
     asked = {"findings": msgspec.to_builtins(recipe.findings), "resolved": msgspec.to_builtins(made.findings)}
     banks = {each.head.name: each.head.bank.id for each in made.heads}
@@ -114,7 +138,7 @@ def _build(recipe: Recipe, recipe_path: Path, output: Path, cache: Path, progres
     prompts, _ = stages.run("prompts", prompts_key, lambda folder: _prompts(made, graphs, folder))
     for each in made.heads:
         if each.head.relation in ALTERNATIVES:
-            _require_alternatives(each.head, prompts, recipe_path.name)
+            _require_alternatives(each.head, prompts, artefact)
 
     golden_hashes = [(path.name, hash_file(path)[0]) for path in inputs.files]
     golden_key = stages.key(
@@ -136,15 +160,32 @@ def _build(recipe: Recipe, recipe_path: Path, output: Path, cache: Path, progres
         made_bundle, GATED_ON, lambda part: progress("check", "comparing", 0.75 + 0.2 * part)
     )
     parity["notes"] = list(facts.notes)
-    made_bundle.files["parity.json"] = json.dumps(parity, indent=2).encode() + b"\n"
+    return Checked(made, made_bundle, parity)
+
+
+def write(output: Path, made: Draft, parity: dict[str, Any], progress: Progress) -> Bundle:
+    """Write the bundle with its report.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.exists`` or ``bundle.unwritable``.
+    """
     progress("bundle", f"writing {output.name}", 0.97)
-    bundle = write_bundle(output, made_bundle.manifest, made_bundle.files)
+    report = json.dumps(parity, indent=2).encode() + b"\n"
+    bundle = write_bundle(output, made.manifest, {**made.files, "parity.json": report})
     progress("bundle", "done", 1.0)
     return bundle
 
 
-def _require_writable(output: Path) -> None:
-    """Find out before the long work whether its result can be kept."""
+def require_writable(output: Path) -> None:
+    """Find out before the long work whether its result can be kept.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.exists`` or ``bundle.unwritable``.
+    """
     if os.path.lexists(output):
         raise BundleError(
             "bundle.exists",
@@ -174,72 +215,7 @@ def _require_writable(output: Path) -> None:
         ) from error
 
 
-class _Sources:
-    """The files a recipe names, and the original model, loaded once and only when asked for."""
-
-    def __init__(self, recipe: Recipe, path: Path) -> None:
-        folder = path.resolve().parent
-        self.recipe = recipe
-        self.recipe_file = SourceFile(name=path.name, sha256=hash_file(path)[0])
-        self.facts = family_facts(recipe.family)
-        options = self.facts.options
-        self.checkpoint = folder / recipe.checkpoint
-        self.text_model = folder / recipe.text_model if recipe.text_model else None
-        self.golden_folder = folder / recipe.golden.images if recipe.golden else None
-        unknown = sorted(set(recipe.model_options) - set(options))
-        if unknown:
-            raise BuildError(
-                "recipe.invalid",
-                f"the family {recipe.family} has no such option",
-                artefact=f"{path.name}, key model_options.{unknown[0]}",
-                expected=f"one of {', '.join(options)}" if options else "no options",
-                cure="`promptray families` lists the options",
-            )
-        if not os.path.isfile(self.checkpoint):  # Path.is_file raises for a path too long for the system
-            raise BuildError(
-                "checkpoint.not-found",
-                "the recipe's checkpoint does not exist",
-                artefact=f"{path.name}, key checkpoint",
-                expected=f"a file {recipe.checkpoint}, relative to the recipe",
-                cure="correct the path",
-            )
-
-    @cached_property
-    def checkpoint_file(self) -> SourceFile:
-        return SourceFile(name=self.checkpoint.name, sha256=hash_file(self.checkpoint)[0])
-
-    @cached_property
-    def source_files(self) -> list[SourceFile]:
-        files = self.facts.source_files(self.checkpoint, self.text_model)
-        return [
-            SourceFile(name=path.name, sha256=hash_file(path)[0]) for path in files if os.path.isfile(path)
-        ]
-
-    @cached_property
-    def model(self) -> LoadedModel:
-        return family(self.recipe.family).load(self.checkpoint, self.text_model, self.recipe.model_options)
-
-    def hashes(self) -> dict[str, Any]:
-        """Return what the exported graphs depend on."""
-        return {
-            "family": self.facts.name,
-            "checkpoint": self.checkpoint_file.sha256,
-            "sources": [(source.name, source.sha256) for source in self.source_files],
-            "options": self.recipe.model_options,
-        }
-
-    def provenance(self, libraries: dict[str, str], read: list[str] | None) -> Provenance:
-        """Return where the bundle comes from, as its manifest says it, with the other files read."""
-        return Provenance(
-            created=created_now(),
-            checkpoint=self.checkpoint_file,
-            recipe=self.recipe_file,
-            sources=[each for each in self.source_files if read is None or each.name in read],
-            libraries=libraries,
-        )
-
-
-def _export(sources: _Sources, folder: Path, progress: Progress) -> None:
+def _export(sources: Sources, folder: Path, progress: Progress) -> None:
     progress("load", "importing torch", 0.02)
     from promptray.export.onnx_graph import export_graph
 
@@ -332,7 +308,7 @@ def _require_alternatives(head: Head, prompts: Path, artefact: str) -> None:
 
 
 def _golden(
-    sources: _Sources, made: Plan, inputs: GoldenInputs, folder: Path, scored: Callable[[int], None]
+    sources: Sources, made: Plan, inputs: GoldenInputs, folder: Path, scored: Callable[[int], None]
 ) -> None:
     """Score the golden images with the original model in torch, fp32."""
     import torch

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.runtime.answers import Answers, spread_of
 from promptray.runtime.backends import load_backend
 from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 from promptray.runtime.errors import BuildError
-from promptray.runtime.golden import Answers, read_golden
+from promptray.runtime.golden import read_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, BundleContent, Graphs, own_bank
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank
@@ -62,7 +63,7 @@ def check_parity(
         reports.append(_Head(draft, head, runs).report(tell))
     report = {
         "format": "promptray-parity",
-        "format_version": 2,
+        "format_version": 3,
         "graphs": "fp32",
         "backend": f"{backend} {runs.one_thread.backend.version}",
         "machine": f"{platform.system()} {platform.machine()}",
@@ -226,5 +227,5 @@ def _part(answers: Answers, pictures: slice, findings: slice = slice(None)) -> A
 
 def _share(tolerance: float, logits: NDArray[np.float32]) -> float:
     """Return a bound as a share of what the scores (images, findings) differ by from image to image."""
-    spread = float(np.sqrt(logits.astype(np.float64).var(axis=0).mean()))
+    spread = spread_of(logits)
     return tolerance / spread if spread else math.inf

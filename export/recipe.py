@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 import yaml
@@ -123,13 +123,23 @@ class Recipe(_Struct, frozen=True, kw_only=True):
         return [self.pack] if isinstance(self.pack, str) else self.pack or []
 
 
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
 def read_recipe(path: Path) -> Recipe:
+    """Read a recipe without sections of other packages; see :func:`read_recipe_as`."""
+    return read_recipe_as(path, Recipe)
+
+
+def read_recipe_as(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
     """Read and validate a recipe.
 
     Parameters
     ----------
     path : Path
         YAML file, UTF-8, at most 1 MiB; no tags, aliases or merges; keys are text, and dates are text.
+    kind : type of Recipe
+        What it may hold: a subclass adds sections of its own.
 
     Raises
     ------
@@ -147,7 +157,7 @@ def read_recipe(path: Path) -> Recipe:
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
         raise _invalid(path, mark.line + 1 if mark else None, f"not valid YAML: {problem}") from error
     try:
-        recipe: Recipe = msgspec.convert(content, Recipe)
+        recipe = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise _from_validation(path, tree, str(error)) from error
     for number, part in enumerate(recipe.door.refused_body_parts):

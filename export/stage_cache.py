@@ -37,11 +37,13 @@ class StageCache:
     ----------
     root : Path
         Made when needed. May be deleted at any time.
+    *packages : module
+        Whose code makes the stages, beside that of export and runtime.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *packages: ModuleType) -> None:
         self._root = root
-        self._code = code_sha256(promptray.export, promptray.runtime)
+        self._code = code_sha256(promptray.export, promptray.runtime, *packages)
 
     def key(self, stage: str, inputs: Mapping[str, object]) -> str:
         """Return the key of a stage for these inputs."""

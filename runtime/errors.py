@@ -87,6 +87,8 @@ CODES: dict[str, str] = {
     "text-model.invalid": "The text model folder is incomplete or does not fit the checkpoint.",
     "export.failed": "A graph could not be exported.",
     "gate.failed": "A graph disagrees with the original by more than its gate allows.",
+    "gate.inconclusive": "There is too little data to tell whether a changed model agrees with its original.",
+    "gate.images": "The images that a changed model is to be held against its original on cannot be used.",
     "quantise.graph": "A graph cannot be quantised, or ONNX Runtime refuses what became of it.",
     "quantise.calibration": "The inputs that ranges are taken from are absent, or not what the graph takes.",
     "quantise.keep": "A scheme keeps a layer high that the graph does not have.",

@@ -1,51 +1,25 @@
-"""The least gate: on this machine, the golden pictures must still get the original's scores."""
+"""The least gate: on this machine, the golden pictures must still get the scores that were gated.
+
+Of fp32 graphs these are the original's; of changed ones their own, as they were gated (`gated_answers`).
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Head
+from promptray.runtime.answers import Answers
+from promptray.runtime.bundle.manifest import Gated, Head
 from promptray.runtime.errors import BundleError
+from promptray.runtime.gated_answers import read_gated
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.preprocess import normalise
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the original says of the golden pictures through one head.
-
-    Attributes
-    ----------
-    logits : float32 (G, findings)
-        Its fp32 scores.
-    maps : float32 (G, findings, grid rows, grid columns), or None
-    """
-
-    logits: NDArray[np.float32]
-    maps: NDArray[np.float32] | None
-
-    def errors(self, logits: NDArray[np.float32], maps: NDArray[np.float32] | None) -> tuple[float, float]:
-        """Return the largest absolute differences of scores and of maps; NaN where there is a NaN.
-
-        Arrays of another shape than the stored ones are infinitely far off: numpy would stretch them to fit.
-        """
-        score_error = _difference(logits, self.logits)
-        if self.maps is None or maps is None:
-            return score_error, 0.0 if self.maps is maps else math.inf
-        return score_error, _difference(maps, self.maps)
-
-    def of(self, picture: int) -> Answers:
-        """Return those of one picture, G = 1."""
-        part = slice(picture, picture + 1)
-        return Answers(self.logits[part], None if self.maps is None else self.maps[part])
 
 
 @dataclass(frozen=True)
@@ -71,16 +45,23 @@ class HeadReport:
     Attributes
     ----------
     head : str
+    against : {"original", "gated answers"}
+        Which answers the bound is for: those of changed graphs are their own, as they were gated.
     score_error, score_tolerance : float
     map_error, map_tolerance : float or None
         None for a head without maps.
+    original_score_error, original_map_error : float or None
+        The same to the fp32 original, for information: what the change costs on these pictures.
     """
 
     head: str
+    against: Literal["original", "gated answers"]
     score_error: float
     score_tolerance: float
     map_error: float | None
     map_tolerance: float | None
+    original_score_error: float
+    original_map_error: float | None
 
 
 @dataclass(frozen=True)
@@ -158,31 +139,43 @@ def check_golden(
         ``bundle.golden`` when a score or a map is further off than its head's tolerance.
     """
     manifest, golden = bundle.manifest, read_golden(bundle)
+    gated = graphs.gated
+    own = read_gated(bundle, gated, golden.answers).heads if gated else {}
     scored = [head for head in manifest.heads if heads[head.name].prompts]
     count = len(golden.pictures) if pictures is None else min(pictures, len(golden.pictures))
-    errors: dict[str, list[tuple[float, float]]] = {head.name: [] for head in scored}
+    errors: dict[str, list[tuple[float, ...]]] = {head.name: [] for head in scored}
     for n in range(count):
         features = graphs.features(normalise(golden.pictures[n : n + 1], manifest.preprocessing))
         for name, found in errors.items():
-            found.append(golden.answers[name].of(n).errors(*heads[name].run(features)))
+            answer, original = heads[name].run(features), golden.answers[name]
+            bound = own.get(name, original)
+            found.append((*bound.of(n).errors(*answer), *original.of(n).errors(*answer)))
     # NaN must not get lost in a maximum: numpy's keeps it, and no comparison with it is true.
-    reports = tuple(_report(head, *np.max(errors[head.name], axis=0)) for head in scored)
+    reports = tuple(_report(head, gated, *np.max(errors[head.name], axis=0)) for head in scored)
     for report in reports:
         _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}")
     return GoldenReport(count, reports)
 
 
-def _difference(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
-    return float(np.abs(found - stored).max(initial=0.0)) if found.shape == stored.shape else math.inf
-
-
-def _report(head: Head, score_error: float, map_error: float) -> HeadReport:
+def _report(
+    head: Head,
+    gated: Gated | None,
+    score_error: float,
+    map_error: float,
+    original_score_error: float,
+    original_map_error: float,
+) -> HeadReport:
+    own = next((each for each in gated.heads if each.head == head.name), None) if gated else None
+    map_tolerance = head.map.tolerance if head.map else None
     return HeadReport(
         head=head.name,
+        against="gated answers" if own else "original",
         score_error=float(score_error),
-        score_tolerance=head.score_tolerance,
+        score_tolerance=own.score_tolerance if own else head.score_tolerance,
         map_error=float(map_error) if head.map else None,
-        map_tolerance=head.map.tolerance if head.map else None,
+        map_tolerance=own.map_tolerance if own else map_tolerance,
+        original_score_error=float(original_score_error),
+        original_map_error=float(original_map_error) if head.map else None,
     )
 
 
@@ -193,13 +186,15 @@ def _require_within(report: HeadReport, artefact: str) -> None:
     has_maps = report.map_tolerance is not None
     raise BundleError(
         "bundle.golden",
-        "on this machine the model gives other numbers than its original",
+        "on this machine the model gives other numbers than "
+        + ("its original" if report.against == "original" else "when it was gated"),
         artefact=artefact,
         expected=f"scores within {report.score_tolerance:g}"
         + (f", maps within {report.map_tolerance:g}" if has_maps else ""),
         found=f"scores off by {report.score_error:.3g}"
         + (f", maps by {report.map_error:.3g}" if has_maps else ""),
-        cure="run `promptray doctor`; reinstall onnxruntime; do not use this machine until it passes",
+        cure="run `promptray doctor`; reinstall onnxruntime; do not use this machine until it passes"
+        + ("" if report.against == "original" else "; or build the bundle from its recipe on this machine"),
     )
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
 from promptray.runtime.bank_file import unpack
-from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
+from promptray.runtime.bundle.manifest import BankRule, Gated, Head, Manifest
 from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError, ScoringError
 from promptray.runtime.fixed_set import require_whole
+from promptray.runtime.machine_class import consumers_here
 from promptray.runtime.prompts import BankBatch, BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder, require_text
 from promptray.runtime.wording import require_wordings
@@ -167,16 +168,21 @@ class Graphs:
         self._text: tuple[Head, TextEncoder, BoundGraph] | None = None
 
     def _load(self, role: str, head: str | None = None) -> Graph:
-        facts = self._bundle.manifest.graph_for(role, self._backend.name, head)
+        facts = self._bundle.manifest.graph_for(role, consumers_here(self._backend.name), head)
         if facts is None:
             wanted = role if head is None else f"{role} {head!r}"
             raise ScoringError(
                 "backend.unavailable",
-                f"the bundle has no graph of the {wanted} that was gated on this backend",
+                f"the bundle has no graph of the {wanted} that was gated on this backend and machine class",
                 artefact=self._backend.name,
                 cure="use a backend that `promptray inspect` lists for every graph",
             )
         return self._backend.load(self._bundle.read(facts.file), facts)
+
+    @property
+    def gated(self) -> Gated | None:
+        """What the graphs that run were gated with, where they are changed ones."""
+        return self._bundle.manifest.gated_for(consumers_here(self._backend.name))
 
     def features(self, pixels: NDArray[np.float32]) -> dict[str, Array]:
         """Run the image side on pixels float32 (B, C, H, W)."""

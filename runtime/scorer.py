@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from promptray.runtime.active_prompts import ActivePrompts, require_open
-from promptray.runtime.backends import NAMES, BackendFacts, choose_backend
+from promptray.runtime.backends import BackendFacts, choose_backend
 from promptray.runtime.bundle import Bundle, Manifest
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.door import Source, open_picture, require_several, source_name
@@ -22,6 +22,7 @@ from promptray.runtime.exam import score_exam
 from promptray.runtime.exam_result import ExamResult
 from promptray.runtime.golden import GoldenReport, check_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
+from promptray.runtime.machine_class import consumers_here
 from promptray.runtime.picture import Picture
 from promptray.runtime.prepared import Prepared
 from promptray.runtime.preprocess import preprocess
@@ -103,9 +104,7 @@ class Scorer:
         """
         bundle = Bundle.open(path)
         manifest = bundle.manifest
-        needed = {(graph.role, graph.head) for graph in manifest.graphs}
-        gated = [name for name in NAMES if all(manifest.graph_for(role, name, head) for role, head in needed)]
-        chosen, reason = choose_backend(backend, threads=threads, gated=gated)
+        chosen, reason = choose_backend(backend, threads=threads, manifest=manifest)
         graphs = Graphs(bundle, chosen, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
@@ -338,8 +337,9 @@ class Scorer:
 
 def _precision(manifest: Manifest, backend: str) -> str:
     """Name the precision of what runs: one word where image side and heads agree."""
-    used = [manifest.graph_for("image", backend)]
-    used += [manifest.graph_for("head", backend, head.name) for head in manifest.heads]
+    consumers = consumers_here(backend)
+    used = [manifest.graph_for("image", consumers)]
+    used += [manifest.graph_for("head", consumers, head.name) for head in manifest.heads]
     stated = {graph.title: graph.precision for graph in used if graph is not None}
     if len(set(stated.values())) == 1:
         return stated["image"]

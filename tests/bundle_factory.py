@@ -65,7 +65,7 @@ def document() -> dict[str, Any]:
     """A valid ``bundle.json`` without its files, as plain JSON values."""
     return {
         "format": "promptray-bundle",
-        "format_version": 3,
+        "format_version": 4,
         "name": "miniature",
         "family": "carzero",
         "model": {"licence": "CC0", "intended_use": "tests", "training_data": "none: random weights"},

@@ -104,11 +104,22 @@ def calibration_images(
             cure=f"give {ENOUGH} or more images like those the model will see",
         )
     pictures = np.stack([_picture(file, door, preprocessing) for file in files])
-    hashes = [hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest() for picture in pictures]
-    digest = hashlib.sha256(f"{pictures.dtype}:{pictures.shape[1:]};{';'.join(hashes)}".encode())
-    facts = CalibrationSet(images=len(files), sha256=digest.hexdigest(), source=source)
-    warnings = tuple(_warnings(len(files), len(set(hashes)), labels))
+    hashes = [picture_sha256(picture) for picture in pictures]
+    facts = CalibrationSet(images=len(files), sha256=set_sha256(hashes), source=source)
+    warnings = tuple(warnings_of(len(files), len(set(hashes)), labels))
     return CalibrationImages(ImageFeeds(pictures, preprocessing), facts, warnings)
+
+
+def picture_sha256(picture: NDArray[Any]) -> str:
+    """Return the hash of a picture as the network sees it: what tells that two files are one image."""
+    digest = hashlib.sha256(f"{picture.dtype}:{picture.shape};".encode())
+    digest.update(np.ascontiguousarray(picture).tobytes())
+    return digest.hexdigest()
+
+
+def set_sha256(hashes: Sequence[str]) -> str:
+    """Return the hash of a set of pictures, in their order."""
+    return hashlib.sha256(";".join(hashes).encode()).hexdigest()
 
 
 def _picture(file: Path, door: Door, preprocessing: Preprocessing) -> NDArray[Any]:
@@ -122,7 +133,8 @@ def _picture(file: Path, door: Door, preprocessing: Preprocessing) -> NDArray[An
     return preprocess(picture.shown, preprocessing).picture
 
 
-def _warnings(images: int, different: int, labels: Sequence[str] | None) -> list[str]:
+def warnings_of(images: int, different: int, labels: Sequence[str] | None) -> list[str]:
+    """Return what makes a set a poor one: `different` of its images differ; a class of each, if known."""
     found = []
     if different < images:
         found.append(f"{images - different} of {images} images are copies of others")

@@ -25,8 +25,8 @@ def open_bundle(root: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     if (root / "bundle.sha256").read_bytes() != f"{hashlib.sha256(raw).hexdigest()}  bundle.json\n".encode():
         sys.exit("bundle.json does not match its seal bundle.sha256")
     manifest = json.loads(raw)
-    if (manifest["format"], manifest["format_version"]) != ("promptray-bundle", 3):
-        sys.exit(f"not a bundle of format version 3, but of {manifest['format_version']}")
+    if (manifest["format"], manifest["format_version"]) != ("promptray-bundle", 4):
+        sys.exit(f"not a bundle of format version 4, but of {manifest['format_version']}")
     if any(path.is_symlink() for path in root.rglob("*")):
         sys.exit("the bundle holds a link")
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
@@ -93,6 +93,8 @@ def run(session: ort.InferenceSession, tensors: Tensors) -> Tensors:
 def main(root: Path) -> int:
     """Compare every golden picture's logits and maps with the stored ones, head by head."""
     manifest, files = open_bundle(root)
+    if any("@" in consumer for graph in manifest["graphs"] for consumer in graph["consumers"]):
+        sys.exit("changed graphs (section 7.2), which this example does not choose between")
     sessions = {  # reversed: the first graph of a role, or of a head, is its reference
         (graph["role"], graph.get("head")): ort.InferenceSession(
             files[graph["file"]], providers=["CPUExecutionProvider"]

@@ -21,28 +21,47 @@ from promptray.cli.output import json_option, print_json, progress
 def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> None:
     """Build a bundle from a recipe: load, export, encode prompts, compare with the original, write.
 
-    Stages that did not change are taken from the cache. A model that fails its gate is not written.
+    A recipe with the sections quantise and gate gives a smaller bundle, which holds the graphs that passed
+    their gates on this backend and class of machine. A model that fails a gate, or that too few images tell
+    of, is not written: its reports are left in OUTPUT.gate, beside the output. Stages that did not
+    change are taken from the cache.
 
     \b
     Examples:
       promptray build recipe.yaml -o chest.bundle
       promptray build recipe.yaml -o chest.bundle --cache /scratch/promptray
+    \b
+    To quantise (docs/recipe.md), add to recipe.yaml:
+      quantise:
+        image: {scheme: int8-qdq}
+        calibration: {images: films, labels: calibration.csv, source: our films of 2025}
+      gate: {images: films, labels: gate.csv, source: our films of 2026}
     """
     from promptray.cli.extras import require_extra
 
     require_extra("export")
-    from promptray.export.build import build
+    from promptray.calibrate.pipeline import build
 
     with progress(f"building {output.name}") as report:
         bundle = build(recipe, output, cache=cache, progress=report)
     manifest = bundle.manifest
     if as_json:
-        print_json({"bundle": str(output), "sha256": bundle.hash, "findings": len(manifest.findings)})
+        gated = [each.consumer for each in manifest.gated]
+        print_json(
+            {
+                "bundle": str(output),
+                "sha256": bundle.hash,
+                "findings": len(manifest.findings),
+                "gated": gated,
+            }
+        )
         return
     click.echo(
         f"{output}: {manifest.name} ({manifest.family}), {len(manifest.findings)} findings, "
         f"sha256 {bundle.hash}"
     )
+    for each in manifest.gated:
+        click.echo(f"Its changed graphs passed their gates on {each.consumer}, and run nowhere else.")
     click.echo(
         "Gates passed are in `promptray inspect`; check it on the target machine with `promptray verify`."
     )

@@ -31,6 +31,7 @@ def command(as_json: bool) -> int:
       promptray doctor --json
     """
     from promptray.runtime.backends import NAMES
+    from promptray.runtime.machine_class import machine_class
 
     problems = [f"not installed: {name}" for name in _RUNTIME if _version(name) is None]
     try:
@@ -46,6 +47,7 @@ def command(as_json: bool) -> int:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu(),
+        "machine class": machine_class(),
         "cores": os.cpu_count(),
         "runtime": {name: _version(name) for name in _RUNTIME},
         "export": {name: _version(name) for name in _EXPORT},

@@ -83,10 +83,14 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
             f"{sum(item.size for item in manifest.files.values()) / 1e6:.1f} MB, {len(manifest.files)} files",
         ],
     ]
-    rows += [[f"graph {g.title}", f"{g.file}, for {', '.join(g.consumers)}"] for g in manifest.graphs]
+    rows += [
+        [f"graph {g.title}", f"{g.precision}, gated on {', '.join(g.consumers)} ({g.file})"]
+        for g in manifest.graphs
+    ]
     print_table("Bundle", ["", ""], rows)
     for head in parity["heads"]:
         _print_gates(parity, head)
+    _print_changed(bundle, parity)
     if parity["notes"]:
         print_table("What the build assumed", [""], [[note] for note in parity["notes"]])
     for each in manifest.heads:
@@ -125,10 +129,40 @@ def _print_gates(parity: dict[str, Any], head: dict[str, Any]) -> None:
         for name, item in compared
     ]
     print_table(
-        f"Gates that {head['head']} passed on {parity['backend']}: {parity['images']} images x "
-        f"{head['findings']} findings, bounds {head['score_tolerance']:g} (scores)"
+        f"Gates that the fp32 graphs of {head['head']} passed on {parity['backend']}: {parity['images']} "
+        f"images x {head['findings']} findings, bounds {head['score_tolerance']:g} (scores)"
         + ("" if map_bound is None else f", {map_bound:g} (maps)"),
         ["compared with", "largest score difference", "largest map difference"],
         gates,
         right=(1, 2),
     )
+
+
+def _print_changed(bundle: Bundle, parity: dict[str, Any]) -> None:
+    """Print what changed graphs were held against the original for, and how near a machine must come."""
+    if not parity["gates"]:
+        return
+    rows = []
+    for each in parity["gates"]:
+        images, label_free = each["measured_on"], "" if each["labelled"] else ", label-free"
+        sizes = [(g["graph"], g["precision"], g["bytes_after"] / g["bytes_before"]) for g in each["graphs"]]
+        rows.append(
+            [
+                f"{each['head']}: {each['of']}",
+                each["consumer"],
+                f"{each['verdict']} ({each['kind']}{label_free})",
+                f"{images['images']} of {each['patients']} patients: {images['source']}",
+                "\n".join(
+                    f"{graph} {precision}, {share:.2f} of its size" for graph, precision, share in sizes
+                ),
+            ]
+        )
+    columns = ["what", "on", "verdict", "images", "graphs"]
+    print_table("Gates that changed graphs passed against the fp32 original", columns, rows)
+    for gated in bundle.manifest.gated:
+        for head in gated.heads:
+            maps = "" if head.map_tolerance is None else f", maps within {head.map_tolerance:.2g}"
+            click.echo(
+                f"On {gated.consumer}, golden scores of {head.head} within {head.score_tolerance:.2g} of the "
+                f"gated ones{maps}."
+            )

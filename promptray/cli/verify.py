@@ -47,9 +47,15 @@ def command(
         of = f" of {head.head}" if len(found.golden.heads) > 1 else ""
         maps = "" if head.map_error is None else f", maps {head.map_error:.2g} (bound {head.map_tolerance:g})"
         click.echo(
-            f"OK  golden scores{of} on {found.backend}: largest difference {head.score_error:.2g} "
-            f"(bound {head.score_tolerance:g}){maps}"
+            f"OK  golden scores{of} on {found.backend}, against the {head.against}: largest difference "
+            f"{head.score_error:.2g} (bound {head.score_tolerance:g}){maps}"
         )
+        if head.against != "original":
+            maps = "" if head.original_map_error is None else f", of a map {head.original_map_error:.2g}"
+            click.echo(
+                f"    for information: largest difference of a golden score to the fp32 original "
+                f"{head.original_score_error:.2g}{maps}"
+            )
     if found.golden.text_error is not None:
         error = found.golden.text_error
         click.echo(f"OK  text side: encodes a finding as it is stored, within {error:.2g} of its size")

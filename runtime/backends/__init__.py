@@ -9,7 +9,7 @@ prompts atomic: a new bound graph replaces the old one in a single assignment.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.errors import ScoringError
+from promptray.runtime.machine_class import consumers_here
 
 Array = NDArray[Any]
 
@@ -34,7 +36,7 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device : str
         The device the graphs run on.
     precision : str
-        Precision of the image graph.
+        Precision of the graphs that score: one word where all have the same, else each with its precision.
     threads : int
         Threads of one call.
     reason : str
@@ -95,7 +97,7 @@ def load_backend(name: str, *, threads: int | None = None) -> Backend:
     return backend
 
 
-def choose_backend(name: str, *, threads: int | None, gated: Collection[str]) -> tuple[Backend, str]:
+def choose_backend(name: str, *, threads: int | None, manifest: Manifest) -> tuple[Backend, str]:
     """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
 
     Parameters
@@ -104,8 +106,9 @@ def choose_backend(name: str, *, threads: int | None, gated: Collection[str]) ->
         One of :data:`NAMES`, or ``"auto"``.
     threads : int or None
         Threads of one call; None lets the backend use every core of this process.
-    gated : collection of str
-        The backends that all of the bundle's graphs were gated on.
+    manifest : Manifest
+        Of the bundle: a backend can be used where all its graphs were gated on it and, if they are changed
+        ones, on this class of machine.
 
     Returns
     -------
@@ -115,7 +118,8 @@ def choose_backend(name: str, *, threads: int | None, gated: Collection[str]) ->
     Raises
     ------
     ScoringError
-        ``backend.unavailable`` for an unknown name or one the bundle was not gated on.
+        ``backend.unavailable`` for an unknown name, or one the bundle was not gated on on this class of
+        machine.
     """
     if name != "auto" and name not in NAMES:
         raise ScoringError(
@@ -125,22 +129,45 @@ def choose_backend(name: str, *, threads: int | None, gated: Collection[str]) ->
             expected=f"auto or one of {', '.join(NAMES)}",
             cure="run `promptray doctor` to see what this machine can run",
         )
-    usable = [known for known in NAMES if known in gated]
+    usable = [known for known in NAMES if _is_gated(manifest, known)]
     chosen = usable[0] if name == "auto" and usable else name
     if chosen not in usable:
-        raise ScoringError(
-            "backend.unavailable",
-            "the bundle's graphs were not gated on this backend",
-            artefact=name,
-            expected=", ".join(usable) or "a bundle gated on a backend of this software",
-            cure="build the bundle again with this version, or use one that `promptray inspect` lists",
-        )
+        raise _ungated(name, usable, manifest)
     reason = (
         "asked for by the caller"
         if name != "auto"
         else f"auto: the first of the backends this bundle was gated on ({', '.join(usable)})"
     )
     return load_backend(chosen, threads=threads), reason
+
+
+def _is_gated(manifest: Manifest, backend: str) -> bool:
+    """Tell whether every graph has a variant that was gated on a backend on this class of machine."""
+    needed = {(graph.role, graph.head) for graph in manifest.graphs}
+    return all(manifest.graph_for(role, consumers_here(backend), head) for role, head in needed)
+
+
+def _ungated(name: str, usable: list[str], manifest: Manifest) -> ScoringError:
+    """Say why a bundle cannot be used, and on which machines it can."""
+    pairs = sorted({each for graph in manifest.graphs for each in graph.consumers if "@" in each})
+    of_class = [pair for pair in pairs if pair.partition("@")[0] == name or name == "auto"]
+    if usable or not of_class:
+        return ScoringError(
+            "backend.unavailable",
+            "the bundle's graphs were not gated on this backend",
+            artefact=name,
+            expected=", ".join(usable) or "a bundle gated on a backend of this software",
+            cure="build the bundle again with this version, or use one that `promptray inspect` lists",
+        )
+    return ScoringError(
+        "backend.unavailable",
+        "the bundle's changed graphs were gated on another class of machine, which computes them otherwise",
+        artefact=name,
+        expected=" or ".join(of_class),
+        found=f"this machine is {consumers_here(name)[0].partition('@')[2]}",
+        cure="run `promptray build` with the same recipe on such a machine, which gates it there; or without "
+        "its section 'quantise': fp32 graphs run on every machine",
+    )
 
 
 def require_finite(outputs: Mapping[str, Array], role: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from msgspec import Meta
 from promptray.runtime.json_schema import schema_of
 
 FORMAT = "promptray-bundle"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 Text = Annotated[str, Meta(min_length=1)]
 # A lone "$" also matches before a final line feed, hence (?!\n) and the length.
@@ -25,6 +25,10 @@ Key = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f
 #: In names of files and of golden tensors, so of the plainest characters.
 HeadName = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[a-z0-9][a-z0-9_-]*(?!\n)$")]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
+#: A backend, ``onnxruntime-cpu``, or a backend on a class of machines, ``onnxruntime-cpu@x86_64-avx512vnni``.
+Consumer = Annotated[
+    str, Meta(min_length=1, max_length=80, pattern=r"^[a-z0-9][a-z0-9_-]*(@[a-z0-9][a-z0-9_-]*)?(?!\n)$")
+]
 Count = Annotated[int, Meta(ge=0)]
 Side = Annotated[int, Meta(ge=1, le=16384)]
 
@@ -197,8 +201,8 @@ class Graph(_Struct, frozen=True):
     opset: Annotated[int, Meta(ge=17)]
     inputs: list[TensorFacts]
     outputs: list[TensorFacts]
-    consumers: list[Text]
-    """Backends gated on this graph, for example ``onnxruntime-cpu``."""
+    consumers: Annotated[list[Consumer], Meta(min_length=1)]
+    """What it was gated on: a backend (fp32, any machine) or ``backend@machine class``."""
     head: HeadName | None = None
     """Which one, of a graph whose role is ``head``; None for the others."""
 
@@ -309,6 +313,42 @@ class Golden(_Struct, frozen=True):
     licence: Text
 
 
+class GatedHead(_Struct, frozen=True, kw_only=True):
+    """A head whose scores come from changed graphs, and how near to its gated answers they must be."""
+
+    head: HeadName
+    score_tolerance: float
+    """Most that a golden score may differ from the one that was gated, absolute."""
+    map_tolerance: float | None = None
+    """Likewise of a map; None exactly where the head has no map."""
+    report: Text
+    """The gates' report, JSON."""
+    page: Text
+    """The same as one HTML page, without pictures."""
+
+
+class GatedText(_Struct, frozen=True, kw_only=True):
+    """A changed text graph: prompts added with it passed a gate of their own."""
+
+    head: HeadName
+    """The head whose bank it adds to."""
+    tolerance: float
+    """Most that an encoded finding may differ from the one that was gated, as a share of its largest
+    number."""
+    report: Text
+    page: Text
+
+
+class Gated(_Struct, frozen=True, kw_only=True):
+    """Changed graphs (quantised, distilled) that passed their gates on one backend and class of machine."""
+
+    consumer: Consumer
+    answers: Text
+    """Their answers to the golden pictures as they were gated: what a machine of the class must give."""
+    heads: list[GatedHead] = []
+    text: GatedText | None = None
+
+
 class FileFacts(_Struct, frozen=True):
     """Hash and size of one file."""
 
@@ -337,15 +377,21 @@ class Manifest(_Struct, frozen=True):
     files: dict[str, FileFacts]
     examination: Examination | None = None
     """None: nothing says how several images are to be pooled, and they are not."""
+    gated: list[Gated] = []
+    """Of every backend and class of machine that changed graphs are for."""
 
     def graph(self, role: str, head: str | None = None) -> Graph | None:
         """Return the graph of a role, of a head by its name, or None where the bundle has none."""
         return next((graph for graph in self.graphs if (graph.role, graph.head) == (role, head)), None)
 
-    def graph_for(self, role: str, backend: str, head: str | None = None) -> Graph | None:
-        """Return the first graph of a role that was gated on a backend, or None."""
-        own = (graph for graph in self.graphs if (graph.role, graph.head) == (role, head))
-        return next((graph for graph in own if backend in graph.consumers), None)
+    def graph_for(self, role: str, consumers: Sequence[str], head: str | None = None) -> Graph | None:
+        """Return the graph of a role that is meant for the first of the consumers that has one, or None."""
+        own = [graph for graph in self.graphs if (graph.role, graph.head) == (role, head)]
+        return next((graph for name in consumers for graph in own if name in graph.consumers), None)
+
+    def gated_for(self, consumers: Sequence[str]) -> Gated | None:
+        """Return what changed graphs were gated with, for the first of the consumers that has some."""
+        return next((each for name in consumers for each in self.gated if each.consumer == name), None)
 
     def head(self, name: str) -> Head | None:
         """Return the head of a name, or None."""

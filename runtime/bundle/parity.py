@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Count, Manifest, Text
+from promptray.runtime.bundle.manifest import Consumer, Count, Gated, HeadName, Manifest, Sha256, Text
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.reader import Bundle
 from promptray.runtime.errors import BundleError
@@ -57,19 +57,71 @@ class HeadParity(_Struct, frozen=True):
     noise: list[Variation]
 
 
+class ImagesOfGate(_Struct, frozen=True, kw_only=True):
+    """Images that something was measured on; no name, no patient data."""
+
+    images: Count
+    sha256: Sha256
+    """Of the pictures that the network sees."""
+    source: Text
+    refused: dict[str, Count] = {}
+    """Images that the door refused, by the code of the error: they are not among `images`."""
+
+
+class ChangedGraph(_Struct, frozen=True, kw_only=True):
+    """A graph that a gate was held for."""
+
+    graph: Text
+    """Its role, of a head with its name."""
+    precision: Text
+    bytes_before: Annotated[int, Meta(ge=1)]
+    """Of the fp32 graph that it was made of."""
+    bytes_after: Count
+
+
+class GateSummary(_Struct, frozen=True, kw_only=True):
+    """What changed graphs were held against the original for; the whole is in `report`."""
+
+    consumer: Consumer
+    report: Text
+    """Name of the file."""
+    head: HeadName
+    of: Literal["scores", "added prompts"]
+    """``added prompts``: the findings encoded again by the changed text graph."""
+    verdict: Literal["passed"]
+    kind: Text
+    """Whose limits were held: ``fp16``, ``int8``, ``student``."""
+    patients: Count
+    labelled: bool
+    measured_on: ImagesOfGate
+    graphs: list[ChangedGraph]
+    tools: dict[str, str]
+
+
 class ParityReport(_Struct, frozen=True):
     """All of ``parity.json``."""
 
     format: Literal["promptray-parity"]
-    format_version: Literal[2]
+    format_version: Literal[3]
     graphs: Text
-    """Precision of the graphs, for example ``fp32``."""
+    """Precision of the graphs that `heads` is about: ``fp32``, as they were before any change."""
     backend: Text
     machine: Text
     images: Count
     heads: list[HeadParity]
     notes: list[Text] = []
     """What the build had to assume of the model."""
+    gates: list[GateSummary] = []
+    """Of changed graphs, in the order of the manifest's ``gated``."""
+
+
+class _Report(msgspec.Struct, frozen=True):
+    """What a gate's whole report and its summary both say."""
+
+    verdict: str
+    images: int
+    patients: int
+    labelled: bool
 
 
 def read_parity(bundle: Bundle) -> ParityReport:
@@ -93,6 +145,7 @@ def read_parity(bundle: Bundle) -> ParityReport:
             cure="build the bundle again with `promptray build`",
         ) from error
     _require_own(report, bundle.manifest)
+    _require_gates(report, bundle)
     return report
 
 
@@ -129,6 +182,34 @@ def _stated(report: ParityReport, manifest: Manifest) -> Iterator[tuple[str, obj
         compared: list[Comparison | Variation] = [each.against_original, *each.noise]
         for item in compared:
             yield f"maps of {head.name}", head.map is not None, item.map_error is not None
+
+
+def _require_gates(report: ParityReport, bundle: Bundle) -> None:
+    """Refuse summaries that are not those of the manifest's gated graphs, or not what their reports say."""
+    manifest, name = bundle.manifest, bundle.manifest.parity
+    expected = [each for gated in manifest.gated for each in _gates_of(gated)]
+    found = [(each.consumer, each.report, each.head, each.of) for each in report.gates]
+    if found != expected:
+        raise _misfit(name, "gates", str(expected), str(found))
+    for each in report.gates:
+        try:
+            whole = msgspec.convert(strict_json(bundle.read(each.report)), _Report)
+        except ValueError as error:
+            raise _misfit(each.report, "a report of a gate", "its schema", str(error)) from error
+        said = _Report(each.verdict, each.measured_on.images, each.patients, each.labelled)
+        if whole != said:
+            raise _misfit(each.report, "a gate and its report", str(said), str(whole))
+        changed = {(graph.graph, graph.precision) for graph in each.graphs}
+        there = {(graph.title, graph.precision) for graph in manifest.graphs}
+        if not changed <= there:
+            raise _misfit(name, "graphs of a gate", str(sorted(there)), str(sorted(changed)))
+
+
+def _gates_of(gated: Gated) -> Iterator[tuple[str, str, str, str]]:
+    for each in gated.heads:
+        yield gated.consumer, each.report, each.head, "scores"
+    if gated.text is not None:
+        yield gated.consumer, gated.text.report, gated.text.head, "added prompts"
 
 
 def _misfit(artefact: str, what: str, expected: str, found: str) -> BundleError:

@@ -26,6 +26,7 @@ from promptray.runtime.bundle.manifest import (
 )
 from promptray.runtime.bundle.names import check_names
 from promptray.runtime.bundle.refusal import refuse, unique
+from promptray.runtime.bundle.validate_gated import check_gated, gated_files
 from promptray.runtime.bundle.validate_preprocessing import check_preprocessing
 from promptray.runtime.bundle.words import body_part_words, key_fault
 from promptray.runtime.errors import PromptError
@@ -75,6 +76,7 @@ def check_manifest(manifest: Manifest, *, files_known: bool = True) -> None:
     _check_text(manifest)
     _check_golden(manifest)
     _check_examination(manifest)
+    check_gated(manifest)
     unique("$: a file's role", referenced_files(manifest))
 
 
@@ -85,7 +87,7 @@ def referenced_files(manifest: Manifest) -> list[str]:
     names += [head.bank.file for head in manifest.heads]
     if manifest.text:
         names.append(manifest.text.tokenizer)
-    return names
+    return names + gated_files(manifest)
 
 
 def _check_provenance(manifest: Manifest) -> None:

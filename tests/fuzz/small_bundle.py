@@ -175,7 +175,7 @@ def _parity() -> bytes:
     }  # fmt: skip
     document = {
         "format": "promptray-parity",
-        "format_version": 2,
+        "format_version": 3,
         "graphs": "fp32",
         "backend": "onnxruntime",
         "machine": "any",

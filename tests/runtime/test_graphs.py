@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptray.runtime.answers import Answers
 from promptray.runtime.errors import ScoringError
-from promptray.runtime.golden import Answers
 from promptray.runtime.graphs import BoundHead
 from promptray.runtime.prompts import BankBatch
 

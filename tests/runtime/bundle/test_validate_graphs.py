@@ -105,7 +105,7 @@ def variant_of_another_shape(doc: Document) -> None:
 
 @sound
 def variant_of_another_opset(doc: Document) -> None:
-    variant = {**doc["graphs"][0], "opset": 17}
+    variant = {**doc["graphs"][0], "opset": 17, "consumers": ["tensorrt"]}
     rename_graph(variant, doc, "graphs/image/fp32-17.onnx")
     doc["graphs"].append(variant)
 

@@ -1,0 +1,177 @@
+"""What a bundle says of its gated graphs: reports, summaries, and the answers of a right machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from promptray.calibrate.gates import Kind
+from promptray.calibrate.pipeline.gate import Held
+from promptray.calibrate.pipeline.image_set import ImageSet
+from promptray.calibrate.pipeline.quantised import Changed
+from promptray.calibrate.pipeline.scores import Model
+from promptray.calibrate.pipeline.self_test import SelfTest, text_tolerance
+from promptray.export.draft import GATED_ON, Draft
+from promptray.export.stage_cache import StageCache
+from promptray.runtime.bank_file import pack, unpack
+from promptray.runtime.bundle.manifest import Gated, GatedHead, GatedText, Head
+from promptray.runtime.bundle.parity import GateSummary
+from promptray.runtime.bundle.validate_gated import gates_folder
+from promptray.runtime.gated_answers import GatedAnswers, pack_answers
+from promptray.runtime.golden import GoldenSet
+from promptray.runtime.machine_class import consumers_here
+from promptray.runtime.prompts import BankEntry, PromptBank
+from promptray.runtime.text_check import difference
+
+
+class _Tolerances(msgspec.Struct, frozen=True):
+    """By head, of scores and of maps; of an encoded finding."""
+
+    heads: dict[str, tuple[float, float | None]]
+    text: float | None
+
+
+def summary(held: Held, kind: Kind, images: ImageSet, changed: Changed) -> GateSummary:
+    """Return what ``parity.json`` says of a gate that was passed."""
+    consumer = consumers_here(GATED_ON)[0]
+    tools = {name: version for report in changed.reports.values() for name, version in report.tools.items()}
+    return GateSummary(
+        consumer=consumer,
+        report=f"{gates_folder(consumer)}/{held.name}.json",
+        head=held.head,
+        of=held.of,
+        verdict="passed",
+        kind=kind,
+        patients=held.report.patients,
+        labelled=held.report.labelled,
+        measured_on=images.facts,
+        graphs=changed.graphs,
+        tools=tools,
+    )
+
+
+def added_prompts(draft: Draft, stages: StageCache) -> Model:
+    """Return a draft with all findings of its text head encoded by its own, changed text graph."""
+    head = _text_head(draft)
+    key = stages.key("added", {"text": _text_sha256(draft), "bank": head.bank.id, **Model(draft).key})
+
+    def encode(out: Path) -> None:
+        entries = _encoded(draft, threads=1)
+        (out / "bank.safetensors").write_bytes(pack(PromptBank(head.bank, entries)))
+
+    folder, _ = stages.run("added", key, encode)
+    content = (folder / "bank.safetensors").read_bytes()
+    return Model(draft, {head.name: unpack(content, head.bank, artefact="bank.safetensors")})
+
+
+def with_gates(
+    candidate: Model,
+    text: Model | None,
+    golden: GoldenSet,
+    heads: Sequence[Head],
+    held: Sequence[Held],
+    stages: StageCache,
+) -> Draft:
+    """Return the candidate's draft with its gates' reports, and the answers that a right machine gives.
+
+    Parameters
+    ----------
+    candidate : Model
+    text : Model, optional
+        The candidate with prompts that its changed text graph encoded.
+    golden : GoldenSet
+        Pictures with the original's answers.
+    heads : sequence of Head
+        Those whose scores come from changed graphs.
+    held : sequence of Held
+        All passed.
+    stages : StageCache
+
+    Raises
+    ------
+    BuildError
+        ``gate.failed`` where the candidate's answers change too much with the shape of the call.
+    """
+    draft, consumer = candidate.draft, consumers_here(GATED_ON)[0]
+    folder = gates_folder(consumer)
+    facts = {
+        "candidate": candidate.key,
+        "pictures": hashlib.sha256(np.ascontiguousarray(golden.pictures).tobytes()).hexdigest(),
+        "original": {
+            name: hashlib.sha256(each.logits.tobytes()).hexdigest() for name, each in golden.answers.items()
+        },
+        "text": _text_sha256(draft) if text else None,
+    }
+    key = stages.key("self-test", facts)
+    made, _ = stages.run("self-test", key, lambda out: _self_test(candidate, text, golden, heads, out))
+    found = msgspec.json.decode((made / "tolerances.json").read_bytes(), type=_Tolerances)
+    answers = f"{folder}/answers.safetensors"
+    files: dict[str, bytes | Path] = {answers: made / "answers.safetensors"}
+    for each in held:
+        files |= {f"{folder}/{each.name}.json": each.json, f"{folder}/{each.name}.html": each.page}
+    gated = Gated(
+        consumer=consumer,
+        answers=answers,
+        heads=[
+            GatedHead(
+                head=name,
+                score_tolerance=score,
+                map_tolerance=of_map,
+                report=f"{folder}/head-{name}.json",
+                page=f"{folder}/head-{name}.html",
+            )
+            for name, (score, of_map) in found.heads.items()
+        ],
+        text=None
+        if found.text is None
+        else GatedText(
+            head=_text_head(draft).name,
+            tolerance=found.text,
+            report=f"{folder}/text.json",
+            page=f"{folder}/text.html",
+        ),
+    )
+    manifest = msgspec.structs.replace(draft.manifest, gated=[gated])
+    return replace(draft, manifest=manifest, files={**draft.files, **files})
+
+
+def _self_test(
+    candidate: Model, text: Model | None, golden: GoldenSet, heads: Sequence[Head], out: Path
+) -> None:
+    test = SelfTest(candidate.draft, golden) if heads else None
+    tolerances = {head.name: test.tolerances(head) for head in heads} if test else {}
+    answers = test.answers([head.name for head in heads]) if test else {}
+    entry, of_text = None, None
+    if text is not None:
+        entry = text.banks[_text_head(candidate.draft).name].entries[0]
+        (again,) = _encoded(candidate.draft, threads=2, most=1)
+        of_text = text_tolerance(difference(again.tensors, entry.tensors))
+    stored = GatedAnswers(answers, entry.tensors if entry else {})
+    (out / "answers.safetensors").write_bytes(pack_answers(stored))
+    (out / "tolerances.json").write_bytes(msgspec.json.encode(_Tolerances(tolerances, of_text)))
+
+
+def _encoded(draft: Draft, *, threads: int, most: int | None = None) -> list[BankEntry]:
+    """Encode the findings of the text head, or the first few, with the draft's own text graph."""
+    graphs, _ = Model(draft).compiled(threads)
+    return [
+        graphs.encode(each.key, each.prompts, each.negative_prompts, allow_empty=True)
+        for each in draft.manifest.findings_of(_text_head(draft).name)[:most]
+    ]
+
+
+def _text_head(draft: Draft) -> Head:
+    head = draft.manifest.text_head
+    assert head is not None  # noqa: S101 - a text graph was changed, so there is one
+    return head
+
+
+def _text_sha256(draft: Draft) -> str:
+    graph = draft.manifest.graph("text")
+    assert graph is not None  # noqa: S101 - see above
+    return hashlib.sha256(draft.read(graph.file)).hexdigest()

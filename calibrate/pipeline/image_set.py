@@ -1,0 +1,230 @@
+"""A recipe's folder of images as the network sees them, with what its table says of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.calibrate.pipeline.recipe import ImagesRecipe
+from promptray.calibrate.quantise.calibration_images import picture_sha256, set_sha256
+from promptray.calibrate.score_images import locate
+from promptray.calibrate.tables.csv_file import read_table
+from promptray.calibrate.tables.image_folder import ImageFolder
+from promptray.calibrate.tables.labels import LabelledImage, Labels, known, labels_of
+from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle.manifest import Door, Preprocessing
+from promptray.runtime.bundle.parity import ImagesOfGate
+from promptray.runtime.disk import hash_file
+from promptray.runtime.door import open_picture
+from promptray.runtime.errors import BuildError, ImageError
+from promptray.runtime.preprocess import preprocess
+
+Progress = Callable[[str, str, float], None]
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """What became of every image: the hash of its picture, or the code that it was refused with."""
+
+    pictures: list[str | None]
+    refused: dict[int, str]
+
+
+class ImageSet:
+    """Images of one section of a recipe. Files are hashed at once, and decoded when a stage needs pixels.
+
+    Parameters
+    ----------
+    section : str
+        What errors and progress call it.
+    recipe : ImagesRecipe
+    root : Path
+        The recipe's folder.
+    keys : collection of str
+        Findings; a column of this name is a finding's labels.
+    door, preprocessing
+        Of the bundle.
+    stages : StageCache
+        Keeps hashes, never pixels.
+    progress : callable
+
+    Raises
+    ------
+    TableError
+        ``table.*``.
+    BuildError
+        ``gate.images`` where no image is left.
+    """
+
+    def __init__(
+        self,
+        section: str,
+        recipe: ImagesRecipe,
+        root: Path,
+        keys: Collection[str],
+        *,
+        door: Door,
+        preprocessing: Preprocessing,
+        stages: StageCache,
+        progress: Progress,
+    ) -> None:
+        self.section, self.source = section, recipe.source
+        self.preprocessing = preprocessing
+        self._door, self._progress = door, progress
+        self._folder = ImageFolder(root / recipe.images)
+        self.labels = _labels(root / recipe.labels, keys, self._folder) if recipe.labels else None
+        self._images = (
+            self.labels.images
+            if self.labels
+            else [LabelledImage(name, 0) for name in self._folder.files if not _hidden(name)]
+        )
+        self._decoded: dict[int, NDArray[Any]] = {}
+        key = stages.key("pictures", {"images": self._hashes(), "door": msgspec.to_builtins(door),
+                                      "preprocessing": msgspec.to_builtins(preprocessing)})  # fmt: skip
+        folder, _ = stages.run("pictures", key, self._read_all)
+        self._read = msgspec.json.decode((folder / "pictures.json").read_bytes(), type=_Read)
+        if not self.rows:
+            raise BuildError(
+                "gate.images",
+                "no image is left",
+                artefact=f"section {section}",
+                found=f"{len(self._images)} images, all refused: {_counted(self.refused)}"
+                if self._images
+                else "an empty folder",
+                cure="correct the recipe; images must be what the model was made for",
+            )
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """Rows of the table (or places in the folder) of the images that were not refused."""
+        return [row for row, picture in enumerate(self._read.pictures) if picture is not None]
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many images the door refused, by code."""
+        return dict(sorted(Counter(self._read.refused.values()).items()))
+
+    @property
+    def refused_rows(self) -> list[str]:
+        """Which ones, for the report: no name of a file, which may be a patient's."""
+        what = "line" if self.labels else "file"
+        numbers = [image.line or row + 1 for row, image in enumerate(self._images)]
+        return [f"{what} {numbers[row]}: {code}" for row, code in sorted(self._read.refused.items())]
+
+    @cached_property
+    def sha256s(self) -> list[str]:
+        """Hash of every picture that was not refused."""
+        return [picture for picture in self._read.pictures if picture is not None]
+
+    @property
+    def facts(self) -> ImagesOfGate:
+        """What a bundle says of the images."""
+        return ImagesOfGate(
+            images=len(self.rows), sha256=set_sha256(self.sha256s), source=self.source, refused=self.refused
+        )
+
+    def pictures(self, rows: Sequence[int]) -> list[NDArray[Any]]:
+        """Return the pictures of some rows, levels 0..255; they are decoded once."""
+        missing = [row for row in rows if row not in self._decoded]
+        for number, row in enumerate(missing):
+            self._tell(number, len(missing))
+            picture = self._decode(self._images[row])
+            if picture_sha256(picture) != self._read.pictures[row]:
+                raise BuildError(
+                    "gate.images",
+                    "an image was changed while the build ran",
+                    artefact=f"section {self.section}, image {row + 1}",
+                    cure="run the build again",
+                )
+            self._decoded[row] = picture
+        return [self._decoded[row] for row in rows]
+
+    def labels_for(self, keys: Sequence[str]) -> NDArray[np.float64] | None:
+        """Return labels float64 (images, findings), NaN where unknown; None without any."""
+        if self.labels is None or not set(keys) & set(self.labels.keys):
+            return None
+        counted, present = known(self.labels.values[self.rows], "ignore")
+        own = np.where(counted, present.astype(float), np.nan)
+        column = {key: own[:, number] for number, key in enumerate(self.labels.keys)}
+        unknown = np.full(len(self.rows), np.nan)
+        return np.stack([column.get(key, unknown) for key in keys], axis=1)
+
+    @property
+    def patients(self) -> NDArray[np.int64] | None:
+        """Whose each image is; copies of one picture count as one patient's. None: each its own."""
+        if self.labels is not None and self.labels.clustered:
+            return self.labels.patients[self.rows]
+        of_picture = np.unique(self.sha256s, return_inverse=True)[1].reshape(-1)
+        return of_picture if len(set(self.sha256s)) < len(self.sha256s) else None
+
+    def classes(self) -> list[str] | None:
+        """Return a class of each image, to warn where all are of one; None without labels."""
+        if self.labels is None or not self.labels.keys:
+            return None
+        return [row.tobytes().hex() for row in self.labels.values[self.rows]]
+
+    def _hashes(self) -> list[tuple[str, str | None, int | None]]:
+        found = []
+        for number, image in enumerate(self._images):
+            self._tell(number, len(self._images))
+            sha256 = hash_file(self._folder.files[image.file])[0]
+            found.append((sha256, image.modality, image.frame))
+        return found
+
+    def _read_all(self, folder: Path) -> None:
+        pictures: list[str | None] = []
+        refused: dict[int, str] = {}
+        for row, image in enumerate(self._images):
+            self._tell(row, len(self._images))
+            try:
+                self._decoded[row] = self._decode(image)
+                pictures.append(picture_sha256(self._decoded[row]))
+            except ImageError as error:
+                refused[row] = error.code
+                pictures.append(None)
+        (folder / "pictures.json").write_bytes(msgspec.json.encode(_Read(pictures, refused)))
+
+    def _decode(self, image: LabelledImage) -> NDArray[Any]:
+        path, name, rule = self._folder.files[image.file], f"{self.section} image", self.preprocessing
+        colour, frame = rule.colour == "rgb", image.frame
+        try:
+            read = open_picture(
+                path, self._door, rule.greyscale, keep_colour=colour, frame=frame, name=name,
+                modality=image.modality,
+            )  # fmt: skip
+        except ImageError as error:
+            if image.modality is not None or error.code != "image.modality-undeclared":
+                raise
+            # Files without tags (PNG, JPEG) are taken for what the model was made for, as golden images are.
+            read = open_picture(
+                path, self._door, rule.greyscale, keep_colour=colour, frame=frame, name=name,
+                modality=self._door.modalities[0],
+            )  # fmt: skip
+        return preprocess(read.shown, rule).picture
+
+    def _tell(self, done: int, images: int) -> None:
+        if done and done * 20 // images > (done - 1) * 20 // images:  # each twentieth
+            self._progress(self.section, f"reading {done} of {images} images", done / images)
+
+
+def _labels(path: Path, keys: Collection[str], folder: ImageFolder) -> Labels:
+    """Read a table whose columns of findings are optional: agreement needs no labels."""
+    table = read_table(path)
+    table.require("file")
+    reserved = ("file", "patient_id", "source", "modality", "frame")
+    columns = {key: key for key in keys if key in table.columns and key not in reserved}
+    return locate(labels_of(table, columns), folder)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _counted(refused: dict[str, int]) -> str:
+    return ", ".join(f"{count} x {code}" for code, count in refused.items())

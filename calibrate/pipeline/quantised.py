@@ -1,0 +1,230 @@
+"""The stage that quantises: from the fp32 draft of a bundle to one with smaller graphs, not gated yet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+
+from promptray.calibrate.pipeline.image_set import ImageSet, Progress
+from promptray.calibrate.pipeline.recipe import BuildRecipe, precision_of
+from promptray.calibrate.quantise import Scheme, quantise
+from promptray.calibrate.quantise.calibration_images import ImageFeeds, warnings_of
+from promptray.calibrate.quantise.feeds import head_feeds, text_feeds
+from promptray.calibrate.quantise.observe import Feeds
+from promptray.calibrate.quantise.report import Report
+from promptray.calibrate.quantise.session import versions
+from promptray.export.draft import GATED_ON, Draft
+from promptray.export.stage_cache import StageCache
+from promptray.runtime.bank_file import pack
+from promptray.runtime.bundle.manifest import CalibrationSet, Graph, Head, Manifest, bank_id
+from promptray.runtime.bundle.parity import ChangedGraph
+from promptray.runtime.graphs import own_bank
+from promptray.runtime.machine_class import consumers_here, machine_class
+from promptray.runtime.prompts import PromptBank
+from promptray.runtime.text import TextEncoder
+
+#: What a graph was changed by; tests give one that is broken on purpose.
+Quantise = Callable[[bytes, Scheme, Feeds], Any]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A draft with changed graphs.
+
+    Attributes
+    ----------
+    draft : Draft
+        Its changed graphs are for this backend on this class of machine only.
+    graphs : list of ChangedGraph
+    reports : mapping of str to Report
+        By the graph's title.
+    warnings : tuple of str
+        What makes the images that ranges were taken from a poor set.
+    """
+
+    draft: Draft
+    graphs: list[ChangedGraph]
+    reports: Mapping[str, Report]
+    warnings: tuple[str, ...] = ()
+
+
+def quantised(
+    recipe: BuildRecipe,
+    fp32: Draft,
+    calibration: ImageSet | None,
+    stages: StageCache,
+    progress: Progress,
+    *,
+    change: Quantise = quantise,
+) -> Changed:
+    """Quantise the graphs that the recipe names; each is a stage of its own.
+
+    Parameters
+    ----------
+    recipe : BuildRecipe
+    fp32 : Draft
+    calibration : ImageSet, optional
+    stages : StageCache
+    progress : callable
+    change : callable, optional
+        Quantises one graph.
+
+    Raises
+    ------
+    BuildError
+        ``quantise.*``.
+    """
+    asked = recipe.quantise
+    assert asked is not None  # noqa: S101 - the caller looked
+    wanted = [(graph, asked.scheme_of(graph.role, graph.head)) for graph in fp32.manifest.graphs]
+    todo = [(graph, scheme) for graph, scheme in wanted if scheme is not None]
+    inputs = _Inputs(fp32, calibration)
+    made, graphs, reports = fp32, [], {}
+    for number, (graph, scheme) in enumerate(todo):
+        progress("quantise", f"{graph.title}: {precision_of(scheme)}", number / len(todo))
+        folder = _stage(graph, fp32.read(graph.file), scheme, inputs, stages, change)
+        report = msgspec.json.decode((folder / "report.json").read_bytes(), type=Report)
+        made = _with_graph(made, graph, precision_of(scheme), folder / "graph.onnx")
+        graphs.append(
+            ChangedGraph(
+                graph=graph.title,
+                precision=precision_of(scheme),
+                bytes_before=report.bytes_before,
+                bytes_after=report.bytes_after,
+            )
+        )
+        reports[graph.title] = report
+    if asked.text is not None:
+        made = _with_bank_identity(made)
+    if calibration is None:
+        return Changed(made, graphs, reports)
+    facts, different = calibration.facts, len(set(calibration.sha256s))
+    provenance = msgspec.structs.replace(
+        made.manifest.provenance,
+        calibration=CalibrationSet(images=facts.images, sha256=facts.sha256, source=facts.source),
+    )
+    made = replace(made, manifest=_replaced(made.manifest, provenance=provenance))
+    return Changed(made, graphs, reports, tuple(warnings_of(facts.images, different, calibration.classes())))
+
+
+class _Inputs:
+    """Real inputs of each graph, made when a stage has to run; their hashes before."""
+
+    def __init__(self, fp32: Draft, calibration: ImageSet | None) -> None:
+        self._fp32, self._images = fp32, calibration
+
+    def key(self, graph: Graph) -> object:
+        """Return what the inputs of a graph depend on."""
+        if graph.role == "text":
+            return [[each.prompts, each.negative_prompts] for each in self._text_findings()]
+        parts: dict[str, object] = {"images": self._images.sha256s if self._images else None}
+        if graph.role == "head":
+            head = self._head(graph)
+            parts["bank"] = hashlib.sha256(self._fp32.read(head.bank.file)).hexdigest()
+            parts["image"] = hashlib.sha256(self._image_graph()).hexdigest()
+        return parts
+
+    def feeds(self, graph: Graph) -> Feeds:
+        manifest = self._fp32.manifest
+        if graph.role == "text":
+            assert manifest.text is not None  # noqa: S101 - a text graph has a rule
+            encoder = TextEncoder(manifest.text, self._fp32.read(manifest.text.tokenizer))
+            return text_feeds(
+                [
+                    encoder.encode_finding(each.prompts, each.negative_prompts)
+                    for each in self._text_findings()
+                ]
+            )
+        if self._images is None:
+            return ()
+        pictures = np.stack(self._images.pictures(self._images.rows))
+        feeds = ImageFeeds(pictures, self._images.preprocessing)
+        if graph.role == "image":
+            return feeds
+        return head_feeds(self._image_graph(), own_bank(self._fp32, self._head(graph)), feeds)
+
+    def _text_findings(self) -> Sequence[Any]:
+        head = self._fp32.manifest.text_head
+        return self._fp32.manifest.findings_of(head.name) if head else []
+
+    def _head(self, graph: Graph) -> Head:
+        head = self._fp32.manifest.head(graph.head or "")
+        assert head is not None  # noqa: S101 - the manifest's own graph
+        return head
+
+    def _image_graph(self) -> bytes:
+        graph = self._fp32.manifest.graph("image")
+        assert graph is not None  # noqa: S101 - every model has one
+        return self._fp32.read(graph.file)
+
+
+def _stage(
+    graph: Graph, content: bytes, scheme: Scheme, inputs: _Inputs, stages: StageCache, change: Quantise
+) -> Path:
+    def produce(folder: Path) -> None:
+        made = change(content, scheme, inputs.feeds(graph))
+        (folder / "graph.onnx").write_bytes(made.content)
+        (folder / "report.json").write_bytes(msgspec.json.encode(made.report))
+
+    key = stages.key(
+        "quantise",
+        {
+            "change": f"{change.__module__}.{change.__qualname__}",
+            "tools": versions(),
+            "machine": machine_class(),  # ranges are taken from what this machine computes
+            "graph": hashlib.sha256(content).hexdigest(),
+            "scheme": msgspec.to_builtins(scheme),
+            "inputs": inputs.key(graph),
+        },
+    )
+    return stages.run("quantise", key, produce)[0]
+
+
+def _with_graph(made: Draft, graph: Graph, precision: str, file: Path) -> Draft:
+    """Put a changed graph in the place of the fp32 one, for this class of machine only."""
+    model = onnx.load(file, load_external_data=False)
+    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    folder = graph.role if graph.head is None else f"{graph.role}/{graph.head}"
+    changed = msgspec.structs.replace(
+        graph,
+        file=f"graphs/{folder}/{precision}-{opset}.onnx",
+        precision=precision,
+        opset=opset,
+        consumers=[consumers_here(GATED_ON)[0]],
+    )
+    graphs = [changed if each == graph else each for each in made.manifest.graphs]
+    files = {name: content for name, content in made.files.items() if name != graph.file}
+    return Draft(_replaced(made.manifest, graphs=graphs), {**files, changed.file: file})
+
+
+def _with_bank_identity(made: Draft) -> Draft:
+    """Name the changed text graph in the identity of its bank.
+
+    The shipped entries stay those of the fp32 text graph, which the identity holds; prompts added on the spot
+    come from this one. So the bank takes what these two made, and no other bank takes what was added here.
+    """
+    manifest = made.manifest
+    head, graph = manifest.text_head, manifest.graph("text")
+    assert head is not None  # noqa: S101 - a text graph was changed
+    assert graph is not None  # noqa: S101 - likewise
+    bank = own_bank(made, head)
+    added_by = hashlib.sha256(made.read(graph.file)).hexdigest()
+    identity = {**head.bank.identity, "added_by": added_by, "added_precision": graph.precision}
+    rule = msgspec.structs.replace(head.bank, identity=identity, id=bank_id(identity))
+    heads = [
+        msgspec.structs.replace(each, bank=rule) if each.name == head.name else each
+        for each in manifest.heads
+    ]
+    packed = pack(PromptBank(rule, bank.entries))
+    return Draft(_replaced(manifest, heads=heads), {**made.files, rule.file: packed})
+
+
+def _replaced(manifest: Manifest, **changes: Any) -> Manifest:
+    return msgspec.structs.replace(manifest, **changes)

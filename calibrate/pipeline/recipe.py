@@ -1,0 +1,195 @@
+"""The sections of a recipe about changed graphs: how they are quantised, and what they are gated on."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from promptray.calibrate.gates.limits import LIMITS, Kind, Limits
+from promptray.calibrate.quantise.scheme import DynamicInt8, Float8, Float16, Int8, Scheme, WeightOnly
+from promptray.export.recipe import Recipe
+from promptray.runtime.bundle.manifest import HeadName, Text
+from promptray.runtime.errors import BuildError
+
+_AT_LEAST = ("spearman", "map_correlation", "map_overlap")
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the sections: unknown keys are refused."""
+
+
+class ImagesRecipe(_Struct, frozen=True, kw_only=True):
+    """A folder of images. Paths are relative to the recipe's folder."""
+
+    images: Text
+    """The folder, with any sub-folders: DICOM, PNG, JPEG."""
+    labels: Text | None = None
+    """A CSV as `promptray evaluate` reads it: which of the images, whose they are, what is in them. Without
+    one, every file of the folder."""
+    source: Text
+    """What the images are, for people: the name of a data set, never of a patient."""
+
+
+class QuantiseRecipe(_Struct, frozen=True, kw_only=True):
+    """Which graphs are quantised, and how."""
+
+    image: Scheme | None = None
+    head: Scheme | None = None
+    """Of every head."""
+    heads: dict[HeadName, Scheme] = {}
+    """Of single heads, by name, instead of `head`."""
+    text: Scheme | None = None
+    """Of the text graph; the bank of the recipe's findings stays that of the fp32 text graph."""
+    calibration: ImagesRecipe | None = None
+    """The images that ranges are taken from, where a scheme of the image graph or a head takes any."""
+
+    def scheme_of(self, role: str, head: str | None) -> Scheme | None:
+        """Return the scheme of a graph, or None: it stays fp32."""
+        if role == "head":
+            return self.heads.get(head or "", self.head)
+        return self.image if role == "image" else self.text
+
+    @property
+    def schemes(self) -> list[Scheme]:
+        """All schemes that are asked for."""
+        asked = [self.image, self.head, *self.heads.values(), self.text]
+        return [scheme for scheme in asked if scheme is not None]
+
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Size = Annotated[float, Meta(ge=0)]
+
+
+class LimitsRecipe(_Struct, frozen=True, kw_only=True):
+    """Bounds tighter than those of the kind of change (`promptray.calibrate.gates.limits`)."""
+
+    auroc_loss: Share | None = None
+    class_auroc_loss: Share | None = None
+    flips: Share | None = None
+    finding_flips: Share | None = None
+    spearman: Share | None = None
+    mean_delta: Size | None = None
+    max_delta: Size | None = None
+    batch_delta: Size | None = None
+    map_correlation: Share | None = None
+    map_overlap: Share | None = None
+
+
+class GateRecipe(ImagesRecipe, frozen=True, kw_only=True):
+    """The images that changed graphs are held against the fp32 original on, and how strictly."""
+
+    kind: Literal["fp16", "int8"] | None = None
+    """Whose limits: by default ``fp16`` where all schemes are, else ``int8``. Never a looser one."""
+    limits: LimitsRecipe = LimitsRecipe()
+
+
+class BuildRecipe(Recipe, frozen=True, kw_only=True):
+    """All that ``promptray build`` reads."""
+
+    quantise: QuantiseRecipe | None = None
+    gate: GateRecipe | None = None
+
+
+def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text: bool) -> None:
+    """Refuse sections that do not fit each other or the model, before the long work.
+
+    Parameters
+    ----------
+    recipe : BuildRecipe
+    artefact : str
+        Base name of its file.
+    heads : list of str
+        The model's heads.
+    text : bool
+        Whether the bundle will hold a text graph.
+
+    Raises
+    ------
+    BuildError
+        ``recipe.invalid``, naming the key.
+    """
+    quantise, gate = recipe.quantise, recipe.gate
+    if quantise is None:
+        if gate is not None:
+            raise _invalid(artefact, "gate", "nothing is changed, so there is nothing to gate", "quantise")
+        return
+    if not quantise.schemes:
+        raise _invalid(artefact, "quantise", "no graph is to be quantised", "image, head or text")
+    if gate is None:
+        what = "changed graphs are used only after a gate, and the recipe has no images for it"
+        raise _invalid(artefact, "quantise", what, "a section 'gate'")
+    for name in quantise.heads:
+        if name not in heads:
+            raise _invalid(artefact, f"quantise.heads.{name}", "the model has no such head", ", ".join(heads))
+    if quantise.text is not None and not text:
+        raise _invalid(artefact, "quantise.text", "the bundle holds no text graph", "text_graph: true")
+    if any(isinstance(scheme, Float8) for scheme in quantise.schemes):
+        what = "no backend of this version runs fp8-qdq graphs with the optimisations of deployment"
+        raise _invalid(artefact, "quantise", what, "another scheme")
+    of_images = [quantise.image, quantise.head, *quantise.heads.values()]
+    takes = [each for each in of_images if each and not isinstance(each, DynamicInt8 | WeightOnly)]
+    if takes and quantise.calibration is None:
+        tag = takes[0].__struct_config__.tag
+        what = f"{tag} takes ranges from images, and the recipe names none"
+        raise _invalid(
+            artefact, "quantise", what, "a section 'calibration' in it, with 'images' and 'source'"
+        )
+    limits_of(recipe, artefact)
+
+
+def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
+    """Return whose limits are held.
+
+    Raises
+    ------
+    BuildError
+        ``recipe.invalid`` for one that is looser than the schemes'.
+    """
+    schemes = recipe.quantise.schemes if recipe.quantise else []
+    own: Kind = "fp16" if all(isinstance(each, Float16) for each in schemes) else "int8"
+    asked = recipe.gate.kind if recipe.gate else None
+    if asked == "int8" and own == "fp16":
+        raise _invalid(artefact, "gate.kind", "the limits of int8 are looser than those of fp16", "fp16")
+    return asked or own
+
+
+def limits_of(recipe: BuildRecipe, artefact: str) -> Limits:
+    """Return the limits: those of the kind, tightened where the recipe says so.
+
+    Raises
+    ------
+    BuildError
+        ``recipe.invalid`` for a limit that is looser.
+    """
+    limits = LIMITS[kind_of(recipe, artefact)]
+    asked = recipe.gate.limits if recipe.gate else LimitsRecipe()
+    tighter = {}
+    for name in (field.name for field in fields(Limits)):
+        value, bound = getattr(asked, name), getattr(limits, name)
+        if value is None:
+            continue
+        if (value < bound) if name in _AT_LEAST else (value > bound):
+            sense = "at least" if name in _AT_LEAST else "at most"
+            what = f"{value:g} is looser than the limit, and limits may only be tightened"
+            raise _invalid(artefact, f"gate.limits.{name}", what, f"{sense} {bound:g}")
+        tighter[name] = value
+    return replace(limits, **tighter)
+
+
+def precision_of(scheme: Scheme) -> str:
+    """Return the precision of a graph as the manifest names it."""
+    tag = str(scheme.__struct_config__.tag)
+    return f"{tag}-float16" if isinstance(scheme, Int8) and scheme.rest == "float16" else tag
+
+
+def _invalid(artefact: str, key: str, what: str, expected: str) -> BuildError:
+    return BuildError(
+        "recipe.invalid",
+        what,
+        artefact=f"{artefact}, key {key}",
+        expected=expected,
+        cure="docs/recipe.md lists every key with an example",
+    )

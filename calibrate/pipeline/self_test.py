@@ -1,0 +1,91 @@
+"""What changed graphs answer to the golden pictures, and how much of it is noise on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from promptray.calibrate.pipeline.other_rounding import with_other_rounding
+from promptray.calibrate.pipeline.scores import Call, Model, run
+from promptray.export.draft import Draft
+from promptray.runtime.answers import Answers, spread_of
+from promptray.runtime.bundle.manifest import Head
+from promptray.runtime.errors import BuildError
+from promptray.runtime.gated_answers import LARGEST_SHARE, LARGEST_TOLERANCE
+from promptray.runtime.golden import GoldenSet
+from promptray.runtime.preprocess import normalise
+from promptray.runtime.text_check import TOLERANCE as TEXT_TOLERANCE
+
+#: Tolerance over measured noise: noise is seen on a few pictures, and a limit must hold for every machine of
+#: the class.
+FACTOR = 4.0
+_MACHINES = 5  # that `other_rounding` stands for
+_SEED = 0
+
+
+class SelfTest:
+    """Answers of a changed model to the golden pictures, with their noise.
+
+    Noise is what changes with the shape of the call, with threads, and with float32 sums that end otherwise
+    in their last bits (`other_rounding`), as another processor's do.
+
+    Parameters
+    ----------
+    draft : Draft
+    golden : GoldenSet
+    """
+
+    def __init__(self, draft: Draft, golden: GoldenSet) -> None:
+        model, pixels = Model(draft), normalise(golden.pictures, draft.manifest.preprocessing)
+        one = Call(threads=1)
+        self._golden = golden
+        self._found = run(model, pixels, one)
+        varied = [run(model, pixels, Call(batch=4, threads=1)), run(model, pixels, Call(threads=2))]
+        random = np.random.default_rng(_SEED)
+        varied += [run(Model(with_other_rounding(draft, random)), pixels, one) for _ in range(_MACHINES)]
+        self._noise = {
+            name: float(np.max([np.abs(other[name] - values).max() for other in varied]))
+            for name, values in self._found.items()
+        }
+
+    def answers(self, heads: Sequence[str]) -> dict[str, Answers]:
+        """Return the answers, one image at a time on one thread, of some heads."""
+        return {
+            name: Answers(self._found[f"logits.{name}"], self._found.get(f"maps.{name}")) for name in heads
+        }
+
+    def tolerances(self, head: Head) -> tuple[float, float | None]:
+        """Return how near a machine must come to the scores and maps of a head.
+
+        Raises
+        ------
+        BuildError
+            ``gate.failed`` where the noise alone is beyond what a tolerance may be.
+        """
+        most = LARGEST_SHARE * spread_of(self._golden.answers[head.name].logits)
+        score = _tolerance(self._noise[f"logits.{head.name}"], head.score_tolerance, most, head, "scores")
+        if head.map is None:
+            return score, None
+        noise = self._noise[f"maps.{head.name}"]
+        return score, _tolerance(noise, head.map.tolerance, LARGEST_TOLERANCE, head, "maps")
+
+
+def text_tolerance(noise: float) -> float:
+    """Return how near a machine must come to an encoded finding, as a share of its largest number."""
+    return min(max(TEXT_TOLERANCE, FACTOR * noise), LARGEST_TOLERANCE)
+
+
+def _tolerance(noise: float, floor: float, most: float, head: Head, what: str) -> float:
+    if not noise <= most:
+        raise BuildError(
+            "gate.failed",
+            f"the changed graphs give other {what} with the shape of the call alone",
+            artefact=f"head {head.name}",
+            expected=f"within {most:.3g}, {LARGEST_SHARE:.0%} of the spread of the golden scores"
+            if what == "scores"
+            else f"within {most:.3g}",
+            found=f"{noise:.3g}",
+            cure="keep more layers high; a scheme that takes ranges at run time depends on the batch",
+        )
+    return min(max(floor, FACTOR * noise), most)

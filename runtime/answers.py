@@ -1,0 +1,47 @@
+"""Scores and maps of the golden pictures through one head."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of the golden pictures through one head.
+
+    Attributes
+    ----------
+    logits : float32 (G, findings)
+    maps : float32 (G, findings, grid rows, grid columns), or None
+    """
+
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
+
+    def errors(self, logits: NDArray[np.float32], maps: NDArray[np.float32] | None) -> tuple[float, float]:
+        """Return the largest absolute differences of scores and of maps; NaN where there is a NaN.
+
+        Arrays of another shape than the stored ones are infinitely far off: numpy would stretch them to fit.
+        """
+        score_error = _difference(logits, self.logits)
+        if self.maps is None or maps is None:
+            return score_error, 0.0 if self.maps is maps else math.inf
+        return score_error, _difference(maps, self.maps)
+
+    def of(self, picture: int) -> Answers:
+        """Return those of one picture, G = 1."""
+        part = slice(picture, picture + 1)
+        return Answers(self.logits[part], None if self.maps is None else self.maps[part])
+
+
+def spread_of(logits: NDArray[np.float32]) -> float:
+    """Return what scores (images, findings) deviate by over images, root mean square over findings."""
+    return float(np.sqrt(logits.astype(np.float64).var(axis=0).mean()))
+
+
+def _difference(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
+    return float(np.abs(found - stored).max(initial=0.0)) if found.shape == stored.shape else math.inf
