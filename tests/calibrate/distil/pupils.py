@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from promptray.calibrate.distil.images import DistilImages
 from promptray.calibrate.distil.run import distil
 from promptray.calibrate.distil.settings import Distil, read_settings
 from promptray.calibrate.distil.teacher import Findings
-from promptray.calibrate.distil.torch_side import torch_bank
+from promptray.calibrate.distil.torch_side import sides_reference
 from promptray.export.families import family
-from promptray.export.families.base import LoadedHead, LoadedModel
-from promptray.runtime.bundle.manifest import CalibrationSet
-from promptray.runtime.prompts import PromptBank
+from promptray.export.families.base import LoadedModel, Reference, Side, tensor
+from promptray.export.families.classifier import describe_classifier
+from promptray.runtime.bundle.manifest import (
+    CalibrationSet,
+    Greyscale,
+    MapFacts,
+    Normalise,
+    Preprocessing,
+    Squash,
+)
 from promptray.runtime.text import EncodedFinding, TextEncoder
 from tests import asg_tiny, carzero_tiny, convnext_tiny, open_clip_tiny
 
@@ -45,6 +54,57 @@ def asg(*heads: str) -> LoadedModel:
 def convnext() -> LoadedModel:
     checkpoint = convnext_tiny.FOLDER / convnext_tiny.CHECKPOINTS["torchvision"]
     return family("convnext").load(checkpoint, None, {"preprocessing": "squash"})
+
+
+class SmallSide(nn.Module):
+    """pixels (B, 3, 32, 32) -> image_vector (B, 8), patch_vectors (B, 16, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = nn.Conv2d(3, 8, 8, stride=8)
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor]:
+        return (self.tower(pixels).relu().flatten(2).transpose(1, 2),)
+
+    def finish(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        return patches.mean(dim=1), patches
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.finish(*self.encode(pixels))
+
+
+def _no_original(*_: object) -> Reference:
+    raise AssertionError("the sides are the original")
+
+
+def small(*, seed: int = 1, scale: float = 1.0) -> LoadedModel:
+    """A classifier of three classes that is distilled in a second."""
+    torch.manual_seed(seed)
+    side = SmallSide().eval().requires_grad_(False)
+    outputs = [tensor("image_vector", "batch", 8), tensor("patch_vectors", "batch", 16, 8)]
+    model = describe_classifier(
+        "small",
+        Side(side, [tensor("pixels", "batch", 3, 32, 32)], outputs),
+        scale * torch.randn(3, 8),
+        torch.zeros(3),
+        ["a", "b", "c"],
+        preprocessing=Preprocessing(
+            greyscale=Greyscale(),
+            steps=[Squash(size=32, interpolation="bicubic")],
+            normalise=Normalise(mean=[0.5] * 3, std=[0.25] * 3),
+            channels=3,
+            height=32,
+            width=32,
+        ),
+        map_facts=MapFacts(grid=[4, 4], kind="similarity", meaning="of a test", tolerance=1e-5),
+        relations=("independent",),
+        reference=_no_original,
+        score_tolerance=1e-4,
+        notes=(),
+    )
+    return dataclasses.replace(
+        model, heads=[dataclasses.replace(model.heads[0], reference=sides_reference(model, "classes"))]
+    )
 
 
 def open_clip() -> LoadedModel:
@@ -103,7 +163,3 @@ def quiet(stage: str, message: str, fraction: float) -> None:
 
 def taught(model: LoadedModel, folder: Path, count: int = 24, **changes: Any) -> Any:
     return distil(model, findings(model), settings(**changes), images(count, model), folder, quiet)
-
-
-def bank(model: LoadedModel, head: LoadedHead, chosen: Sequence[EncodedFinding]) -> PromptBank:
-    return torch_bank(model, head, chosen)
