@@ -65,7 +65,7 @@ def supervision(
 
 def _report_head(model: LoadedModel, findings: Findings) -> str:
     named = None if model.text is None else model.text.rule.head
-    head = model.head(named) if named in findings else None
+    head = None if named is None or named not in findings else model.head(named)
     if named is None or head is None or head.set != "free" or any(ROWS in each.dims for each in head.bank):
         raise BuildError(
             "distil.settings",

@@ -80,8 +80,7 @@ def distil(
             settings.device, lambda done, all_: progress("teacher", f"{done} of {all_} parts", done / all_)
         )
         scale = scale_of(teacher, targets, learned.tolist())
-        for each, mean in zip(student.features, scale.means, strict=True):
-            each.start_at(mean)
+        student.start_at(scale.means)
         lesson = Lesson(teacher, targets, extra, scale, learned, watching)
         trained = train(student, lesson, settings, folder / STATE, progress)
         replace_whole(folder / HISTORY, msgspec.json.format(msgspec.json.encode(trained.history)) + b"\n")

@@ -77,13 +77,13 @@ class Feature(nn.Module):
     def start_at(self, mean: Tensor) -> None:
         """Begin near the teacher's mean ([P,] W): what is to be learned is the difference of images."""
         self.bias.copy_(mean)
-        for projection in (self.of_image, self.of_positions):
-            if projection is not None:
-                projection[-1].weight.mul_(_SMALL)
 
 
 def _projection(width: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out, bias=False))
+    linear = nn.Linear(width, out, bias=False)
+    with torch.no_grad():
+        linear.weight.mul_(_SMALL)
+    return nn.Sequential(nn.LayerNorm(width), linear)
 
 
 class Student(nn.Module):
@@ -140,7 +140,14 @@ class Student(nn.Module):
     @property
     def grids(self) -> list[tuple[int, int]]:
         """Rows and columns of each of the teacher's tensors that has positions."""
-        return [each.grid for each in self.features if each.of_positions is not None]
+        made = (each for each in self.features if isinstance(each, Feature))
+        return [each.grid for each in made if each.of_positions is not None]
+
+    def start_at(self, means: Sequence[Tensor]) -> None:
+        """Begin near the teacher's means (see :meth:`Feature.start_at`)."""
+        for each, mean in zip(self.features, means, strict=True):
+            if isinstance(each, Feature):
+                each.start_at(mean)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return them, in the teacher's order."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -163,7 +164,7 @@ class _Run:
         others: list[nn.Parameter] = []
         for name, each in student.named_parameters():
             (others if each.ndim < 2 or name.endswith("bias") else matrices).append(each)
-        groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.rate, weight_decay=settings.weight_decay)
         self.scaler = torch.amp.GradScaler(settings.device, enabled=settings.precision == "fp16")
 
