@@ -108,6 +108,13 @@ CODES: dict[str, str] = {
     "adapt.diverged": "The loss of a training is no longer a finite number.",
     "output.exists": "A report would be written over another one.",
     "output.unwritable": "A report cannot be written where it was asked for.",
+    # distillation
+    "distil.settings": "A setting of the distillation is unknown, out of range or without effect.",
+    "distil.student": "The student's architecture is unknown, or cannot take the place of the model's tower.",
+    "distil.images": "Images to learn from are too few, or what a loss needs of them is absent.",
+    "distil.state": "What an earlier distillation left in the folder is damaged, of another run, or in use.",
+    "distil.diverged": "The loss of a distillation is no longer a finite number.",
+    "distil.checkpoint": "A student's checkpoint is damaged, or was made for another model.",
     # probabilities and thresholds of a site
     "calibration.too-few": "Too few patients with or without a finding to calibrate it or set a threshold.",
     "calibration.alternatives": "Findings of which one is true cannot be calibrated one by one.",

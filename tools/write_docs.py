@@ -44,6 +44,7 @@ _GROUPS = {
     "table": "Labels, scores and boxes",
     "adapt": "Adapting to a site",
     "output": "Reports",
+    "distil": "Distillation",
     "calibration": "Calibration",
     "extra": "Installation",
     "command": "The command line",

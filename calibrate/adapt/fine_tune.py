@@ -153,7 +153,7 @@ def fine_tune(
     PromptRayError
         ``adapt.state``; ``adapt.diverged`` if a loss is NaN or infinite.
     """
-    kept = TrainingState(state, _run_hash(network, train, val, settings))
+    kept = TrainingState(state, _run_hash(network, train, val, settings), Epoch)
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser, factor=settings.factor, patience=settings.patience

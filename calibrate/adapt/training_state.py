@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import safetensors.torch
 import torch
@@ -27,7 +28,10 @@ class Epoch:
     rate: float
 
 
-class TrainingState:
+E = TypeVar("E")
+
+
+class TrainingState(Generic[E]):
     """A file with network, best network, optimiser and history.
 
     Parameters
@@ -35,18 +39,24 @@ class TrainingState:
     path : Path
     run : str
         Hash of everything that the training depends on; the file of another run is refused.
+    epoch : type
+        Dataclass of what is kept of an epoch: texts, numbers and mappings of them.
+    code : str
+        Of what is refused.
     """
 
-    def __init__(self, path: Path, run: str) -> None:
+    def __init__(self, path: Path, run: str, epoch: type[E], code: str = "adapt.state") -> None:
         self._path = path
         self._run = run
+        self._epoch = epoch
+        self._code = code
 
     def save(
         self,
         network: nn.Module,
         best: Mapping[str, Tensor],
         optimiser: torch.optim.Optimizer,
-        history: list[Epoch],
+        history: list[E],
     ) -> None:
         """Replace the file, whole or not at all."""
         tensors = {f"{_NETWORK}{key}": value for key, value in network.state_dict().items()}
@@ -60,13 +70,13 @@ class TrainingState:
 
     def load(
         self, network: nn.Module, optimiser: torch.optim.Optimizer
-    ) -> tuple[dict[str, Tensor], list[Epoch]] | None:
+    ) -> tuple[dict[str, Tensor], list[E]] | None:
         """Put network and optimiser back, and return the best network and the history; None without a file.
 
         Raises
         ------
         PromptRayError
-            ``adapt.state`` for a damaged file, or that of another run.
+            `code` for a damaged file, or that of another run.
         """
         if not self._path.exists():
             return None
@@ -83,7 +93,7 @@ class TrainingState:
                 number, _, name = key.partition(".")
                 states.setdefault(int(number), {})[name] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
-            return _after(_BEST, tensors), [Epoch(**each) for each in json.loads(texts["history"])]
+            return _after(_BEST, tensors), [self._epoch(**each) for each in json.loads(texts["history"])]
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise self._refused(f"it cannot be read ({type(error).__name__})") from None
 
@@ -93,7 +103,7 @@ class TrainingState:
 
     def _refused(self, why: str) -> PromptRayError:
         return PromptRayError(
-            "adapt.state",
+            self._code,
             f"training cannot go on from its last epoch: {why}",
             artefact=self._path.name,
             cure="delete the file; training begins again",

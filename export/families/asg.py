@@ -84,7 +84,16 @@ class ImageSide(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return them."""
+        return self.finish(*self.encode(pixels))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return the tower's vector of the image (B, G), where it is asked for, and its patches (B, P, L)."""
         image, patches = self.encoder.features(pixels)
+        return (image, patches) if PROMPTS in self.heads else (patches,)
+
+    def finish(self, *encoded: Tensor) -> tuple[Tensor, ...]:
+        """Return what `forward` does, of what `encode` gives."""
+        image, patches = encoded[0], encoded[-1]
         found: tuple[Tensor, ...] = ()
         if PROMPTS in self.heads:
             vectors = self.to_global(image), self.to_local(patches)

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,25 @@ class Side:
     module: nn.Module
     inputs: Sequence[TensorFacts]
     outputs: Sequence[TensorFacts]
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """An image side's module that says where its tower ends, so that another tower can take its place.
+
+    ``forward(pixels)`` is ``finish(*encode(pixels))``. A module without the two is all tower.
+    """
+
+    def encode(self, pixels: Tensor, /) -> tuple[Tensor, ...]:
+        """Return what the tower gives: vectors of the image (B, W), or of its positions (B, [1 +] P, W).
+
+        P positions are the rows and columns of the head's map, and one before them is of the whole image.
+        """
+        ...
+
+    def finish(self, *encoded: Tensor) -> tuple[Tensor, ...]:
+        """Return the side's outputs, of what `encode` gives."""
+        ...
 
 
 @dataclass(frozen=True)

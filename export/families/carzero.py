@@ -77,7 +77,15 @@ class ImageSide(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return query, first query, keys and values of each layer, all (B, ...)."""
-        memory = self.fusion.decoder_norm(self.encoder(pixels))
+        return self.finish(*self.encode(pixels))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor]:
+        """Return the tower's tokens (B, 1 + P, width)."""
+        return (self.encoder(pixels),)
+
+    def finish(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Return what `forward` does, of the tokens."""
+        memory = self.fusion.decoder_norm(tokens)
         return _cached_side(self.fusion, query=memory[:, 0], memory=memory)
 
 

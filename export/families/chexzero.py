@@ -74,6 +74,12 @@ class ImageSide(nn.Module):
         image, patches = self.visual(pixels)
         return image, patches
 
+    encode = forward
+
+    def finish(self, image: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring vectors to unit length; those of `encode` have it."""
+        return nn.functional.normalize(image, dim=-1), nn.functional.normalize(patches, dim=-1)
+
 
 class TextSide(nn.Module):
     """input_ids (1, T) -> finding_vector (D,), the unit vector of one wording."""

@@ -46,7 +46,14 @@ class ImageSide(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return both."""
-        features = self.model.forward_features(pixels).flatten(2).transpose(1, 2)
+        return self.finish(*self.encode(pixels))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor]:
+        """Return the last feature map (B, P, D)."""
+        return (self.model.forward_features(pixels).flatten(2).transpose(1, 2),)
+
+    def finish(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `forward` does, of the feature map."""
         variance = features.mean(dim=1).var(dim=-1, unbiased=False)
         sigma = (variance + self.norm.eps).sqrt()[:, None, None]
         patches = self.norm.weight * (features - features.mean(dim=-1, keepdim=True)) / sigma

@@ -1,0 +1,124 @@
+"""A distillation from beginning to end: teacher's answers, training, checkpoint, history and curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from promptray.calibrate.adapt.progress import Progress
+from promptray.calibrate.adapt.whole import remove_partial, replace_whole
+from promptray.calibrate.distil.checkpoint import StudentFacts, new_student, save_student
+from promptray.calibrate.distil.curve import loss_curve
+from promptray.calibrate.distil.images import DistilImages
+from promptray.calibrate.distil.reports import supervision
+from promptray.calibrate.distil.settings import Distil
+from promptray.calibrate.distil.targets import Targets
+from promptray.calibrate.distil.teacher import Findings, Teacher, teacher_of
+from promptray.calibrate.distil.train import Lesson, Trained, scale_of, train
+from promptray.calibrate.distil.views import pixels
+from promptray.calibrate.distil.weights import load_tower
+from promptray.export.families.base import LoadedModel
+from promptray.runtime.errors import BuildError
+
+STATE, HISTORY, CURVE = "state.safetensors", "history.json", "curve.svg"
+
+
+def distil(
+    model: LoadedModel,
+    findings: Findings,
+    settings: Distil,
+    images: DistilImages,
+    folder: Path,
+    progress: Progress,
+    *,
+    weights: Path | None = None,
+) -> StudentFacts:
+    """Train a student in the place of a model's image tower.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The teacher. Not changed.
+    findings : mapping of str to (mapping of str to EncodedFinding)
+        By head and key: whose logits are learned, through the head with its real bank.
+    settings : Distil
+    images : DistilImages
+    folder : Path
+        For everything that is written; a run that was killed goes on there, to the same bits on a CPU.
+    progress : callable
+        Called with (stage, message, fraction of the stage).
+    weights : Path, optional
+        File that ``settings.weights`` names.
+
+    Returns
+    -------
+    StudentFacts
+        As in ``student.json``; :func:`promptray.calibrate.distil.checkpoint.student_model` makes the model.
+
+    Raises
+    ------
+    BuildError
+        ``distil.*``, ``checkpoint.*`` for the student's own weights, ``score.not-finite``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        student = new_student(model, settings)
+        if weights is not None:
+            load_tower(student, weights)
+        learned, watching = images.divide(settings.validation, settings.seed)
+        teacher = teacher_of(model, findings)
+        _require_use(settings, teacher)
+        extra = supervision(model, findings, images, settings.losses)
+        made = partial(pixels, rule=model.preprocessing)
+        targets = Targets(folder, teacher, images, settings.augment, settings.seed, made)
+        targets.compute(
+            settings.device, lambda done, all_: progress("teacher", f"{done} of {all_} parts", done / all_)
+        )
+        scale = scale_of(teacher, targets, learned.tolist())
+        student.start_at(scale.means)
+        lesson = Lesson(teacher, targets, extra, scale, learned, watching)
+        trained = train(student, lesson, settings, folder / STATE, progress)
+        replace_whole(folder / HISTORY, msgspec.json.format(msgspec.json.encode(trained.history)) + b"\n")
+        replace_whole(folder / CURVE, loss_curve(trained.history).encode())
+        warnings = [*images.warnings, *_warnings(trained)]
+        return save_student(folder, model, student, settings, images.facts, len(learned), trained, warnings)
+
+
+def _require_use(settings: Distil, teacher: Teacher) -> None:
+    """Refuse losses of logits where no finding is named."""
+    asked = [name for name in ("logit", "report", "tag") if getattr(settings.losses, name)]
+    if asked and not teacher.heads:
+        raise BuildError(
+            "distil.settings",
+            "there is no finding whose logits could be learned",
+            artefact=f"distil.losses.{asked[0]}",
+            expected="at least one finding",
+            found="none",
+            cure="name findings, or leave these losses out",
+        )
+
+
+def _warnings(trained: Trained) -> list[str]:
+    if trained.best == 0:
+        return ["training did not lower the validation loss: this student is as it began"]
+    return []
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            remove_partial(folder)
+            yield
+    except Timeout:
+        raise BuildError(
+            "distil.state",
+            "another run is at work in this folder",
+            artefact=folder.name,
+            cure="wait for it, or choose another folder",
+        ) from None
