@@ -101,6 +101,16 @@ def test_a_student_stopped_after_one_step_is_refused_by_the_gate(small: LoadedMo
     assert {gate.name for gate in report.gates if gate.verdict == "refused"} >= {"mean_delta", "spearman"}
 
 
+def test_a_student_that_learned_passes_what_its_grid_lets_it_pass(small: LoadedModel, tmp_path: Path) -> None:
+    # Four positions resampled to sixteen cannot make the teacher's maps.
+    more = {"epochs": 30, "batch": 32, "augment": {"views": 2}, "validation": 0.1}
+    pupils.taught(small, tmp_path, count=256, **more)
+    report = gated(small, student_model(small, tmp_path), 200)
+    verdicts = {gate.name: gate.verdict for gate in report.gates}
+    assert verdicts["mean_delta"] == verdicts["max_delta"] == "passed"
+    assert verdicts["map_correlation"] == report.verdict == "refused"
+
+
 def test_training_that_was_stopped_goes_on_to_the_same_bits(small: LoadedModel, tmp_path: Path) -> None:
     def run(folder: Path, last: int | None) -> None:
         def progress(stage: str, message: str, fraction: float) -> None:
