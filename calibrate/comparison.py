@@ -99,29 +99,49 @@ def heads_of(
         The reference and what is compared with it.
     head : str, optional
         Head of both sides, or of the second where `reference_head` is given; not needed of a bundle with one.
+        A side that is a table takes none.
     reference_head : str, optional
         Head of the first side, where its name is another.
 
     Raises
     ------
     ScoringError
-        ``score.head``, with the heads of each side.
+        ``score.head``, with the heads of each side; likewise for a head that is named and no side takes.
     """
+    _require_taken(first, second, head, reference_head)
     try:
-        return _head_of(first, reference_head or head), _head_of(second, head)
+        return _head_of(first, head if reference_head is None else reference_head), _head_of(second, head)
     except ScoringError as error:
         raise ScoringError(
             error.code,
             error.message,
             artefact=error.artefact,
-            expected=f"of A, the reference: {_head_names(first)}; of B: {_head_names(second)}",
+            expected=_heads_of_both(first, second),
             found=error.found,
             cure="name one of each: --head, and --reference-head where A's is another",
         ) from error
 
 
+def _require_taken(first: Side, second: Side, head: str | None, reference_head: str | None) -> None:
+    """Refuse a head that no side takes: a table would be compared as if it were that head's."""
+    of_head = [second] if reference_head is not None else [first, second]
+    for option, name, sides in (("--reference-head", reference_head, [first]), ("--head", head, of_head)):
+        if name is not None and all(isinstance(side, ScoreTable) for side in sides):
+            raise ScoringError(
+                "score.head",
+                f"{option} is given, but no bundle takes it",
+                expected=_heads_of_both(first, second),
+                found=name,
+                cure=f"leave {option} out, or give the bundle in place of its table",
+            )
+
+
 def _head_of(side: Side, name: str | None) -> str | None:
     return require_head(side.bundle.manifest, name).name if isinstance(side, Scorer) else None
+
+
+def _heads_of_both(first: Side, second: Side) -> str:
+    return f"of A, the reference: {_head_names(first)}; of B: {_head_names(second)}"
 
 
 def _head_names(side: Side) -> str:

@@ -31,6 +31,11 @@ class _Arrival:
     number: int
     prepared: Prepared
 
+    @property
+    def name(self) -> str:
+        """What errors call it: its number, too, for bytes and arrays are all named alike."""
+        return f"image {self.number}, {self.prepared.name}"
+
 
 def score_exam(
     scorer: Scorer,
@@ -48,7 +53,7 @@ def score_exam(
         raise ValueError("views= names a view, or None, for each source")
     words = [None if label is None else declared_view(label, rule) for label in labels]
     arrivals, left_out = _through_the_door(scorer, given, words, declared)
-    _require_one_study([each.prepared for each in arrivals], strict=strict)
+    _require_one_study(arrivals, strict=strict)
     entering = []
     for arrival in arrivals:
         image = arrival.prepared
@@ -57,7 +62,7 @@ def score_exam(
             left_out.append(_left_out(arrival.number, image.name, found.label, found.code))
         else:
             entering.append((arrival, found.view, found.declared))
-    _require_distinct([(arrival.prepared, view) for arrival, view, _ in entering])
+    _require_distinct([(arrival, view) for arrival, view, _ in entering])
     left_out.sort(key=lambda each: each.number)
     there = {view for _, view, _ in entering}
     _require_complete(rule, [view for view in views_of(rule) if view not in there], left_out)
@@ -102,7 +107,7 @@ def _left_out(number: int, name: str, view: str | None, code: str | None) -> Lef
     return LeftOutImage(number=number, name=name, view=view, refused=False, code=code, message=LEFT_OUT[code])
 
 
-def _require_one_study(images: Sequence[Prepared], *, strict: bool) -> None:
+def _require_one_study(images: Sequence[_Arrival], *, strict: bool) -> None:
     """Refuse images of several studies; a study is of one patient (PS3.3 A.1.2), so of several patients too.
 
     Patient's names and IDs are never read, so a study's UID is all that tells patients apart.
@@ -110,7 +115,7 @@ def _require_one_study(images: Sequence[Prepared], *, strict: bool) -> None:
     studies: dict[str, str] = {}
     instances: dict[tuple[str, int | None], str] = {}
     for image in images:
-        facts = image.source
+        facts = image.prepared.source
         if facts.study_instance_uid is not None:
             studies.setdefault(facts.study_instance_uid, image.name)
         elif strict and facts.kind == "dicom":
@@ -132,11 +137,11 @@ def _require_one_study(images: Sequence[Prepared], *, strict: bool) -> None:
         raise _mixed("the images are of different studies", names, "give the images of one study")
 
 
-def _require_distinct(entering: Sequence[tuple[Prepared, View]]) -> None:
+def _require_distinct(entering: Sequence[tuple[_Arrival, View]]) -> None:
     """Refuse one picture under two names: it would count twice, and for a view or a side it does not show."""
     seen: dict[bytes, str] = {}
     for image, view in entering:
-        shown = image.network_input
+        shown = image.prepared.network_input
         digest = hashlib.sha256(shown.picture.tobytes() + repr(shown.geometry).encode()).digest()
         name = f"{image.name} ({view.label})"
         if digest in seen:

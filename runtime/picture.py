@@ -17,7 +17,7 @@ NOTICES: dict[str, str] = {
     "window-absent": "There is no window and no VOI LUT: the image's own value range was stretched.",
     "file-meta-absent": "The DICOM file states no transfer syntax: it was taken from the data set itself.",
     "sign-absent": "The DICOM object does not state the sign of its pixels: they were taken as unsigned.",
-    "secondary-capture": "The DICOM object is a copy made for display (Secondary Capture), not the original.",
+    "secondary-capture": "A Secondary Capture: converted from another form, not the modality's own object.",
     "prompt-empty": "Nothing was left of a prompt after cleaning: all such prompts score alike.",
     "prompt-truncated": "A prompt was longer than the model's context and was cut.",
     "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",

@@ -35,7 +35,7 @@ _FOR_PROCESSING = frozenset(_STORAGE + end for end in ("1.1.1", "1.2.1", "1.3.1"
 #: Breast Projection; Intra-Oral.
 _MODALITY_OF_CLASS = {_STORAGE + "1.3": "IO"} | {_STORAGE + end: "MG" for end in ("1.2", "13.1.3", "13.1.4")}
 
-#: SOP classes of what was copied off a screen or scanned: Secondary Capture and its multi-frame forms.
+#: SOP classes of what was converted from another form (PS3.3 A.8): Secondary Capture, single and multi-frame.
 _SECONDARY_CAPTURE = frozenset(_STORAGE + end for end in ("7", "7.1", "7.2", "7.3", "7.4"))
 
 #: Notices that tell of an absent tag: refusals in strict mode.

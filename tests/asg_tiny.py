@@ -15,6 +15,7 @@ from torch import Tensor
 
 from promptray.export.checkpoint import load_checkpoint
 from tests.carzero_tiny import build_once
+from tests.plain_recipe import plain_recipe
 
 FOLDER = Path(__file__).parent / "data" / "asg_tiny"
 CHECKPOINT, TEXT_MODEL = FOLDER / "asg.ckpt", FOLDER / "text_model"
@@ -40,19 +41,15 @@ def image_path(name: str) -> Path:
 
 def recipe(**changes: Any) -> dict[str, Any]:
     """The recipe of the head of prompts alone as plain values; None removes a key."""
-    content = {
-        "recipe_version": 1,
+    own = {
         "name": "asg-tiny",
         "family": "asg",
         "checkpoint": str(CHECKPOINT),
         "text_model": str(TEXT_MODEL),
         "model_options": {"heads": ["prompts"]},
-        "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
-        "door": {"modalities": ["CR", "DX"]},
         "findings": [{"key": key, "prompt": prompt} for key, prompt in PROMPTS.items()],
-        "golden": {"images": "golden", "licence": "CC0"},
     }
-    return {key: value for key, value in {**content, **changes}.items() if value is not None}
+    return plain_recipe(own, changes)
 
 
 def tags_recipe(**changes: Any) -> dict[str, Any]:

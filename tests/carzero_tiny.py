@@ -12,6 +12,7 @@ from filelock import FileLock
 from PIL import Image
 
 from promptray.export.build import build
+from tests.plain_recipe import plain_recipe
 
 FOLDER = Path(__file__).parent / "data" / "carzero_tiny"
 PROMPTS: dict[str, str] = json.loads((FOLDER / "prompts.json").read_text(encoding="utf-8"))
@@ -20,21 +21,18 @@ GOLDEN = 16
 
 def recipe(**changes: Any) -> dict[str, Any]:
     """The recipe as plain values; `changes` replaces keys at the top, None removes one."""
-    content = {
-        "recipe_version": 1,
+    own = {
         "name": "carzero-tiny",
         "family": "carzero",
         "checkpoint": str(FOLDER / "CARZero_best_model.ckpt"),
         "text_model": str(FOLDER / "text_model"),
-        "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
         "door": {"modalities": ["CR", "DX"], "refused_body_parts": ["BREAST"]},
         "findings": [
             {"key": key, "prompt": prompt, "allow_empty": len(prompt.split()) == 1}
             for key, prompt in PROMPTS.items()
         ],
-        "golden": {"images": "golden", "licence": "CC0"},
     }
-    return {key: value for key, value in {**content, **changes}.items() if value is not None}
+    return plain_recipe(own, changes)
 
 
 def write_recipe(folder: Path, **changes: Any) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor
 from promptray.export.clip_tokenizer import PUBLISHED
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 from tests.carzero_tiny import build_once, write_golden_images
+from tests.plain_recipe import plain_recipe
 
 ensure_torchvision_imports()
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # noqa: E402 - imports torchvision
@@ -153,19 +154,15 @@ def write_folder(folder: Path, sizes: Sizes, state: Mapping[str, Tensor]) -> Pat
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
     """The recipe as plain values; None removes a key."""
-    content = {
-        "recipe_version": 1,
+    own = {
         "name": "chexzero-tiny",
         "family": "chexzero",
         "checkpoint": str(folder / CHECKPOINT),
-        "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
-        "door": {"modalities": ["CR", "DX"]},
         "findings": [
             {"key": key, "prompt": own, "negative_prompt": negative} for key, (own, negative) in PAIRS.items()
         ],
-        "golden": {"images": "golden", "licence": "CC0"},
     }
-    return {key: value for key, value in {**content, **changes}.items() if value is not None}
+    return plain_recipe(own, changes)
 
 
 def write_recipe(folder: Path, **changes: Any) -> Path:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from tests.plain_recipe import plain_recipe
+
 FOLDER = Path(__file__).parent / "data" / "convnext_tiny"
 #: Density -> what the checkpoint's own class_descriptions call it, in the order of its weights.
 DESCRIPTIONS: dict[str, str] = {
@@ -22,21 +24,20 @@ def recipe(layout: str = "torchvision", **changes: Any) -> dict[str, Any]:
     options = {"preprocessing": "squash"} if own_names else {
         "preprocessing": "squash", "classes": list(DESCRIPTIONS),
     }  # fmt: skip
-    content = {
-        "recipe_version": 1,
+    own = {
         "name": "density-tiny",
         "family": "convnext",
         "checkpoint": str(FOLDER / CHECKPOINTS[layout]),
         "model_options": options,
-        "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
         "door": {"modalities": ["MG"]},
         "relation": "ordinal",
         "groups": {"dense": ["C", "D"], "not dense": ["A", "B"]},
         "findings": [
             {"key": key, "class_name": DESCRIPTIONS[key]} if own_names else {"key": key} for key in "ABCD"
         ],
+        "golden": None,
     }
-    return {key: value for key, value in {**content, **changes}.items() if value is not None}
+    return plain_recipe(own, changes)
 
 
 def write_recipe(folder: Path, layout: str = "torchvision", **changes: Any) -> Path:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tests.carzero_tiny import FOLDER as CARZERO
 from tests.carzero_tiny import build_once, write_golden_images
+from tests.plain_recipe import plain_recipe
 
 VOCABULARY = Path(__file__).parent / "data" / "biomedclip_tiny" / "vocab.txt"
 PIECES = len(VOCABULARY.read_text(encoding="utf-8").splitlines())
@@ -187,21 +188,16 @@ def write_recipe(folder: Path, **changes: Any) -> Path:
     """Write model, golden images and ``recipe.yaml``; `changes` replace keys at the top."""
     path, text_model = write(folder)
     write_golden_images(folder / "golden")
-    content = {
-        "recipe_version": 1,
+    own = {
         "name": "kad-tiny",
         "family": "kad",
         "checkpoint": path.name,
         "text_model": text_model.name,
         "model_options": {"image_size": 64},
-        "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
-        "door": {"modalities": ["CR", "DX"]},
         "findings": [{"key": term} for term in FINDINGS],
-        "golden": {"images": "golden", "licence": "CC0"},
-        **changes,
     }
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    recipe.write_text(yaml.safe_dump(plain_recipe(own, changes), sort_keys=False), encoding="utf-8")
     return recipe
 
 

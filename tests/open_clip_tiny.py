@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.carzero_tiny import build_once
+from tests.plain_recipe import plain_recipe
 
 FOLDER = Path(__file__).parent / "data" / "biomedclip_tiny"
 WEIGHTS = "open_clip_pytorch_model.bin"
@@ -50,18 +51,14 @@ def image_path(name: str) -> Path:
 
 def recipe(**changes: Any) -> dict[str, Any]:
     """The recipe as plain values, findings as alternatives; None removes a key."""
-    content = {
-        "recipe_version": 1,
+    own = {
         "name": "biomedclip-tiny",
         "family": "biomedclip",
         "checkpoint": str(FOLDER / WEIGHTS),
-        "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
-        "door": {"modalities": ["CR", "DX"]},
         "findings": [{"key": name, "prompt": texts} for name, texts in CLASSES.items()],
         "relation": "exclusive",
-        "golden": {"images": "golden", "licence": "CC0"},
     }
-    return {key: value for key, value in {**content, **changes}.items() if value is not None}
+    return plain_recipe(own, changes)
 
 
 def pair_findings() -> list[dict[str, Any]]:

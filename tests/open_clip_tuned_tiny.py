@@ -15,6 +15,7 @@ from torch import Tensor
 from promptray.export.checkpoint import load_checkpoint, tensors
 from tests import open_clip_arithmetic as arithmetic
 from tests.open_clip_tiny import CONFIG, FOLDER, WEIGHTS
+from tests.plain_recipe import plain_recipe
 
 NAME = "probe.safetensors"
 #: In the order of the published probe's weights, which is not the scale's.
@@ -50,19 +51,18 @@ def plain_logits(state: dict[str, Tensor], pixels: Tensor, heads: int = HEADS) -
 
 def recipe(**changes: Any) -> dict[str, Any]:
     """The recipe as plain values, A to D as a scale; None removes a key."""
-    content = {
-        "recipe_version": 1,
+    own = {
         "name": "density-probe-tiny",
         "family": "open_clip",
         "checkpoint": NAME,
         "model_options": OPTIONS,
-        "model": {"licence": "none", "intended_use": "tests", "training_data": "none: random weights"},
         "door": {"modalities": ["MG"]},
         "relation": "ordinal",
         "groups": {"dense": ["C", "D"]},
         "findings": [{"key": key} for key in "ABCD"],
+        "golden": None,
     }
-    return {key: value for key, value in {**content, **changes}.items() if value is not None}
+    return plain_recipe(own, changes)
 
 
 def write_recipe(folder: Path, **changes: Any) -> Path:

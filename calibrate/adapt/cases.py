@@ -74,7 +74,7 @@ class Cases:
     unused : tuple of str
         Columns that are not used.
     suspected : tuple of str
-        Those of them that are named like ids and join many rows, where no column of patients is known.
+        Those of them that may number people and join many rows, where no column of patients is known.
     """
 
     labels: Labels
@@ -145,7 +145,7 @@ def read_cases(path: Path, keys: Sequence[str], names: Mapping[str, str], column
         labels=labels_of(replace(labelled, columns=facts), {}),
         keys=tuple(keys),
         classes=np.array(classes, np.int64),
-        ids={kind: number_ids(labelled, column) for kind, column in ids.items()},
+        ids={kind: number_ids(labelled, column, zeros=kind == "group") for kind, column in ids.items()},
         columns=ids,
         parts=[_part(table, row, columns.split) for row in labelled.rows] if columns.split else None,
         unlabelled=len(table.rows) - len(labelled.rows),
@@ -159,8 +159,9 @@ def _used(table: Table, columns: Columns) -> dict[str, str]:
     taken = astuple(columns)
     stated = asdict(columns)
     stated["patient"] = columns.patient or find_id_column(table, "patient", taken)
-    stated["exam"] = columns.exam or find_id_column(table, "exam", (*taken, stated["patient"]))
-    says_else = {"file", "frame", columns.label, columns.split} - {None}
+    known = stated["patient"]
+    stated["exam"] = columns.exam or find_id_column(table, "exam", (*taken, known), ask=known is None)
+    says_else = {*_FACTS, columns.label, columns.split} - {None}
     for kind in _IDS:
         if stated[kind] in says_else:
             raise table.error(

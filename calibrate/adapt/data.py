@@ -18,6 +18,7 @@ from promptray.calibrate.adapt.units import units_of
 from promptray.calibrate.score_images import Missing, locate
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
+from promptray.calibrate.tables.labels import LabelledImage
 from promptray.runtime.disk import hash_file
 
 Level = Literal["patient", "group", "exam", "image"]
@@ -45,7 +46,8 @@ class Data:
     left_out : dict of str to str
         Images that are not there or cannot be read, with the code.
     copies : list of list of str
-        Images that are one picture; the first of each is among the cases, the others are not.
+        Images that are one picture; the first of each, whose row states most, is among the cases, the others
+        are not.
     """
 
     cases: Cases
@@ -162,10 +164,7 @@ def prepare(
     cases, files, gone = _hashed(cases, folder, missing, progress)
     require_separate(cases, files)
     units = units_of(len(files), cases.ids, files)  # of all rows: a copy may join two patients
-    # The row that states its frame is kept: it means this picture in whatever file.
-    same = [
-        sorted(rows, key=lambda row: cases.images[row].frame is None) for rows in same_pictures(cases, files)
-    ]
+    same = [sorted(rows, key=lambda row: -_stated(cases.images[row])) for rows in same_pictures(cases, files)]
     copies = [[cases.images[row].name for row in rows] for rows in same]
     again = {row for rows in same for row in rows[1:]}
     once = [row for row in range(len(files)) if row not in again]
@@ -173,6 +172,11 @@ def prepare(
     parts, how = _parts(cases, units, test=test, val=val, seed=seed)
     require_enough(cases, parts, validated=val > 0)
     return Data(cases, files, units, parts, how, seed, gone, copies)
+
+
+def _stated(image: LabelledImage) -> int:
+    """Count what a row says of its picture: of copies the one that says most is kept."""
+    return sum(fact is not None for fact in (image.modality, image.frame))
 
 
 def _hashed(
@@ -236,7 +240,8 @@ def require_readable(refused: Mapping[str, str], total: int, table: str, missing
 def notes_of(data: Data, stages: Sequence[str]) -> list[str]:
     """Return what a reader must know of the division before believing a number."""
     level, _ = level_of(data.cases)
-    notes = []
+    columns = data.cases.columns
+    notes = [f"Images are kept together by the column {columns[kind]} ({kind})." for kind in columns]
     if level == "image":
         notes.append(
             "No column says whose image it is: images of one patient may be in train and in test, so every "
@@ -249,13 +254,10 @@ def notes_of(data: Data, stages: Sequence[str]) -> list[str]:
             "test, so numbers may be optimistic. Name the column by --patient."
         )
     elif level == "group":
-        notes.append(
-            f"Groups of the column {data.cases.columns['group']} are kept whole; no column says whose image "
-            "it is, so whether a patient is in two groups is not known."
-        )
+        notes.append("No column says whose image it is, so whether a patient is in two groups is not known.")
     notes += [
-        f"The column {column} is not used, though it is named like ids and joins rows: say --patient, --exam "
-        "or --group if images that share a value belong together."
+        f"The column {column} is not used, though by its name it may number people, and it joins rows: say "
+        "--patient, --exam or --group if images that share a value belong together."
         for column in data.cases.suspected
     ]
     if data.copies:

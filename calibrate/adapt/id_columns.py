@@ -15,36 +15,30 @@ from numpy.typing import NDArray
 
 from promptray.calibrate.tables.csv_file import Row, Table
 
-_PERSON = r"(patient(en)?|pa[cz]iente?|subject|participant)s?"
-#: Names of columns, less case and signs, by what they number.
+#: Words for the person an image is of; short ones number a person only beside a word of ids.
+_PERSON = r"(patient(en)?|pa[cz]iente?|u?subj(ect)?|participant|person|individual|mrn|empi|pid)"
+_SHORT = r"(case|client|pat|pt)"
+_ID = r"(u?id|nr|no|num|number|nummer|key|code|name|hash|anon|deid|pseudo(nym)?)"
+#: Names of columns, less case and signs, by what they number. What is known of a patient numbers nobody.
 _USUAL = {
     "patient": re.compile(
-        r".*(?<!in)(?<!out)(patient|pa[cz]ient).*|.*subj(?!ectiv).*|.*participant.*"
-        r"|mrn.*|.*mrn|empi(?!ri).*|.*empi|pid"
-        r"|(case|person|individual|client|pat|pt)(u?id|nr|no|num|number|nummer|key|code|name)"
-        r"|(medicalrecord|hospital|nhs)(no|number)"
+        rf"{_PERSON}|{_PERSON}s?{_ID}+|{_ID}+{_PERSON}{_ID}*|{_SHORT}{_ID}|(medicalrecord|hospital|nhs)(no|number)"
     ),
     "exam": re.compile(
         r"(exam|examination|study)(u?id|nr|no|number|nummer)?|studyinstanceuid|accession(no|number)?|accanon"
     ),
 }
-#: What is known of a patient and numbers nobody.
-_TRAIT = r"(age|sex|gender|birth|dob|weight|size|height|orientation|position|race|ethnic|language|alter)"
-#: What one patient has several of, or shares with others.
-_OTHER = (
-    r"(image|picture|file|view|side|laterality|series|exam|study|scan|visit|encounter|accession"
-    r"|class|state|status|type|group|ward|history|comment|consent|diagnosis|count)"
-)
-_NO_PATIENT = re.compile(
-    rf"{_TRAIT}.*|.*{_PERSON}({_TRAIT}|{_OTHER}).*|(n|no|num|number|count|total)(of)?{_PERSON}(?<=s)"
-)
-_ENDS_LIKE_IDS = re.compile(r".*(id|nr|no|num|number|nummer|key|code)")
+#: DICOM's name of an exam, alone in the world; its StudyID is not, and an AccessionNumber may be empty.
+_UID = "studyinstanceuid"
+#: What may number people all the same: a name with a person in it, or a last word like those of ids.
+_OF_A_PERSON = re.compile(r"(?<!in)(?<!out)(patient|pa[cz]ient)|subj(?!ectiv)|participant|mrn|empi(?!ri)")
+_ID_WORD = re.compile(r"u?id|nr|no|num|key|code|.*(number|nummer)")
 #: Share of the rows above which the values of a column join hardly any of them.
 _FEW = 0.8
 
 
-def find_id_column(table: Table, kind: str, taken: Collection[str | None]) -> str | None:
-    """Return the one column that has a usual name, if there is one.
+def find_id_column(table: Table, kind: str, taken: Collection[str | None], *, ask: bool = True) -> str | None:
+    """Return the one column that has a usual name, if there is one. Of exams the UID is before all else.
 
     Parameters
     ----------
@@ -52,19 +46,19 @@ def find_id_column(table: Table, kind: str, taken: Collection[str | None]) -> st
     kind : {"patient", "exam"}
     taken : collection of str or None
         Columns that say something else.
+    ask : bool
+        Whether several are refused; else none of them is taken.
 
     Raises
     ------
     TableError
         ``table.format`` if there are several.
     """
-    found = [
-        column
-        for column in table.columns
-        if column not in taken
-        and _USUAL[kind].fullmatch(plain := _squashed(column))
-        and not (kind == "patient" and _NO_PATIENT.fullmatch(plain))
-    ]
+    plain = {column: "".join(_words(column)) for column in table.columns if column not in taken}
+    found = [column for column, name in plain.items() if _USUAL[kind].fullmatch(name)]
+    found = [column for column in found if plain[column] == _UID] or found
+    if len(found) > 1 and not ask:
+        return None
     if len(found) > 1:
         raise table.error(
             f"several columns may be that of the {kind}",
@@ -75,8 +69,15 @@ def find_id_column(table: Table, kind: str, taken: Collection[str | None]) -> st
     return found[0] if found else None
 
 
-def number_ids(table: Table, column: str) -> NDArray[np.int64]:
+def number_ids(table: Table, column: str, *, zeros: bool = False) -> NDArray[np.int64]:
     """Return a number for each row, equal where the ids are.
+
+    Parameters
+    ----------
+    table : Table
+    column : str
+    zeros : bool
+        Whether ids may differ in leading zeros alone, and in a final ``.0``.
 
     Raises
     ------
@@ -87,7 +88,7 @@ def number_ids(table: Table, column: str) -> NDArray[np.int64]:
     ids = [table.text(row, column) for row in table.rows]
     first: dict[str, tuple[str, Row]] = {}
     for text, row in zip(ids, table.rows, strict=True):
-        known, where = first.setdefault(_bare(text), (text, row))
+        known, where = first.setdefault(_bare(text, zeros=zeros), (text, row))
         if known != text:
             raise table.error(
                 "two ids differ in writing only: in capitals, spaces or leading zeros",
@@ -100,25 +101,31 @@ def number_ids(table: Table, column: str) -> NDArray[np.int64]:
 
 
 def suspected(table: Table, columns: Collection[str]) -> tuple[str, ...]:
-    """Return those of the columns that are named like ids and whose values join many rows."""
+    """Return those of the columns that may number people, by their names, and whose values join many rows."""
     found = []
     for column in columns:
-        values = {row.cells[column] for row in table.rows}
-        if _ENDS_LIKE_IDS.fullmatch(_squashed(column)) and 1 < len(values) <= _FEW * len(table.rows):
+        values, words = {row.cells[column] for row in table.rows}, _words(column)
+        named = _OF_A_PERSON.search("".join(words)) or any(map(_ID_WORD.fullmatch, words[-1:]))
+        if named and 1 < len(values) <= _FEW * len(table.rows):
             found.append(column)
     return tuple(found)
 
 
-def _squashed(column: str) -> str:
-    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKD", column)).casefold()  # less accents, too
+def _words(column: str) -> list[str]:
+    """Return the words of a column's name, less case and accents: PatientID is two, covid is one."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", column) if not unicodedata.combining(c))
+    return re.sub(r"[\W_]+|(?<=[a-z\d])(?=[A-Z])", " ", plain).casefold().split()
 
 
-def _bare(text: str) -> str:
+def _bare(text: str, *, zeros: bool) -> str:
     """Return an id without what writers and spreadsheets change: case, spaces, leading zeros, a final .0.
 
-    Nor with what nobody sees: characters of Unicode's category of formats.
+    Nor with what nobody sees: characters of Unicode's category of formats. Zeros behind a point count: 1.05
+    is not 1.5, neither as a number nor in a UID.
     """
     seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     plain = re.sub(r"\s", "", seen).casefold()
+    if zeros:
+        return plain
     whole = re.sub(r"^(\d+)\.0*$", r"\1", plain)
-    return re.sub(r"(?<!\d)0+(?=\d)", "", whole)
+    return re.sub(r"(?<![\d.])0+(?=\d)", "", whole)

@@ -89,7 +89,7 @@ def _differences(report: AdaptationReport) -> str:
 
 def _images(report: AdaptationReport) -> str:
     division, data = report.division, report.data
-    text = f"\n## Images\n\nDivision: {division.how}; kept whole: {division.units}.{_columns(report)}\n\n"
+    text = f"\n## Images\n\nDivision: {division.how}; kept whole: {division.units}.\n\n"
     rows = [
         [part.name, str(part.images), str(part.units), *(str(part.classes[key]) for key in report.classes)]
         for part in division.parts
@@ -104,11 +104,6 @@ def _images(report: AdaptationReport) -> str:
             f"- {', '.join(names)}\n" for names in division.copies
         )
     return text
-
-
-def _columns(report: AdaptationReport) -> str:
-    named = [f" Column of the {kind}: {column}." for kind, column in report.division.columns.items()]
-    return "".join(named)
 
 
 def _training(stages: Sequence[StageReport]) -> str:

@@ -194,10 +194,11 @@ def _facts(
 def _read(
     shop: Workshop, data: Data, stages: Sequence[StageName], settings: Settings
 ) -> tuple[Data, NDArray[np.float32]]:
-    """Read every image once, before the long work; return those that could be read, and their vectors."""
-    if not set(stages) - {"zero-shot"}:
-        return data, np.empty((0, 0), np.float32)
-    vectors, refused = shop.features(data)
+    """Read every image once, before the long work; return those that could be read, and any vectors."""
+    if set(stages) == {"zero-shot"}:
+        vectors, refused = np.empty((len(data.parts), 0), np.float32), shop.unreadable(data)
+    else:
+        vectors, refused = shop.features(data)
     data = data.without(refused, settings.missing)
     require_enough(data.cases, data.parts, validated="fine-tune" in stages)
     return data, np.delete(vectors, list(refused), axis=0)

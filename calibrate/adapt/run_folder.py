@@ -67,8 +67,8 @@ class RunFolder:
         finally:
             lock.release()
 
-    def require_same(self, facts: Mapping[str, Any]) -> bool:
-        """Refuse to go on with a run that rests on other facts; tell whether one began here.
+    def require_same(self, facts: Mapping[str, Any]) -> None:
+        """Refuse to go on with a run that rests on other facts.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class RunFolder:
         """
         file = self.path / _RUN
         if not file.exists():
-            return False
+            return
         try:
             before = dict(json.loads(file.read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -91,20 +91,17 @@ class RunFolder:
                 found=f"other {', '.join(other)}",
                 cure="choose another folder with -o; features.safetensors may be copied there",
             )
-        return True
 
-    def claim(self, facts: Mapping[str, Any]) -> bool:
-        """Begin a run, or go on with one that rests on the same facts; tell whether it goes on.
+    def claim(self, facts: Mapping[str, Any]) -> None:
+        """Begin a run, or go on with one that rests on the same facts.
 
         Raises
         ------
         PromptRayError
             ``adapt.state`` as :meth:`require_same`; ``output.unwritable``.
         """
-        if self.require_same(facts):
-            return True
+        self.require_same(facts)
         replace_whole(self.path / _RUN, json.dumps(facts, indent=2).encode() + b"\n")
-        return False
 
     def _require_free(self) -> None:
         try:

@@ -48,7 +48,8 @@ class ScoredStage:
     @property
     def shares(self) -> NDArray[np.float64]:
         """The softmax (n, K); a row of NaN for an image that was refused."""
-        return self.scores.values["softmax"]
+        values = self.scores.values
+        return values.get("softmax", values["logit"])  # no softmax: all were refused, so that logits are NaN
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,10 +61,13 @@ class Source:
         return self.path.resolve().parent / named if named else None
 
     @property
-    def golden(self) -> Path | None:
-        """The folder of the recipe's own golden images."""
+    def golden(self) -> list[Path]:
+        """The recipe's own golden images; a folder that is not there is the build's to refuse."""
         named = self.recipe.golden
-        return self.path.resolve().parent / named.images if named else None
+        folder = self.path.resolve().parent / named.images if named else None
+        if folder is None or not folder.is_dir():
+            return []
+        return sorted(path for path in folder.iterdir() if path.is_file())
 
     @cached_property
     def sha256(self) -> str:
@@ -80,10 +83,8 @@ class Source:
 
     @cached_property
     def golden_sha256(self) -> dict[str, str]:
-        """Hashes of the recipe's own golden images; a folder that is not there is the build's to refuse."""
-        if self.golden is None or not self.golden.is_dir():
-            return {}
-        return {path.name: hash_file(path)[0] for path in sorted(self.golden.iterdir()) if path.is_file()}
+        """Hashes of the recipe's own golden images."""
+        return {path.name: hash_file(path)[0] for path in self.golden}
 
     @cached_property
     def has_text(self) -> bool:
@@ -107,8 +108,7 @@ class Source:
         BuildError
             ``adapt.recipe`` if `extra` names a key that the recipe does not have.
         """
-        stated = [self.recipe.pack] if isinstance(self.recipe.pack, str) else self.recipe.pack or []
-        packed = [finding for name in stated for finding in read_pack(name).findings]
+        packed = [finding for name in self.recipe.packs for finding in read_pack(name).findings]
         labels = [(finding.label, finding.key) for finding in packed if finding.label]
         own = [(name, f.key) for f in self.recipe.findings for name in (f.display, f.class_name) if name]
         found: dict[str, str] = {}

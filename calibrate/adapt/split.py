@@ -86,7 +86,7 @@ def _greedy(
 
 
 def require_separate(cases: Cases, files: Sequence[str]) -> None:
-    """Refuse a stated division with something in two parts, by line numbers; and a picture of two classes.
+    """Refuse a stated division with something in two parts, by line numbers; and a picture of two kinds.
 
     Parameters
     ----------
@@ -104,6 +104,8 @@ def require_separate(cases: Cases, files: Sequence[str]) -> None:
             raise _refused(
                 cases, "one picture has two labels", rows, "correct the labels, or delete the rows"
             )
+        if len({cases.images[row].modality for row in rows} - {None}) > 1:
+            raise _refused(cases, "one picture has two modalities", rows, "correct the column modality")
     if cases.parts is None:
         return
     for kind, numbers in cases.ids.items():

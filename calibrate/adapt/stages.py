@@ -112,6 +112,17 @@ class Workshop:
             self.progress,
         )
 
+    def unreadable(self, data: Data) -> dict[int, str]:
+        """Read every image, and return the rows of those that were refused: a run without vectors asks so."""
+        reader, refused = self.reader, {}
+        for row, image in enumerate(data.cases.images):
+            each_percent(self.progress, "read", "read", row + 1, len(data.cases.images))
+            try:
+                reader.picture(image)
+            except PromptRayError as error:
+                refused[row] = error.code
+        return refused
+
     def zero_shot(self) -> None:
         """Build the recipe as it is."""
         self._build("zero-shot", self.source.path)
@@ -217,11 +228,10 @@ class Workshop:
     def _copy_golden(self) -> None:
         """Put the recipe's own golden images beside the stages, so that their recipes build on their own."""
         own, copy = self.source.golden, self.out / GOLDEN
-        if own is not None and own.is_dir() and not copy.exists():
+        if own and not copy.exists():
             with whole_folder(copy) as folder:
-                for file in sorted(own.iterdir()):
-                    if file.is_file():
-                        shutil.copyfile(file, folder / file.name)
+                for file in own:
+                    shutil.copyfile(file, folder / file.name)
 
     def _build(self, stage: StageName, recipe: Path) -> None:
         """Build a stage's bundle; one that is there must be of this recipe and checkpoint."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from promptray.export.checkpoint import plain, tensors
 from promptray.export.families.asg_files import TAG_QUERIES
 from promptray.export.families.base import left_out_note
-from promptray.export.layout import check_tied, fit_state_dict
+from promptray.export.layout import check_tied, described, fit_state_dict
 from promptray.export.models.asg import ReportEncoder, image_encoder, tag_encoder
 from promptray.export.models.query_decoder import query_decoder
 from promptray.export.tokenizer import BertFolder
@@ -152,17 +152,16 @@ def load_parts(
         ``checkpoint.layout`` or ``text-model.invalid``.
     """
     used = {key: value for key, value in state.items() if key.partition(".")[0] in _parts_of(heads)}
-    try:
+    with described(
+        "ASG",
+        artefact,
+        cure="check family and file; set model_options.image_heads, and num_attention_heads in the text "
+        "model, to what the model was trained with",
+    ):
         parts = _parts(used, heads, text.heads, image_heads)
-    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        raise BuildError(
-            "checkpoint.layout",
-            f"the tensors do not describe ASG ({str(error)[:200]})",
-            artefact=artefact,
-            cure="check family and file; set model_options.image_heads, and num_attention_heads in the text "
-            "model, to what the model was trained with",
-        ) from error
     fit_state_dict(parts, used, artefact=artefact, optional=_COUNTERS, ignored=_IGNORED)
+    if TAGS in heads:
+        check_tied(state, f"{DECODER}.decoder_norm", f"{DECODER}.decoder.norm", artefact)
     _require_text_model(state, text)
     return parts.eval().requires_grad_(False)
 
@@ -212,14 +211,13 @@ def _missing_tags(state: Mapping[str, Tensor], *, queries_given: bool) -> _NoTag
 def _require_published_tags(state: Mapping[str, Tensor], artefact: str) -> None:
     """Refuse a decoder that is not the published one."""
     table = state.get(f"{DECODER}.mlp_head.0.weight")
-    if table is not None and table.shape[0] != 1:
+    if table is not None and table.shape[:1] != (1,):
         raise _no_tags(
             "the tag head does not give one logit for each query, so which tags it scores is unknown",
             artefact,
             expected=f"{DECODER}.mlp_head.0.weight of shape (1, width)",
             found=str(tuple(table.shape)),
         )
-    check_tied(state, f"{DECODER}.decoder_norm", f"{DECODER}.decoder.norm", artefact)
 
 
 def _no_tags(message: str, artefact: str, *, expected: str, found: str | None = None) -> BuildError:

@@ -40,7 +40,7 @@ from promptray.export.families.carzero_checkpoint import (
     published_state,
     weight_notes,
 )
-from promptray.export.layout import check_tied, fit_state_dict
+from promptray.export.layout import check_tied, described, fit_state_dict
 from promptray.export.models.carzero import CARZero, Fusion
 from promptray.export.models.carzero_sizes import CARZeroSizes
 from promptray.export.tokenizer import BertFolder, read_bert_folder
@@ -215,15 +215,8 @@ def _sizes(
             artefact="model_options",
             found=repr(heads),
         )
-    try:
+    with described("CARZero", artefact):
         sizes = CARZeroSizes.from_state_dict(state, bert_heads=text.heads, vit_heads=heads)
-    except (KeyError, IndexError, ValueError) as error:
-        raise BuildError(
-            "checkpoint.layout",
-            f"a tensor that tells the model's sizes is missing or of another rank ({error})",
-            artefact=artefact,
-            cure="check that the recipe names the right family and file",
-        ) from error
     if sizes.width % sizes.vit_heads or sizes.width % sizes.bert_heads or sizes.width % sizes.fusion_heads:
         raise BuildError(
             "checkpoint.layout",

@@ -103,7 +103,7 @@ def published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Tens
 
 def weight_notes(content: Mapping[str, Any]) -> list[str]:
     """Return notes of what `published_state` does to the weights: conversions, and tensors left out."""
-    found = dict(tensors(content["state_dict"]))
+    found = {key: value for key, value in content["state_dict"].items() if isinstance(value, Tensor)}
     used = [tensor for key, tensor in found.items() if _PREFIX in key]
     stored = {str(tensor.dtype).removeprefix("torch.") for tensor in used if tensor.is_floating_point()}
     notes = [f"weights are stored as {kind} and used as float32" for kind in sorted(stored - {"float32"})]

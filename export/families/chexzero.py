@@ -16,34 +16,19 @@ which no line is here.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from promptray.export.checkpoint import load_checkpoint, tensors
 from promptray.export.clip_tokenizer import ClipVocabulary, read_clip_vocabulary
-from promptray.export.families.base import (
-    INPUT_IDS,
-    LoadedHead,
-    LoadedModel,
-    LoadedText,
-    Reference,
-    Side,
-    answers,
-    entry_of,
-    tensor,
-    weights_sha256,
-)
-from promptray.export.layout import NO_KEY, fit_state_dict
-from promptray.export.models.class_matrix import ClassMatrix
+from promptray.export.families.base import LoadedModel
+from promptray.export.families.dual_encoder import HEAD, Cosine, describe_dual_encoder
+from promptray.export.layout import NO_KEY, described, fit_state_dict
 from promptray.export.models.clip import Clip
 from promptray.runtime.bundle.manifest import (
     Greyscale,
-    MapFacts,
     Normalise,
     PadSquare,
     Preprocessing,
@@ -53,44 +38,11 @@ from promptray.runtime.bundle.manifest import (
     TextRule,
 )
 from promptray.runtime.errors import BuildError
-from promptray.runtime.text import EncodedFinding, EncodedPrompt
 
 #: Pixels a side of the pictures that CheXzero's data were stored as; levels of them, of 0..255.
 STORED, MEAN, STD = 320, 101.48761, 83.43944
-HEAD = "findings"
 # The temperature of the training; scalars that the file of OpenAI's own weights holds beside them.
 _IGNORED = r"^(logit_scale|input_resolution|context_length|vocab_size)$"
-
-
-class ImageSide(nn.Module):
-    """pixels (B, 3, H, W) -> image_vector (B, D), patch_vectors (B, P, D), all of unit length."""
-
-    def __init__(self, model: Clip) -> None:
-        super().__init__()
-        self.visual = model.visual
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both."""
-        image, patches = self.visual(pixels)
-        return image, patches
-
-    encode = forward
-
-    def finish(self, image: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Bring vectors to unit length; those of `encode` have it."""
-        return nn.functional.normalize(image, dim=-1), nn.functional.normalize(patches, dim=-1)
-
-
-class TextSide(nn.Module):
-    """input_ids (1, T) -> finding_vector (D,), the unit vector of one wording."""
-
-    def __init__(self, model: Clip) -> None:
-        super().__init__()
-        self.clip = model
-
-    def forward(self, input_ids: Tensor) -> tuple[Tensor]:
-        """Return it."""
-        return (self.clip.encode_text(input_ids)[0],)
 
 
 class CheXzeroFamily:
@@ -121,60 +73,25 @@ def _model(state: Mapping[str, Tensor], artefact: str) -> Clip:
             found=", ".join(list(state)[:5]) or "no tensor at the top level",
             cure="check that the recipe names the right family and file",
         )
-    try:
+    with described("a CLIP with a ViT", artefact):
         return Clip(state)
-    except (LookupError, ValueError, TypeError, RuntimeError) as error:
-        near = (
-            difflib.get_close_matches(str(error.args[0]), state, n=1) if isinstance(error, KeyError) else []
-        )
-        found = f"; nearest there: {near[0]}" if near else ""
-        raise BuildError(
-            "checkpoint.layout",
-            f"the tensors do not describe a CLIP with a ViT ({str(error)[:200]}{found})",
-            artefact=artefact,
-            cure="check that the recipe names the right family and file, and get the file again",
-        ) from error
 
 
 def _describe(model: Clip, vocabulary: ClipVocabulary) -> LoadedModel:
-    size, grid = model.visual.size, model.visual.grid
-    width = model.visual.proj.shape[1]
-    image = [
-        tensor("image_vector", "batch", width),
-        tensor("patch_vectors", "batch", grid[0] * grid[1], width),
-    ]
-    bank = [tensor("finding_vector", "prompts", width)]
-    text_weights = {key: value for key, value in model.state_dict().items() if not key.startswith("visual.")}
-    head = LoadedHead(
-        name=HEAD,
-        set="free",
-        side=Side(ClassMatrix(grid).eval(), [*image, *bank], answers(grid)),
-        bank=bank,
-        relations=("pair", "independent"),
-        activation="none",
-        map=MapFacts(
-            grid=list(grid),
-            kind="similarity",
-            meaning="cosine of each patch, taken through the final norm and the projection, with the "
-            "finding's vector; patches were not trained to it, so it shows likeness and proves nothing",
-            tolerance=1e-5,
-        ),
-        ensemble="mean-unit",
-        identity={"text_weights": weights_sha256(text_weights), "layout": "unit-vector-1"},
-        reference=partial(_reference, model),
-        # Of random weights the original itself is 2e-7 off double precision, in a pair's two cosines.
-        score_tolerance=5e-6,
-    )
     rule = TextRule(
         head=HEAD, cleaning="clip", tokenizer="tokenizer.json", context=model.context, templates=["{}"]
     )
-    text_side = Side(TextSide(model).eval(), [INPUT_IDS], entry_of(bank))
-    return LoadedModel(
-        family="chexzero",
-        preprocessing=preprocessing(size),
-        image=Side(ImageSide(model).eval(), [tensor("pixels", "batch", 3, size, size)], image),
-        text=LoadedText(rule, vocabulary.tokenizer_json(context=model.context), text_side),
-        heads=[head],
+    weights = model.state_dict()
+    return describe_dual_encoder(
+        "chexzero",
+        Cosine(model, model.context),
+        rule,
+        vocabulary.tokenizer_json(context=model.context),
+        text_weights={key: value for key, value in weights.items() if not key.startswith("visual.")},
+        relations=("pair", "independent"),
+        preprocessing=preprocessing(model.visual.size),
+        # Of random weights the original itself is 2e-7 off double precision, in a pair's two cosines.
+        score_tolerance=5e-6,
         notes=(
             "the weights of the publication were not at hand when this family was written",
             "attention heads are 64 wide, as in every published CLIP: no tensor tells",
@@ -208,34 +125,3 @@ def preprocessing(side: int) -> Preprocessing:
         width=side,
         levels="uint8" if side == STORED else "float32",
     )
-
-
-def _reference(
-    model: Clip,
-    pixels: Tensor,
-    findings: Sequence[EncodedFinding],
-    done: Callable[[int], None] = lambda _: None,
-) -> Reference:
-    """Score as the published test script does: texts padded to the context, one image at a time."""
-    logits, maps = [], []
-    with torch.inference_mode():
-        own = torch.stack([_class_vector(model, finding.prompts) for finding in findings])
-        negatives = [
-            _class_vector(model, each.negative_prompts) for each in findings if each.negative_prompts
-        ]
-        vectors = own - torch.stack(negatives) if negatives else own
-        for number, image in enumerate(pixels, start=1):
-            vector, patches = model.visual(image[None])
-            logits.append(vector @ own.T - vector @ torch.stack(negatives).T if negatives else vector @ own.T)
-            maps.append((patches @ vectors.T).transpose(1, 2).unflatten(-1, model.visual.grid))
-            done(number)
-    return Reference(logits=torch.cat(logits).numpy(), maps=torch.cat(maps).numpy())
-
-
-def _class_vector(model: Clip, prompts: Sequence[EncodedPrompt]) -> Tensor:
-    """Return the mean of the unit vectors, at unit length: the published classifier of one label."""
-    ids = torch.zeros(len(prompts), model.context, dtype=torch.int64)
-    for row, prompt in zip(ids, prompts, strict=True):
-        tokens = torch.from_numpy(prompt.arrays["input_ids"][0])
-        row[: len(tokens)] = tokens
-    return nn.functional.normalize(model.encode_text(ids).mean(dim=0), dim=-1)

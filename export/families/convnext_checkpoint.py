@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from promptray.export.checkpoint import load_checkpoint, tensors
 from promptray.export.families.options import invalid_option
-from promptray.export.layout import NO_KEY, fit_state_dict
-from promptray.export.models.tower_shapes import shape_of
+from promptray.export.layout import NO_KEY, described, fit_state_dict, sizes_of
+from promptray.export.models.tower_shapes import depth
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 from promptray.runtime.errors import BuildError
 
@@ -42,6 +42,9 @@ _OTHER_SETTINGS: dict[tuple[int, ...], str] = {
 _STAGE_PARTS = {"block.0": "conv_dw", "block.2": "norm", "block.3": "mlp.fc1", "block.5": "mlp.fc2"}
 _HEAD_PARTS = {"classifier.0": "head.norm", "classifier.2": "head.fc"}
 _TORCHVISION = "features.0.0.weight"
+
+
+_WHAT = "a ConvNeXt with a linear classifier"
 
 
 @dataclass(frozen=True)
@@ -206,47 +209,34 @@ def _model_of_timm(
     name: str, state: Mapping[str, Tensor], stated: Mapping[str, Any], artefact: str
 ) -> ConvNeXt:
     """Make timm's network of this name; tensors of other sizes are refused when they are loaded."""
-    classifier = state.get("head.fc.weight")
-    if classifier is None or classifier.ndim != 2:
-        raise _not_described("there is no head.fc.weight", artefact)
-    made: Any = timm.create_model(name, pretrained=False, num_classes=len(classifier), **stated)
+    with described(_WHAT, artefact):
+        (classes,) = sizes_of(state, "head.fc.bias", None)
+    made: Any = timm.create_model(name, pretrained=False, num_classes=classes, **stated)
     model: ConvNeXt = made
     return model
 
 
 def _model_of_tensors(state: Mapping[str, Tensor], stated: Mapping[str, Any], artefact: str) -> ConvNeXt:
     """Make the ConvNeXt whose sizes the tensors tell."""
-    try:
-        stages = [key for key in state if re.match(r"stages\.\d+\.blocks\.\d+\.norm\.weight", key)]
-        places = [tuple(map(int, re.findall(r"\d+", key)[:2])) for key in stages]
-        numbers = range(1 + max(stage for stage, _ in places))
-        widths = tuple(shape_of(state, f"stages.{n}.blocks.0.norm.weight", 1)[0] for n in numbers)
+    with described(_WHAT, artefact):
+        stems = [f"stages.{number}.blocks." for number in range(depth(state, "stages."))]
+        widths = tuple(sizes_of(state, f"{stem}0.norm.weight", None)[0] for stem in stems)
         _require_settings(widths, stated)
-        first = "stages.0.blocks.0."
+        kernels = [
+            sizes_of(state, f"{stem}0.conv_dw.weight", width, 1, None, None)
+            for stem, width in zip(stems, widths, strict=True)
+        ]
         return ConvNeXt(
-            num_classes=shape_of(state, "head.fc.weight", 2)[0],
-            depths=tuple(1 + max(block for stage, block in places if stage == n) for n in numbers),
+            num_classes=sizes_of(state, "head.fc.bias", None)[0],
+            depths=tuple(depth(state, stem) for stem in stems),
             dims=widths,
-            kernel_sizes=tuple(
-                shape_of(state, f"stages.{n}.blocks.0.conv_dw.weight", 4)[-1] for n in numbers
-            ),
-            patch_size=shape_of(state, "stem.0.weight", 4)[-1],
-            conv_mlp=state[f"{first}mlp.fc1.weight"].ndim == 4,
-            use_grn=f"{first}mlp.grn.weight" in state,
-            ls_init_value=1e-6 if f"{first}gamma" in state else None,
+            kernel_sizes=tuple(kernel for kernel, _ in kernels),
+            patch_size=sizes_of(state, "stem.0.weight", widths[0], 3, None, None)[0],
+            conv_mlp=state[f"{stems[0]}0.mlp.fc1.weight"].ndim == 4,
+            use_grn=any(".grn." in key for key in state),
+            ls_init_value=1e-6 if any(key.endswith(".gamma") for key in state) else None,
             **{"norm_eps": _NORM_EPS, "act_layer": _ACTIVATION, **stated},
         )
-    except (KeyError, ValueError, IndexError, RuntimeError) as error:
-        raise _not_described(str(error)[:120], artefact) from error
-
-
-def _not_described(what: str, artefact: str) -> BuildError:
-    return BuildError(
-        "checkpoint.layout",
-        f"the tensors do not describe a ConvNeXt with a linear classifier ({what})",
-        artefact=artefact,
-        cure="check that the recipe names the right family and file",
-    )
 
 
 def _require_settings(widths: tuple[int, ...], stated: Mapping[str, Any]) -> None:

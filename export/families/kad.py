@@ -40,9 +40,9 @@ from promptray.export.families.base import (
     tensor,
     weights_sha256,
 )
-from promptray.export.layout import check_tied, fit_state_dict
+from promptray.export.layout import check_tied, described, fit_state_dict, sizes_of
 from promptray.export.models.query_decoder import HEADS, QueryDecoder, query_decoder
-from promptray.export.models.tower_shapes import pooled_bert, resnet_stages, shape_of
+from promptray.export.models.tower_shapes import pooled_bert, resnet_stages
 from promptray.export.tokenizer import BertFolder, read_bert_folder
 from promptray.runtime.bundle.manifest import (
     Greyscale,
@@ -78,7 +78,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.res_features = resnet_stages(state, f"{stem}res_features.")
         last_block: Any = self.res_features[-1]
-        hidden = shape_of(state, f"{stem}res_l1.weight", 2)[0]
+        (hidden,) = sizes_of(state, f"{stem}res_l1.bias", None)
         self.res_l1 = nn.Linear(last_block[-1].conv3.out_channels, hidden)
         self.res_l2 = nn.Linear(hidden, width)
 
@@ -100,7 +100,7 @@ class QueryEncoder(nn.Module):
     def __init__(self, state: Mapping[str, Tensor], stem: str, width: int, heads: int) -> None:
         super().__init__()
         self.bert_model = pooled_bert(state, f"{stem}bert_model.", heads=heads)
-        hidden = shape_of(state, f"{stem}mlp_embed.0.weight", 2)[0]
+        (hidden,) = sizes_of(state, f"{stem}mlp_embed.0.bias", None)
         pooled = nn.Linear(self.bert_model.config.hidden_size, hidden)
         self.mlp_embed = nn.Sequential(pooled, nn.GELU(), nn.Linear(hidden, width))
 
@@ -189,7 +189,7 @@ def _published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Ten
     Raises
     ------
     BuildError
-        ``checkpoint.layout`` where a part is missing, is of another kind, or holds two values for one tensor.
+        ``checkpoint.layout`` where a part is missing or is of another kind.
     """
     missing = [part for part in _PARTS if not isinstance(content.get(part), Mapping)]
     if missing:
@@ -213,23 +213,17 @@ def _published_state(content: Mapping[str, Any], artefact: str) -> dict[str, Ten
             found=", ".join([key for key in state if key.startswith("image_encoder.")][:5]),
             cure="use the ResNet-50 checkpoint; DenseNet and ViT image sides are not supported",
         )
-    for place, name in _RESNET_NAMES.items():
-        check_tied(state, f"image_encoder.res_features.{place}", f"image_encoder.resnet.{name}", artefact)
-    check_tied(state, "model.decoder_norm", "model.decoder.norm", artefact)
     return state
 
 
 def _model(state: Mapping[str, Tensor], text: BertFolder, artefact: str) -> KAD:
     """Make the module that the tensors describe, with the weights in it."""
-    try:
+    with described(
+        "KAD",
+        artefact,
+        cure="check family and file; num_attention_heads of the text model must be its own",
+    ):
         model = KAD(state, text.heads)
-    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        raise BuildError(
-            "checkpoint.layout",
-            f"the tensors do not describe KAD ({str(error)[:200]})",
-            artefact=artefact,
-            cure="check family and file; num_attention_heads of the text model must be its own",
-        ) from error
     outputs = state["model.mlp_head.0.weight"].shape[0]
     if outputs != 2:
         raise BuildError(
@@ -241,6 +235,9 @@ def _model(state: Mapping[str, Tensor], text: BertFolder, artefact: str) -> KAD:
             cure="check that the recipe names the right family and file",
         )
     fit_state_dict(model, state, artefact=artefact, optional=_COUNTERS, ignored=_IGNORED)
+    for place, name in _RESNET_NAMES.items():
+        check_tied(state, f"image_encoder.res_features.{place}", f"image_encoder.resnet.{name}", artefact)
+    check_tied(state, "model.decoder_norm", "model.decoder.norm", artefact)
     bert = model.text_encoder.bert_model.config
     text.require_fit(width=bert.hidden_size, vocabulary=bert.vocab_size, layers=bert.num_hidden_layers)
     if bert.max_position_embeddings < CONTEXT:

@@ -1,10 +1,6 @@
 """Dual encoders in open_clip's layout: a ViT of timm, a BERT, and the scaled cosine between them.
 
-All that scoring needs of a prompt is one vector, so the bank is a matrix and the head one product:
-
-* image side: ViT, projection, unit length; the patches go the same way, for the map;
-* text side: BERT, pooling, projection, unit length: one vector for each wording, averaged to the finding's;
-* head: exp(logit_scale) times the cosine; the map is the cosine of each patch with the finding's vector.
+The text tower's vector is its pooled, projected state; the head multiplies the cosine with exp(logit_scale).
 
 A file with ``classifier.weight`` is an image tower with a classifier instead: see `open_clip_tuned`.
 
@@ -13,28 +9,16 @@ Source: open_clip 3.3.0 (MIT); BiomedCLIP: Zhang et al., NEJM AI 2025, arXiv 230
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from promptray.export.checkpoint import load_checkpoint
-from promptray.export.families.base import (
-    INPUT_IDS,
-    LoadedHead,
-    LoadedModel,
-    LoadedText,
-    Reference,
-    Side,
-    answers,
-    entry_of,
-    tensor,
-    weights_sha256,
-)
+from promptray.export.families.base import LoadedModel
+from promptray.export.families.dual_encoder import HEAD, Cosine, describe_dual_encoder
 from promptray.export.families.open_clip_checkpoint import (
-    described,
+    CURE,
     image_heads,
     image_note,
     image_tower,
@@ -43,50 +27,16 @@ from promptray.export.families.open_clip_checkpoint import (
 )
 from promptray.export.families.open_clip_folder import CONFIG, OpenClipFolder, read_open_clip_folder
 from promptray.export.families.open_clip_pixels import preprocessing_of
-from promptray.export.families.open_clip_tuned import WEIGHT, load_tuned, tunable
+from promptray.export.families.open_clip_tuned import is_tuned, load_tuned, tunable
 from promptray.export.families.options import invalid_option
-from promptray.export.layout import NO_KEY, fit_state_dict
-from promptray.export.models.class_matrix import ClassMatrix
+from promptray.export.layout import NO_KEY, described, fit_state_dict
 from promptray.export.models.dual_encoder import DualEncoder, TextTower
 from promptray.export.tunable import Tunable
-from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, TextRule
+from promptray.runtime.bundle.manifest import Preprocessing, TextRule
 from promptray.runtime.errors import BuildError
-from promptray.runtime.text import EncodedFinding, EncodedPrompt
 
-HEAD = "findings"
 # Buffers that older transformers stored; they count up from 0.
 _IGNORED = r"embeddings\.position_ids$|embeddings\.token_type_ids$"
-
-
-class ImageSide(nn.Module):
-    """pixels (B, 3, H, W) -> image_vector (B, D), patch_vectors (B, P, D), all of unit length."""
-
-    def __init__(self, model: DualEncoder) -> None:
-        super().__init__()
-        self.visual = model.visual
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both."""
-        image, patches = self.visual(pixels)
-        return image, patches
-
-    encode = forward
-
-    def finish(self, image: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Bring vectors to unit length; those of `encode` have it."""
-        return nn.functional.normalize(image, dim=-1), nn.functional.normalize(patches, dim=-1)
-
-
-class TextSide(nn.Module):
-    """input_ids (1, T) -> finding_vector (D,), the unit vector of one wording."""
-
-    def __init__(self, model: DualEncoder) -> None:
-        super().__init__()
-        self.text = model.text
-
-    def forward(self, input_ids: Tensor) -> tuple[Tensor]:
-        """Return it."""
-        return (self.text(input_ids)[0],)
 
 
 class OpenClipFamily:
@@ -96,7 +46,7 @@ class OpenClipFamily:
         """Load the weights and the configuration beside them (see `Family.load`)."""
         content = load_checkpoint(checkpoint)
         state = published_state(content, checkpoint.name)
-        if WEIGHT in state:
+        if is_tuned(state):
             return load_tuned(checkpoint, content, state, text_model, options)
         if "classes" in options:
             what, found = "this checkpoint has no classifier; it scores wordings", repr(options["classes"])
@@ -114,7 +64,7 @@ class OpenClipFamily:
     def tunable(self, checkpoint: Path, text_model: Path | None, options: Mapping[str, object]) -> Tunable:
         """Load the image tower for training (see `promptray.export.tunable`)."""
         state = published_state(load_checkpoint(checkpoint), checkpoint.name)
-        heads = None if WEIGHT in state else read_open_clip_folder(checkpoint, text_model).text.heads
+        heads = None if is_tuned(state) else read_open_clip_folder(checkpoint, text_model).text.heads
         return tunable(checkpoint, state, options, heads=heads)
 
 
@@ -133,7 +83,7 @@ def _model(
         projection=text.hf_proj_type,
         pad_id=folder.text.vocabulary.index("[PAD]"),
     )
-    with described(artefact):
+    with described("the towers of the configuration", artefact, cure=CURE):
         model = DualEncoder(state, tower, text_tower, folder.config.model_cfg.embed_dim)
     model.eval().requires_grad_(False)
     require_size(model.visual, state, tower.image_size, artefact)
@@ -167,39 +117,6 @@ def _describe(
     context: int,
     notes: Sequence[str],
 ) -> LoadedModel:
-    grid = model.visual.grid
-    width = folder.config.model_cfg.embed_dim
-    image = [
-        tensor("image_vector", "batch", width),
-        tensor("patch_vectors", "batch", grid[0] * grid[1], width),
-    ]
-    bank = [tensor("finding_vector", "prompts", width)]
-    matrix = ClassMatrix(grid=grid, scale=model.logit_scale.exp(), bias=model.bias)
-    state = model.state_dict()
-    head = LoadedHead(
-        name=HEAD,
-        set="free",
-        side=Side(matrix, [*image, *bank], answers(grid)),
-        bank=bank,
-        # A pair's logit is a difference, in which a learned bias would cancel: it was trained for one.
-        relations=("independent", "exclusive", "ordinal", *(() if model.bias is not None else ("pair",))),
-        activation="none",
-        map=MapFacts(
-            grid=list(grid),
-            kind="similarity",
-            meaning="cosine of each patch, through the final norm and the projection, with the finding's "
-            "vector; patches were not trained to it, so it shows likeness and proves nothing",
-            tolerance=1e-5,
-        ),
-        ensemble="mean-unit",
-        identity={
-            "text_weights": weights_sha256({k: v for k, v in state.items() if k.startswith("text.")}),
-            "layout": "unit-vector-1",
-        },
-        reference=partial(_reference, model, context),
-        # The cosine is multiplied by about 85: the original itself is 3.5e-5 off double precision.
-        score_tolerance=2e-4,
-    )
     rule = TextRule(
         head=HEAD,
         cleaning="open-clip",
@@ -207,45 +124,17 @@ def _describe(
         context=context,
         templates=["this is a photo of {}"],
     )
-    text_side = Side(TextSide(model).eval(), [INPUT_IDS], entry_of(bank))
-    return LoadedModel(
-        family="open_clip",
+    weights = model.state_dict()
+    return describe_dual_encoder(
+        "open_clip",
+        Cosine(model, context, model.text.pad_id, model.logit_scale.exp(), model.bias),
+        rule,
+        folder.text.tokenizer_json(context=context),
+        text_weights={key: value for key, value in weights.items() if key.startswith("text.")},
+        # A pair's logit is a difference, in which a learned bias would cancel: it was trained for one.
+        relations=("independent", "exclusive", "ordinal", *(() if model.bias is not None else ("pair",))),
         preprocessing=preprocessing,
-        image=Side(ImageSide(model).eval(), [tensor("pixels", "batch", 3, *model.visual.size)], image),
-        text=LoadedText(rule, folder.text.tokenizer_json(context=context), text_side),
-        heads=[head],
+        # The cosine is multiplied by about 85: the original itself is 3.5e-5 off double precision.
+        score_tolerance=2e-4,
         notes=notes,
     )
-
-
-def _reference(
-    model: DualEncoder,
-    context: int,
-    pixels: Tensor,
-    findings: Sequence[EncodedFinding],
-    done: Callable[[int], None] = lambda _: None,
-) -> Reference:
-    """Score as open_clip does: texts padded to the context, one classifier matrix, one image at a time."""
-    with torch.inference_mode():
-        own = torch.stack([_class_vector(model, context, finding.prompts) for finding in findings])
-        vectors = own
-        if any(finding.negative_prompts for finding in findings):
-            negative = [_class_vector(model, context, finding.negative_prompts) for finding in findings]
-            vectors = own - torch.stack(negative)
-        logits, maps = [], []
-        for number, image in enumerate(pixels, start=1):
-            vector, patches = model.visual(image[None])
-            score = model.logit_scale.exp() * vector @ vectors.T
-            logits.append(score if model.bias is None else score + model.bias)
-            maps.append((patches @ vectors.T).transpose(1, 2).unflatten(-1, model.visual.grid))
-            done(number)
-    return Reference(logits=torch.cat(logits).numpy(), maps=torch.cat(maps).numpy())
-
-
-def _class_vector(model: DualEncoder, context: int, prompts: Sequence[EncodedPrompt]) -> Tensor:
-    """Return the mean of the unit vectors, at unit length: open_clip's zero-shot classifier of one class."""
-    ids = torch.full((len(prompts), context), model.text.pad_id)
-    for row, prompt in zip(ids, prompts, strict=True):
-        tokens = torch.from_numpy(prompt.arrays["input_ids"][0])
-        row[: len(tokens)] = tokens
-    return nn.functional.normalize(model.text(ids).mean(dim=0), dim=-1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +14,8 @@ from promptray.export.families.options import invalid_option
 from promptray.export.models.dual_encoder import ImageTower, VisualTower
 from promptray.runtime.errors import BuildError
 
+#: How to mend a tower that the tensors do not describe.
+CURE = "check that the configuration beside the checkpoint is its own, and image_heads"
 # What data-parallel training and Lightning put before every name.
 _WRAPPERS = re.compile(r"^(?:module\.|model\.)+")
 
@@ -78,24 +79,10 @@ def image_tower(config: OpenClipConfig, heads: int) -> ImageTower:
     )
 
 
-@contextmanager
-def described(artefact: str) -> Iterator[None]:
-    """Turn what making a module of tensors' shapes raises into ``checkpoint.layout``."""
-    try:
-        yield
-    except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
-        raise BuildError(
-            "checkpoint.layout",
-            f"the tensors and the configuration do not describe the model ({str(error)[:200]})",
-            artefact=artefact,
-            cure="check that the configuration beside the checkpoint is its own, and image_heads",
-        ) from error
-
-
 def require_size(visual: VisualTower, state: Mapping[str, Tensor], stated: int, artefact: str) -> None:
     """Refuse (``checkpoint.config``) a position table of another length than the image size gives."""
     table = state.get("visual.trunk.pos_embed")
-    if table is not None and table.shape[1:2] != (visual.positions,):
+    if table is not None and table.ndim == 3 and table.shape[1] != visual.positions:
         raise BuildError(
             "checkpoint.config",
             "the position table has another length than the configuration's image size gives",

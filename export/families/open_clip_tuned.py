@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from promptray.export.families.base import LoadedModel, Reference, Side, tensor
 from promptray.export.families.classifier import class_names, describe_classifier, tolerance_of_logits
 from promptray.export.families.open_clip_checkpoint import (
-    described,
+    CURE,
     image_heads,
     image_note,
     image_tower,
@@ -33,9 +33,8 @@ from promptray.export.families.open_clip_checkpoint import (
 from promptray.export.families.open_clip_folder import CONFIG, OpenClipConfig, read_config
 from promptray.export.families.open_clip_pixels import preprocessing_of
 from promptray.export.families.options import invalid_option
-from promptray.export.layout import NO_KEY, fit_state_dict
+from promptray.export.layout import NO_KEY, described, fit_state_dict, sizes_of
 from promptray.export.models.dual_encoder import VisualTower
-from promptray.export.models.tower_shapes import shape_of
 from promptray.export.tunable import Tunable
 from promptray.runtime.text import EncodedFinding
 
@@ -83,6 +82,11 @@ class ImageSide(nn.Module):
         return (self.visual.embed(pixels),)
 
 
+def is_tuned(state: Mapping[str, Tensor]) -> bool:
+    """Tell whether a classifier, or a part of one, is among the tensors."""
+    return WEIGHT in state or BIAS in state
+
+
 def load_tuned(
     checkpoint: Path,
     content: Mapping[str, Any],
@@ -106,8 +110,8 @@ def load_tuned(
     config = read_config(checkpoint.with_name(CONFIG))
     visual, note = _visual(config, state, options, checkpoint.name, heads=None)
     width = config.model_cfg.embed_dim
-    with described(checkpoint.name):
-        count, _ = shape_of(state, WEIGHT, 2)
+    with described("a classifier of images", checkpoint.name, cure=CURE):
+        (count,) = sizes_of(state, WEIGHT, None, width)
     names = class_names(content, options, count, checkpoint.name)
     model = TunedClassifier(visual, nn.Linear(width, count)).eval().requires_grad_(False)
     fit_state_dict(model, state, artefact=checkpoint.name, optional=NO_KEY, ignored=_TEXT)
@@ -174,7 +178,7 @@ def _visual(
     facts = image_tower(config, heads=1)
     if "image_heads" in options or not facts.known_to_timm:
         facts = image_tower(config, image_heads(options, heads))
-    with described(artefact):
+    with described("the image tower of the configuration", artefact, cure=CURE):
         visual = VisualTower(state, facts, config.model_cfg.embed_dim)
     require_size(visual, state, facts.image_size, artefact)
     return visual, image_note(visual, facts, options)

@@ -9,7 +9,6 @@ arXiv 2403.09294.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from promptray.export.layout import sizes_of
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -24,7 +24,7 @@ ensure_torchvision_imports()
 from timm.models.resnet import Bottleneck, ResNet  # noqa: E402 - timm and transformers import torchvision
 from transformers import BertModel  # noqa: E402
 
-from promptray.export.models.tower_shapes import bert_config, plain_vit, shape_of  # noqa: E402
+from promptray.export.models.tower_shapes import bert_config, plain_vit, square_side, vit_sizes  # noqa: E402
 
 State = Mapping[str, Tensor]
 #: Token positions of a report, [CLS] and [SEP] among them, and of a tag.
@@ -47,9 +47,10 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, state: State, stem: str, *, local: bool) -> None:
         super().__init__()
-        rank = 3 if local else 2
-        hidden, width = shape_of(state, f"{stem}head.0.weight", rank)[:2]
-        out = shape_of(state, f"{stem}head.3.weight", rank)[0]
+        kernel = (1,) if local else ()
+        (hidden,), (out,) = (sizes_of(state, f"{stem}head.{n}.running_mean", None) for n in (1, 4))
+        (width,) = sizes_of(state, f"{stem}head.0.weight", hidden, None, *kernel)
+        sizes_of(state, f"{stem}head.3.weight", out, hidden, *kernel)
 
         def layer(into: int, out: int) -> nn.Module:
             return nn.Conv1d(into, out, 1) if local else nn.Linear(into, out)
@@ -123,11 +124,9 @@ class ViTEncoder(ImageEncoder):
 
     def __init__(self, state: State, stem: str, heads: int) -> None:
         super().__init__(state, stem)
-        patches = shape_of(state, f"{stem}model.pos_embed", 3)[1] - 1
-        side = math.isqrt(patches)
-        if side * side != patches:
-            raise ValueError(f"{patches} patches are no square")
-        self.size = side * shape_of(state, f"{stem}model.patch_embed.proj.weight", 4)[-1]
+        sizes = vit_sizes(state, f"{stem}model.")
+        side = square_side(sizes.positions)
+        self.size = side * sizes.patch
         self.grid = (side, side)
         self.model = plain_vit(state, f"{stem}model.", image_size=self.size, heads=heads)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from promptray.export.models.tower_shapes import shape_of
+from promptray.export.layout import sizes_of
+from promptray.export.models.tower_shapes import depth, square_side, vit_sizes
 
 _MLP_HEAD_LINEARS = (0, 3, 6, 9)
 
@@ -53,34 +53,33 @@ class CARZeroSizes:
 
         Raises
         ------
-        KeyError, ValueError
-            If a tensor whose shape is needed is missing, or has another number of dimensions.
+        ValueError
+            If a tensor whose shape is needed is missing, or has another shape than the others tell.
         """
-
-        def shape(key: str, rank: int = 2) -> tuple[int, ...]:
-            return shape_of(state, key, rank)
-
-        def depth(stem: str) -> int:
-            return len({key[len(stem) :].split(".")[0] for key in state if key.startswith(stem)})
-
         vit, bert, fusion = "img_encoder.model.", "text_encoder.model.", "fusion_module."
-        width, _, patch_size, _ = shape(vit + "patch_embed.proj.weight", 4)
-        patches_per_side = math.isqrt(shape(vit + "pos_embed", 3)[1] - 1)
-        narrowings = [shape(f"{fusion}mlp_head.{i}.weight")[0] for i in _MLP_HEAD_LINEARS[:3]]
+        image = vit_sizes(state, vit)
+        width = image.width
+
+        def rows(key: str, columns: int = width) -> int:
+            return sizes_of(state, key, None, columns)[0]
+
+        widths = [width]
+        for linear in _MLP_HEAD_LINEARS[:3]:
+            widths.append(rows(f"{fusion}mlp_head.{linear}.weight", widths[-1]))
         return cls(
             width=width,
-            image_size=patch_size * patches_per_side,
-            patch_size=patch_size,
-            vit_depth=depth(vit + "blocks."),
+            image_size=image.patch * square_side(image.positions),
+            patch_size=image.patch,
+            vit_depth=depth(state, f"{vit}blocks."),
             vit_heads=bert_heads if vit_heads is None else vit_heads,
-            vit_mlp=shape(vit + "blocks.0.mlp.fc1.weight")[0],
-            vocab_size=shape(bert + "embeddings.word_embeddings.weight")[0],
-            positions=shape(bert + "embeddings.position_embeddings.weight")[0],
-            token_types=shape(bert + "embeddings.token_type_embeddings.weight")[0],
-            bert_depth=depth(bert + "encoder.layer."),
+            vit_mlp=image.mlp,
+            vocab_size=rows(f"{bert}embeddings.word_embeddings.weight"),
+            positions=rows(f"{bert}embeddings.position_embeddings.weight"),
+            token_types=rows(f"{bert}embeddings.token_type_embeddings.weight"),
+            bert_depth=depth(state, f"{bert}encoder.layer."),
             bert_heads=bert_heads,
-            bert_mlp=shape(bert + "encoder.layer.0.intermediate.dense.weight")[0],
-            fusion_layers=depth(fusion + "decoder.layers."),
-            fusion_ffn=shape(fusion + "decoder.layers.0.linear1.weight")[0],
-            mlp_widths=(narrowings[0], narrowings[1], narrowings[2]),
+            bert_mlp=rows(f"{bert}encoder.layer.0.intermediate.dense.weight"),
+            fusion_layers=depth(state, f"{fusion}decoder.layers."),
+            fusion_ffn=rows(f"{fusion}decoder.layers.0.linear1.weight"),
+            mlp_widths=(widths[1], widths[2], widths[3]),
         )

@@ -8,13 +8,13 @@ Source: Radford et al., ICML 2021, arXiv 2103.00020; openai/CLIP, ``model.py`` (
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from promptray.export.models.tower_shapes import depth, shape_of
+from promptray.export.layout import sizes_of
+from promptray.export.models.tower_shapes import depth, square_side
 
 #: Width of an attention head, in every CLIP with a ViT: no tensor tells it.
 HEAD_WIDTH = 64
@@ -30,22 +30,32 @@ class Clip(nn.Module):
 
     Raises
     ------
-    KeyError, IndexError, ValueError, RuntimeError
+    ValueError, RuntimeError
         For tensors that do not describe a CLIP with a ViT.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.visual = _Visual(state)
-        tokens, width = shape_of(state, "token_embedding.weight", 2)
+        (width,) = sizes_of(state, "ln_final.weight", None)
+        (tokens,) = sizes_of(state, "token_embedding.weight", None, width)
+        (context,) = sizes_of(state, "positional_embedding", None, width)
+        (embed,) = sizes_of(state, "text_projection", width, None)
+        image_embed = self.visual.proj.shape[1]
+        if embed != image_embed:
+            raise ValueError(
+                f"text_projection of {embed} and visual.proj of {image_embed} dimensions are different spaces"
+            )
         self.token_embedding = nn.Embedding(tokens, width)
-        self.positional_embedding = nn.Parameter(torch.zeros(shape_of(state, "positional_embedding", 2)))
+        self.positional_embedding = nn.Parameter(torch.zeros(context, width))
         self.transformer = _Transformer(state, "transformer.", causal=True)
         self.ln_final = nn.LayerNorm(width)
-        embed, image_embed = (shape_of(state, key, 2)[1] for key in ("text_projection", "visual.proj"))
-        if embed != image_embed:
-            raise ValueError(f"texts of {embed} and images of {image_embed} dimensions are different spaces")
         self.text_projection = nn.Parameter(torch.zeros(width, embed))
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the common space."""
+        return self.text_projection.shape[1]
 
     @property
     def context(self) -> int:
@@ -66,20 +76,20 @@ class Clip(nn.Module):
 class _Visual(nn.Module):
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        width, channels, patch, _ = shape_of(state, "visual.conv1.weight", 4)
-        positions = shape_of(state, "visual.positional_embedding", 2)[0]
-        side = math.isqrt(positions - 1)
-        if side * side != positions - 1:
-            raise ValueError(f"{positions} positions are no square of patches and a class token")
+        (width,) = sizes_of(state, "visual.ln_pre.weight", None)
+        patch, _ = sizes_of(state, "visual.conv1.weight", width, 3, None, None)
+        (positions,) = sizes_of(state, "visual.positional_embedding", None, width)
+        (embed,) = sizes_of(state, "visual.proj", width, None)
+        side = square_side(positions)
         self.grid = (side, side)
         self.size = side * patch
-        self.conv1 = nn.Conv2d(channels, width, patch, stride=patch, bias=False)
+        self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.positional_embedding = nn.Parameter(torch.zeros(positions, width))
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = _Transformer(state, "visual.transformer.", causal=False)
         self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.zeros(width, shape_of(state, "visual.proj", 2)[1]))
+        self.proj = nn.Parameter(torch.zeros(width, embed))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels (B, 3, H, W) to unit vectors (B, D) of the image and (B, P, D) of its patches.
@@ -98,8 +108,8 @@ class _Transformer(nn.Module):
     def __init__(self, state: Mapping[str, Tensor], stem: str, *, causal: bool) -> None:
         super().__init__()
         stem = f"{stem}resblocks."
-        (width,) = shape_of(state, f"{stem}0.ln_1.weight", 1)
-        hidden = shape_of(state, f"{stem}0.mlp.c_fc.weight", 2)[0]
+        (width,) = sizes_of(state, f"{stem}0.ln_1.weight", None)
+        (hidden,) = sizes_of(state, f"{stem}0.mlp.c_fc.weight", None, width)
         if width % HEAD_WIDTH:
             raise ValueError(f"a width of {width} is no multiple of {HEAD_WIDTH}")
         blocks = (_Block(width, hidden, causal=causal) for _ in range(depth(state, stem)))

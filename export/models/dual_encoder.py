@@ -97,11 +97,17 @@ class DualEncoder(nn.Module):
         self, state: Mapping[str, Tensor], image: ImageTower, text: TextTower, embed_dim: int
     ) -> None:
         super().__init__()
+        self.width = embed_dim
         self.visual = VisualTower(state, image, embed_dim)
         self.text = _Text(state, text, embed_dim)
         self.logit_scale = nn.Parameter(torch.zeros(()))
         if "logit_bias" in state:
             self.logit_bias = nn.Parameter(torch.zeros(()))
+
+    def encode_text(self, input_ids: Tensor) -> Tensor:
+        """Map token ids (N, T) int64, padded or not, to unit vectors (N, D)."""
+        vectors: Tensor = self.text(input_ids)
+        return vectors
 
     @property
     def bias(self) -> Tensor | None:

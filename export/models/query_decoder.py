@@ -14,8 +14,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from promptray.export.layout import sizes_of
 from promptray.export.models.decoder_layer import DecoderLayer
-from promptray.export.models.tower_shapes import depth, shape_of
+from promptray.export.models.tower_shapes import depth
 
 __all__ = ["HEADS", "QueryDecoder", "query_decoder"]
 
@@ -90,17 +91,18 @@ def query_decoder(state: Mapping[str, Tensor], stem: str, *, input_norm: bool) -
 
     Raises
     ------
-    KeyError, IndexError, ValueError
+    ValueError
         For tensors that do not describe one.
     """
-    outputs, width = shape_of(state, f"{stem}mlp_head.0.weight", 2)
+    (width,) = sizes_of(state, f"{stem}decoder_norm.weight", None)
+    (outputs,) = sizes_of(state, f"{stem}mlp_head.0.weight", None, width)
     if width % HEADS:
         raise ValueError(f"{HEADS} attention heads do not divide a width of {width}")
     return QueryDecoder(
         width=width,
         heads=HEADS,
         layers=depth(state, f"{stem}decoder.layers."),
-        ffn=shape_of(state, f"{stem}decoder.layers.0.linear1.weight", 2)[0],
+        ffn=sizes_of(state, f"{stem}decoder.layers.0.linear1.weight", None, width)[0],
         outputs=outputs,
         input_norm=input_norm,
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from promptray.export.layout import sizes_of
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -19,36 +22,59 @@ from transformers import BertConfig, BertModel  # noqa: E402
 _RESNET_STEM = 4
 
 
-def shape_of(state: Mapping[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
-    """Return the shape of a tensor that tells sizes.
+def depth(state: Mapping[str, Tensor], stem: str, first: int = 0) -> int:
+    """Return how many layers, numbered without a gap from `first`, follow `stem`; lower numbers do not count.
 
-    Parameters
+    Raises
+    ------
+    ValueError
+        If there is none, a number is left out, or something else than a number follows.
+    """
+    names = {key.removeprefix(stem).partition(".")[0] for key in state if key.startswith(stem)}
+    odd = sorted(name for name in names if not (name.isascii() and name.isdigit()))
+    if odd:
+        raise ValueError(f"unexpected {stem}{odd[0]}")
+    numbers = sorted(int(name) for name in names if int(name) >= first)
+    for expected, number in enumerate(numbers, start=first):
+        if number != expected:
+            raise ValueError(f"missing {stem}{expected}, and there is {stem}{number}")
+    if not numbers:
+        raise ValueError(f"missing {stem}{first}")
+    return len(numbers)
+
+
+def square_side(positions: int) -> int:
+    """Return the patches a side of a square picture; ValueError where they are no square."""
+    side = math.isqrt(positions - 1)
+    if positions < 2 or side * side != positions - 1:
+        raise ValueError(f"{positions} positions are no square of patches and a class token")
+    return side
+
+
+@dataclass(frozen=True)
+class ViTSizes:
+    """What the tensors of timm's plain ViT tell.
+
+    Attributes
     ----------
-    rank : int
-        How many dimensions it must have.
-
-    Raises
-    ------
-    KeyError
-        If it is missing.
-    ValueError
-        Naming key and shape, for another number of dimensions, or one of length 0.
+    width, patch, mlp : int
+    positions : int
+        Rows of the position table, the class token's among them.
     """
-    shape = tuple(state[key].shape)
-    if len(shape) != rank or 0 in shape:
-        raise ValueError(f"{key}: expected {rank} dimensions of at least 1, found the shape {shape}")
-    return shape
+
+    width: int
+    patch: int
+    mlp: int
+    positions: int
 
 
-def depth(state: Mapping[str, Tensor], stem: str) -> int:
-    """Return how many numbered layers follow `stem`.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    return 1 + max(int(key[len(stem) :].split(".")[0]) for key in state if key.startswith(stem))
+def vit_sizes(state: Mapping[str, Tensor], stem: str) -> ViTSizes:
+    """Return the sizes of the plain ViT whose tensors follow `stem`; ValueError as `sizes_of`."""
+    (width,) = sizes_of(state, f"{stem}blocks.0.norm1.weight", None)
+    patch, _ = sizes_of(state, f"{stem}patch_embed.proj.weight", width, 3, None, None)
+    (mlp,) = sizes_of(state, f"{stem}blocks.0.mlp.fc1.weight", None, width)
+    (positions,) = sizes_of(state, f"{stem}pos_embed", 1, None, width)
+    return ViTSizes(width, patch, mlp, positions)
 
 
 def plain_vit(state: Mapping[str, Tensor], stem: str, *, image_size: int, heads: int) -> VisionTransformer:
@@ -63,17 +89,17 @@ def plain_vit(state: Mapping[str, Tensor], stem: str, *, image_size: int, heads:
 
     Raises
     ------
-    KeyError, IndexError, ValueError, AssertionError
+    ValueError, AssertionError
         For tensors that do not describe one.
     """
-    width = shape_of(state, f"{stem}pos_embed", 3)[-1]
+    sizes = vit_sizes(state, stem)
     return VisionTransformer(
         img_size=image_size,
-        patch_size=shape_of(state, f"{stem}patch_embed.proj.weight", 4)[-1],
-        embed_dim=width,
+        patch_size=sizes.patch,
+        embed_dim=sizes.width,
         depth=depth(state, f"{stem}blocks."),
         num_heads=heads,
-        mlp_ratio=shape_of(state, f"{stem}blocks.0.mlp.fc1.weight", 2)[0] / width,
+        mlp_ratio=sizes.mlp / sizes.width,
         num_classes=0,
     )
 
@@ -85,11 +111,11 @@ def resnet_stages(state: Mapping[str, Tensor], stem: str) -> nn.Sequential:
 
     Raises
     ------
-    KeyError, IndexError, ValueError
+    ValueError
         For tensors that do not describe them.
     """
-    stages = depth(state, stem) - _RESNET_STEM
-    if not 1 <= stages <= 4:
+    stages = depth(state, stem, _RESNET_STEM)
+    if stages > 4:
         raise ValueError(f"{stages} stages, and a ResNet has at most 4")
     stems = [f"{stem}{_RESNET_STEM + stage}." for stage in range(stages)]
     bottleneck: Any = Bottleneck  # timm's annotation asks for an instance
@@ -97,7 +123,7 @@ def resnet_stages(state: Mapping[str, Tensor], stem: str) -> nn.Sequential:
         bottleneck,
         tuple(depth(state, each) for each in stems),
         num_classes=0,
-        channels=tuple(shape_of(state, f"{each}0.conv1.weight", 4)[0] for each in stems),
+        channels=tuple(sizes_of(state, f"{each}0.bn1.weight", None)[0] for each in stems),
     )
     layers = [getattr(net, f"layer{stage + 1}") for stage in range(stages)]
     return nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool, *layers)
@@ -120,19 +146,23 @@ def bert_config(state: Mapping[str, Tensor], stem: str, *, heads: int, pad_id: i
 
     Raises
     ------
-    KeyError, IndexError, ValueError
+    ValueError
         For tensors that do not describe one.
     """
-    vocabulary, width = shape_of(state, f"{stem}embeddings.word_embeddings.weight", 2)
-    types = f"{stem}embeddings.token_type_embeddings.weight"
+    embeddings = f"{stem}embeddings."
+    (width,) = sizes_of(state, f"{embeddings}LayerNorm.weight", None)
+    (vocabulary,) = sizes_of(state, f"{embeddings}word_embeddings.weight", None, width)
+    (positions,) = sizes_of(state, f"{embeddings}position_embeddings.weight", None, width)
+    types = f"{embeddings}token_type_embeddings.weight"
+    (intermediate,) = sizes_of(state, f"{stem}encoder.layer.0.intermediate.dense.weight", None, width)
     return BertConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         num_hidden_layers=depth(state, f"{stem}encoder.layer."),
         num_attention_heads=heads,
-        intermediate_size=shape_of(state, f"{stem}encoder.layer.0.intermediate.dense.weight", 2)[0],
-        max_position_embeddings=shape_of(state, f"{stem}embeddings.position_embeddings.weight", 2)[0],
-        type_vocab_size=shape_of(state, types, 2)[0] if types in state else 1,
+        intermediate_size=intermediate,
+        max_position_embeddings=positions,
+        type_vocab_size=sizes_of(state, types, None, width)[0] if types in state else 1,
         pad_token_id=pad_id,
         attn_implementation="eager",  # type: ignore[call-arg]
     )

@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 
 import click
 
@@ -98,13 +99,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last door
         code, refusal = tell(error)
         try:
-            if "--json" in (sys.argv[1:] if arguments is None else arguments):
+            if _asks_for_json(sys.argv[1:] if arguments is None else arguments):
                 print_refusal(refusal)
         except OSError:  # stdout takes nothing more, which may be why the command ended
             _drop_unwritten_output()
         if isinstance(error, OSError):
             _drop_unwritten_output()
         return code
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    """Tell whether ``--json`` is among the options, also where it is misused as ``--json=1``."""
+    options = takewhile(lambda each: each != "--", arguments)  # what follows is files, whatever their names
+    return any(each.partition("=")[0] == "--json" for each in options)
 
 
 def _drop_unwritten_output() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from promptray.export.layout import fit_state_dict
+from promptray.export.layout import check_tied, described, fit_state_dict, sizes_of
 from promptray.runtime.errors import BuildError
 
 State = dict[str, Tensor]
@@ -115,3 +115,46 @@ def test_optional_weights_may_be_missing_and_ignored_ones_present() -> None:
 def test_an_optional_weight_that_is_there_must_still_fit() -> None:
     with pytest.raises(BuildError, match=r"shape of 1\.bias"):
         fit(changed(lambda state: state.update({"1.bias": torch.ones(9)})), optional=r"^1\.bias$")
+
+
+def test_sizes_that_are_not_known_yet_are_returned() -> None:
+    state = {"table": torch.ones(7, 4), "kernel": torch.ones(4, 3, 2, 2), "scalar": torch.ones(())}
+    assert sizes_of(state, "table", None, 4) == (7,)
+    assert sizes_of(state, "kernel", 4, 3, None, None) == (2, 2)
+    assert sizes_of(state, "scalar") == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "said"),
+    [
+        ("table", (4, None), "shape of table: expected (4, *), found (7, 4)"),
+        ("table", (None,), "shape of table: expected (*), found (7, 4)"),
+        ("table", (), "shape of table: expected (), found (7, 4)"),
+        ("empty", (None, 4), "shape of empty: expected (*, 4), found (0, 4)"),
+        ("tables", (None, 4), "missing tables (nearest there: table)"),
+    ],
+)
+def test_a_tensor_that_tells_no_sizes_is_named(key: str, shape: tuple[int | None, ...], said: str) -> None:
+    state = {"table": torch.ones(7, 4), "empty": torch.ones(0, 4)}
+    with pytest.raises(BuildError) as refusal, described("a network", "weights.ckpt", cure="get it again"):
+        sizes_of(state, key, *shape)
+    assert refusal.value.code == "checkpoint.layout"
+    assert refusal.value.message == f"the tensors do not describe a network ({said})"
+    assert (refusal.value.artefact, refusal.value.cure) == ("weights.ckpt", "get it again")
+
+
+@pytest.mark.parametrize(
+    ("twin", "said"),
+    [
+        (torch.tensor([1.0, 3.0]), "they differ"),
+        (torch.ones(3), r"shape of b\.bias: expected \(2,\), found \(3,\)"),
+        (torch.full((2,), torch.nan), r"not finite: b\.bias"),
+    ],
+)
+def test_one_tensor_under_two_names_has_one_value(twin: Tensor, said: str) -> None:
+    state = {"a.bias": torch.tensor([1.0, 2.0]), "b.bias": torch.tensor([1.0, 2.0])}
+    check_tied(state, "a", "b", "weights.ckpt")
+    with pytest.raises(BuildError, match=f"two different values for one tensor: {said}") as refusal:
+        check_tied({**state, "b.bias": twin}, "a", "b", "weights.ckpt")
+    assert refusal.value.code == "checkpoint.layout"
+    assert refusal.value.expected == "a.bias equal to b.bias"

@@ -126,6 +126,19 @@ def test_wrong_usage_is_a_document_too(call: Call, arguments: tuple[object, ...]
     assert document["error"]["message"] in answer.err
 
 
+def test_a_flag_that_is_given_a_value_is_a_document_too(call: Call) -> None:
+    answer = call("inspect", "chest.bundle", "--json=1")
+    assert answer.code == 2
+    (document,) = answer.documents
+    assert document["error"]["code"] == "command.usage"
+
+
+def test_a_file_of_the_name_of_the_flag_asks_for_no_document(call: Call) -> None:
+    answer = call("inspect", "--", "--json")
+    assert (answer.code, answer.out) == (1, "")
+    assert "[bundle.not-found]" in answer.err
+
+
 def test_what_the_system_refuses_is_a_document_too(
     call: Call, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_people_get_tables_reasons_and_notes(call: Call, site: Path, shared_dir:
     for said in ("fine-tune less probe", "quadratic kappa", "report"):
         assert said in answer.out, said
     assert "Note: There is no zero-shot stage" in answer.err
+    assert "Note: Images are kept together by the column patient_id (patient)." in answer.err
     assert "6 patients in the test part" in answer.out
     assert "fewer than 10" in answer.out
     assert "Nothing is recommended." in answer.out

@@ -80,6 +80,40 @@ def test_two_tables_need_no_images(call: Call, reference: Path) -> None:
     assert {finding["spearman"]["value"] for finding in answer.documents[0]["findings"]} == {1}
 
 
+@pytest.mark.parametrize(
+    ("sides", "heads", "untaken"),
+    [
+        ("table table", ("--head", "other"), "--head"),
+        ("table table", ("--reference-head", "nonsense"), "--reference-head"),
+        ("table bundle", ("--reference-head", "findings"), "--reference-head"),
+        ("bundle table", ("--reference-head", "findings", "--head", "findings"), "--head"),
+    ],
+)
+def test_a_head_that_no_bundle_takes_is_refused(
+    call: Call, bundle: Path, tmp_path: Path, sides: str, heads: tuple[str, ...], untaken: str
+) -> None:
+    given = {"table": write_made_up_scores(tmp_path), "bundle": bundle}
+    answer = call("compare", *(given[side] for side in sides.split()), *IMAGES, *heads, "--json")
+    assert (answer.code, len(answer.documents)) == (1, 1), answer.err
+    error = answer.documents[0]["error"]
+    assert error["code"] == "score.head"
+    assert error["message"] == f"{untaken} is given, but no bundle takes it"
+    assert "a table, which has none" in error["expected"]
+    assert error["cure"].startswith(f"leave {untaken} out")
+
+
+def test_the_head_of_a_table_is_that_of_the_bundle_beside_it(
+    call: Call, reference_bundle: Path, reference: Path
+) -> None:
+    (document,) = call("compare", reference_bundle, reference, *IMAGES, "--json").documents
+    name = document["first"]["head"]
+    for sides in ((reference_bundle, reference), (reference, reference_bundle)):
+        answer = call("compare", *sides, *IMAGES, "--head", name, "--json")
+        assert answer.code == 0, answer.err
+        found = answer.documents[0]
+        assert {found["first"]["head"], found["second"]["head"]} == {name, None}
+
+
 def test_findings_and_images_of_one_side_are_listed(
     call: Call, reference_bundle: Path, tmp_path: Path
 ) -> None:

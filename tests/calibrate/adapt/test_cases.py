@@ -51,6 +51,39 @@ def test_a_column_named_outright_is_taken_instead_of_the_usual(tmp_path: Path) -
     assert cases.unused == ("patient_id",)
 
 
+def test_several_columns_of_exams_are_asked_about_only_where_no_patient_is_known(tmp_path: Path) -> None:
+    header = "file,density,AccessionNumber,StudyID"
+    assert read(tmp_path, f"{header},PatientID\na.png,F,,1,x\n").columns == {"patient": "PatientID"}
+    with pytest.raises(TableError) as refused:
+        read(tmp_path, f"{header}\na.png,F,7,1\n")
+    assert refused.value.cure == "say --exam COLUMN"
+
+
+def test_an_export_of_an_archive_is_read_as_it_is(tmp_path: Path) -> None:
+    """Its StudyID says 1 everywhere, and its AccessionNumber nothing."""
+    header, rows = (
+        "file,density,AccessionNumber,StudyID,StudyInstanceUID",
+        ("a.png,F,,1,1.2", "b.png,F,,1,1.3"),
+    )
+    for patient, known in ((",PatientID", {"patient": "PatientID"}), ("", {})):
+        text = "\n".join([header + patient, *(row + ",x" * bool(patient) for row in rows), ""])
+        cases = read(tmp_path, text)
+        assert cases.columns == {**known, "exam": "StudyInstanceUID"}
+        assert cases.ids["exam"].tolist() == [0, 1]
+
+
+def test_uids_with_zeros_and_groups_written_as_numbers_are_read(tmp_path: Path) -> None:
+    cases = read(
+        tmp_path,
+        "file,density,study_id,dose\na.png,F,1.2.05.3,7\nb.png,dense,1.2.5.3,7.0\n",
+        Columns("density", group="dose"),
+    )
+    assert {kind: len(set(numbers.tolist())) for kind, numbers in cases.ids.items()} == {
+        "exam": 2,
+        "group": 2,
+    }
+
+
 def test_frames_are_images_of_their_own(tmp_path: Path) -> None:
     cases = read(tmp_path, "file,density,frame\na.dcm,F,1\na.dcm,dense,2\n")
     assert [image.name for image in cases.images] == ["a.dcm#1", "a.dcm#2"]
@@ -74,6 +107,12 @@ def test_frames_are_images_of_their_own(tmp_path: Path) -> None:
         ("file,density\na.png,F\na.png,F\n", Columns("density"), "table.format", "line 3"),
         ("file,density\na.png,F\n", Columns("density", patient="file"), "table.format", "column file"),
         ("file,density\na.png,F\n", Columns("density", group="file"), "table.format", "column file"),
+        (
+            "file,density,modality\na.png,F,MG\n",
+            Columns("density", patient="modality"),
+            "table.format",
+            "column modality",
+        ),
         ("file,density\na.png,F\n", Columns("density", patient="density"), "table.format", "column density"),
         (
             "file,density,part\na.png,F,train\n",

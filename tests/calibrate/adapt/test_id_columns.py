@@ -20,7 +20,8 @@ def table_of(tmp_path: Path, header: str, *rows: str) -> Table:
         "patient_id", "MRN", "mrn", "mrn_hash", "case_id", "caseid", "empi_anon", "Patientennummer",
         "patient_key", "patient name", "patient_name", "PatientName", "person_id", "subject", "pid",
         "Patient-ID", "deid_patient", "subject id", "ParticipantNo", "hospital_number", "pat_nr", "USUBJID",
-        "Patiënt", "id_paciente", "study_subject_id", "image_patient_id", "patient_no",
+        "Patiënt", "Patienten", "id_paciente", "patient_no", "patient_hash", "PatientUID", "patient_id_anon",
+        "person", "patients_id", "anon_mrn",
     ],
 )  # fmt: skip
 def test_usual_names_of_patients_are_found(tmp_path: Path, name: str) -> None:
@@ -33,6 +34,9 @@ def test_usual_names_of_patients_are_found(tmp_path: Path, name: str) -> None:
         "Patient Age", "patient_sex", "PatientBirthDate", "age_of_patient", "PatientOrientation", "inpatient",
         "outpatient", "subjective_quality", "template", "case", "temp_id", "density", "empirical_score",
         "patient_weight_kg", "patient_image_id", "PatientExamID", "patient_class", "n_patients",
+        "num_patients", "patient_bmi", "patient_outcome", "patient_density", "patient_label", "patient_site",
+        "patient_smoker", "patient_date", "Patientengewicht", "PatientIdentityRemoved", "study_subject_id",
+        "personal_number",
     ],
 )  # fmt: skip
 def test_what_numbers_nobody_is_no_patient(tmp_path: Path, name: str) -> None:
@@ -66,8 +70,16 @@ def test_ids_that_differ_in_writing_only_are_refused_by_line(tmp_path: Path, one
     assert refused.value.found == "the other is in line 2"
 
 
+def test_groups_may_differ_in_zeros(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "file,block", "a.png,7", "b.png,007", "c.png,7.0", "d.png,7")
+    assert number_ids(table, "block", zeros=True).tolist() == [1, 0, 2, 1]
+    table = table_of(tmp_path, "file,site", "a.png,North", "b.png,north")
+    with pytest.raises(TableError, match="in writing only"):
+        number_ids(table, "site", zeros=True)
+
+
 def test_other_ids_are_other_numbers(tmp_path: Path) -> None:
-    ids = ["10", "1", "100", "1001", "1.1", "1.10", "p-1", "p1", "10"]
+    ids = ["10", "1", "100", "1001", "1.1", "1.10", "p-1", "p1", "0.05", "0.5", "1.2.05.3", "1.2.5.3", "10"]
     numbers = number_ids(table_of(tmp_path, "mrn", *ids), "mrn").tolist()
     assert numbers[0] == numbers[-1]
     assert len(set(numbers)) == len(ids) - 1
@@ -77,3 +89,17 @@ def test_columns_that_join_rows_and_are_named_like_ids_are_suspected(tmp_path: P
     rows = [f"{n},{n // 2},{n // 2},one" for n in range(10)]
     table = table_of(tmp_path, "image_id,badge_no,side,site_id", *rows)
     assert suspected(table, table.columns) == ("badge_no",)
+
+
+@pytest.mark.parametrize(
+    ("name", "pointed_out"),
+    [
+        ("badge_no", True), ("BadgeID", True), ("Fallnummer", True), ("case key", True), ("site-code", True),
+        ("patient_bmi", True), ("PatientIdentityRemoved", True), ("study_subject_id", True), ("mrn_2", True),
+        ("covid", False), ("thyroid", False), ("valid", False), ("barcode", False), ("COVID", False),
+        ("inpatient", False), ("subjective_quality", False), ("kidney", False), ("id_check", False),
+    ],
+)  # fmt: skip
+def test_of_what_joins_rows_the_name_decides(tmp_path: Path, name: str, pointed_out: bool) -> None:
+    table = table_of(tmp_path, f"file,{name}", *(f"{n}.png,{n // 2}" for n in range(10)))
+    assert (suspected(table, (name,)) == (name,)) == pointed_out

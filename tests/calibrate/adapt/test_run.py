@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from promptray import Scorer
 from promptray.calibrate.adapt.cases import Columns
 from promptray.calibrate.adapt.run import Settings, adapt
-from promptray.calibrate.adapt.source import read_source
+from promptray.calibrate.adapt.stages import Workshop
 from promptray.export.build import build
 from promptray.export.tunable import load_tunable
 from promptray.runtime.bundle import Bundle
@@ -56,7 +56,8 @@ def test_the_probe_sees_what_random_wordings_do_not(adapted_dual: Path) -> None:
     assert stages["fine-tune"]["fine_tune"]["started_from"] == "probe"
     assert [part["units"] for part in report["division"]["parts"]] == [30, 6, 12]
     assert report["division"]["level"] == "patient"
-    (note,) = report["notes"]
+    assert report["notes"][0] == "Images are kept together by the column patient_id (patient)."
+    note = report["notes"][1]
     assert "fewer than 5 units have, or lack, dark (4), grey (4), bright (4)" in note
 
 
@@ -235,6 +236,33 @@ def test_unreadable_and_absent_images_are_refused_or_listed(small: Small) -> Non
     assert sum(part["images"] for part in report["division"]["parts"]) == 28
 
 
+def test_a_zero_shot_run_reads_images_before_it_begins(small: Small) -> None:
+    small.recipe = zero_shot_recipe(small.folder / "dual")
+    (small.folder / "images" / "p000-0.png").write_bytes(b"no picture")
+    stages = ["zero-shot"]
+    assert small.code(stages=stages) == "adapt.images"
+    assert small.code(stages=stages, modality=None) == "adapt.images"  # none is readable; nothing began
+    assert small.code(stages=stages, modality=None, missing="count") == "adapt.images"
+    report = small.adapt(stages=stages, missing="count")
+    assert report["data"]["left_out"] == [{"file": "p000-0.png", "code": "image.format"}]
+    assert report["data"]["images"] == 29
+
+
+def test_images_that_are_spoilt_while_it_runs_are_an_error(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Workshop.zero_shot
+
+    def spoil(shop: Workshop) -> None:
+        build(shop)
+        for path in (small.folder / "images").iterdir():
+            path.write_bytes(b"no picture")
+
+    small.recipe = zero_shot_recipe(small.folder / "dual")
+    monkeypatch.setattr(Workshop, "zero_shot", spoil)
+    assert small.code(stages=["zero-shot"]) == "adapt.images"
+
+
 def test_a_copy_counts_once_and_is_listed(small: Small) -> None:
     images = small.folder / "images"
     shutil.copy(images / "p000-0.png", images / "p003-0.png")
@@ -270,14 +298,20 @@ def test_training_that_diverges_names_what_to_change(small: Small) -> None:
     assert refused.value.found == "other learning_rate (1e+30, now 0.0001)"
 
 
-def test_golden_images_belong_to_a_run(small: Small) -> None:
+def test_golden_images_belong_to_a_run(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
     golden = small.folder / "recipe" / "own"
     shutil.copytree(small.folder / "images", golden)
     change_recipe(small.recipe, golden={"images": "own", "licence": "CC0-1.0"})
-    before = read_source(small.recipe).golden_sha256
-    assert len(before) == 30
+    monkeypatch.setattr(Workshop, "probe", killed)
+    with pytest.raises(KeyboardInterrupt):
+        small.adapt()
     shutil.copy(golden / "p000-0.png", golden / "p001-0.png")
-    assert read_source(small.recipe).golden_sha256 != before
+    with pytest.raises(PromptRayError) as refused:
+        small.adapt()
+    assert (refused.value.code, refused.value.found) == ("adapt.state", "other golden images")
 
 
 def test_a_recipe_or_table_that_is_refused_leaves_no_folder(small: Small) -> None:

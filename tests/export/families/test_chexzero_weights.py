@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
     "no text tower": (without("transformer."), "do not describe a CLIP"),
     "a projection of another name": (
         renamed("text_projection", "text_projections"),
-        "'text_projection'; nearest there: text_projections",
+        "missing text_projection (nearest there: text_projections)",
     ),
     "a norm of another name": (
         renamed(f"{BLOCK}.ln_2.weight", f"{BLOCK}.ln_two.weight"),
@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
         changed("visual.positional_embedding", lambda table: table[:-1]), "49 positions are no square"
     ),
     "a narrower projection": (
-        changed("visual.proj", lambda table: table[:-1]), "shape of visual.proj: expected (64, 16)"
+        changed("visual.proj", lambda table: table[:-1]), "shape of visual.proj: expected (64, *)"
     ),
     "text and image of different spaces": (
         changed("text_projection", lambda table: table[:, :-1]), "different spaces"

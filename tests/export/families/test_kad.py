@@ -243,7 +243,7 @@ REFUSED: dict[str, tuple[Any, dict[str, object], str, str]] = {
         {}, _LAYOUT, "two outputs",
     ),
     "a width that four heads do not divide": (
-        with_("model", mlp_head__0__weight=torch.ones(2, 30)), {}, _LAYOUT, "4 attention heads",
+        lambda _: kad_tiny.checkpoint(Sizes(width=30)), {}, _LAYOUT, "4 attention heads",
     ),
     "two values of one convolution": (
         shifted("image_encoder", "resnet.layer2.0.conv2.weight"), {}, _LAYOUT, "two different",

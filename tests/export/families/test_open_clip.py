@@ -102,7 +102,7 @@ def test_torch_features_equal_the_original(model: LoadedModel, original: dict[st
     image, text = model.image, model.text.side
     assert image
     assert text
-    towers: Any = image.module.visual, text.module.text
+    towers: Any = image.module.visual, text.module.model.text
     with torch.inference_mode():
         pooled = towers[0].trunk(torch.from_numpy(original["images"]))
         ids = torch.from_numpy(original["input_ids"])

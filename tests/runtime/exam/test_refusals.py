@@ -52,7 +52,8 @@ def test_images_of_different_studies_are_refused(scorer: Scorer) -> None:
 
 
 def test_one_image_twice_is_refused(scorer: Scorer) -> None:
-    refused(scorer, "exam.mixed", [*study(), study()[0]])
+    error = refused(scorer, "exam.mixed", [*study(), study()[0]])
+    assert error.artefact == "image 1, bytes and image 5, bytes"
     refused(scorer, "exam.mixed", [*study(), mammogram("R ML", 0)])
 
 
@@ -61,7 +62,7 @@ def test_one_picture_under_two_names_is_refused(scorer: Scorer) -> None:
     for label in ("R CC", "L CC"):
         copy = mammogram(label, 0, SOPInstanceUID="1.2.3.4.99")
         error = refused(scorer, "exam.mixed", [study()[0], copy])
-        assert error.artefact == f"bytes (L CC) and bytes ({label})"
+        assert error.artefact == f"image 1, bytes (L CC) and image 2, bytes ({label})"
     views = ["L CC", "R CC"]
     refused(scorer, "exam.mixed", [PICTURES[0], PICTURES[0]], views=views, modality="MG")
 
