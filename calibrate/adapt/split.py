@@ -104,7 +104,8 @@ def require_separate(cases: Cases, files: Sequence[str]) -> None:
             raise _refused(
                 cases, "one picture has two labels", rows, "correct the labels, or delete the rows"
             )
-        if len({cases.images[row].modality for row in rows} - {None}) > 1:
+        stated = [cases.images[row].modality for row in rows]
+        if len({modality.upper() for modality in stated if modality}) > 1:  # the door takes mg for MG
             raise _refused(cases, "one picture has two modalities", rows, "correct the column modality")
     if cases.parts is None:
         return

@@ -128,6 +128,8 @@ def test_copies_of_two_modalities_are_refused_by_line(tmp_path: Path, rows: list
     with pytest.raises(TableError, match="one picture has two modalities") as refused:
         prepared(tmp_path, rows)
     assert (refused.value.code, refused.value.artefact) == ("adapt.split", "labels.csv, lines 2, 3")
+    rows[1]["modality"] = "mg"
+    assert len(prepared(tmp_path, rows).copies) == 1
 
 
 def test_a_column_that_may_number_people_is_pointed_out(tmp_path: Path, rows: list[dict[str, str]]) -> None:
