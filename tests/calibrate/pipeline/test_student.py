@@ -22,6 +22,7 @@ from PIL import Image
 
 from promptray import BuildError, BundleError, Scorer
 from promptray.calibrate.distil import run as run_module
+from promptray.calibrate.distil.settings import read_settings
 from promptray.calibrate.gates.limits import LIMITS, Limits
 from promptray.calibrate.pipeline import build
 from promptray.calibrate.pipeline.recipe import BuildRecipe, DistilRecipe, check_sections, kind_of
@@ -30,7 +31,7 @@ from promptray.export.recipe import read_recipe_as
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.verify import verify
-from tests import asg_tiny, bundle_factory, convnext_tiny
+from tests import asg_tiny, bundle_factory, carzero_tiny, convnext_tiny
 from tests.calibrate.pipeline.test_build import files_of
 
 LEARNED, GATED = 24, 30
@@ -238,21 +239,87 @@ def test_pictures_may_not_be_learned_and_gated_on(place: Path) -> None:
     assert not list((place / "cache").glob("distil-*"))
 
 
-def test_labels_add_the_gates_of_auroc(student_bundle: Path, tmp_path: Path) -> None:
+def test_labels_add_the_gates_of_auroc(student_bundle: Path, learning: Path, tmp_path: Path) -> None:
+    """Labels are what the teacher says, so its AUROC is 1 and a student of two epochs loses much of it."""
     place = Path(shutil.copytree(student_bundle.parent, tmp_path / "labelled"))
-    names = sorted(path.name for path in (place / "gate").iterdir())
-    rows = [f"{name},{number // 2},{number % 3 == 0:d}" for number, name in enumerate(names)]
+    names = write_steps(place / "more", 70, 1)
+    with Scorer.open(learning / "teacher.bundle", site=None) as teacher:
+        said = [teacher.score(place / "more" / name, modality="MG").scores["A"].logit for name in names]
+    rows = [f"{name},{name},{logit > np.median(said):d}" for name, logit in zip(names, said, strict=True)]
     (place / "gate.csv").write_text("\n".join(["file,patient_id,A", *rows]) + "\n", encoding="utf-8")
-    path = student_recipe(place, gate={**GATE, "labels": "gate.csv"})
-    with pytest.raises(BuildError):
+    path = student_recipe(place, gate={"images": "more", "labels": "gate.csv", "source": "steps"})
+    with pytest.raises(BuildError, match="AUROC"):
         build(path, place / "x.bundle", cache=place / "cache")
     report = json.loads((place / "x.bundle.gate" / "head-classes.json").read_text())
-    assert (report["labelled"], report["patients"]) == (True, GATED // 2)
+    assert (report["labelled"], report["patients"]) == (True, 70)
     gates = {gate["name"]: gate for gate in report["gates"]}
     for name in ("auroc_loss", "class_auroc_loss"):
-        assert gates[name]["value"] is not None
-        assert gates[name]["bound"] == 0.01
-        assert gates[name]["verdict"] != "passed"  # of fifteen patients none can
+        assert gates[name]["value"] > gates[name]["bound"] == 0.01
+        assert gates[name]["verdict"] == "refused"
+
+
+class _Asked(Exception):
+    """Stands for a training that would begin."""
+
+
+def test_what_is_known_of_the_images_is_given_to_the_student(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = sorted(path.name for path in (place / "learn").iterdir())[:12]
+    rows = [f"{name},{number // 3},{number % 2}" for number, name in enumerate(names)]
+    (place / "learn.csv").write_text("\n".join(["file,patient_id,A", *rows]) + "\n", encoding="utf-8")
+    said = [f"{name},no {number}" for number, name in enumerate(names)]
+    (place / "said.csv").write_text("\n".join(["file,report", *reversed(said)]) + "\n", encoding="utf-8")
+    given: dict[str, Any] = {}
+
+    def asked(model: Any, findings: Any, settings: Any, images: Any, *_: Any, **__: Any) -> None:
+        given.update(findings=findings, settings=settings, images=images)
+        raise _Asked
+
+    monkeypatch.setattr(run_module, "distil", asked)
+    path = student_recipe(place, distil={**DISTIL, "labels": "learn.csv", "reports": "said.csv"})
+    with pytest.raises(_Asked):
+        build(path, place / "x.bundle", cache=place / "cache")
+    images = given["images"]
+    assert images.reports == [f"no {number}" for number in range(12)]
+    assert images.labels.keys() == {"A"}
+    assert images.labels["A"].tolist() == [number % 2 for number in range(12)]
+    assert len(set(images.patients.tolist())) == 4
+    assert [list(chosen) for chosen in given["findings"].values()] == [["A", "B", "C", "D"]]
+    assert given["settings"] == read_settings(
+        {k: v for k, v in DISTIL.items() if k not in ("images", "source")}
+    )
+
+    (place / "said.csv").write_text("\n".join(["file,report", *said[1:]]) + "\n", encoding="utf-8")
+    with pytest.raises(BuildError, match="no report") as refusal:
+        build(path, place / "x.bundle", cache=place / "cache")
+    assert refusal.value.code == "distil.images"
+    assert str(refusal.value.found) == "1 of 12 without one"
+
+
+def test_prompts_are_added_beside_a_student(
+    carzero_bundle: Path, learning: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "student", lenient())
+    sections = {
+        name: {**section, "images": str(learning / section["images"])}
+        for name, section in (("distil", {**DISTIL, "epochs": 1}), ("gate", GATE))
+    }
+    made = build(
+        carzero_tiny.write_recipe(tmp_path, **sections),
+        tmp_path / "student.bundle",
+        cache=carzero_bundle.parent / "cache",
+    )
+    (gated,) = made.manifest.gated
+    assert (gated.consumer, gated.text) == ("onnxruntime-cpu", None)
+    original = Bundle.open(carzero_bundle).manifest
+    assert [each.bank.id for each in made.manifest.heads] == [each.bank.id for each in original.heads]
+    (tmp_path / "site").mkdir()
+    verify(made.path, site=tmp_path / "site")
+    with Scorer.open(made.path, site=tmp_path / "site") as scorer:
+        scorer.prompts.add("rib fracture", "There is a rib fracture.")
+        scores = scorer.score(next((learning / "gate").iterdir()), modality="CR").scores
+    assert np.isfinite(scores["rib fracture"].logit)
 
 
 def unnamed(doc: dict[str, Any]) -> None:
