@@ -99,8 +99,8 @@ class Gates:
         student = candidate.draft.manifest.provenance.distilled
         if student is not None:
             notes.append(
-                f"The candidate's image tower is a student, {student.student}. It learned from the original's "
-                f"on {student.images.images} other images: {student.images.source}."
+                f"In the place of the image tower the candidate has a student, {student.student}, which learned "
+                f"from it on {student.images.images} other images: {student.images.source}."
             )
         if of == "added prompts":
             notes.append(

@@ -30,6 +30,7 @@ from promptray.cli import cli
 from promptray.export.recipe import read_recipe_as
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
+from promptray.runtime.machine_class import machine_class
 from promptray.runtime.verify import verify
 from tests import asg_tiny, bundle_factory, carzero_tiny, convnext_tiny
 from tests.calibrate.pipeline.test_build import files_of
@@ -193,6 +194,27 @@ def test_a_second_build_neither_learns_nor_scores(
     monkeypatch.setattr("promptray.export.build._export", never)
     build(place / "recipe.yaml", place / "again.bundle", cache=place / "cache")
     assert files_of(place / "again.bundle") == files_of(student_bundle)
+
+
+def test_a_student_is_quantised_and_held_against_its_teacher(
+    student_bundle: Path, learning: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(shutil.copytree(student_bundle.parent, tmp_path / "small"))
+    monkeypatch.setitem(LIMITS, "student", lenient())
+    calibration = {"images": "learn", "source": "steps, even"}
+    quantise = {"image": {"scheme": "int8-qdq"}, "calibration": calibration}
+    build(student_recipe(place, quantise=quantise), place / "x.bundle", cache=place / "cache")
+    bundle, teacher = Bundle.open(place / "x.bundle"), Bundle.open(learning / "teacher.bundle").manifest
+    provenance = bundle.manifest.provenance
+    assert provenance.distilled is not None
+    assert provenance.calibration == provenance.distilled.images
+    (gate,) = read_parity(bundle).gates
+    assert (gate.consumer, gate.kind) == (f"onnxruntime-cpu@{machine_class()}", "student")
+    report = json.loads(bundle.read(gate.report))
+    assert "student test_vit, image int8-qdq" in report["candidate"]["name"]
+    (graph,) = gate.graphs
+    assert graph.bytes_before == teacher.files[teacher.graphs[0].file].size
+    verify(place / "x.bundle", site=None)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
