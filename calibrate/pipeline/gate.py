@@ -99,7 +99,7 @@ class Gates:
         student = candidate.draft.manifest.provenance.distilled
         if student is not None:
             notes.append(
-                f"In the place of the image tower the candidate has a student, {student.student}, which learned "
+                f"In the place of the image tower the candidate has a student, {student.student}. It learned "
                 f"from it on {student.images.images} other images: {student.images.source}."
             )
         if of == "added prompts":
