@@ -320,7 +320,7 @@ def _golden(
     for number, each in enumerate(made.heads):
         tell = partial(_tell, scored, number * len(pictures), len(made.heads))
         reference = sources.model.head(each.head.name).reference
-        answers = reference(pixels, _encoded(made, each, sources.model.text), tell)
+        answers = reference(pixels, encoded_findings(made, each, sources.model.text), tell)
         tensors[f"logits.{each.head.name}"] = answers.logits
         if answers.maps is not None:
             tensors[f"maps.{each.head.name}"] = answers.maps
@@ -331,8 +331,8 @@ def _tell(scored: Callable[[int], None], before: int, heads: int, done: int) -> 
     scored((before + done) // heads)
 
 
-def _encoded(made: Plan, head: PlannedHead, text: LoadedText | None) -> list[EncodedFinding]:
-    """Return the findings of a head as the original takes them."""
+def encoded_findings(made: Plan, head: PlannedHead, text: LoadedText | None) -> list[EncodedFinding]:
+    """Return the findings of a head as the original takes them, in the order of the bank."""
     if made.text is None or text is None or made.text.head != head.head.name:
         return [EncodedFinding(class_name=stated.class_name) for stated in head.stated]
     encoder = TextEncoder(made.text, text.tokenizer)

@@ -161,6 +161,7 @@ class _Head:
         self._runs = runs
         self._bank = own_bank(draft, head)
         self._golden = read_golden(draft).answers[head.name]
+        self._against = "original" if draft.manifest.provenance.distilled is None else "student"
 
     def report(self, progress: Callable[[float], None]) -> dict[str, Any]:
         """Return the head's part of ``parity.json``."""
@@ -180,7 +181,7 @@ class _Head:
             "tolerance_share": _share(head.score_tolerance, self._golden.logits),
             "map_tolerance": head.map.tolerance if head.map else None,
             "against_original": {
-                "against": "original (torch fp32, one image at a time)",
+                "against": f"{self._against} (torch fp32, one image at a time)",
                 "score_error": score_error,
                 "score_error_mean": float(np.abs(answers.logits - self._golden.logits).mean()),
                 "map_error": map_error if head.map else None,

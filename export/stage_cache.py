@@ -85,6 +85,13 @@ class StageCache:
             shutil.rmtree(partial, ignore_errors=True)
         return final, False
 
+    def work(self, stage: str, key: str) -> Path:
+        """Return a folder for the unfinished work of a stage that takes hours: it outlives a kill.
+
+        The stage itself goes on there, and removes it when :meth:`run` has its result.
+        """
+        return self._root / f"{stage}-{key[:32]}.work"
+
 
 def _is_whole(folder: Path) -> bool:
     """Tell whether a cached stage still has the bytes it was made with."""

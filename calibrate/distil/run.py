@@ -37,6 +37,7 @@ def distil(
     progress: Progress,
     *,
     weights: Path | None = None,
+    answers: Path | None = None,
 ) -> StudentFacts:
     """Train a student in the place of a model's image tower.
 
@@ -54,6 +55,8 @@ def distil(
         Called with (stage, message, fraction of the stage).
     weights : Path, optional
         File that ``settings.weights`` names.
+    answers : Path, optional
+        Folder for the teacher's answers, which other students may share; by default `folder`.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def distil(
         _require_use(settings, teacher)
         extra = supervision(model, findings, images, settings.losses)
         made = partial(pixels, rule=model.preprocessing)
-        targets = Targets(folder, teacher, images, settings.augment, settings.seed, made)
+        targets = Targets(answers or folder, teacher, images, settings.augment, settings.seed, made)
         targets.compute(
             settings.device, lambda done, all_: progress("teacher", f"{done} of {all_} parts", done / all_)
         )

@@ -96,6 +96,12 @@ class Gates:
         notes = [*report.notes, f"The images: {self._images.source}."]
         if rows := self._images.refused_rows:
             notes.append(f"The door refused {len(rows)} images, which are not gated on: {'; '.join(rows)}.")
+        student = candidate.draft.manifest.provenance.distilled
+        if student is not None:
+            notes.append(
+                f"In the place of the image tower the candidate has a student, {student.student}. It learned "
+                f"from it on {student.images.images} other images: {student.images.source}."
+            )
         if of == "added prompts":
             notes.append(
                 "The candidate's findings were encoded by its own text graph, as prompts added later will be."
@@ -109,7 +115,10 @@ class Gates:
         what = "candidate" if of == "scores" else "candidate, added prompts"
         alone, together = (self._scores(candidate, call, head, what) for call in (ALONE, TOGETHER))
         first, again = (self._scores(self._original, call, head, "original") for call in (ALONE, TOGETHER))
-        precision = ", ".join(f"{g.title} {g.precision}" for g in manifest.graphs)
+        parts = [f"{g.title} {g.precision}" for g in manifest.graphs]
+        if manifest.provenance.distilled is not None:
+            parts.insert(0, f"student {manifest.provenance.distilled.student}")
+        precision = ", ".join(parts)
         return GateData(
             findings=tuple(each.key for each in manifest.findings_of(head.name)),
             original=ModelScores("the fp32 original", first.logits, first.maps, self._original.sha256),
@@ -132,7 +141,7 @@ class Gates:
         return self._images.labels_for([each.key for each in manifest.findings_of(head.name)])
 
 
-def require_passed(held: list[Held], folder: Path, artefact: str) -> None:
+def require_passed(held: list[Held], folder: Path, artefact: str, cure: str) -> None:
     """Refuse candidates of which a gate was not passed, leaving the reports beside the output.
 
     Raises
@@ -160,8 +169,7 @@ def require_passed(held: list[Held], folder: Path, artefact: str) -> None:
         artefact=artefact,
         expected="every gate passed",
         found="\n".join(line for each in held for line in _unpassed(each)),
-        cure=f"the reports are in {folder.name}; keep more layers high, or take another scheme "
-        "(docs/quantisation.md)"
+        cure=f"the reports are in {folder.name}; {cure}"
         if refused
         else f"{more} to the section 'gate' (reports in {folder.name})",
     )

@@ -19,8 +19,8 @@ from promptray.calibrate.pipeline.self_test import SelfTest, text_tolerance
 from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bank_file import pack, unpack
-from promptray.runtime.bundle.manifest import Gated, GatedHead, GatedText, Head
-from promptray.runtime.bundle.parity import GateSummary
+from promptray.runtime.bundle.manifest import Gated, GatedHead, GatedText, Head, Manifest
+from promptray.runtime.bundle.parity import ChangedGraph, GateSummary
 from promptray.runtime.bundle.validate_gated import gates_folder
 from promptray.runtime.gated_answers import GatedAnswers, pack_answers
 from promptray.runtime.golden import GoldenSet
@@ -36,10 +36,19 @@ class _Tolerances(msgspec.Struct, frozen=True):
     text: float | None
 
 
-def summary(held: Held, kind: Kind, images: ImageSet, changed: Changed) -> GateSummary:
+def consumer_of(manifest: Manifest) -> str:
+    """Return what a changed model is for here: this class of machine, or the back-end where all is fp32."""
+    meant = {name for graph in manifest.graphs for name in graph.consumers}
+    return next(name for name in consumers_here(GATED_ON) if name in meant)
+
+
+def summary(held: Held, kind: Kind, images: ImageSet, original: Draft, changed: Changed) -> GateSummary:
     """Return what ``parity.json`` says of a gate that was passed."""
-    consumer = consumers_here(GATED_ON)[0]
+    manifest = changed.draft.manifest
+    consumer = consumer_of(manifest)
     tools = {name: version for report in changed.reports.values() for name, version in report.tools.items()}
+    if manifest.provenance.distilled is not None:
+        tools |= {name: manifest.provenance.libraries[name] for name in ("timm", "torch", "onnxruntime")}
     return GateSummary(
         consumer=consumer,
         report=f"{gates_folder(consumer)}/{held.name}.json",
@@ -50,9 +59,25 @@ def summary(held: Held, kind: Kind, images: ImageSet, changed: Changed) -> GateS
         patients=held.report.patients,
         labelled=held.report.labelled,
         measured_on=images.facts,
-        graphs=changed.graphs,
+        graphs=_changed_graphs(original, changed.draft),
         tools=tools,
     )
+
+
+def _changed_graphs(original: Draft, made: Draft) -> list[ChangedGraph]:
+    """Return the graphs that are not the original's, with both sizes."""
+    before = {graph.title: original.read(graph.file) for graph in original.manifest.graphs}
+    after = {graph.title: (graph.precision, made.read(graph.file)) for graph in made.manifest.graphs}
+    return [
+        ChangedGraph(
+            graph=title,
+            precision=precision,
+            bytes_before=len(before[title]),
+            bytes_after=len(content),
+        )
+        for title, (precision, content) in after.items()
+        if content != before[title]
+    ]
 
 
 def added_prompts(draft: Draft, stages: StageCache) -> Model:
@@ -85,7 +110,7 @@ def with_gates(
     text : Model, optional
         The candidate with prompts that its changed text graph encoded.
     golden : GoldenSet
-        Pictures with the original's answers.
+        Pictures with the answers of the fp32 graphs' torch model: the original, or the student.
     heads : sequence of Head
         Those whose scores come from changed graphs.
     held : sequence of Held
@@ -97,7 +122,7 @@ def with_gates(
     BuildError
         ``gate.failed`` where the candidate's answers change too much with the shape of the call.
     """
-    draft, consumer = candidate.draft, consumers_here(GATED_ON)[0]
+    draft, consumer = candidate.draft, consumer_of(candidate.draft.manifest)
     folder = gates_folder(consumer)
     facts = {
         "candidate": candidate.key,

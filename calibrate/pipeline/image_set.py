@@ -77,12 +77,12 @@ class ImageSet:
         self.section, self.source = section, recipe.source
         self.preprocessing = preprocessing
         self._door, self._progress = door, progress
-        self._folder = ImageFolder(root / recipe.images)
-        self.labels = _labels(root / recipe.labels, keys, self._folder) if recipe.labels else None
+        self.folder = ImageFolder(root / recipe.images)
+        self.labels = _labels(root / recipe.labels, keys, self.folder) if recipe.labels else None
         self._images = (
             self.labels.images
             if self.labels
-            else [LabelledImage(name, 0) for name in self._folder.files if not _hidden(name)]
+            else [LabelledImage(name, 0) for name in self.folder.files if not _hidden(name)]
         )
         self._decoded: dict[int, NDArray[Any]] = {}
         key = stages.key("pictures", {"images": self._hashes(), "door": msgspec.to_builtins(door),
@@ -104,6 +104,11 @@ class ImageSet:
     def rows(self) -> list[int]:
         """Rows of the table (or places in the folder) of the images that were not refused."""
         return [row for row, picture in enumerate(self._read.pictures) if picture is not None]
+
+    @property
+    def files(self) -> list[str]:
+        """File of every image that was not refused, by its path below :attr:`folder`. Never shown."""
+        return [self._images[row].file for row in self.rows]
 
     @property
     def refused(self) -> dict[str, int]:
@@ -173,7 +178,7 @@ class ImageSet:
         found = []
         for number, image in enumerate(self._images):
             self._tell(number, len(self._images))
-            sha256 = hash_file(self._folder.files[image.file])[0]
+            sha256 = hash_file(self.folder.files[image.file])[0]
             found.append((sha256, image.modality, image.frame))
         return found
 
@@ -191,7 +196,7 @@ class ImageSet:
         (folder / "pictures.json").write_bytes(msgspec.json.encode(_Read(pictures, refused)))
 
     def _decode(self, image: LabelledImage) -> NDArray[Any]:
-        path, name, rule = self._folder.files[image.file], f"{self.section} image", self.preprocessing
+        path, name, rule = self.folder.files[image.file], f"{self.section} image", self.preprocessing
         colour, frame = rule.colour == "rgb", image.frame
         try:
             read = open_picture(

@@ -24,7 +24,6 @@ from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bank_file import pack
 from promptray.runtime.bundle.manifest import CalibrationSet, Graph, Head, Manifest, bank_id
-from promptray.runtime.bundle.parity import ChangedGraph
 from promptray.runtime.graphs import own_bank
 from promptray.runtime.machine_class import consumers_here, machine_class
 from promptray.runtime.prompts import PromptBank
@@ -42,7 +41,6 @@ class Changed:
     ----------
     draft : Draft
         Its changed graphs are for this backend on this class of machine only.
-    graphs : list of ChangedGraph
     reports : mapping of str to Report
         By the graph's title.
     warnings : tuple of str
@@ -50,7 +48,6 @@ class Changed:
     """
 
     draft: Draft
-    graphs: list[ChangedGraph]
     reports: Mapping[str, Report]
     warnings: tuple[str, ...] = ()
 
@@ -70,6 +67,7 @@ def quantised(
     ----------
     recipe : BuildRecipe
     fp32 : Draft
+        Of the original, or of a student.
     calibration : ImageSet, optional
     stages : StageCache
     progress : callable
@@ -86,32 +84,24 @@ def quantised(
     wanted = [(graph, asked.scheme_of(graph.role, graph.head)) for graph in fp32.manifest.graphs]
     todo = [(graph, scheme) for graph, scheme in wanted if scheme is not None]
     inputs = _Inputs(fp32, calibration)
-    made, graphs, reports = fp32, [], {}
+    made, reports = fp32, {}
     for number, (graph, scheme) in enumerate(todo):
         progress("quantise", f"{graph.title}: {precision_of(scheme)}", number / len(todo))
         folder = _stage(graph, fp32.read(graph.file), scheme, inputs, stages, change)
         report = msgspec.json.decode((folder / "report.json").read_bytes(), type=Report)
         made = _with_graph(made, graph, precision_of(scheme), folder / "graph.onnx")
-        graphs.append(
-            ChangedGraph(
-                graph=graph.title,
-                precision=precision_of(scheme),
-                bytes_before=report.bytes_before,
-                bytes_after=report.bytes_after,
-            )
-        )
         reports[graph.title] = report
     if asked.text is not None:
         made = _with_bank_identity(made)
     if calibration is None:
-        return Changed(made, graphs, reports)
+        return Changed(made, reports)
     facts, different = calibration.facts, len(set(calibration.sha256s))
     provenance = msgspec.structs.replace(
         made.manifest.provenance,
         calibration=CalibrationSet(images=facts.images, sha256=facts.sha256, source=facts.source),
     )
     made = replace(made, manifest=_replaced(made.manifest, provenance=provenance))
-    return Changed(made, graphs, reports, tuple(warnings_of(facts.images, different, calibration.classes())))
+    return Changed(made, reports, tuple(warnings_of(facts.images, different, calibration.classes())))
 
 
 class _Inputs:

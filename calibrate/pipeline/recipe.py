@@ -1,4 +1,4 @@
-"""The sections of a recipe about changed graphs: how they are quantised, and what they are gated on."""
+"""The sections of a recipe about changed graphs: how they are made, and what they are gated on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from promptray.calibrate.distil.settings import Distil
 from promptray.calibrate.gates.limits import LIMITS, Kind, Limits
 from promptray.calibrate.quantise.scheme import DynamicInt8, Float8, Float16, Int8, Scheme, WeightOnly
 from promptray.export.recipe import Recipe
 from promptray.runtime.bundle.manifest import HeadName, Text
 from promptray.runtime.errors import BuildError
 
+#: The strictest first.
+_KINDS: tuple[Kind, ...] = ("fp16", "int8", "student")
 _AT_LEAST = ("spearman", "map_correlation", "map_overlap")
 
 
@@ -31,6 +34,27 @@ class ImagesRecipe(_Struct, frozen=True, kw_only=True):
     one, every file of the folder."""
     source: Text
     """What the images are, for people: the name of a data set, never of a patient."""
+
+
+class DistilRecipe(Distil, frozen=True, kw_only=True):
+    """How a student is made in the place of the image tower, and of which images."""
+
+    images: Text
+    """As in `ImagesRecipe`, like the next and `source`."""
+    labels: Text | None = None
+    reports: Text | None = None
+    """A CSV with the columns ``file`` and ``report``: what was said of each image."""
+    source: Text
+
+    @property
+    def settings(self) -> Distil:
+        """How it is made."""
+        return Distil(**{name: getattr(self, name) for name in Distil.__struct_fields__})
+
+    @property
+    def taken_from(self) -> ImagesRecipe:
+        """The images it is made of."""
+        return ImagesRecipe(images=self.images, labels=self.labels, source=self.source)
 
 
 class QuantiseRecipe(_Struct, frozen=True, kw_only=True):
@@ -81,16 +105,23 @@ class LimitsRecipe(_Struct, frozen=True, kw_only=True):
 class GateRecipe(ImagesRecipe, frozen=True, kw_only=True):
     """The images that changed graphs are held against the fp32 original on, and how strictly."""
 
-    kind: Literal["fp16", "int8"] | None = None
-    """Whose limits: by default ``fp16`` where all schemes are, else ``int8``. Never a looser one."""
+    kind: Literal["fp16", "int8", "student"] | None = None
+    """Whose limits: by default ``student`` of a student, ``fp16`` where all schemes are, else ``int8``.
+    Never a looser one."""
     limits: LimitsRecipe = LimitsRecipe()
 
 
 class BuildRecipe(Recipe, frozen=True, kw_only=True):
     """All that ``promptray build`` reads."""
 
+    distil: DistilRecipe | None = None
     quantise: QuantiseRecipe | None = None
     gate: GateRecipe | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the bundle will hold other graphs than the original's."""
+        return self.distil is not None or self.quantise is not None
 
 
 def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text: bool) -> None:
@@ -111,16 +142,26 @@ def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text
     BuildError
         ``recipe.invalid``, naming the key.
     """
-    quantise, gate = recipe.quantise, recipe.gate
-    if quantise is None:
-        if gate is not None:
-            raise _invalid(artefact, "gate", "nothing is changed, so there is nothing to gate", "quantise")
+    quantise, distil = recipe.quantise, recipe.distil
+    if not recipe.changes:
+        if recipe.gate is not None:
+            what = "nothing is changed, so there is nothing to gate"
+            raise _invalid(artefact, "gate", what, "a section 'distil' or 'quantise'")
         return
+    if recipe.gate is None:
+        what = "changed graphs are used only after a gate, and the recipe has no images for it"
+        raise _invalid(artefact, "distil" if distil else "quantise", what, "a section 'gate'")
+    if quantise is not None:
+        _check_quantise(quantise, artefact, heads, text=text)
+        if distil is not None and quantise.image is None:
+            what = "a student whose other graphs alone are quantised would be gated for two consumers"
+            raise _invalid(artefact, "quantise", what, "image, too, or no section 'quantise'")
+    limits_of(recipe, artefact)
+
+
+def _check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *, text: bool) -> None:
     if not quantise.schemes:
         raise _invalid(artefact, "quantise", "no graph is to be quantised", "image, head or text")
-    if gate is None:
-        what = "changed graphs are used only after a gate, and the recipe has no images for it"
-        raise _invalid(artefact, "quantise", what, "a section 'gate'")
     for name in quantise.heads:
         if name not in heads:
             raise _invalid(artefact, f"quantise.heads.{name}", "the model has no such head", ", ".join(heads))
@@ -137,7 +178,6 @@ def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text
         raise _invalid(
             artefact, "quantise", what, "a section 'calibration' in it, with 'images' and 'source'"
         )
-    limits_of(recipe, artefact)
 
 
 def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
@@ -146,14 +186,17 @@ def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
     Raises
     ------
     BuildError
-        ``recipe.invalid`` for one that is looser than the schemes'.
+        ``recipe.invalid`` for one that is looser than that of the change.
     """
     schemes = recipe.quantise.schemes if recipe.quantise else []
     own: Kind = "fp16" if all(isinstance(each, Float16) for each in schemes) else "int8"
-    asked = recipe.gate.kind if recipe.gate else None
-    if asked == "int8" and own == "fp16":
-        raise _invalid(artefact, "gate.kind", "the limits of int8 are looser than those of fp16", "fp16")
-    return asked or own
+    if recipe.distil is not None:
+        own = "student"
+    asked = (recipe.gate.kind if recipe.gate else None) or own
+    if _KINDS.index(asked) > _KINDS.index(own):
+        what = f"the limits of {asked} are looser than those of {own}"
+        raise _invalid(artefact, "gate.kind", what, own)
+    return asked
 
 
 def limits_of(recipe: BuildRecipe, artefact: str) -> Limits:

@@ -21,10 +21,10 @@ from promptray.cli.output import json_option, print_json, progress
 def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> None:
     """Build a bundle from a recipe: load, export, encode prompts, compare with the original, write.
 
-    A recipe with the sections quantise and gate gives a smaller bundle, which holds the graphs that passed
-    their gates on this backend and class of machine. A model that fails a gate, or that too few images tell
-    of, is not written: its reports are left in OUTPUT.gate, beside the output. Stages that did not
-    change are taken from the cache.
+    A recipe with the sections distil or quantise, and gate, gives a smaller bundle of graphs that passed
+    their gates against the original; quantised ones are for this backend and class of machine. A model that
+    fails a gate, or that too few images tell of, is not written: its reports are left in OUTPUT.gate, beside
+    the output. Stages that did not change are taken from the cache.
 
     \b
     Examples:
@@ -36,6 +36,8 @@ def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> No
         image: {scheme: int8-qdq}
         calibration: {images: films, labels: calibration.csv, source: our films of 2025}
       gate: {images: films, labels: gate.csv, source: our films of 2026}
+    To put a small student in the place of the image tower:
+      distil: {student: vit_tiny_patch16_224, images: more, source: our films of 2020 to 2024}
     """
     from promptray.cli.extras import require_extra
 
@@ -61,7 +63,8 @@ def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> No
         f"sha256 {bundle.hash}"
     )
     for each in manifest.gated:
-        click.echo(f"Its changed graphs passed their gates on {each.consumer}, and run nowhere else.")
+        nowhere = ", and run nowhere else" if "@" in each.consumer else ""
+        click.echo(f"Its changed graphs passed their gates on {each.consumer}{nowhere}.")
     click.echo(
         "Gates passed are in `promptray inspect`; check it on the target machine with `promptray verify`."
     )

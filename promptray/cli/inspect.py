@@ -18,6 +18,7 @@ from promptray.cli.output import (
     written,
 )
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.manifest import Provenance
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.site_calibration import facts, site_calibrations
 from promptray.runtime.site_choice import SiteChoice, open_site
@@ -77,6 +78,7 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
         ],
         ["made", provenance.created],
         ["checkpoint", f"{provenance.checkpoint.name}, sha256 {provenance.checkpoint.sha256}"],
+        *_student(provenance),
         ["libraries", ", ".join(f"{name} {version}" for name, version in provenance.libraries.items())],
         [
             "size",
@@ -112,6 +114,22 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
     )
     if kept:
         print_table("Site", ["head", "key", ""], kept)
+
+
+def _student(provenance: Provenance) -> list[list[str]]:
+    """Say whose tower was replaced by what, and what that learned from."""
+    student = provenance.distilled
+    if student is None:
+        return []
+    images = student.images
+    return [
+        [
+            "student",
+            f"{student.student} in the place of the checkpoint's image tower, sha256 {student.weights}",
+        ],
+        ["its teacher", f"image side and heads of the checkpoint, sha256 of their weights {student.teacher}"],
+        ["distilled on", f"{images.images} images, sha256 {images.sha256}: {images.source}"],
+    ]
 
 
 def _calibrated(item: dict[str, Any]) -> str:

@@ -60,6 +60,19 @@ class CalibrationSet(_Struct, frozen=True):
     source: Text
 
 
+class Distilled(_Struct, frozen=True):
+    """The student in the place of the checkpoint's image tower; all else is the checkpoint's."""
+
+    student: Text
+    """Name of its architecture in timm."""
+    weights: Sha256
+    """Of the file of its weights."""
+    teacher: Sha256
+    """Of the weights of the image side and heads, read from `Provenance.checkpoint`, that it learned from."""
+    images: CalibrationSet
+    """What it learned from, and was watched with."""
+
+
 class Provenance(_Struct, frozen=True):
     """Where the bundle comes from."""
 
@@ -71,6 +84,7 @@ class Provenance(_Struct, frozen=True):
     sources: list[SourceFile] = []
     """Other files the model was read from: configuration, vocabulary."""
     calibration: CalibrationSet | None = None
+    distilled: Distilled | None = None
 
 
 class Door(_Struct, frozen=True):

@@ -75,7 +75,7 @@ class ChangedGraph(_Struct, frozen=True, kw_only=True):
     """Its role, of a head with its name."""
     precision: Text
     bytes_before: Annotated[int, Meta(ge=1)]
-    """Of the fp32 graph that it was made of."""
+    """Of the original's fp32 graph, in the place of which it is."""
     bytes_after: Count
 
 

@@ -45,6 +45,8 @@ def check_gated(manifest: Manifest) -> None:
     unique("$.graphs[...].consumers: of one role", pairs)
     unique("$.gated[...].consumer", [each.consumer for each in manifest.gated])
     asked = {name for _, name in pairs if "@" in name}
+    if manifest.provenance.distilled is not None:
+        asked |= {name for graph in manifest.graphs if graph.role == "image" for name in graph.consumers}
     if missing := sorted(asked - {each.consumer for each in manifest.gated}):
         refuse("$.gated", "does not say what its changed graphs passed their gates on", missing[0])
     for index, each in enumerate(manifest.gated):
@@ -75,9 +77,10 @@ def _check_one(where: str, gated: Gated, manifest: Manifest) -> None:
             _check_positive(f"{here}.map_tolerance", each.map_tolerance)
         _check_file(f"{here}.report", each.report, f"{folder}/head-{each.head}.json")
         _check_file(f"{here}.page", each.page, f"{folder}/head-{each.head}.html")
-    has_text = _has(manifest, "text", None, gated.consumer)
+    # A back-end alone runs fp32 graphs: the text graph is the original's, also beside a student.
+    has_text = "@" in gated.consumer and _has(manifest, "text", None, gated.consumer)
     if (gated.text is not None) != has_text:
-        refuse(f"{where}.text", "is given exactly where the text graph is for this consumer")
+        refuse(f"{where}.text", "is given exactly where the text graph is for this class of machines")
     if gated.text is not None:
         if manifest.text is None or gated.text.head != manifest.text.head:
             refuse(f"{where}.text.head", "is not the head that reads text", gated.text.head)

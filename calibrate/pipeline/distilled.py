@@ -1,0 +1,203 @@
+"""The stage that distils: from the original's sources to those of a model with a student for its tower."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from promptray.calibrate.pipeline.image_set import ImageSet, Progress
+from promptray.calibrate.pipeline.recipe import DistilRecipe
+from promptray.calibrate.tables.csv_file import read_table
+from promptray.export.build import Checked, encoded_findings
+from promptray.export.sources import Sources
+from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle.manifest import CalibrationSet, Distilled, Provenance, Sha256, Text
+from promptray.runtime.disk import hash_file
+from promptray.runtime.errors import BuildError
+
+if TYPE_CHECKING:
+    from promptray.calibrate.distil.images import DistilImages
+    from promptray.export.families.base import LoadedModel
+
+_ABOUT = "about.json"
+
+
+class _About(msgspec.Struct, frozen=True):
+    """What later stages need of a student, without torch."""
+
+    weights: Sha256
+    teacher: Sha256
+    warnings: list[Text]
+
+
+class StudentSources(Sources):
+    """A recipe's files with a student in the place of the image tower.
+
+    Parameters
+    ----------
+    teacher : Sources
+    path : Path
+        The recipe's file.
+    folder : Path
+        The finished stage of the student.
+    settings : DistilRecipe
+    images : CalibrationSet
+        What it learned from.
+    """
+
+    def __init__(
+        self, teacher: Sources, path: Path, folder: Path, settings: DistilRecipe, images: CalibrationSet
+    ) -> None:
+        super().__init__(teacher.recipe, path)
+        self._teacher, self._folder = teacher, folder
+        about = msgspec.json.decode((folder / _ABOUT).read_bytes(), type=_About)
+        self.warnings = about.warnings
+        self.distilled = Distilled(
+            student=settings.student, weights=about.weights, teacher=about.teacher, images=images
+        )
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        """The teacher with the student for its tower; the reference of its heads is its own arithmetic."""
+        from promptray.calibrate.distil.checkpoint import student_model
+
+        return student_model(self._teacher.model, self._folder)
+
+    def hashes(self) -> dict[str, object]:
+        """Return what the exported graphs depend on."""
+        settings, weights = self.distilled.student, self.distilled.weights
+        return {**super().hashes(), "student": [settings, weights, self.distilled.images.images]}
+
+    def provenance(self, libraries: dict[str, str], read: list[str] | None) -> Provenance:
+        """Return where the bundle comes from: the checkpoint is the teacher's."""
+        return msgspec.structs.replace(super().provenance(libraries, read), distilled=self.distilled)
+
+
+def distilled(
+    settings: DistilRecipe,
+    path: Path,
+    sources: Sources,
+    teacher: Checked,
+    images: ImageSet,
+    stages: StageCache,
+    progress: Progress,
+) -> StudentSources:
+    """Make a student, or take it from the cache; a killed run goes on where it stopped.
+
+    Parameters
+    ----------
+    settings : DistilRecipe
+    path : Path
+        The recipe's file.
+    sources : Sources
+        Of the teacher.
+    teacher : Checked
+        Its findings' logits are learned.
+    images : ImageSet
+    stages : StageCache
+        The teacher's answers to the images are kept in it, for other students.
+    progress : callable
+
+    Raises
+    ------
+    BuildError
+        ``distil.*``.
+    """
+    root = path.resolve().parent
+    weights = root / settings.weights if settings.weights else None
+    reports = _reports(root / settings.reports, images) if settings.reports else None
+    keys = [finding.key for finding in teacher.draft.manifest.findings]
+    known = images.labels_for(keys)
+    clustered = images.labels is not None and images.labels.clustered
+    manifest = teacher.draft.manifest
+    key = stages.key(
+        "distil",
+        {
+            "teacher": sources.hashes(),
+            "libraries": manifest.provenance.libraries,
+            "findings": msgspec.to_builtins(manifest.findings),
+            "settings": msgspec.to_builtins(settings.settings),
+            "weights": hash_file(weights)[0] if weights is not None and weights.is_file() else None,
+            "pictures": images.sha256s,
+            "preprocessing": msgspec.to_builtins(images.preprocessing),
+            "patients": images.patients.tolist() if clustered and images.patients is not None else None,
+            "labels": None if known is None else np.nan_to_num(known, nan=-1).tolist(),
+            "reports": reports and [hashlib.sha256(text.encode()).hexdigest() for text in reports],
+        },
+    )
+
+    def given() -> DistilImages:
+        from promptray.calibrate.distil.images import DistilImages
+
+        columns = {} if known is None else dict(zip(keys, known.T, strict=True))
+        return DistilImages(
+            np.stack(images.pictures(images.rows)),
+            _facts(images),
+            images.sha256s,
+            patients=images.patients if clustered else None,
+            reports=reports,
+            labels={name: column for name, column in columns.items() if not np.isnan(column).all()},
+        )
+
+    work = stages.work("distil", key)
+
+    def train(out: Path) -> None:
+        progress("distil", "importing torch", 0.0)
+        from promptray.calibrate.distil.checkpoint import FACTS, WEIGHTS
+        from promptray.calibrate.distil.run import CURVE, HISTORY, distil
+
+        model = sources.model
+        findings = {
+            each.head.name: dict(
+                zip(
+                    [finding.key for finding in each.findings],
+                    encoded_findings(teacher.plan, each, model.text),
+                    strict=True,
+                )
+            )
+            for each in teacher.plan.heads
+        }
+        answers = work.parent / "teacher-answers"
+        facts = distil(
+            model, findings, settings.settings, given(), work, progress, weights=weights, answers=answers
+        )
+        for name in (WEIGHTS, FACTS, HISTORY, CURVE):
+            shutil.copyfile(work / name, out / name)
+        about = _About(facts.weights, facts.teacher, facts.warnings)
+        (out / _ABOUT).write_bytes(msgspec.json.encode(about))
+
+    folder, _ = stages.run("distil", key, train)
+    shutil.rmtree(work, ignore_errors=True)
+    return StudentSources(sources, path, folder, settings, _facts(images))
+
+
+def _facts(images: ImageSet) -> CalibrationSet:
+    facts = images.facts
+    return CalibrationSet(images=facts.images, sha256=facts.sha256, source=facts.source)
+
+
+def _reports(path: Path, images: ImageSet) -> list[str]:
+    """Read what was said of each image; nothing of it is repeated in messages."""
+    table = read_table(path)
+    table.require("file", "report")
+    said = {}
+    for row in table.rows:
+        name = row.cells["file"]
+        said[images.folder.resolve(name) or name] = row.cells["report"]
+    missing = [name for name in images.files if not said.get(name)]
+    if missing:
+        raise BuildError(
+            "distil.images",
+            "images have no report",
+            artefact=f"{table.name}, columns file and report",
+            expected="a report for each image",
+            found=f"{len(missing)} of {len(images.files)} without one",
+            cure="name them in the table, or take these images out of distil.labels",
+        )
+    return [said[name] for name in images.files]

@@ -1,0 +1,406 @@
+"""A recipe's section `distil`: a student gated against its teacher, or nothing with the reports beside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from filelock import FileLock
+from PIL import Image
+
+from promptray import BuildError, BundleError, Scorer
+from promptray.calibrate.distil import run as run_module
+from promptray.calibrate.distil.settings import read_settings
+from promptray.calibrate.gates.limits import LIMITS, Limits
+from promptray.calibrate.pipeline import build
+from promptray.calibrate.pipeline.recipe import BuildRecipe, DistilRecipe, check_sections, kind_of
+from promptray.cli import cli
+from promptray.export.recipe import read_recipe_as
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.parity import read_parity
+from promptray.runtime.machine_class import machine_class
+from promptray.runtime.verify import verify
+from tests import asg_tiny, bundle_factory, carzero_tiny, convnext_tiny
+from tests.calibrate.pipeline.test_build import files_of
+
+LEARNED, GATED = 24, 30
+DISTIL: dict[str, Any] = {
+    "student": "test_vit",
+    "epochs": 2,
+    "batch": 8,
+    "rate": 2e-3,
+    "augment": {"views": 1},
+    "validation": 0.25,
+    "images": "learn",
+    "source": "steps, even",
+}
+GATE: dict[str, Any] = {"images": "gate", "source": "steps, odd"}
+
+
+def write_steps(folder: Path, count: int, seed: int) -> list[str]:
+    """Write pictures of two levels, even ones with seed 0 and odd ones with 1; return their names."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    names = [f"{number:03}.png" for number in range(count)]
+    for name in names:
+        levels = 2 * random.integers(0, 128, (2, 1)) + seed
+        Image.fromarray(np.kron(levels, np.ones((16, 32))).astype(np.uint8)).save(folder / name)
+    return names
+
+
+def student_recipe(folder: Path, **changes: Any) -> Path:
+    """Write the tiny ConvNeXt's recipe with a student, and the pictures; None removes a key."""
+    if not (folder / "learn").exists():
+        write_steps(folder / "learn", LEARNED, 0)
+        write_steps(folder / "gate", GATED, 1)
+    return convnext_tiny.write_recipe(folder, **{"distil": DISTIL, "gate": GATE, **changes})
+
+
+def lenient() -> Limits:
+    """Limits that any student keeps: how one that passed is written is tested, not whether it is good."""
+    least = ("spearman", "map_correlation", "map_overlap")
+    return Limits(**{each.name: -2.0 if each.name in least else 1e9 for each in fields(Limits)})
+
+
+@pytest.fixture(scope="session")
+def learning(shared_dir: Path) -> Path:
+    """A folder with the recipe, its pictures, and a cache with the teacher. Read only."""
+    folder = shared_dir / "learning"
+    shared_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(shared_dir / "learning.lock"):
+        if not folder.exists():
+            made = shared_dir / "learning.partial"
+            student_recipe(made)
+            plain = convnext_tiny.write_recipe(made / "plain")
+            build(plain, made / "teacher.bundle", cache=made / "cache")
+            made.rename(folder)
+    return folder
+
+
+@pytest.fixture
+def place(learning: Path, tmp_path: Path) -> Path:
+    """A copy of it to write in."""
+    return Path(shutil.copytree(learning, tmp_path / "place"))
+
+
+@pytest.fixture(scope="session")
+def student_bundle(shared_dir: Path, learning: Path) -> Path:
+    """A student that was let through by wide limits. Read only; its stages are in ``cache`` beside it."""
+    folder = shared_dir / "student"
+    with FileLock(shared_dir / "student.lock"), pytest.MonkeyPatch.context() as patch:
+        if not folder.exists():
+            patch.setitem(LIMITS, "student", lenient())
+            made = Path(shutil.copytree(learning, shared_dir / "student.partial"))
+            build(made / "recipe.yaml", made / "student.bundle", cache=made / "cache")
+            made.rename(folder)
+    return folder / "student.bundle"
+
+
+def test_a_student_after_one_step_is_refused_and_not_written(place: Path) -> None:
+    path = student_recipe(place, distil={**DISTIL, "steps": 1})
+    with pytest.raises(BuildError, match="REFUSED") as refusal:
+        build(path, place / "one.bundle", cache=place / "cache")
+    assert refusal.value.code == "gate.failed"
+    assert "docs/distillation.md" in str(refusal.value.cure)
+    assert not (place / "one.bundle").exists()
+    report = json.loads((place / "one.bundle.gate" / "head-classes.json").read_text())
+    assert report["verdict"] == "refused"
+    assert report["images"] == GATED
+    assert any(
+        "a student, test_vit" in note and f"{LEARNED} other images" in note for note in report["notes"]
+    )
+    assert (place / "one.bundle.gate" / "head-classes.html").exists()
+
+
+def test_a_student_says_whose_it_is_and_runs_on_any_machine(
+    student_bundle: Path, learning: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, teacher = Bundle.open(student_bundle), Bundle.open(learning / "teacher.bundle")
+    made, original = bundle.manifest, teacher.manifest
+    student = made.provenance.distilled
+    assert student is not None
+    assert (student.student, student.images.images, student.images.source) == (
+        "test_vit",
+        LEARNED,
+        "steps, even",
+    )
+    assert made.provenance.checkpoint == original.provenance.checkpoint
+    assert [each.consumers for each in made.graphs] == [["onnxruntime-cpu"]] * 2
+    assert [each.bank.id for each in made.heads] == [each.bank.id for each in original.heads]
+    (gate,) = read_parity(bundle).gates
+    assert (gate.consumer, gate.kind, gate.verdict, gate.labelled) == (
+        "onnxruntime-cpu",
+        "student",
+        "passed",
+        False,
+    )
+    (graph,) = gate.graphs
+    before = len(teacher.read(original.graphs[0].file))
+    assert (graph.graph, graph.precision, graph.bytes_before) == ("image", "fp32", before)
+    assert {"timm", "torch"} <= gate.tools.keys()
+    monkeypatch.setattr("promptray.runtime.machine_class.machine_class", lambda: "aarch64")
+    with Scorer.open(student_bundle, site=None) as scorer:
+        (head,) = scorer.check_golden().heads
+        assert head.against == "gated answers"
+        assert head.score_error <= head.score_tolerance == made.heads[0].score_tolerance
+
+
+def test_its_golden_answers_are_its_own(student_bundle: Path, learning: Path) -> None:
+    verify(student_bundle, site=None)
+    shown = CliRunner().invoke(cli, ["inspect", str(student_bundle), "--no-site"], terminal_width=400).output
+    assert "student (torch fp32" in " ".join(shown.split())
+    with (
+        Scorer.open(student_bundle, site=None) as small,
+        Scorer.open(learning / "teacher.bundle", site=None) as big,
+    ):
+        picture = next((learning / "gate").iterdir())
+        ours, theirs = (each.score(picture, modality="MG").scores for each in (small, big))
+    assert ours["A"].logit != theirs["A"].logit
+
+
+def test_inspect_names_teacher_and_images(student_bundle: Path) -> None:
+    found = json.loads(
+        CliRunner().invoke(cli, ["inspect", str(student_bundle), "--no-site", "--json"]).output
+    )
+    student = found["manifest"]["provenance"]["distilled"]
+    shown = "".join(CliRunner().invoke(cli, ["inspect", str(student_bundle), "--no-site"]).output.split())
+    for said in ("test_vit", student["teacher"][:16], f"{LEARNED}images"):
+        assert said in shown
+
+
+def test_a_second_build_neither_learns_nor_scores(
+    student_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(shutil.copytree(student_bundle.parent, tmp_path / "again"))
+    monkeypatch.setitem(LIMITS, "student", lenient())
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a finished stage ran again")
+
+    monkeypatch.setattr(run_module, "distil", never)
+    monkeypatch.setattr("promptray.calibrate.pipeline.scores._score", never)
+    monkeypatch.setattr("promptray.export.build._export", never)
+    build(place / "recipe.yaml", place / "again.bundle", cache=place / "cache")
+    assert files_of(place / "again.bundle") == files_of(student_bundle)
+
+
+def test_a_student_is_quantised_and_held_against_its_teacher(
+    student_bundle: Path, learning: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(shutil.copytree(student_bundle.parent, tmp_path / "small"))
+    monkeypatch.setitem(LIMITS, "student", lenient())
+    calibration = {"images": "learn", "source": "steps, even"}
+    quantise = {"image": {"scheme": "int8-qdq"}, "calibration": calibration}
+    build(student_recipe(place, quantise=quantise), place / "x.bundle", cache=place / "cache")
+    bundle, teacher = Bundle.open(place / "x.bundle"), Bundle.open(learning / "teacher.bundle").manifest
+    provenance = bundle.manifest.provenance
+    assert provenance.distilled is not None
+    assert provenance.calibration == provenance.distilled.images
+    (gate,) = read_parity(bundle).gates
+    assert (gate.consumer, gate.kind) == (f"onnxruntime-cpu@{machine_class()}", "student")
+    report = json.loads(bundle.read(gate.report))
+    assert "student test_vit, image int8-qdq" in report["candidate"]["name"]
+    (graph,) = gate.graphs
+    assert graph.bytes_before == teacher.files[teacher.graphs[0].file].size
+    verify(place / "x.bundle", site=None)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_build_killed_while_it_trained_goes_on_to_the_same_student(
+    student_bundle: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from promptray.calibrate.pipeline import build\n"
+        "def kill(stage, message, fraction):\n"
+        "    if message.startswith('epoch 1:'):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "build(*map(Path, sys.argv[1:3]), cache=Path(sys.argv[3]), progress=kill)\n"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        str(place / "recipe.yaml"),
+        str(place / "x.bundle"),
+        str(place / "cache"),
+    ]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (work,) = (place / "cache").glob("distil-*.work")
+    assert (work / run_module.STATE).exists()
+    monkeypatch.setitem(LIMITS, "student", lenient())
+    monkeypatch.setattr("promptray.calibrate.distil.teacher.Teacher.encode", _never_again)
+    build(place / "recipe.yaml", place / "x.bundle", cache=place / "cache")
+    assert not work.exists()
+    assert files_of(place / "x.bundle") == files_of(student_bundle)
+
+
+def _never_again(*_: Any) -> None:
+    raise AssertionError("the teacher's answers were kept")
+
+
+def test_pictures_may_not_be_learned_and_gated_on(place: Path) -> None:
+    shutil.copy(place / "learn" / "000.png", place / "gate" / "copy.png")
+    with pytest.raises(BuildError, match="distilled") as refusal:
+        build(place / "recipe.yaml", place / "x.bundle", cache=place / "cache")
+    assert refusal.value.code == "gate.images"
+    assert not list((place / "cache").glob("distil-*"))
+
+
+def test_labels_add_the_gates_of_auroc(student_bundle: Path, learning: Path, tmp_path: Path) -> None:
+    """Labels are what the teacher says, so its AUROC is 1 and a student of two epochs loses much of it."""
+    place = Path(shutil.copytree(student_bundle.parent, tmp_path / "labelled"))
+    names = write_steps(place / "more", 70, 1)
+    with Scorer.open(learning / "teacher.bundle", site=None) as teacher:
+        said = [teacher.score(place / "more" / name, modality="MG").scores["A"].logit for name in names]
+    rows = [f"{name},{name},{logit > np.median(said):d}" for name, logit in zip(names, said, strict=True)]
+    (place / "gate.csv").write_text("\n".join(["file,patient_id,A", *rows]) + "\n", encoding="utf-8")
+    path = student_recipe(place, gate={"images": "more", "labels": "gate.csv", "source": "steps"})
+    with pytest.raises(BuildError, match="AUROC"):
+        build(path, place / "x.bundle", cache=place / "cache")
+    report = json.loads((place / "x.bundle.gate" / "head-classes.json").read_text())
+    assert (report["labelled"], report["patients"]) == (True, 70)
+    gates = {gate["name"]: gate for gate in report["gates"]}
+    for name in ("auroc_loss", "class_auroc_loss"):
+        assert gates[name]["value"] > gates[name]["bound"] == 0.01
+        assert gates[name]["verdict"] == "refused"
+
+
+class _Asked(Exception):
+    """Stands for a training that would begin."""
+
+
+def test_what_is_known_of_the_images_is_given_to_the_student(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = sorted(path.name for path in (place / "learn").iterdir())[:12]
+    rows = [f"{name},{number // 3},{number % 2}" for number, name in enumerate(names)]
+    (place / "learn.csv").write_text("\n".join(["file,patient_id,A", *rows]) + "\n", encoding="utf-8")
+    said = [f"{name},no {number}" for number, name in enumerate(names)]
+    (place / "said.csv").write_text("\n".join(["file,report", *reversed(said)]) + "\n", encoding="utf-8")
+    given: dict[str, Any] = {}
+
+    def asked(model: Any, findings: Any, settings: Any, images: Any, *_: Any, **__: Any) -> None:
+        given.update(findings=findings, settings=settings, images=images)
+        raise _Asked
+
+    monkeypatch.setattr(run_module, "distil", asked)
+    path = student_recipe(place, distil={**DISTIL, "labels": "learn.csv", "reports": "said.csv"})
+    with pytest.raises(_Asked):
+        build(path, place / "x.bundle", cache=place / "cache")
+    images = given["images"]
+    assert images.reports == [f"no {number}" for number in range(12)]
+    assert images.labels.keys() == {"A"}
+    assert images.labels["A"].tolist() == [number % 2 for number in range(12)]
+    assert len(set(images.patients.tolist())) == 4
+    assert [list(chosen) for chosen in given["findings"].values()] == [["A", "B", "C", "D"]]
+    assert given["settings"] == read_settings(
+        {k: v for k, v in DISTIL.items() if k not in ("images", "source")}
+    )
+
+    (place / "said.csv").write_text("\n".join(["file,report", *said[1:]]) + "\n", encoding="utf-8")
+    with pytest.raises(BuildError, match="no report") as refusal:
+        build(path, place / "x.bundle", cache=place / "cache")
+    assert refusal.value.code == "distil.images"
+    assert str(refusal.value.found) == "1 of 12 without one"
+
+
+def test_prompts_are_added_beside_a_student(
+    carzero_bundle: Path, learning: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LIMITS, "student", lenient())
+    sections = {
+        name: {**section, "images": str(learning / section["images"])}
+        for name, section in (("distil", {**DISTIL, "epochs": 1}), ("gate", GATE))
+    }
+    made = build(
+        carzero_tiny.write_recipe(tmp_path, **sections),
+        tmp_path / "student.bundle",
+        cache=carzero_bundle.parent / "cache",
+    )
+    (gated,) = made.manifest.gated
+    assert (gated.consumer, gated.text) == ("onnxruntime-cpu", None)
+    original = Bundle.open(carzero_bundle).manifest
+    assert [each.bank.id for each in made.manifest.heads] == [each.bank.id for each in original.heads]
+    (tmp_path / "site").mkdir()
+    verify(made.path, site=tmp_path / "site")
+    with Scorer.open(made.path, site=tmp_path / "site") as scorer:
+        scorer.prompts.add("rib fracture", "There is a rib fracture.")
+        scores = scorer.score(next((learning / "gate").iterdir()), modality="CR").scores
+    assert np.isfinite(scores["rib fracture"].logit)
+
+
+def unnamed(doc: dict[str, Any]) -> None:
+    doc["gated"] = []
+
+
+def test_a_student_without_its_gate_is_refused(student_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(student_bundle, tmp_path / "copy.bundle"))
+    bundle_factory.edited(copy, unnamed)
+    with pytest.raises(BundleError, match=r"\$\.gated"):
+        Bundle.open(copy)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no gate": ({"gate": None}, "key distil"),
+    "a looser kind": ({"distil": None, "quantise": {"head": {"scheme": "int8-dynamic"}},
+                       "gate": {**GATE, "kind": "student"}}, "key gate.kind"),
+    "a looser limit": ({"gate": {**GATE, "limits": {"spearman": 0.98}}}, "key gate.limits.spearman"),
+    "only the head quantised": ({"quantise": {"head": {"scheme": "int8-dynamic"}}}, "key quantise"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "key"), WRONG.values(), ids=WRONG)
+def test_a_wrong_section_is_refused(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    path = convnext_tiny.write_recipe(tmp_path, **{"distil": DISTIL, "gate": GATE, **changes})
+    with pytest.raises(BuildError) as refusal:
+        check_sections(read_recipe_as(path, BuildRecipe), path.name, ["classes"], text=False)
+    assert refusal.value.code == "recipe.invalid"
+    assert key in str(refusal.value.artefact)
+
+
+def test_a_quantised_student_has_the_limits_of_students_or_tighter(tmp_path: Path) -> None:
+    quantise = {"image": {"scheme": "int8-dynamic"}}
+    for kind, expected in ((None, "student"), ("int8", "int8")):
+        path = convnext_tiny.write_recipe(
+            tmp_path, distil=DISTIL, quantise=quantise, gate={**GATE, **({"kind": kind} if kind else {})}
+        )
+        recipe = read_recipe_as(path, BuildRecipe)
+        check_sections(recipe, path.name, ["classes"], text=False)
+        assert kind_of(recipe, path.name) == expected
+
+
+def test_the_recipe_in_the_documentation_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "distillation.md").read_text(encoding="utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    section = msgspec.convert(yaml.safe_load(example)["distil"], DistilRecipe)
+    assert section.settings.student == "vit_tiny_patch16_224"
+    assert section.taken_from.labels == "learn.csv"
+
+
+def test_both_heads_of_a_quantised_image_graph_are_gated(asg_both_bundle: Path, tmp_path: Path) -> None:
+    write_steps(tmp_path / "gate", 24, 1)
+    gate = {"images": "gate", "source": "steps"}
+    quantise = {"image": {"scheme": "int8-dynamic"}}
+    path = asg_tiny.write_recipe(tmp_path, **asg_tiny.both_recipe(quantise=quantise, gate=gate))
+    with pytest.raises(BuildError) as refusal:
+        build(path, tmp_path / "x.bundle", cache=asg_both_bundle.parent / "cache")
+    assert refusal.value.code in ("gate.failed", "gate.inconclusive")  # of 24 images no gate of flips passes
+    for name, findings in (("prompts", len(asg_tiny.PROMPTS) + 1), ("tags", len(asg_tiny.TAGS))):
+        report = json.loads((tmp_path / "x.bundle.gate" / f"head-{name}.json").read_text())
+        assert (report["images"], len(report["findings"])) == (24, findings)
+        assert report["verdict"] != "passed"
