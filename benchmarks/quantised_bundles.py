@@ -161,7 +161,7 @@ def variant(
 
 def said(gates: GateReport) -> dict[str, Any]:
     """Return the verdict, on how much, and what was not passed."""
-    short = ("name", "verdict", "value", "low", "high", "bound", "finding", "patients_needed")
+    short = ("name", "verdict", "value", "low", "high", "bound", "finding", "patients", "patients_needed")
     return {
         "verdict": gates.verdict,
         "images": gates.images,
