@@ -61,6 +61,7 @@ KEYS = (
     KAD14,
     ["normal", "edema", "effusion"],
     list("abcd"),
+    ["normal", "bacterial pneumonia", "viral pneumonia"],
     [f"density {letter}" for letter in "ABCD"],
     list("abcd"),
 )

@@ -89,6 +89,24 @@ FAMILIES: tuple[FamilyFacts, ...] = (
         source_files=no_files,
     ),
     FamilyFacts(
+        name="squeezenet",
+        summary="SqueezeNet 1.0 and 1.1 classifiers: alternatives with exact class maps",
+        layout="a state dict under torchvision's names ('features.0.weight', 'classifier.1.weight' ...), "
+        "plain or below 'state_dict'",
+        options={
+            "classes": "list of the classes in the order of the classifier's channels (default: the text "
+            "'classes' of a safetensors file, a JSON list or names with commas between)",
+            "preprocessing": "square (resized to a square whatever its shape) or imagenet (torchvision's: "
+            "shorter side resized, square cut out); both bilinear, then ImageNet's mean and deviation; no "
+            "tensor tells, so it must be said",
+            "resize": "pixels of the shorter side before the cut of preprocessing imagenet (default at 224: "
+            "256)",
+            "image_size": "side of the network's input (default: 224)",
+        },
+        module="promptray.export.families.squeezenet",
+        source_files=no_files,
+    ),
+    FamilyFacts(
         name="chexzero",
         summary="CheXzero: CLIP for chest radiographs, each finding against its negative, similarity maps",
         layout="a state dict of OpenAI's CLIP with a ViT ('visual.conv1.weight', "

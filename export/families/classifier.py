@@ -93,6 +93,7 @@ def describe_classifier(
     score_tolerance: float,
     notes: Sequence[str],
     sources: Sequence[str] | None = None,
+    head_weights: Mapping[str, Tensor] | None = None,
 ) -> LoadedModel:
     """Describe an image side and its linear layer: logits = image_vector @ weight.T + bias.
 
@@ -106,6 +107,8 @@ def describe_classifier(
         The K classes, in the order of `weight`.
     map_facts : MapFacts or None
         None where a logit does not split over patches.
+    head_weights : mapping of str to Tensor, optional
+        What the bank hangs on, where it is not `weight` and `bias`.
     """
     grid = map_facts.grid if map_facts is not None else []
     bank = [tensor("class_vector", "prompts", weight.shape[1]), tensor("class_bias", "prompts")]
@@ -125,7 +128,7 @@ def describe_classifier(
         activation="sigmoid",
         map=map_facts,
         identity={
-            "head_weights": weights_sha256({"weight": weight, "bias": bias}),
+            "head_weights": weights_sha256(head_weights or {"weight": weight, "bias": bias}),
             "layout": "class-matrix-1",
         },
         reference=reference,

@@ -161,6 +161,7 @@ def test_families_are_listed_with_layout_and_options(call: Call) -> None:
         "open_clip",
         "asg",
         "convnext",
+        "squeezenet",
         "chexzero",
         "kad",
     ]

@@ -24,6 +24,7 @@ from tests import (
     kad_tiny,
     open_clip_tiny,
     open_clip_tuned_tiny,
+    squeezenet_tiny,
 )
 
 Place = tuple[str, ...]
@@ -96,6 +97,13 @@ def _timm(folder: Path) -> Checkpoint:
     return Checkpoint("convnext", path, None, options)
 
 
+def _squeezenet(folder: Path) -> Checkpoint:
+    path = folder / "squeezenet.pth"
+    torch.save(squeezenet_tiny.random_state(1), path)
+    options = {"preprocessing": "square", "classes": squeezenet_tiny.CLASSES, "image_size": 32}
+    return Checkpoint("squeezenet", path, None, options)
+
+
 def _open_clip(folder: Path) -> Checkpoint:
     shutil.copytree(open_clip_tiny.FOLDER, folder, dirs_exist_ok=True)
     return Checkpoint("open_clip", folder / open_clip_tiny.WEIGHTS, None, {}, ("position_ids",))
@@ -118,6 +126,7 @@ FAMILIES = {
     "timm": _timm,
     "open_clip": _open_clip,
     "tuned open_clip": _tuned,
+    "squeezenet": _squeezenet,
 }
 SPOILT: dict[str, Callable[[Tensor], Tensor | None]] = {
     "missing": lambda tensor: None,
