@@ -380,7 +380,9 @@ def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(BuildError) as refusal:
         family("medclip")
     assert refusal.value.code == "family.unknown"
-    assert refusal.value.expected == "one of carzero, open_clip, biomedclip, asg, convnext, chexzero, kad"
+    assert refusal.value.expected == (
+        "one of carzero, open_clip, biomedclip, asg, convnext, squeezenet, chexzero, kad"
+    )
 
 
 @pytest.mark.parametrize(
