@@ -1,14 +1,17 @@
 """Cache of build stages, keyed by the content of everything they depend on.
 
 A stage is a pure function from artefacts to a folder of files. Its key is the hash of its inputs and of the
-code that makes it; a second build redoes only what changed, and an interrupted one goes on where it stopped.
+code that makes it, libraries included; a second build redoes only what changed, and an interrupted one goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -43,7 +46,7 @@ class StageCache:
 
     def __init__(self, root: Path, *packages: ModuleType) -> None:
         self._root = root
-        self._code = code_sha256(promptray.export, promptray.runtime, *packages)
+        self._code = [code_sha256(promptray.export, promptray.runtime, *packages), library_versions()]
 
     def key(self, stage: str, inputs: Mapping[str, object]) -> str:
         """Return the key of a stage for these inputs."""
@@ -100,6 +103,17 @@ def _is_whole(folder: Path) -> bool:
         return all(hash_file(folder / name)[0] == digest for name, digest in hashes.items())
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that the installed package asks for, but those of its developers."""
+    found = {}
+    for requirement in importlib.metadata.requires("promptray") or []:
+        name = re.match(r"[\w.-]+", requirement)
+        if name and not re.search(r"extra == .(dev|fuzz)", requirement):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of another system or extra
+                found[name[0]] = importlib.metadata.version(name[0])
+    return found
 
 
 def code_sha256(*packages: ModuleType) -> str:

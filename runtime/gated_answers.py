@@ -67,7 +67,7 @@ def read_gated(bundle: BundleContent, gated: Gated, original: Mapping[str, Answe
     manifest, name = bundle.manifest, gated.answers
     try:
         tensors = safetensors.numpy.load(bundle.read(name))
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type that numpy has not
         raise _malformed(name, "not a safetensors file") from error
     expected = _expected(manifest, gated)
     text = {key: array for key, array in tensors.items() if key.startswith(_TEXT)}

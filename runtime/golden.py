@@ -95,7 +95,7 @@ def read_golden(bundle: BundleContent) -> GoldenSet:
     name = manifest.golden.tensors
     try:
         tensors = safetensors.numpy.load(bundle.read(name))
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type that numpy has not
         raise _malformed(name, "not a safetensors file") from error
     count, rule = len(manifest.golden.images), manifest.preprocessing
     channels = (3,) if rule.colour == "rgb" else ()

@@ -82,6 +82,12 @@ class Gates:
             "patients": None if images.patients is None else images.patients.tolist(),
             "refused": images.refused_rows,
             "of": of,
+            "named": [
+                images.source,
+                candidate.draft.manifest.name,
+                [(graph.title, graph.precision) for graph in candidate.draft.manifest.graphs],
+                msgspec.to_builtins(candidate.draft.manifest.provenance.distilled),
+            ],
         }
         key = self._stages.key("gate", settled)
         folder, _ = self._stages.run("gate", key, lambda out: self._hold(candidate, head, of, out))

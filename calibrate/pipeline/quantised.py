@@ -112,9 +112,17 @@ class _Inputs:
 
     def key(self, graph: Graph) -> object:
         """Return what the inputs of a graph depend on."""
+        manifest = self._fp32.manifest
         if graph.role == "text":
-            return [[each.prompts, each.negative_prompts] for each in self._text_findings()]
-        parts: dict[str, object] = {"images": self._images.sha256s if self._images else None}
+            rule = manifest.text
+            assert rule is not None  # noqa: S101 - a text graph has a rule
+            tokenizer = hashlib.sha256(self._fp32.read(rule.tokenizer)).hexdigest()
+            wordings = [[each.prompts, each.negative_prompts] for each in self._text_findings()]
+            return [msgspec.to_builtins(rule), tokenizer, wordings]
+        parts: dict[str, object] = {
+            "images": self._images.sha256s if self._images else None,
+            "preprocessing": msgspec.to_builtins(manifest.preprocessing),
+        }
         if graph.role == "head":
             head = self._head(graph)
             parts["bank"] = hashlib.sha256(self._fp32.read(head.bank.file)).hexdigest()

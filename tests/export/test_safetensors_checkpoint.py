@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from promptray.export.checkpoint import load_checkpoint, tensors
+from promptray.export.checkpoint import load_checkpoint
 from promptray.export.safetensors_checkpoint import METADATA, stated_list
 from promptray.runtime.errors import BuildError
 
@@ -29,9 +29,9 @@ def test_tensors_and_texts_are_those_that_were_saved(tmp_path: Path) -> None:
     content = load_checkpoint(tmp_path / "model.bin")
     assert content.pop(METADATA) == {"classes": '["a", "b"]'}
     assert content.keys() == expected.keys()
-    for name, tensor in tensors(content):
-        assert tensor.dtype == expected[name].dtype
-        assert torch.equal(tensor, expected[name])
+    for name, tensor in expected.items():
+        assert content[name].dtype == tensor.dtype
+        assert torch.equal(content[name], tensor)
 
 
 def test_a_file_without_texts_has_none(tmp_path: Path) -> None:

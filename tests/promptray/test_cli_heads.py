@@ -77,7 +77,8 @@ def test_inspect_and_verify_show_every_head(call: Call, asg_both_bundle: Path) -
     answer = call("inspect", asg_both_bundle, "--no-site")
     assert answer.code == 0
     for head, kind in (("prompts", "free"), ("tags", "fixed")):
-        for line in (f"graph head {head}", f"Gates that {head} passed", f"Findings of {head}: {kind} set"):
+        gates = f"Gates that the fp32 graphs of {head} passed"
+        for line in (f"graph head {head}", gates, f"Findings of {head}: {kind} set"):
             assert line in answer.out, line
     answer = call("verify", asg_both_bundle, "--no-site")
     assert answer.code == 0
