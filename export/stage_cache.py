@@ -1,7 +1,8 @@
 """Cache of build stages, keyed by the content of everything they depend on.
 
 A stage is a pure function from artefacts to a folder of files. Its key is the hash of its inputs and of the
-code that makes it, libraries included; a second build redoes only what changed, and an interrupted one goes on where it stopped.
+code that makes it, libraries included; a second build redoes only what changed, and an interrupted one goes
+on where it stopped.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that the installed package asks for, but those of its developers."""
+    """Return the versions of the libraries that the package asks for, but those of its developers."""
     found = {}
     for requirement in importlib.metadata.requires("promptray") or []:
         name = re.match(r"[\w.-]+", requirement)

@@ -68,6 +68,14 @@ def test_changed_code_has_another_key(
     assert StageCache(tmp_path / "cache").key("export", {}) != before
 
 
+def test_a_changed_library_has_another_key(cache: StageCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = stage_cache.library_versions()
+    assert {"numpy", "onnxruntime", "pydicom"} <= versions.keys()
+    assert not {"ruff", "atheris"} & versions.keys()
+    monkeypatch.setattr(stage_cache, "library_versions", lambda: {**versions, "onnxruntime": "0"})
+    assert StageCache(Path("elsewhere")).key("gate", {}) != cache.key("gate", {})
+
+
 @pytest.mark.parametrize(
     "damage",
     [
