@@ -37,8 +37,13 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @cache
 def machine_class() -> str:
-    """Return the class of this machine, for example ``"x86_64-avx512vnni"``."""
-    return classify(platform.machine(), _features())
+    """Return the class of this machine, for example ``"x86_64-avx512vnni"``.
+
+    Where no file tells the features that numpy does not look for, processors that differ in them would be of
+    one class: the system's name keeps them apart from those that are known to the last feature.
+    """
+    found = classify(platform.machine(), _features())
+    return found if _CPUINFO.exists() else f"{found}-{platform.system().lower() or 'unknown'}"
 
 
 def consumers_here(backend: str) -> tuple[str, str]:

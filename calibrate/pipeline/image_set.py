@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.calibrate.adapt.units import units_of
 from promptray.calibrate.pipeline.recipe import ImagesRecipe
 from promptray.calibrate.quantise.calibration_images import picture_sha256, set_sha256
 from promptray.calibrate.score_images import locate
@@ -162,11 +163,13 @@ class ImageSet:
 
     @property
     def patients(self) -> NDArray[np.int64] | None:
-        """Whose each image is; copies of one picture count as one patient's. None: each its own."""
+        """Whose each image is; all that share a patient or a picture count as one's. None: each its own."""
+        ids = {}
         if self.labels is not None and self.labels.clustered:
-            return self.labels.patients[self.rows]
-        of_picture = np.unique(self.sha256s, return_inverse=True)[1].reshape(-1)
-        return of_picture if len(set(self.sha256s)) < len(self.sha256s) else None
+            ids["patient"] = self.labels.patients[self.rows]
+        if not ids and len(set(self.sha256s)) == len(self.sha256s):
+            return None
+        return units_of(len(self.rows), ids, self.sha256s)
 
     def classes(self) -> list[str] | None:
         """Return a class of each image, to warn where all are of one; None without labels."""

@@ -47,5 +47,13 @@ def test_without_cpuinfo_numpy_is_asked(tmp_path: Path, monkeypatch: pytest.Monk
     assert without == with_it & set(module._OF_NUMPY.values())
 
 
+def test_what_is_half_known_is_a_class_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = machine_class.__wrapped__()
+    monkeypatch.setattr(module.platform, "system", lambda: "Windows")
+    assert machine_class.__wrapped__() == known
+    monkeypatch.setattr(module, "_CPUINFO", tmp_path / "absent")
+    assert machine_class.__wrapped__().endswith("-windows")
+
+
 def test_a_graph_for_this_machine_comes_before_one_for_any() -> None:
     assert consumers_here("onnxruntime-cpu") == (f"onnxruntime-cpu@{machine_class()}", "onnxruntime-cpu")
