@@ -25,8 +25,8 @@ PREPROCESSING = Preprocessing(
 
 @pytest.mark.parametrize(
     ("patients", "expected"),
-    [(["p", "q", "r", "s"], [0, 0, 1, 2]), (["p", "q", "q", "s"], [0, 0, 0, 1]), (None, [0, 0, 1, 2])],
-    ids=["a copy under another id", "and that id has more", "no ids"],
+    [(["p", "q", "r", "s"], [0, 0, 1, 2]), (["p", "q", "q", "s"], [0, 0, 0, 1]), (None, [0, 1, 2, 0])],
+    ids=["a copy under another id", "and that id has more", "no ids, in the order of the folder"],
 )
 def test_copies_are_of_one_patient(tmp_path: Path, patients: list[str] | None, expected: list[int]) -> None:
     names = ["a.png", "copy of a.png", "b.png", "c.png"]
