@@ -133,8 +133,9 @@ class Prepared:
             return graph.to_bytes()
         if isinstance(scheme, ConvolutionInt8):
             return quantise_convolutions(graph, layers, self.feeds)
-        if tables := store_tables(graph, scheme.embeddings):
-            notes.append(f"{scheme.embeddings} tables: {', '.join(tables)}")
+        stored = scheme.tables if isinstance(scheme, Int8) else scheme.embeddings
+        if tables := store_tables(graph, stored):
+            notes.append(f"{stored} tables: {', '.join(tables)}")
         if isinstance(scheme, DynamicInt8):
             return quantise_dynamically(graph, layers)
         if isinstance(scheme, WeightOnly):

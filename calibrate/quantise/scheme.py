@@ -26,20 +26,26 @@ class Int8(_Struct, frozen=True, tag="int8-qdq"):
     calibration: Calibration = "mse"
     smooth: Annotated[float, Meta(gt=0, lt=1)] | None = None
     """SmoothQuant's alpha: how much of the activations' outliers moves into the weights; None for none."""
-    embeddings: Tables = "int8-rows"
-    """How tables that tokens are looked up in are stored."""
+    embeddings: Tables | None = None
+    """How tables that tokens are looked up in are stored; by default ``int8-rows``, but ``float16`` beside a
+    float16 rest: TensorRT takes int8 constants before a DequantizeLinear only, not before a Gather."""
     rest: Literal["float32", "float16"] = "float32"
     """What everything else is typed as: float32 suits CPUs; float16 is for GPUs, where TensorRT then fuses
     attention."""
     keep: list[Text] = []
     """Layers, or groups of them, that stay high."""
 
+    @property
+    def tables(self) -> Tables:
+        """How those tables are stored."""
+        return self.embeddings or ("float16" if self.rest == "float16" else "int8-rows")
+
 
 class Float8(_Struct, frozen=True, tag="fp8-qdq"):
     """The same with float8 E4M3: for GPUs that have it. Runs on a CPU to be checked, not to be fast."""
 
     smooth: Annotated[float, Meta(gt=0, lt=1)] | None = None
-    embeddings: Tables = "int8-rows"
+    embeddings: Tables = "float16"
     rest: Literal["float32", "float16"] = "float32"
     keep: list[Text] = []
 
