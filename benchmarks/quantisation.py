@@ -50,14 +50,8 @@ from promptray.export.families.base import LoadedModel, Side
 from promptray.export.onnx_graph import export_graph
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.bundle.manifest import (
-    Door,
-    Greyscale,
-    Normalise,
-    Preprocessing,
-    Squash,
-    TensorFacts,
-)
+from promptray.runtime.bundle.image_rules import Door, Greyscale, Normalise, Preprocessing, Squash
+from promptray.runtime.bundle.manifest import TensorFacts
 from promptray.runtime.golden import read_golden
 from promptray.runtime.graphs import Graphs, own_bank
 from promptray.runtime.packs import read_pack

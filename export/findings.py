@@ -11,7 +11,8 @@ import msgspec
 from promptray.export.families.base import left_out_note
 from promptray.export.model_facts import HeadFile, ModelFile
 from promptray.export.recipe import LONGER_SCALE, FindingRecipe, HeadRecipe, Recipe
-from promptray.runtime.bundle.manifest import ALTERNATIVES, Activation, Finding, Key, Relation, TextRule
+from promptray.runtime.bundle.fields import Key
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Activation, Finding, Relation, TextRule
 from promptray.runtime.bundle.validate import TEMPLATE
 from promptray.runtime.bundle.words import key_fault
 from promptray.runtime.errors import BuildError, PromptError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Door, Preprocessing
+from promptray.runtime.bundle.image_rules import Door, Preprocessing
 from promptray.runtime.bundle.validate import LEAST_GOLDEN
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError

@@ -7,7 +7,8 @@ from typing import Literal
 import msgspec
 
 from promptray.export.families.base import LoadedHead, LoadedModel, Side
-from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, Relation, TensorFacts, TextRule
+from promptray.runtime.bundle.image_rules import Preprocessing
+from promptray.runtime.bundle.manifest import MapFacts, Relation, TensorFacts, TextRule
 
 #: ONNX operator set of every exported graph.
 OPSET = 20

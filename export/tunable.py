@@ -17,7 +17,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from promptray.export.families import family
-from promptray.runtime.bundle.manifest import Preprocessing
+from promptray.runtime.bundle.image_rules import Preprocessing
 from promptray.runtime.disk import write_whole
 from promptray.runtime.errors import BuildError
 

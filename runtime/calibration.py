@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import ArrayLike, NDArray
 
-from promptray.runtime.bundle.manifest import Key, Sha256
+from promptray.runtime.bundle.fields import Key, Sha256
 from promptray.runtime.errors import ScoringError
 
 Positive = Annotated[float, Meta(gt=0)]

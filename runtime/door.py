@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from promptray.runtime import policy
 from promptray.runtime.array_input import colour_of_array, grey_from_array
-from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.bundle.image_rules import Door, Greyscale
 from promptray.runtime.dicom.detect import looks_like_dicom
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.errors import BundleError, ImageError

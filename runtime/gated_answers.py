@@ -17,7 +17,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from promptray.runtime.answers import Answers, spread_of
-from promptray.runtime.bundle.manifest import Gated, Head, Manifest
+from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.errors import BundleError
 from promptray.runtime.graphs import BundleContent
 

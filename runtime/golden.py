@@ -15,7 +15,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from promptray.runtime.answers import Answers
-from promptray.runtime.bundle.manifest import Gated, Head
+from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
 from promptray.runtime.bank_file import unpack
-from promptray.runtime.bundle.manifest import BankRule, Gated, Head, Manifest
+from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
 from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError, ScoringError
 from promptray.runtime.fixed_set import require_whole

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from promptray.runtime.bundle.manifest import Interpolation
+from promptray.runtime.bundle.image_rules import Interpolation
 from promptray.runtime.resize import resize_area
 from promptray.runtime.resize_cubic import resize_cubic
 from promptray.runtime.resize_linear import resize_linear

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Key, Sha256
+from promptray.runtime.bundle.fields import Key, Sha256
 
 Rule = Literal["sensitivity-first", "specificity-first"]
 Rate = Annotated[float, Meta(ge=0, le=1)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.image_rules import Door
 from promptray.runtime.bundle.words import body_part_words
 from promptray.runtime.dicom import codes, tags
 from promptray.runtime.errors import ImageError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     WHOLE_LEVELS,
     CentreCrop,
     PadSquare,

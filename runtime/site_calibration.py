@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Meta
 
 from promptray.runtime.backends import BackendFacts
-from promptray.runtime.bundle.manifest import ALTERNATIVES, HeadName, Manifest, Sha256, Text
+from promptray.runtime.bundle.fields import HeadName, Sha256, Text
+from promptray.runtime.bundle.manifest import ALTERNATIVES, Manifest
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.words import quoted
 from promptray.runtime.calibration import Calibration

@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from promptray.runtime.bundle.manifest import FileFacts, HeadName, Key, Sha256
+from promptray.runtime.bundle.fields import HeadName, Key, Sha256
+from promptray.runtime.bundle.manifest import FileFacts
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError

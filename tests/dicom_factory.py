@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.image_rules import Door
 
 CHEST = Door(modalities=["CR", "DX"], refused_body_parts=["BREAST"])
 

@@ -30,14 +30,8 @@ from promptray.export.families.base import (
 from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.tokenizer import read_bert_folder
-from promptray.runtime.bundle.manifest import (
-    Greyscale,
-    MapFacts,
-    Normalise,
-    Preprocessing,
-    Squash,
-    TextRule,
-)
+from promptray.runtime.bundle.image_rules import Greyscale, Normalise, Preprocessing, Squash
+from promptray.runtime.bundle.manifest import MapFacts, TextRule
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding, EncodedPrompt
 

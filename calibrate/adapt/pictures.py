@@ -15,7 +15,7 @@ import promptray.runtime
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage
 from promptray.export.stage_cache import code_sha256
-from promptray.runtime.bundle.manifest import Door, Preprocessing
+from promptray.runtime.bundle.image_rules import Door, Preprocessing
 from promptray.runtime.door import open_picture
 from promptray.runtime.preprocess import normalise, preprocess
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Text
+from promptray.runtime.bundle.fields import Text
 from promptray.runtime.errors import BuildError
 
 Weight = Annotated[float, Meta(ge=0, le=1000)]

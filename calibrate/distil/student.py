@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from promptray.export.torchvision_guard import ensure_torchvision_imports
-from promptray.runtime.bundle.manifest import Preprocessing
+from promptray.runtime.bundle.image_rules import Preprocessing
 from promptray.runtime.errors import BuildError
 
 ensure_torchvision_imports()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from promptray.calibrate.distil.settings import Augmentation
-from promptray.runtime.bundle.manifest import Preprocessing
+from promptray.runtime.bundle.image_rules import Preprocessing
 from promptray.runtime.preprocess import normalise
 
 Levels = NDArray[Any]

@@ -17,7 +17,8 @@ from promptray.calibrate.tables.csv_file import read_table
 from promptray.export.build import Checked, encoded_findings
 from promptray.export.sources import Sources
 from promptray.export.stage_cache import StageCache
-from promptray.runtime.bundle.manifest import CalibrationSet, Distilled, Provenance, Sha256, Text
+from promptray.runtime.bundle.fields import Sha256, Text
+from promptray.runtime.bundle.manifest import CalibrationSet, Distilled, Provenance
 from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError
 

@@ -19,7 +19,8 @@ from promptray.calibrate.pipeline.self_test import SelfTest, text_tolerance
 from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bank_file import pack, unpack
-from promptray.runtime.bundle.manifest import Gated, GatedHead, GatedText, Head, Manifest
+from promptray.runtime.bundle.gated import Gated, GatedHead, GatedText
+from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.bundle.parity import ChangedGraph, GateSummary
 from promptray.runtime.bundle.validate_gated import gates_folder
 from promptray.runtime.gated_answers import GatedAnswers, pack_answers

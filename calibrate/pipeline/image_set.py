@@ -20,7 +20,7 @@ from promptray.calibrate.tables.csv_file import read_table
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage, Labels, known, labels_of
 from promptray.export.stage_cache import StageCache
-from promptray.runtime.bundle.manifest import Door, Preprocessing
+from promptray.runtime.bundle.image_rules import Door, Preprocessing
 from promptray.runtime.bundle.parity import ImagesOfGate
 from promptray.runtime.disk import hash_file
 from promptray.runtime.door import open_picture

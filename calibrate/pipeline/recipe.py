@@ -12,7 +12,7 @@ from promptray.calibrate.distil.settings import Distil
 from promptray.calibrate.gates.limits import LIMITS, Kind, Limits
 from promptray.calibrate.quantise.scheme import DynamicInt8, Float8, Float16, Int8, Scheme, WeightOnly
 from promptray.export.recipe import Recipe
-from promptray.runtime.bundle.manifest import HeadName, Text
+from promptray.runtime.bundle.fields import HeadName, Text
 from promptray.runtime.errors import BuildError
 
 #: The strictest first.

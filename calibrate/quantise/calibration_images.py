@@ -11,7 +11,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import CalibrationSet, Door, Preprocessing
+from promptray.runtime.bundle.image_rules import Door, Preprocessing
+from promptray.runtime.bundle.manifest import CalibrationSet
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError
 from promptray.runtime.preprocess import normalise, preprocess

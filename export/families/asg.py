@@ -56,17 +56,15 @@ from promptray.export.families.options import invalid_option
 from promptray.export.models.asg import REPORT_TOKENS, ImageEncoder, ReportEncoder, ViTEncoder
 from promptray.export.models.query_decoder import QueryDecoder
 from promptray.export.tokenizer import BertFolder, read_bert_folder
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     CentreCrop,
     Greyscale,
-    MapFacts,
     Normalise,
     PadSquare,
     Preprocessing,
     ResizeLongerSide,
-    TensorFacts,
-    TextRule,
 )
+from promptray.runtime.bundle.manifest import MapFacts, TensorFacts, TextRule
 
 
 class ImageSide(nn.Module):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, Relation, TensorFacts, TextRule
+from promptray.runtime.bundle.image_rules import Preprocessing
+from promptray.runtime.bundle.manifest import MapFacts, Relation, TensorFacts, TextRule
 from promptray.runtime.text import EncodedFinding
 
 if TYPE_CHECKING:  # a build that finds everything in its cache never waits for torch

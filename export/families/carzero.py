@@ -44,17 +44,15 @@ from promptray.export.layout import check_tied, described, fit_state_dict
 from promptray.export.models.carzero import CARZero, Fusion
 from promptray.export.models.carzero_sizes import CARZeroSizes
 from promptray.export.tokenizer import BertFolder, read_bert_folder
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     CentreCrop,
     Greyscale,
-    MapFacts,
     Normalise,
     PadSquare,
     Preprocessing,
     ResizeLongerSide,
-    TensorFacts,
-    TextRule,
 )
+from promptray.runtime.bundle.manifest import MapFacts, TensorFacts, TextRule
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding
 

@@ -27,7 +27,7 @@ from promptray.export.families.base import LoadedModel
 from promptray.export.families.dual_encoder import HEAD, Cosine, describe_dual_encoder
 from promptray.export.layout import NO_KEY, described, fit_state_dict
 from promptray.export.models.clip import Clip
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     Greyscale,
     Normalise,
     PadSquare,
@@ -35,8 +35,8 @@ from promptray.runtime.bundle.manifest import (
     ResizeLongerSide,
     Squash,
     Step,
-    TextRule,
 )
+from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BuildError
 
 #: Pixels a side of the pictures that CheXzero's data were stored as; levels of them, of 0..255.

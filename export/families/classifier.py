@@ -21,7 +21,8 @@ from promptray.export.families.base import (
 from promptray.export.families.options import invalid_option
 from promptray.export.models.class_matrix import ClassMatrix, ClassScores
 from promptray.export.safetensors_checkpoint import stated_list
-from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, Relation
+from promptray.runtime.bundle.image_rules import Preprocessing
+from promptray.runtime.bundle.manifest import MapFacts, Relation
 from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 
 #: The text of a safetensors file that names its classes, a JSON list in the order of the weights.

@@ -28,7 +28,8 @@ from promptray.export.families.convnext_pixels import preprocessing_of
 from promptray.export.families.options import invalid_option
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 from promptray.export.tunable import Tunable
-from promptray.runtime.bundle.manifest import MapFacts, Preprocessing
+from promptray.runtime.bundle.image_rules import Preprocessing
+from promptray.runtime.bundle.manifest import MapFacts
 from promptray.runtime.text import EncodedFinding
 
 ensure_torchvision_imports()

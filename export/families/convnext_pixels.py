@@ -10,7 +10,7 @@ from promptray.export.families.convnext_checkpoint import ConvNeXtCheckpoint
 from promptray.export.families.density_study import study_preprocessing
 from promptray.export.families.options import invalid_option
 from promptray.export.torchvision_guard import ensure_torchvision_imports
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     CentreCrop,
     Greyscale,
     Normalise,

@@ -6,7 +6,7 @@ channels, 0 to 1, a bilinear antialiased resize straight to the square, on fract
 
 from __future__ import annotations
 
-from promptray.runtime.bundle.manifest import Greyscale, Normalise, Preprocessing, Squash
+from promptray.runtime.bundle.image_rules import Greyscale, Normalise, Preprocessing, Squash
 
 
 def study_preprocessing(side: int) -> Preprocessing:

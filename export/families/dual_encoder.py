@@ -30,7 +30,8 @@ from promptray.export.families.base import (
 from promptray.export.models.class_matrix import ClassMatrix
 from promptray.export.models.clip import Clip
 from promptray.export.models.dual_encoder import DualEncoder
-from promptray.runtime.bundle.manifest import MapFacts, Preprocessing, Relation, TextRule
+from promptray.runtime.bundle.image_rules import Preprocessing
+from promptray.runtime.bundle.manifest import MapFacts, Relation, TextRule
 from promptray.runtime.text import EncodedFinding, EncodedPrompt
 
 HEAD = "findings"

@@ -44,14 +44,8 @@ from promptray.export.layout import check_tied, described, fit_state_dict, sizes
 from promptray.export.models.query_decoder import HEADS, QueryDecoder, query_decoder
 from promptray.export.models.tower_shapes import pooled_bert, resnet_stages
 from promptray.export.tokenizer import BertFolder, read_bert_folder
-from promptray.runtime.bundle.manifest import (
-    Greyscale,
-    MapFacts,
-    Normalise,
-    Preprocessing,
-    Squash,
-    TextRule,
-)
+from promptray.runtime.bundle.image_rules import Greyscale, Normalise, Preprocessing, Squash
+from promptray.runtime.bundle.manifest import MapFacts, TextRule
 from promptray.runtime.bundle.validate_preprocessing import LARGEST_NETWORK
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding

@@ -32,7 +32,8 @@ from promptray.export.families.options import invalid_option
 from promptray.export.layout import NO_KEY, described, fit_state_dict
 from promptray.export.models.dual_encoder import DualEncoder, TextTower
 from promptray.export.tunable import Tunable
-from promptray.runtime.bundle.manifest import Preprocessing, TextRule
+from promptray.runtime.bundle.image_rules import Preprocessing
+from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BuildError
 
 # Buffers that older transformers stored; they count up from 0.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from promptray.export.families.density_study import study_preprocessing
 from promptray.export.families.open_clip_folder import OpenClipConfig
 from promptray.export.families.options import invalid_option
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     CentreCrop,
     Greyscale,
     Normalise,

@@ -34,16 +34,16 @@ from promptray.export.families.options import invalid_option
 from promptray.export.layout import NO_KEY, described, fit_state_dict, sizes_of
 from promptray.export.safetensors_checkpoint import METADATA
 from promptray.export.torchvision_guard import ensure_torchvision_imports
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     CentreCrop,
     Greyscale,
-    MapFacts,
     Normalise,
     Preprocessing,
     ResizeShorterSide,
     Squash,
     Step,
 )
+from promptray.runtime.bundle.manifest import MapFacts
 from promptray.runtime.text import EncodedFinding
 
 ensure_torchvision_imports()

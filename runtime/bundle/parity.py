@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Consumer, Count, Gated, HeadName, Manifest, Sha256, Text
+from promptray.runtime.bundle.fields import Consumer, Count, HeadName, Sha256, Text
+from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.reader import Bundle
 from promptray.runtime.errors import BundleError

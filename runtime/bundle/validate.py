@@ -10,17 +10,16 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from promptray.runtime.bundle.image_rules import Door, Preprocessing
 from promptray.runtime.bundle.manifest import (
     ALTERNATIVES,
     BankRule,
     Dims,
-    Door,
     Finding,
     Graph,
     Head,
     Manifest,
     MapFacts,
-    Preprocessing,
     TensorFacts,
     bank_id,
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from promptray.runtime.bundle.manifest import Gated, Graph, Manifest
+from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.manifest import Graph, Manifest
 from promptray.runtime.bundle.refusal import refuse, unique
 
 FP32 = "fp32"

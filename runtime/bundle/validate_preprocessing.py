@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     WHOLE_LEVELS,
     CentreCrop,
     PadSquare,

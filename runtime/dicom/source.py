@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.dataset import Dataset
 
 from promptray.runtime import policy
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.image_rules import Door
 from promptray.runtime.dicom import tags
 from promptray.runtime.dicom.facts import (
     check_has_pixels,

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from promptray.runtime.bundle.manifest import Code, Key, Relation, Text
+from promptray.runtime.bundle.fields import Key, Text
+from promptray.runtime.bundle.manifest import Code, Relation
 from promptray.runtime.errors import PromptError
 
 

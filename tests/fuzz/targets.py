@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.export.recipe import read_recipe
-from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.bundle.image_rules import Door, Greyscale
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import CODES, BuildError, ImageError, PromptRayError
 from promptray.runtime.picture import Picture

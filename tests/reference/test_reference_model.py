@@ -13,7 +13,7 @@ import torch
 from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.carzero import FAMILY
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.image_rules import Door
 from promptray.runtime.door import open_picture
 from promptray.runtime.preprocess import preprocess
 from promptray.runtime.text import TextEncoder

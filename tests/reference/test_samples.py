@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.bundle.image_rules import Door, Greyscale
 from promptray.runtime.door import open_picture
 from reference.derived_dicom import ENCODINGS, derived_uid, write_dicom
 from reference.radiographs import ATTRIBUTION, LICENCE, Radiograph, read_radiographs

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.bundle.image_rules import Door, Greyscale
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BundleError, ImageError

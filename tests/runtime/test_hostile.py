@@ -19,7 +19,7 @@ from PIL import Image
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from promptray.runtime.bundle.manifest import Greyscale
+from promptray.runtime.bundle.image_rules import Greyscale
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import CODES, ImageError
 from promptray.runtime.picture import Picture

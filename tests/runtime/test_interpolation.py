@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from promptray.export.torchvision_guard import ensure_torchvision_imports
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     CentreCrop,
     Greyscale,
     Normalise,

@@ -12,7 +12,7 @@ from pydicom.config import IGNORE
 from pydicom.dataset import Dataset
 
 from promptray.runtime import policy
-from promptray.runtime.bundle.manifest import Door, Greyscale
+from promptray.runtime.bundle.image_rules import Door, Greyscale
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import ImageError
 from promptray.runtime.image_file import decode_jpeg

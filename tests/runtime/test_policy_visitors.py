@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 
-from promptray.runtime.bundle.manifest import Greyscale
+from promptray.runtime.bundle.image_rules import Greyscale
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import ImageError
 from tests.dicom_factory import CHEST, coded, encode_bare

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from promptray.runtime.bundle.manifest import (
+from promptray.runtime.bundle.image_rules import (
     CentreCrop,
     Greyscale,
     Normalise,

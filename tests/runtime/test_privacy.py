@@ -20,7 +20,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from promptray.cli import run
-from promptray.runtime.bundle.manifest import Greyscale
+from promptray.runtime.bundle.image_rules import Greyscale
 from promptray.runtime.dicom.quiet import quietly
 from promptray.runtime.dicom.read import KEYWORDS, read_dataset
 from promptray.runtime.door import open_picture

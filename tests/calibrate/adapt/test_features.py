@@ -14,7 +14,7 @@ from promptray.calibrate.adapt.pictures import PictureReader
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage
 from promptray.export.families.density_study import study_preprocessing
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.image_rules import Door
 from promptray.runtime.errors import PromptRayError
 from tests.calibrate.adapt.made_site import write_images
 

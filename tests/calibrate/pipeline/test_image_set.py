@@ -11,7 +11,7 @@ from PIL import Image
 from promptray.calibrate.pipeline.image_set import ImageSet
 from promptray.calibrate.pipeline.recipe import ImagesRecipe
 from promptray.export.stage_cache import StageCache
-from promptray.runtime.bundle.manifest import Door, Greyscale, Normalise, Preprocessing, Squash
+from promptray.runtime.bundle.image_rules import Door, Greyscale, Normalise, Preprocessing, Squash
 
 PREPROCESSING = Preprocessing(
     greyscale=Greyscale(),

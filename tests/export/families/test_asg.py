@@ -19,7 +19,7 @@ from promptray.export.families.asg import FAMILY
 from promptray.export.families.asg_tags import TAG_NAMES as TAGS
 from promptray.export.families.base import LoadedModel
 from promptray.export.torchvision_guard import ensure_torchvision_imports
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.image_rules import Door
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import PromptError
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS

@@ -17,7 +17,7 @@ from promptray.export.families.base import LoadedModel
 from promptray.export.families.convnext_checkpoint import ConvNeXtCheckpoint
 from promptray.export.families.convnext_pixels import preprocessing_of
 from promptray.export.torchvision_guard import ensure_torchvision_imports
-from promptray.runtime.bundle.manifest import CentreCrop, ResizeShorterSide, Squash
+from promptray.runtime.bundle.image_rules import CentreCrop, ResizeShorterSide, Squash
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding
 from tests.convnext_tiny import write_recipe

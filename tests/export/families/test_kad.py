@@ -22,7 +22,7 @@ from promptray.export.families import facts
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.kad import CONTEXT, FAMILY
 from promptray.export.torchvision_guard import ensure_torchvision_imports
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.image_rules import Door
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError
 from promptray.runtime.preprocess import preprocess

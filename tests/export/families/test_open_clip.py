@@ -18,7 +18,7 @@ from promptray.export.checkpoint import load_checkpoint
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.open_clip import FAMILY
 from promptray.runtime.bank_file import pack, unpack
-from promptray.runtime.bundle.manifest import Door
+from promptray.runtime.bundle.image_rules import Door
 from promptray.runtime.door import open_picture
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS
 from promptray.runtime.preprocess import preprocess

@@ -18,7 +18,7 @@ from promptray import PromptError, Scorer
 from promptray.cli import run
 from promptray.export.families import family
 from promptray.export.families.base import LoadedModel
-from promptray.runtime.bundle.manifest import CentreCrop, ResizeShorterSide
+from promptray.runtime.bundle.image_rules import CentreCrop, ResizeShorterSide
 from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedFinding
 from tests import squeezenet_tiny as tiny

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.encaps import get_frame
 
-from promptray.runtime.bundle.manifest import Greyscale
+from promptray.runtime.bundle.image_rules import Greyscale
 from promptray.runtime.dicom.facts import check_has_pixels, photometric_facts, pixel_format
 from promptray.runtime.dicom.greyscale import to_grey
 from promptray.runtime.dicom.greyscale_reference import to_grey_reference

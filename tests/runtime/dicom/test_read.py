@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from promptray.runtime.bundle.manifest import Greyscale
+from promptray.runtime.bundle.image_rules import Greyscale
 from promptray.runtime.dicom import read
 from promptray.runtime.dicom.facts import check_has_pixels
 from promptray.runtime.dicom.read import read_dataset
