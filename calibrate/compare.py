@@ -1,4 +1,8 @@
-"""Compare two sets of scores of the same images: ranks, differences, changed decisions, AUROC."""
+"""Compare two sets of scores of the same images: ranks, differences, changed decisions, AUROC.
+
+Bounds are judged as the gates judge (:mod:`promptray.calibrate.gates.verdict`): the same intervals, the same
+least numbers of patients, the same operating point.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,10 @@ from promptray.calibrate.comparison_report import (
 )
 from promptray.calibrate.evaluate import Settings
 from promptray.calibrate.evaluation_report import Estimate, RefusedImage, estimate
+from promptray.calibrate.gates.verdict import CONFIDENCE, LEAST_PATIENTS
 from promptray.calibrate.ranking import Ranking
-from promptray.calibrate.rate import rate_interval
+from promptray.calibrate.rate import independent_decisions, rate_interval
+from promptray.calibrate.reference_threshold import REFERENCE_RATE, reference_threshold
 from promptray.calibrate.spearman import spearman
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.labels import Labels, known
@@ -30,7 +36,8 @@ from promptray.runtime.version import VERSION
 
 Floats = NDArray[np.float64]
 
-REFERENCE_RATE = 0.1
+#: As the gates measure: each end of an interval is a one-sided 95 % limit.
+SETTINGS = Settings(confidence=CONFIDENCE, min_patients=LEAST_PATIENTS)
 
 
 @dataclass(eq=False)
@@ -43,6 +50,7 @@ class _Pair:
     rankings: tuple[Ranking, Ranking]
     patients: NDArray[np.int64]
     flags: tuple[Floats, Floats] | None
+    threshold: float | None
     labelled: NDArray[np.intp]
     labelled_rankings: tuple[Ranking, Ranking]
     truth: NDArray[np.bool_]
@@ -84,10 +92,10 @@ def compare(
     labels : Labels, optional
         Whose images they are, and which findings they show: for clustered intervals and AUROC.
     settings : Settings, optional
-        Uncertain labels, least number of patients, draws.
+        Uncertain labels, least number of patients, draws, confidence: by default `SETTINGS`.
     reference_rate : float
-        Where no thresholds are stored, flips are counted at the score of the first side that this share of
-        the images reaches.
+        Flips are counted at the thresholds that both sides have stored, else at those of the first side,
+        else at the score of the first side that this share of the images reaches.
     bounds : Bounds, optional
     hashes : tuple of str or None
         Hashes of the bundles behind the sides.
@@ -97,7 +105,7 @@ def compare(
     TableError
         ``table.disjoint`` if no image or no finding is on both sides.
     """
-    settings, bounds = settings or Settings(), bounds or Bounds()
+    settings, bounds = settings or SETTINGS, bounds or Bounds()
     keys = [key for key in first.keys if key in second.keys]
     places = {name: row for row, name in enumerate(second.names)}
     common = [(row, places[name]) for row, name in enumerate(first.names) if name in places]
@@ -198,6 +206,7 @@ def _pair(
         rankings=(Ranking(values[0]), Ranking(values[1])),
         patients=patients[rows],
         flags=(flags[0], flags[1]) if len(flags) == 2 and not np.isnan(flags).any() else None,
+        threshold=first[0].thresholds.get(key),
         labelled=labelled,
         labelled_rankings=(Ranking(values[0][labelled]), Ranking(values[1][labelled])),
         truth=truth,
@@ -229,13 +238,16 @@ def _finding(pair: _Pair, settings: Settings, reference_rate: float) -> FindingC
 
 
 def _flips(pair: _Pair, confidence: float, reference_rate: float) -> Flips:
-    threshold = None
+    threshold = None if pair.flags else pair.threshold
+    stored = pair.flags is not None or threshold is not None
     if pair.flags:
         sides = [flags > 0 for flags in pair.flags]
     else:
-        threshold = float(np.quantile(pair.values[0], 1 - reference_rate, method="higher"))
+        if threshold is None:
+            threshold = reference_threshold(pair.values[0], reference_rate)
         sides = [values >= threshold for values in pair.values]
-    flips, patients = int((sides[0] != sides[1]).sum()), len(np.unique(pair.patients))
+    patients = independent_decisions(np.unique(pair.patients, return_inverse=True)[1].reshape(-1))
+    flips = int((sides[0] != sides[1]).sum())
     rate, low, high = rate_interval(flips, len(pair.rows), patients, confidence)
     return Flips(
         flips=flips,
@@ -245,7 +257,7 @@ def _flips(pair: _Pair, confidence: float, reference_rate: float) -> Flips:
         low=low,
         high=high,
         threshold=threshold,
-        chosen="stored" if threshold is None else "reference operating point",
+        chosen="stored" if stored else "reference operating point",
     )
 
 

@@ -1,4 +1,8 @@
-"""Bounds on a comparison: passed only where the whole interval is inside, for a guess is not a proof."""
+"""Bounds on a comparison, judged as the gates judge: passed only where the whole interval is inside.
+
+One thing is otherwise. A largest difference has no interval and asks for no least number of patients: it is a
+fact of these images, with which ten pictures may be held equal to a published model's scores.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from dataclasses import dataclass
 
 from promptray.calibrate.comparison_report import Bound, FindingComparison, Status
 from promptray.calibrate.evaluation_report import Estimate
+from promptray.calibrate.gates.verdict import LEAST_PATIENTS, verdict_of
 
 
 @dataclass(frozen=True)
@@ -40,20 +45,23 @@ class _Measured:
     value: float | None
     low: float | None = None
     high: float | None = None
+    enough: bool = True
 
     def status(self, bound: float) -> Status:
-        if self.value is None or self.high is None:
+        if self.low is None or self.high is None:
             return "inconclusive"
-        if self.value > bound:
-            return "failed"
-        return "passed" if self.high <= bound else "inconclusive"
+        verdict = verdict_of(self.low, self.high, bound)
+        if verdict == "passed":
+            return "passed" if self.enough else "inconclusive"
+        return "failed" if verdict == "refused" else "inconclusive"
 
 
 def judge(bounds: Bounds, findings: Sequence[FindingComparison], mean_loss: Estimate | None) -> list[Bound]:
     """Hold every bound that was stated against its worst finding.
 
-    Failed: the measured value is beyond the bound. Inconclusive: the value is inside but its interval is
-    not, or it could not be measured. A difference of scores has no interval: it is that of these images.
+    Failed: the whole interval is beyond the bound. Inconclusive: the bound is in the interval, or the
+    number could not be measured or, but for differences and flips, rests on fewer patients than
+    :data:`promptray.calibrate.gates.verdict.LEAST_PATIENTS`.
     """
     return [
         _worst(name, bound, measured, sign)
@@ -66,7 +74,7 @@ def _stated(
     bounds: Bounds, findings: Sequence[FindingComparison], mean_loss: Estimate | None
 ) -> Iterator[tuple[str, float | None, list[_Measured], int]]:
     delta = [_Measured(f.key, f.max_delta, f.max_delta, f.max_delta) for f in findings]
-    ranks = [_lower_is_worse(f.key, f.spearman) for f in findings]
+    ranks = [_lower_is_worse(f.key, f.spearman, f.patients >= LEAST_PATIENTS) for f in findings]
     flips = [_Measured(f.key, f.flips.rate, f.flips.low, f.flips.high) for f in findings]
     losses = [_of(f.key, f.auroc.loss if f.auroc else None) for f in findings if f.labelled]
     yield "max_delta", bounds.max_delta, delta, 1
@@ -80,10 +88,10 @@ def _of(finding: str | None, found: Estimate | None) -> _Measured:
     return _Measured(finding, found.value, found.low, found.high) if found else _Measured(finding, None)
 
 
-def _lower_is_worse(finding: str, found: Estimate | None) -> _Measured:
+def _lower_is_worse(finding: str, found: Estimate | None, enough: bool) -> _Measured:
     if found is None or found.low is None or found.high is None:
         return _Measured(finding, None)
-    return _Measured(finding, -found.value, -found.high, -found.low)
+    return _Measured(finding, -found.value, -found.high, -found.low, enough)
 
 
 def _worst(name: str, bound: float, measured: Sequence[_Measured], sign: int) -> Bound:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from promptray.calibrate.compare import REFERENCE_RATE, compare
+from promptray.calibrate.compare import compare
 from promptray.calibrate.compare_bounds import Bounds
 from promptray.calibrate.comparison_report import ComparisonReport
 from promptray.calibrate.evaluate import Progress, Settings
+from promptray.calibrate.reference_threshold import REFERENCE_RATE
 from promptray.calibrate.score_images import score_images
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder

@@ -22,12 +22,12 @@ class Flips(_Struct, frozen=True):
     flips: int
     decisions: int
     patients: int
-    """Sample size of the interval."""
+    """Sample size of the interval: what the images are worth as independent decisions."""
     rate: float
     low: float
     high: float
     threshold: float | None
-    """A score of the first side, used on both; None where each side had its stored threshold."""
+    """Used on both sides: stored with the first, or one of its scores; None where each had its own stored."""
     chosen: Literal["stored", "reference operating point"]
 
 

@@ -123,4 +123,5 @@ def score_images(
         flags=None if np.isnan(flags).all() else flags,
         refused=refused,
         head=own,
+        thresholds=scorer.prompts.state.thresholds_of(own),
     )

@@ -53,10 +53,14 @@ class GateData:
         1 present, 0 absent, NaN unknown.
     patients : array of shape (n,), optional
         Whose image each is; by default every image is a patient's only one.
+    patients_known : bool
+        Whether `patients` says whose images they are. False where it knows no more than copies of a picture.
     thresholds : mapping of str to float
         Stored decision thresholds: a finding is flagged at this logit or more.
     image_hashes : sequence of str, optional
         To find an image again; the report holds these and numbers, no names.
+    image_numbers : sequence of int, optional
+        What the report calls the images, all different; by default they are counted from 1.
 
     Raises
     ------
@@ -73,8 +77,10 @@ class GateData:
     other_shapes: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     labels: NDArray[np.floating] | None = None
     patients: NDArray[np.generic] | None = None
+    patients_known: bool = True
     thresholds: Mapping[str, float] = field(default_factory=dict)
     image_hashes: tuple[str, ...] | None = None
+    image_numbers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be gated."""
@@ -86,6 +92,9 @@ class GateData:
         self._same("labels", self.labels, shape)
         self._same("patients", self.patients, shape[:1])
         self._same("image_hashes", self.image_hashes, shape[:1])
+        self._same("image_numbers", self.image_numbers, shape[:1])
+        if len(set(self.numbers)) != self.images:
+            raise ValueError("a number stands for two images")
         labels = np.empty(0) if self.labels is None else np.asarray(self.labels, float)
         if not np.isin(labels[~np.isnan(labels)], (0, 1)).all():
             raise ValueError("a label is 1, 0 or NaN")
@@ -103,6 +112,11 @@ class GateData:
     def images(self) -> int:
         """Number of images."""
         return len(self.original.logits)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What the report calls each image."""
+        return self.image_numbers or tuple(range(1, self.images + 1))
 
     @property
     def patient_of(self) -> NDArray[np.int64]:

@@ -6,27 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.calibrate.comparison_report import Flips
-from promptray.calibrate.gates.data import Floats, GateData
+from promptray.calibrate.gates.data import GateData
 from promptray.calibrate.rate import independent_decisions, rate_interval
-
-
-def reference_threshold(logits: Floats, rate: float) -> float:
-    """Return the operating point where none is stored: about this share of the images is flagged.
-
-    It lies midway between the lowest flagged logit and the highest one below. On an image's own logit, the
-    last bit of that image would decide, and rounding alone would flip it.
-
-    Parameters
-    ----------
-    logits : ndarray of float64, shape (n,)
-        The original's, of one finding.
-    rate : float
-        Share of the images, 0 to 1.
-    """
-    levels = np.unique(logits)
-    lowest = np.quantile(logits, 1 - rate, method="higher")
-    place = int(np.searchsorted(levels, lowest))
-    return float(levels[place] if place == 0 else (levels[place - 1] + levels[place]) / 2)
+from promptray.calibrate.reference_threshold import reference_threshold
 
 
 class FlipCounts:

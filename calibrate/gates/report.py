@@ -92,7 +92,7 @@ class FindingAgreement(_Struct, frozen=True):
 
 
 class Disagreement(_Struct, frozen=True):
-    """An image that the two models disagree on, by its number, counted from 1, and its hash."""
+    """An image that the two models disagree on, by its number and hash."""
 
     image: int
     sha256: str | None
@@ -103,7 +103,10 @@ class Disagreement(_Struct, frozen=True):
 
 
 class GateReport(_Struct, frozen=True):
-    """All of the JSON document. It holds no patient ids and no names of images."""
+    """All of the JSON document. It holds no patient ids and no names of images.
+
+    `disagreements` point to single images. :func:`sealed` is the report without them.
+    """
 
     schema: Literal["promptray-gates"]
     schema_version: Literal[1]
@@ -129,6 +132,16 @@ class GateReport(_Struct, frozen=True):
     disagreements: list[Disagreement]
     """The largest differences in spreads, one for each image."""
     notes: list[str]
+
+
+def sealed(report: GateReport) -> GateReport:
+    """Return the report as it may leave the house with a bundle.
+
+    A number is a row of a hospital's table; a hash, or a score to the last digit, finds the image in an
+    archive of its pictures. So nothing that is about one image is left.
+    """
+    note = "What is about single images, the largest disagreements among it, is not in this report."
+    return msgspec.structs.replace(report, disagreements=[], notes=[*report.notes, note])
 
 
 def gates_schema() -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from promptray.calibrate.auroc import auroc
-from promptray.calibrate.compare import REFERENCE_RATE
 from promptray.calibrate.comparison_report import AurocPair
 from promptray.calibrate.evaluation_report import Estimate
 from promptray.calibrate.gates.data import Floats, GateData, ModelScores
@@ -24,6 +23,7 @@ from promptray.calibrate.gates.report import (
 from promptray.calibrate.gates.statistics import FindingStatistics, Statistic, draw, finding_statistics
 from promptray.calibrate.gates.verdict import CONFIDENCE, overall
 from promptray.calibrate.ranking import Ranking
+from promptray.calibrate.reference_threshold import REFERENCE_RATE
 from promptray.runtime.version import VERSION
 
 _SHOWN = 8  # images that the report points out
@@ -97,7 +97,7 @@ def run_gates(
         noise_model=None if data.again is None else _ref(data.again),
         images=data.images,
         patients=len(np.unique(data.patient_of)),
-        clustered_by="image" if data.patients is None else "patient",
+        clustered_by="image" if data.patients is None or not data.patients_known else "patient",
         labelled=data.labels is not None,
         draws=draws,
         seed=seed,
@@ -161,7 +161,7 @@ def _disagreements(data: GateData, found: list[FindingStatistics]) -> list[Disag
     order = np.argsort(-delta.max(1), kind="stable")[:_SHOWN]
     return [
         Disagreement(
-            image=int(image) + 1,
+            image=data.numbers[image],
             sha256=None if data.image_hashes is None else data.image_hashes[image],
             finding=data.findings[worst[image]],
             original=float(original[image, worst[image]]),
@@ -187,14 +187,20 @@ def _notes(data: GateData, flips: FlipCounts, reference_rate: float) -> list[str
     ]
     if data.labels is None:
         notes.append("There are no labels: what the change costs in AUROC was not measured.")
+    if any(flips.stored):
+        stated = ", ".join(
+            f"{key} {data.thresholds[key]:g}" for key in data.findings if key in data.thresholds
+        )
+        notes.append(f"Flips are counted at stored thresholds: {stated}.")
     if not all(flips.stored):
         without = flips.stored.count(False)
         notes.append(
             f"{without} of {findings} findings have no stored threshold: their flips are counted at the "
             f"reference operating point, which {reference_rate:.0%} of the images reach with the original."
         )
-    if data.patients is None:
-        notes.append("Patients are not known: every image counts as a patient of its own.")
+    if data.patients is None or not data.patients_known:
+        copies = "" if data.patients is None else ", and all copies of one as one patient's"
+        notes.append(f"Patients are not known: every image counts as a patient of its own{copies}.")
     if data.again is None:
         notes.append("There is one build of the original only: the noise floor is not known.")
     return notes

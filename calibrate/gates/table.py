@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from promptray.calibrate.comparison_report import Flips
 from promptray.calibrate.evaluation_report import Estimate
 from promptray.calibrate.evaluation_table import Section
 from promptray.calibrate.gates.report import FindingAgreement, Gate, GateName, GateReport
@@ -87,7 +88,8 @@ def _gate(gate: Gate) -> list[str]:
 
 
 def _findings(report: GateReport) -> Section:
-    columns = ["finding", "AUROC", "of candidate", "loss", "Spearman", "flips", "max |Δ|", "mean |Δ|", "bias"]
+    columns = ["finding", "AUROC", "of candidate", "loss", "Spearman", "flips", "counted at", "max |Δ|"]
+    columns += ["mean |Δ|", "bias"]
     columns += ["maps", "top cells"] if any(each.map_overlap for each in report.findings) else []
     rows = [_finding(each)[: len(columns)] for each in report.findings]
     return Section("Findings; differences in logits", columns, rows)
@@ -102,12 +104,19 @@ def _finding(found: FindingAgreement) -> list[str]:
         _said(pair.loss if pair else None, "+.4f"),
         _said(found.spearman, ".4f"),
         f"{flips.flips} of {flips.decisions} ({flips.low:.1%} to {flips.high:.1%})",
+        _counted_at(flips),
         f"{found.max_delta:.3g}",
         f"{found.mean_delta:.3g}",
         f"{found.bias:+.3g}",
         _said(found.map_correlation, ".3f"),
         _said(found.map_overlap, ".3f"),
     ]
+
+
+def _counted_at(flips: Flips) -> str:
+    """Say at which threshold flips of one finding are counted, and whose it is."""
+    whose = "stored" if flips.chosen == "stored" else "reference"
+    return whose if flips.threshold is None else f"{flips.threshold:.4g} ({whose})"
 
 
 def _disagreements(report: GateReport) -> Section:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.recipe import DistilRecipe
@@ -25,6 +27,7 @@ from promptray.runtime.errors import BuildError
 if TYPE_CHECKING:
     from promptray.calibrate.distil.images import DistilImages
     from promptray.export.families.base import LoadedModel
+    from promptray.runtime.text import EncodedFinding
 
 _ABOUT = "about.json"
 
@@ -111,76 +114,105 @@ def distilled(
         ``distil.*``.
     """
     root = path.resolve().parent
-    weights = root / settings.weights if settings.weights else None
-    reports = _reports(root / settings.reports, images) if settings.reports else None
-    keys = [finding.key for finding in teacher.draft.manifest.findings]
-    known = images.labels_for(keys)
-    clustered = images.labels is not None and images.labels.clustered
-    manifest = teacher.draft.manifest
-    key = stages.key(
-        "distil",
-        {
-            "teacher": sources.hashes(),
+    lesson = _Lesson(
+        settings,
+        sources,
+        teacher,
+        images,
+        weights=root / settings.weights if settings.weights else None,
+        reports=_reports(root / settings.reports, images) if settings.reports else None,
+    )
+    key = stages.key("distil", lesson.key())
+    work = stages.work("distil", key)
+    folder, _ = stages.run("distil", key, lambda out: lesson.learn(work, out, progress))
+    shutil.rmtree(work, ignore_errors=True)
+    return StudentSources(sources, path, folder, settings, images.calibration_set)
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """All that a student comes of."""
+
+    settings: DistilRecipe
+    sources: Sources
+    teacher: Checked
+    images: ImageSet
+    weights: Path | None
+    reports: list[str] | None
+
+    def key(self) -> dict[str, object]:
+        manifest, weights, known = self.teacher.draft.manifest, self.weights, self._labels
+        patients = self._patients
+        return {
+            "teacher": self.sources.hashes(),
             "libraries": manifest.provenance.libraries,
             "findings": msgspec.to_builtins(manifest.findings),
-            "settings": msgspec.to_builtins(settings.settings),
+            "settings": msgspec.to_builtins(self.settings.settings),
             "weights": hash_file(weights)[0] if weights is not None and weights.is_file() else None,
-            "pictures": images.sha256s,
-            "preprocessing": msgspec.to_builtins(images.preprocessing),
-            "patients": images.patients.tolist() if clustered and images.patients is not None else None,
+            "pictures": self.images.sha256s,
+            "preprocessing": msgspec.to_builtins(self.images.preprocessing),
+            "patients": None if patients is None else patients.tolist(),
             "labels": None if known is None else np.nan_to_num(known, nan=-1).tolist(),
-            "reports": reports and [hashlib.sha256(text.encode()).hexdigest() for text in reports],
-        },
-    )
+            "reports": self.reports and [hashlib.sha256(text.encode()).hexdigest() for text in self.reports],
+        }
 
-    def given() -> DistilImages:
-        from promptray.calibrate.distil.images import DistilImages
-
-        columns = {} if known is None else dict(zip(keys, known.T, strict=True))
-        return DistilImages(
-            np.stack(images.pictures(images.rows)),
-            _facts(images),
-            images.sha256s,
-            patients=images.patients if clustered else None,
-            reports=reports,
-            labels={name: column for name, column in columns.items() if not np.isnan(column).all()},
-        )
-
-    work = stages.work("distil", key)
-
-    def train(out: Path) -> None:
+    def learn(self, work: Path, out: Path, progress: Progress) -> None:
+        """Train in `work`, which outlives a kill, and put what came of it into `out`."""
         progress("distil", "importing torch", 0.0)
         from promptray.calibrate.distil.checkpoint import FACTS, WEIGHTS
         from promptray.calibrate.distil.run import CURVE, HISTORY, distil
 
-        model = sources.model
-        findings = {
-            each.head.name: dict(
-                zip(
-                    [finding.key for finding in each.findings],
-                    encoded_findings(teacher.plan, each, model.text),
-                    strict=True,
-                )
-            )
-            for each in teacher.plan.heads
-        }
-        answers = work.parent / "teacher-answers"
         facts = distil(
-            model, findings, settings.settings, given(), work, progress, weights=weights, answers=answers
+            self.sources.model,
+            self._findings(),
+            self.settings.settings,
+            self._given(),
+            work,
+            progress,
+            weights=self.weights,
+            answers=work.parent / "teacher-answers",
         )
         for name in (WEIGHTS, FACTS, HISTORY, CURVE):
             shutil.copyfile(work / name, out / name)
         about = _About(facts.weights, facts.teacher, facts.warnings)
         (out / _ABOUT).write_bytes(msgspec.json.encode(about))
 
-    folder, _ = stages.run("distil", key, train)
-    shutil.rmtree(work, ignore_errors=True)
-    return StudentSources(sources, path, folder, settings, _facts(images))
+    def _findings(self) -> dict[str, dict[str, EncodedFinding]]:
+        """Return the findings of each head as the teacher takes them, by key."""
+        plan, text = self.teacher.plan, self.sources.model.text
+        return {
+            each.head.name: {
+                finding.key: encoded
+                for finding, encoded in zip(each.findings, encoded_findings(plan, each, text), strict=True)
+            }
+            for each in plan.heads
+        }
 
+    def _given(self) -> DistilImages:
+        from promptray.calibrate.distil.images import DistilImages
 
-def _facts(images: ImageSet) -> CalibrationSet:
-    facts = images.facts
-    return CalibrationSet(images=facts.images, sha256=facts.sha256, source=facts.source)
+        images, known = self.images, self._labels
+        columns = {} if known is None else dict(zip(self._keys, known.T, strict=True))
+        return DistilImages(
+            np.stack(images.pictures(images.rows)),
+            images.calibration_set,
+            images.sha256s,
+            patients=self._patients,
+            reports=self.reports,
+            labels={name: column for name, column in columns.items() if not np.isnan(column).all()},
+        )
+
+    @property
+    def _keys(self) -> list[str]:
+        return [finding.key for finding in self.teacher.draft.manifest.findings]
+
+    @property
+    def _labels(self) -> NDArray[np.float64] | None:
+        return self.images.labels_for(self._keys)
+
+    @property
+    def _patients(self) -> NDArray[np.int64] | None:
+        return self.images.patients if self.images.patients_known else None
 
 
 def _reports(path: Path, images: ImageSet) -> list[str]:

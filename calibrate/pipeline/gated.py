@@ -124,46 +124,50 @@ def with_gates(
         ``gate.failed`` where the candidate's answers change too much with the shape of the call.
     """
     draft, consumer = candidate.draft, consumer_of(candidate.draft.manifest)
-    folder = gates_folder(consumer)
+    folder, made = gates_folder(consumer), _tested(candidate, text, golden, heads, stages)
+    answers = f"{folder}/answers.safetensors"
+    files: dict[str, bytes | Path] = {answers: made / "answers.safetensors"}
+    for each in held:
+        files |= {f"{folder}/{each.name}.json": each.sealed, f"{folder}/{each.name}.html": each.sealed_page}
+    found = msgspec.json.decode((made / "tolerances.json").read_bytes(), type=_Tolerances)
+    of_heads = [
+        GatedHead(
+            head=name,
+            score_tolerance=score,
+            map_tolerance=of_map,
+            report=f"{folder}/head-{name}.json",
+            page=f"{folder}/head-{name}.html",
+        )
+        for name, (score, of_map) in found.heads.items()
+    ]
+    of_text = None
+    if found.text is not None:
+        of_text = GatedText(
+            head=_text_head(draft).name,
+            tolerance=found.text,
+            report=f"{folder}/text.json",
+            page=f"{folder}/text.html",
+        )
+    gated = Gated(consumer=consumer, answers=answers, heads=of_heads, text=of_text)
+    manifest = msgspec.structs.replace(draft.manifest, gated=[gated])
+    return replace(draft, manifest=manifest, files={**draft.files, **files})
+
+
+def _tested(
+    candidate: Model, text: Model | None, golden: GoldenSet, heads: Sequence[Head], stages: StageCache
+) -> Path:
+    """Return the stage of the self-test: ``answers.safetensors``, ``tolerances.json``."""
     facts = {
         "candidate": candidate.key,
         "pictures": hashlib.sha256(np.ascontiguousarray(golden.pictures).tobytes()).hexdigest(),
         "original": {
             name: hashlib.sha256(each.logits.tobytes()).hexdigest() for name, each in golden.answers.items()
         },
-        "text": _text_sha256(draft) if text else None,
+        "text": _text_sha256(candidate.draft) if text else None,
     }
     key = stages.key("self-test", facts)
-    made, _ = stages.run("self-test", key, lambda out: _self_test(candidate, text, golden, heads, out))
-    found = msgspec.json.decode((made / "tolerances.json").read_bytes(), type=_Tolerances)
-    answers = f"{folder}/answers.safetensors"
-    files: dict[str, bytes | Path] = {answers: made / "answers.safetensors"}
-    for each in held:
-        files |= {f"{folder}/{each.name}.json": each.json, f"{folder}/{each.name}.html": each.page}
-    gated = Gated(
-        consumer=consumer,
-        answers=answers,
-        heads=[
-            GatedHead(
-                head=name,
-                score_tolerance=score,
-                map_tolerance=of_map,
-                report=f"{folder}/head-{name}.json",
-                page=f"{folder}/head-{name}.html",
-            )
-            for name, (score, of_map) in found.heads.items()
-        ],
-        text=None
-        if found.text is None
-        else GatedText(
-            head=_text_head(draft).name,
-            tolerance=found.text,
-            report=f"{folder}/text.json",
-            page=f"{folder}/text.html",
-        ),
-    )
-    manifest = msgspec.structs.replace(draft.manifest, gated=[gated])
-    return replace(draft, manifest=manifest, files={**draft.files, **files})
+    folder, _ = stages.run("self-test", key, lambda out: _self_test(candidate, text, golden, heads, out))
+    return folder
 
 
 def _self_test(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,17 @@ from promptray.calibrate.quantise.calibration_images import picture_sha256, set_
 from promptray.calibrate.score_images import locate
 from promptray.calibrate.tables.csv_file import read_table
 from promptray.calibrate.tables.image_folder import ImageFolder
-from promptray.calibrate.tables.labels import LabelledImage, Labels, known, labels_of
+from promptray.calibrate.tables.labels import (
+    RESERVED,
+    LabelledImage,
+    Labels,
+    known,
+    labels_of,
+    patient_key,
+)
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
+from promptray.runtime.bundle.manifest import CalibrationSet
 from promptray.runtime.bundle.parity import ImagesOfGate
 from promptray.runtime.disk import hash_file
 from promptray.runtime.door import open_picture
@@ -79,7 +88,9 @@ class ImageSet:
         self.preprocessing = preprocessing
         self._door, self._progress = door, progress
         self.folder = ImageFolder(root / recipe.images)
-        self.labels = _labels(root / recipe.labels, keys, self.folder) if recipe.labels else None
+        self.labels, self._patient_hashes = None, None
+        if recipe.labels:
+            self.labels, self._patient_hashes = _labels(root / recipe.labels, keys, self.folder)
         self._images = (
             self.labels.images
             if self.labels
@@ -95,7 +106,7 @@ class ImageSet:
                 "gate.images",
                 "no image is left",
                 artefact=f"section {section}",
-                found=f"{len(self._images)} images, all refused: {_counted(self.refused)}"
+                found=f"{len(self._images)} images, all refused: {counted(self.refused)}"
                 if self._images
                 else "an empty folder",
                 cure="correct the recipe; images must be what the model was made for",
@@ -120,8 +131,12 @@ class ImageSet:
     def refused_rows(self) -> list[str]:
         """Which ones, for the report: no name of a file, which may be a patient's."""
         what = "line" if self.labels else "file"
-        numbers = [image.line or row + 1 for row, image in enumerate(self._images)]
-        return [f"{what} {numbers[row]}: {code}" for row, code in sorted(self._read.refused.items())]
+        return [f"{what} {self._number(row)}: {code}" for row, code in sorted(self._read.refused.items())]
+
+    @property
+    def numbers(self) -> list[int]:
+        """What a report for the house calls an image: its line of the table, or its place in the folder."""
+        return [self._number(row) for row in self.rows]
 
     @cached_property
     def sha256s(self) -> list[str]:
@@ -134,6 +149,11 @@ class ImageSet:
         return ImagesOfGate(
             images=len(self.rows), sha256=set_sha256(self.sha256s), source=self.source, refused=self.refused
         )
+
+    @property
+    def calibration_set(self) -> CalibrationSet:
+        """What a bundle says of images that a model was made with."""
+        return CalibrationSet(images=len(self.rows), sha256=set_sha256(self.sha256s), source=self.source)
 
     def pictures(self, rows: Sequence[int]) -> list[NDArray[Any]]:
         """Return the pictures of some rows, levels 0..255; they are decoded once."""
@@ -162,20 +182,30 @@ class ImageSet:
         return np.stack([column.get(key, unknown) for key in keys], axis=1)
 
     @property
-    def patients(self) -> NDArray[np.int64] | None:
-        """Whose each image is; all that share a patient or a picture count as one's. None: each its own."""
-        ids = {}
-        if self.labels is not None and self.labels.clustered:
-            ids["patient"] = self.labels.patients[self.rows]
-        if not ids and len(set(self.sha256s)) == len(self.sha256s):
-            return None
-        return units_of(len(self.rows), ids, self.sha256s)
+    def patients_known(self) -> bool:
+        """Whether the table names patients."""
+        return self._patient_hashes is not None
+
+    @property
+    def patient_hashes(self) -> list[str]:
+        """Hash of the id of every image's patient; of an image without one, a mark that no other has."""
+        if self._patient_hashes is None:
+            return [f"{self.section} {row}" for row in self.rows]
+        return [self._patient_hashes[row] for row in self.rows]
+
+    @property
+    def patients(self) -> NDArray[np.int64]:
+        """Whose each image is, numbered from 0: all that share a patient or a picture count as one's."""
+        return units_of(len(self.rows), {"patient": numbered(self.patient_hashes)}, self.sha256s)
 
     def classes(self) -> list[str] | None:
         """Return a class of each image, to warn where all are of one; None without labels."""
         if self.labels is None or not self.labels.keys:
             return None
         return [row.tobytes().hex() for row in self.labels.values[self.rows]]
+
+    def _number(self, row: int) -> int:
+        return self._images[row].line or row + 1
 
     def _hashes(self) -> list[tuple[str, str | None, int | None]]:
         found = []
@@ -221,18 +251,28 @@ class ImageSet:
             self._progress(self.section, f"reading {done} of {images} images", done / images)
 
 
-def _labels(path: Path, keys: Collection[str], folder: ImageFolder) -> Labels:
-    """Read a table whose columns of findings are optional: agreement needs no labels."""
+def numbered(marks: Sequence[str]) -> NDArray[np.int64]:
+    """Return a number for each mark, the same for the same."""
+    numbers: NDArray[np.int64] = np.unique(np.asarray(marks, str), return_inverse=True)[1].reshape(-1)
+    return numbers
+
+
+def _labels(path: Path, keys: Collection[str], folder: ImageFolder) -> tuple[Labels, tuple[str, ...] | None]:
+    """Read a table whose columns of findings are optional, and hashes of the patients that it names."""
     table = read_table(path)
     table.require("file")
-    reserved = ("file", "patient_id", "source", "modality", "frame")
-    columns = {key: key for key in keys if key in table.columns and key not in reserved}
-    return locate(labels_of(table, columns), folder)
+    columns = {key: key for key in keys if key in table.columns and key not in RESERVED}
+    labels = locate(labels_of(table, columns), folder)
+    if not labels.clustered:
+        return labels, None
+    ids = (patient_key(row.cells["patient_id"]).encode() for row in table.rows)
+    return labels, tuple(hashlib.sha256(each).hexdigest() for each in ids)
 
 
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") for part in name.split("/"))
 
 
-def _counted(refused: dict[str, int]) -> str:
+def counted(refused: Mapping[str, int]) -> str:
+    """Say how many images were refused for which reason."""
     return ", ".join(f"{count} x {code}" for code, count in refused.items())

@@ -23,7 +23,7 @@ from promptray.calibrate.quantise.session import versions
 from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bank_file import pack
-from promptray.runtime.bundle.manifest import CalibrationSet, Graph, Head, Manifest, bank_id
+from promptray.runtime.bundle.manifest import Graph, Head, Manifest, bank_id
 from promptray.runtime.graphs import own_bank
 from promptray.runtime.machine_class import consumers_here, machine_class
 from promptray.runtime.prompts import PromptBank
@@ -93,15 +93,14 @@ def quantised(
         reports[graph.title] = report
     if asked.text is not None:
         made = _with_bank_identity(made)
+    if asked.image is None and fp32.manifest.provenance.distilled is not None:
+        made = _with_student_for_here(made)
     if calibration is None:
         return Changed(made, reports)
-    facts, different = calibration.facts, len(set(calibration.sha256s))
-    provenance = msgspec.structs.replace(
-        made.manifest.provenance,
-        calibration=CalibrationSet(images=facts.images, sha256=facts.sha256, source=facts.source),
-    )
+    used, different = calibration.calibration_set, len(set(calibration.sha256s))
+    provenance = msgspec.structs.replace(made.manifest.provenance, calibration=used)
     made = replace(made, manifest=_replaced(made.manifest, provenance=provenance))
-    return Changed(made, reports, tuple(warnings_of(facts.images, different, calibration.classes())))
+    return Changed(made, reports, tuple(warnings_of(used.images, different, calibration.classes())))
 
 
 class _Inputs:
@@ -200,6 +199,17 @@ def _with_graph(made: Draft, graph: Graph, precision: str, file: Path) -> Draft:
     graphs = [changed if each == graph else each for each in made.manifest.graphs]
     files = {name: content for name, content in made.files.items() if name != graph.file}
     return Draft(_replaced(made.manifest, graphs=graphs), {**files, changed.file: file})
+
+
+def _with_student_for_here(made: Draft) -> Draft:
+    """Keep an fp32 student to this class of machine, too: beside graphs that are, it is gated here only."""
+    graphs = [
+        msgspec.structs.replace(each, consumers=[consumers_here(GATED_ON)[0]])
+        if each.role == "image"
+        else each
+        for each in made.manifest.graphs
+    ]
+    return Draft(_replaced(made.manifest, graphs=graphs), made.files)
 
 
 def _with_bank_identity(made: Draft) -> Draft:

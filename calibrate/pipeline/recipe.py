@@ -109,6 +109,11 @@ class GateRecipe(ImagesRecipe, frozen=True, kw_only=True):
     """Whose limits: by default ``student`` of a student, ``fp16`` where all schemes are, else ``int8``.
     Never a looser one."""
     limits: LimitsRecipe = LimitsRecipe()
+    thresholds: dict[Text, float | dict[Text, float]] = {}
+    """Flips are counted at this logit: of a finding, or of a head's findings by the head's name. Of those
+    without one, at the reference operating point."""
+    pictures: bool = False
+    """Whether the pages in OUTPUT.gate show the pictures that differ most: a name may be burned in."""
 
 
 class BuildRecipe(Recipe, frozen=True, kw_only=True):
@@ -153,9 +158,6 @@ def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text
         raise _invalid(artefact, "distil" if distil else "quantise", what, "a section 'gate'")
     if quantise is not None:
         _check_quantise(quantise, artefact, heads, text=text)
-        if distil is not None and quantise.image is None:
-            what = "a student whose other graphs alone are quantised would be gated for two consumers"
-            raise _invalid(artefact, "quantise", what, "image, too, or no section 'quantise'")
     limits_of(recipe, artefact)
 
 

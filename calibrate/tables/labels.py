@@ -28,7 +28,8 @@ PRESENT, ABSENT, UNKNOWN, UNCERTAIN = 1, 0, -2, -1
 Uncertain = Literal["ignore", "present", "absent"]
 
 _VALUES = {1.0: PRESENT, 0.0: ABSENT, -1.0: UNCERTAIN}
-_RESERVED = ("file", "patient_id", "source", "modality", "frame")
+#: Columns that are about the image: no finding is called so.
+RESERVED = ("file", "patient_id", "source", "modality", "frame")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def read_labels(
     """
     table = read_table(path)
     table.require("file", *(renamed or {}))
-    column_of = {key: key for key in table.columns if key in keys and key not in _RESERVED}
+    column_of = {key: key for key in table.columns if key in keys and key not in RESERVED}
     named = {
         column: key for column, key in (aliases or {}).items() if column in table.columns and key in keys
     }
@@ -171,8 +172,12 @@ def labels_of(table: Table, column_of: Mapping[str, str]) -> Labels:
         images.append(image)
     values = [[_value(table, row, column) for column in column_of.values()] for row in table.rows]
     clustered = "patient_id" in table.columns
-    people = [table.text(row, "patient_id") for row in table.rows] if clustered else range(len(images))
-    used = {*column_of.values(), *_RESERVED}
+    people = (
+        [patient_key(table.text(row, "patient_id")) for row in table.rows]
+        if clustered
+        else range(len(images))
+    )
+    used = {*column_of.values(), *RESERVED}
     return Labels(
         table=table.name,
         sha256=table.sha256,
@@ -186,6 +191,11 @@ def labels_of(table: Table, column_of: Mapping[str, str]) -> Labels:
         else None,
         unused=tuple(column for column in table.columns if column not in used),
     )
+
+
+def patient_key(patient_id: str) -> str:
+    """Return what an id of a patient is compared by: ids that differ in case or blanks only are one."""
+    return "".join(patient_id.split()).casefold()
 
 
 def known(values: NDArray[np.int8], uncertain: Uncertain) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

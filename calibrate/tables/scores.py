@@ -38,6 +38,8 @@ class ScoreTable:
         By kind of score; NaN where there is none.
     flags : ndarray of float64, shape (n, k), optional
         1 flagged, 0 not, NaN where no threshold is stored.
+    thresholds : dict of str to float
+        Stored ones, by finding: a logit of at least this is flagged.
     refused : dict of str to str
         Images that have no score, with the code that says why.
     head : str, optional
@@ -51,6 +53,7 @@ class ScoreTable:
     flags: NDArray[np.float64] | None = None
     refused: dict[str, str] = field(default_factory=dict)
     head: str | None = None
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     def raw(self) -> NDArray[np.float64]:
         """Return the scores that models are compared by: logits, or the only ones there are."""

@@ -23,8 +23,9 @@ def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> No
 
     A recipe with the sections distil or quantise, and gate, gives a smaller bundle of graphs that passed
     their gates against the original; quantised ones are for this backend and class of machine. A model that
-    fails a gate, or that too few images tell of, is not written: its reports are left in OUTPUT.gate, beside
-    the output. Stages that did not change are taken from the cache.
+    fails a gate, or that too few images tell of, is not written. The reports are left in OUTPUT.gate either
+    way: they point to single images, which the bundle does not. Stages that did not change are taken from
+    the cache.
 
     \b
     Examples:
@@ -65,6 +66,10 @@ def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> No
     for each in manifest.gated:
         nowhere = ", and run nowhere else" if "@" in each.consumer else ""
         click.echo(f"Its changed graphs passed their gates on {each.consumer}{nowhere}.")
+    if manifest.gated:
+        click.echo(
+            f"Reports with plots and heat maps of single images: {output}.gate (keep it in the house)."
+        )
     click.echo(
         "Gates passed are in `promptray inspect`; check it on the target machine with `promptray verify`."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from promptray.cli.compare_table import print_comparison
 from promptray.cli.finite_range import FiniteRange
-from promptray.cli.label_options import label_options, read_label_options, settings_of
+from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
     head_option,
     json_option,
@@ -35,7 +36,7 @@ _RATE = FiniteRange(0, 1)
 @click.argument("second", metavar="B", type=_PATH)
 @click.option("--images", type=_PATH, help="Folder of the images; needed where A or B is a bundle.")
 @click.option("--labels", type=_PATH, help="CSV as for evaluate: AUROC, and intervals over patients.")
-@label_options
+@table_options
 @click.option("--max-delta", type=FiniteRange(0), help="Bound on every difference of a score.")
 @click.option("--min-spearman", type=FiniteRange(-1, 1), help="Bound on each finding's rank correlation.")
 @click.option("--max-flips", type=_RATE, help="Bound on the share of images that change sides.")
@@ -48,7 +49,8 @@ _RATE = FiniteRange(0, 1)
     type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=0.1,
     show_default=True,
-    help="Without stored thresholds, flips are counted at the score of A that this share of images reaches.",
+    help="Without a threshold stored with A, flips are counted at the score of A that this share of images "
+    "reaches.",
 )
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example DX.")
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
@@ -70,8 +72,9 @@ def command(
 ) -> int:
     """Compare B with A, each a bundle or a CSV of scores (file, finding, score), on the same images.
 
-    A bound that is stated must hold with its whole interval; one that is broken or inconclusive makes the
-    exit code 1, and so does an image that a bundle refuses.
+    A bound that is stated must hold with its whole interval, each end of which is a one-sided 95 % limit, as
+    in the gates of a build; one that is broken or inconclusive makes the exit code 1, and so does an image
+    that a bundle refuses.
 
     \b
     Examples:
@@ -80,6 +83,7 @@ def command(
     """
     import msgspec
 
+    from promptray.calibrate.compare import SETTINGS
     from promptray.calibrate.compare_bounds import Bounds
     from promptray.calibrate.comparison import compare_sides
     from promptray.calibrate.tables.image_folder import ImageFolder
@@ -100,7 +104,7 @@ def command(
             reference_head=options["reference_head"],
             labels=_labels(labels, sides, folder, options) if labels else None,
             modality=options["modality"],
-            settings=settings_of(options),
+            settings=replace(SETTINGS, **{name: options[name] for name in ("uncertain", "draws", "seed")}),
             reference_rate=reference_rate,
             bounds=bounds,
             progress=bar,

@@ -28,12 +28,14 @@ def print_comparison(report: ComparisonReport) -> None:
     )
     if report.mean_auroc_loss:
         click.echo(f"Loss of the mean AUROC, A less B: {_said(report.mean_auroc_loss, '+.4f')}")
+    each_end = (1 + report.confidence) / 2
+    click.echo(f"Each end of an interval is a one-sided {each_end:.3g} limit.")
     if report.bounds:
         rows = [_bound(bound) for bound in report.bounds]
         print_table("Bounds", ["bound", "stated", "measured", "worst finding", "verdict"], rows)
-    if any(finding.flips.threshold is not None for finding in report.findings):
+    if any(finding.flips.chosen != "stored" for finding in report.findings):
         click.echo(
-            "Flips: no thresholds are stored on both sides, so they are counted at the score of A that "
+            "Flips: of findings without a threshold stored with A they are counted at the score of A that "
             f"{report.reference_rate:.0%} of the images reach."
         )
     for letter, side in (("A", report.first), ("B", report.second)):

@@ -1,4 +1,4 @@
-"""The options by which ``evaluate``, ``compare`` and ``calibrate`` read labels and measure with them."""
+"""The options by which ``evaluate``, ``compare`` and ``calibrate`` read labels, and measure with them."""
 
 from __future__ import annotations
 

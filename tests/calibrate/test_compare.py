@@ -9,13 +9,12 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from promptray.calibrate.compare import compare
-from promptray.calibrate.evaluate import Settings
+from promptray.calibrate.compare import SETTINGS, compare
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.scores import ScoreTable
 from tests.calibrate.labelled import make, table
 
-QUICK = Settings(draws=200)
+QUICK = replace(SETTINGS, draws=200, min_patients=5)
 
 
 def noisy(scores: np.ndarray, scale: float = 0.3, seed: int = 9) -> np.ndarray:
@@ -73,7 +72,7 @@ def test_flips_are_counted_at_the_reference_operating_point() -> None:
     second = first.copy()
     second[[9, 0], 0] = 0.0, 20.0
     flips = compare(table(labels, first), table(labels, second), reference_rate=0.2).findings[0].flips
-    assert (flips.threshold, flips.flips, flips.decisions) == (8.0, 2, 10)
+    assert (flips.threshold, flips.flips, flips.decisions) == (7.5, 2, 10)
     assert flips.chosen == "reference operating point"
 
 
@@ -90,6 +89,25 @@ def test_flips_are_counted_at_stored_thresholds_where_both_sides_have_them() -> 
     ]
     without = compare(one, table(labels, scores)).findings[0].flips
     assert without.chosen == "reference operating point"
+
+
+def test_flips_are_counted_at_the_reference_s_stored_thresholds_where_it_alone_has_them() -> None:
+    labels, scores = make(images=60)
+    one = replace(table(labels, scores), thresholds={"mass": 0.25})
+    other = scores.copy()
+    other[0, 1] = 0.5 - other[0, 1]  # to the other side of 0.25
+    edema, mass = (found.flips for found in compare(one, table(labels, other)).findings)
+    assert (mass.threshold, mass.chosen, mass.flips) == (0.25, "stored", 1)
+    assert edema.chosen == "reference operating point"
+    turned = [found.flips for found in compare(table(labels, other), one).findings]
+    assert {each.chosen for each in turned} == {"reference operating point"}
+
+
+def test_images_of_one_patient_are_no_more_decisions() -> None:
+    labels, scores = make(images=40, per_patient=1)
+    labels.patients[:30] = labels.patients[0]  # 11 patients, one of whom has most images
+    flips = compare(table(labels, scores), table(labels, scores), labels=labels).findings[0].flips
+    assert (flips.decisions, flips.patients) == (40, 1)
 
 
 def test_without_labels_there_is_no_auroc_and_every_image_is_a_patient() -> None:
@@ -109,6 +127,16 @@ def test_too_few_patients_have_no_auroc_and_a_reason() -> None:
     assert report.findings[1].auroc is None
     assert report.findings[1].reason == "0 patients with or without the finding, fewer than 5"
     assert report.mean_auroc_loss.value == report.findings[0].auroc.loss.value
+
+
+def test_by_default_as_many_patients_are_asked_for_as_by_the_gates() -> None:
+    labels, scores = make(images=58, per_patient=1)
+    report = compare(table(labels, scores), table(labels, scores), labels=labels)
+    assert (
+        report.findings[0].reason
+        == f"{labels.values[:, 0].sum()} patients with or without the finding, fewer than 30"
+    )
+    assert report.confidence == 0.9
 
 
 def test_what_one_side_lacks_is_listed() -> None:

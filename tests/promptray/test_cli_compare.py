@@ -43,18 +43,27 @@ def test_a_bundle_agrees_with_its_own_scores(
 ) -> None:
     answer = call(
         "compare", reference_bundle, reference, *IMAGES, "--labels", write_labels(tmp_path),
-        "--min-patients", 3, "--max-delta", 2e-5, "--min-spearman", 0.99, "--max-auroc-loss", 0.01, "--json",
+        "--max-delta", 2e-5, "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err
     (document,) = answer.documents
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
     assert (document["images"], document["patients"]) == (12, 12)
-    assert [bound["status"] for bound in document["bounds"]] == ["passed"] * 3
+    assert [bound["status"] for bound in document["bounds"]] == ["passed"]
     assert document["first"]["sha256"]
     assert document["second"]["sha256"] is None
-    found = {finding["key"]: finding for finding in document["findings"]}
-    assert found["pneumonia"]["auroc"]["loss"]["value"] == 0
-    assert found["no pneumonia"]["auroc"] is None
+    reasons = {finding["key"]: finding["reason"] for finding in document["findings"]}
+    assert "fewer than 30" in reasons["pneumonia"]
+    assert reasons["no pneumonia"] == "no labels"
+
+
+def test_twelve_patients_prove_no_rank_correlation_and_no_auroc(
+    call: Call, reference: Path, tmp_path: Path
+) -> None:
+    bounds = ("--min-spearman", 0.99, "--max-auroc-loss", 0.01)
+    answer = call("compare", reference, reference, "--labels", write_labels(tmp_path), *bounds, "--json")
+    assert answer.code == 1
+    assert [bound["status"] for bound in answer.documents[0]["bounds"]] == ["inconclusive"] * 2
 
 
 def test_a_broken_bound_is_1_and_said(call: Call, reference_bundle: Path, reference: Path) -> None:

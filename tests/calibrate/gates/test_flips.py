@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from promptray.calibrate.gates.flips import FlipCounts, reference_threshold
+from promptray.calibrate.gates.flips import FlipCounts
+from promptray.calibrate.reference_threshold import reference_threshold
 from tests.calibrate.gates.made import make, with_logits
 
 

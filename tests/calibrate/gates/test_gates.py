@@ -14,6 +14,7 @@ from scipy.stats import norm
 from promptray.calibrate.evaluation_report import to_json
 from promptray.calibrate.gates import LIMITS, GateData, Limits, run_gates
 from promptray.calibrate.gates.report import Gate, GateReport
+from promptray.calibrate.gates.table import gate_text
 from promptray.runtime.errors import BuildError
 from tests.calibrate.gates.made import make, noise, with_logits, with_maps
 
@@ -300,6 +301,25 @@ def test_noise_beyond_the_bound_is_said() -> None:
         assert each.noise_floor > each.bound
         assert "noise floor" in each.reason
     assert gate(report, "spearman").reason is None
+
+
+def test_units_of_copies_alone_are_no_known_patients() -> None:
+    data = make(images=400, patients=np.minimum(np.arange(400), 398), patients_known=False)
+    report = run(data)
+    assert (report.patients, report.clustered_by) == (399, "image")
+    assert any("Patients are not known" in note and "copies of one" in note for note in report.notes)
+
+
+def test_a_number_stands_for_one_image() -> None:
+    with pytest.raises(ValueError, match="two images"):
+        make(images=40, image_numbers=(1,) * 40)
+
+
+def test_stored_thresholds_are_named() -> None:
+    report = run(make(thresholds={"mass": 0.5}))
+    assert any("stored thresholds: mass 0.5." in note for note in report.notes)
+    assert "0.5 (stored)" in gate_text(report)
+    assert "(reference)" in gate_text(report)
 
 
 def test_disagreements_are_numbered_from_one_and_hashed() -> None:

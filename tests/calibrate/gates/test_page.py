@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from promptray.calibrate.gates import LIMITS, GateData, Limits, run_gates
-from promptray.calibrate.gates.page import gate_page
+from promptray.calibrate.gates.page import BURNED_IN, gate_page, sealed_page
 from promptray.calibrate.gates.plots import MOST_POINTS, drawn, roc_plot
+from promptray.calibrate.gates.report import sealed
 from promptray.calibrate.gates.table import WORDS, gate_text
 from tests.calibrate.gates.made import make, noise, with_logits
 
@@ -85,6 +86,58 @@ def test_the_worst_images_are_shown_with_both_maps_and_no_metadata() -> None:
     assert {*first.info, *original.info} == set()
     maps_only = [value for name, value in Reader(gate_page(report, data)).attributes if name == "src"]
     assert len(maps_only) == 16
+
+
+def test_the_maps_of_both_models_are_shown_and_not_one_of_them_twice() -> None:
+    data = noisy()
+    maps = np.zeros_like(data.original.maps)
+    maps[..., 0, 0] = 1.0  # the candidate looks into a corner
+    changed = replace(data, candidate=replace(data.candidate, maps=maps))
+    page = gate_page(run_gates(changed, Limits(), draws=10), changed)
+    sources = [value for name, value in Reader(page).attributes if name == "src"]
+    original, candidate = (
+        np.asarray(Image.open(io.BytesIO(b64decode(source.partition(",")[2])))) for source in sources[:2]
+    )
+    assert candidate[0, 0].sum() > candidate[-1, -1].sum() == 0
+    assert (original != candidate).any()
+
+
+def test_an_image_is_called_by_the_number_that_it_is_given() -> None:
+    data = noisy(image_numbers=tuple(range(1001, 1301)))
+    report = run_gates(data, Limits(), draws=10)
+    page = gate_page(report, data, picture)
+    shown = report.disagreements[0].image
+    assert shown > 1000
+    first = next(value for name, value in Reader(page).attributes if name == "src")
+    assert (
+        np.asarray(Image.open(io.BytesIO(b64decode(first.partition(",")[2])))) == (shown - 1001) % 256
+    ).all()
+
+
+def test_pictures_come_with_a_warning() -> None:
+    data = noisy()
+    report = run_gates(data, Limits(), draws=10)
+    assert BURNED_IN in Reader(gate_page(report, data, picture)).text
+    assert BURNED_IN not in Reader(gate_page(report, data)).text
+
+
+def test_a_sealed_report_and_page_hold_nothing_of_a_single_image() -> None:
+    data = noisy(image_hashes=tuple(f"{n:064x}" for n in range(300)))
+    report = run_gates(data, Limits(), draws=10)
+    away = sealed(report)
+    reader = Reader(sealed_page(away, data))
+    assert len(report.disagreements) == 8
+    assert away.disagreements == []
+    assert away.gates == report.gates
+    assert reader.tags.count("svg") == 2  # a ROC of each finding
+    assert not {"img", "figure"} & set(reader.tags)
+    assert "stroke-linecap" not in dict(reader.attributes)  # what the points of a scatter have
+    assert "stroke-linecap" in dict(Reader(gate_page(report, data)).attributes)
+    text = " ".join(reader.text)
+    for shown in report.disagreements:
+        assert shown.sha256 is not None
+        assert shown.sha256[:12] not in text
+    assert "svg" not in Reader(sealed_page(away, replace(data, labels=None))).tags
 
 
 def test_without_maps_or_pictures_nothing_is_shown() -> None:

@@ -126,6 +126,68 @@ def test_a_killed_build_goes_on_to_the_same_bundle(
     assert files_of(output) == files_of(gated_bundle)
 
 
+def local(bundle: Path, name: str) -> Path:
+    return bundle.with_name(f"{bundle.name}.gate") / name
+
+
+def test_a_passed_build_leaves_a_page_with_both_maps_beside_it(gated_bundle: Path) -> None:
+    report = json.loads(local(gated_bundle, "head-findings.json").read_bytes())
+    page = local(gated_bundle, "head-findings.html").read_text()
+    assert report["verdict"] == "passed"
+    assert len(report["disagreements"]) == 8
+    assert page.count("<img") == 2 * 8
+    assert "map of the original, map of the candidate" in page
+    assert "burned" not in page
+    assert "passed" in local(gated_bundle, "head-findings.txt").read_text()
+
+
+def test_nothing_of_a_single_image_is_in_the_bundle(gated_bundle: Path) -> None:
+    (gated,) = Bundle.open(gated_bundle).manifest.gated
+    shown = json.loads(local(gated_bundle, "head-findings.json").read_bytes())["disagreements"]
+    for each in (*gated.heads, gated.text):
+        report, page = (gated_bundle / each.report).read_text(), (gated_bundle / each.page).read_text()
+        assert json.loads(report)["disagreements"] == []
+        assert any("single images" in note for note in json.loads(report)["notes"])
+        for found in shown:
+            assert found["sha256"][:12] not in report + page
+            assert repr(found["original"]) not in report
+        assert "<img" not in page
+        assert "stroke-linecap" not in page  # what the points of a scatter have
+
+
+def test_patients_that_no_table_names_are_said_not_to_be_checked(gated_bundle: Path) -> None:
+    notes = read_parity(Bundle.open(gated_bundle)).notes
+    assert any("'calibration'" in note and "not checked" in note for note in notes)
+    report = json.loads(local(gated_bundle, "head-findings.json").read_bytes())
+    assert (report["clustered_by"], report["patients"]) == ("image", GATE)
+    assert set(notes) & set(report["notes"])
+
+
+def test_pictures_are_on_the_page_beside_it_where_the_recipe_asks(
+    cache: Path, recipe: Recipe, pieces: Path, gated_bundle: Path, tmp_path: Path
+) -> None:
+    section = {"images": str(pieces / "gate"), "source": "pieces of films, seed 2", "pictures": True}
+    build(recipe(gate=section), tmp_path / "x.bundle", cache=cache)
+    page = local(tmp_path / "x.bundle", "head-findings.html").read_text()
+    assert page.count("<img") == 3 * 8
+    assert "picture, map of the original, map of the candidate" in page
+    assert "may be burned into the film" in page
+    assert files_of(tmp_path / "x.bundle") == files_of(gated_bundle)
+    assert all("picture," not in path.read_text() for path in cache.rglob("page.html"))
+
+
+def test_flips_are_counted_at_the_recipe_s_thresholds(
+    cache: Path, recipe: Recipe, pieces: Path, tmp_path: Path
+) -> None:
+    section = {"images": str(pieces / "gate"), "source": "pieces", "thresholds": {"pneumonia": 50}}
+    build(recipe(gate=section), tmp_path / "x.bundle", cache=cache)
+    report = json.loads(local(tmp_path / "x.bundle", "head-findings.json").read_bytes())
+    for found in report["findings"]:
+        stated = found["key"] == "pneumonia"
+        assert (found["flips"]["threshold"] == 50, found["flips"]["chosen"] == "stored") == (stated, stated)
+    assert any("stored thresholds: pneumonia 50" in note for note in report["notes"])
+
+
 def clipped(content: bytes, scheme: Any, feeds: Any) -> Quantised:
     """Quantise with ranges far too small: what a broken calibration does."""
     made = quantise(content, scheme, feeds)

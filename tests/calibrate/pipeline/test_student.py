@@ -217,6 +217,20 @@ def test_a_student_is_quantised_and_held_against_its_teacher(
     verify(place / "x.bundle", site=None)
 
 
+def test_an_fp32_student_beside_a_quantised_head_is_for_this_class_of_machine(
+    student_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(shutil.copytree(student_bundle.parent, tmp_path / "head"))
+    monkeypatch.setitem(LIMITS, "student", lenient())
+    path = student_recipe(place, quantise={"head": {"scheme": "fp16"}})
+    made = build(path, place / "x.bundle", cache=place / "cache").manifest
+    here = f"onnxruntime-cpu@{machine_class()}"
+    assert [(each.precision, each.consumers) for each in made.graphs] == [("fp32", [here]), ("fp16", [here])]
+    (gated,) = made.gated
+    assert gated.consumer == here
+    verify(place / "x.bundle", site=None)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_build_killed_while_it_trained_goes_on_to_the_same_student(
     student_bundle: Path, place: Path, monkeypatch: pytest.MonkeyPatch
@@ -360,7 +374,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a looser kind": ({"distil": None, "quantise": {"head": {"scheme": "int8-dynamic"}},
                        "gate": {**GATE, "kind": "student"}}, "key gate.kind"),
     "a looser limit": ({"gate": {**GATE, "limits": {"spearman": 0.98}}}, "key gate.limits.spearman"),
-    "only the head quantised": ({"quantise": {"head": {"scheme": "int8-dynamic"}}}, "key quantise"),
 }  # fmt: skip
 
 

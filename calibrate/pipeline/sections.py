@@ -1,0 +1,76 @@
+"""The images of a recipe's sections, read alike; what a model is gated on must not have made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptray.calibrate.pipeline.disjoint import require_disjoint
+from promptray.calibrate.pipeline.image_set import ImageSet, Progress
+from promptray.calibrate.pipeline.recipe import BuildRecipe, ImagesRecipe
+from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class SectionImages:
+    """The images of each section of a recipe that has one.
+
+    Attributes
+    ----------
+    gate : ImageSet
+    distil, calibration : ImageSet, optional
+    unchecked : list of str
+        What could not be found out of them: for the reports.
+    """
+
+    gate: ImageSet
+    distil: ImageSet | None
+    calibration: ImageSet | None
+    unchecked: list[str]
+
+
+def section_images(
+    recipe: BuildRecipe, path: Path, manifest: Manifest, stages: StageCache, progress: Progress
+) -> SectionImages:
+    """Read the images of all sections.
+
+    Parameters
+    ----------
+    recipe : BuildRecipe
+    path : Path
+        Its file.
+    manifest : Manifest
+        Of the original.
+    stages : StageCache
+    progress : callable
+
+    Raises
+    ------
+    BuildError
+        ``gate.images``.
+    TableError
+        ``table.*``.
+    """
+    keys = {finding.key for finding in manifest.findings}
+
+    def read(section: str, asked: ImagesRecipe) -> ImageSet:
+        return ImageSet(
+            section,
+            asked,
+            path.resolve().parent,
+            keys,
+            door=manifest.door,
+            preprocessing=manifest.preprocessing,
+            stages=stages,
+            progress=progress,
+        )
+
+    assert recipe.gate is not None  # noqa: S101 - check_sections looked
+    distil = read("distil", recipe.distil.taken_from) if recipe.distil else None
+    asked = recipe.quantise.calibration if recipe.quantise else None
+    calibration = read("calibration", asked) if asked else None
+    gate = read("gate", recipe.gate)
+    made_with = {"distilled": distil, "quantised": calibration}
+    unchecked = require_disjoint(gate, {did: each for did, each in made_with.items() if each}, path.name)
+    return SectionImages(gate, distil, calibration, unchecked)
