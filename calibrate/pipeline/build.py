@@ -16,11 +16,12 @@ import msgspec
 import promptray.calibrate
 from promptray.calibrate.pipeline.distilled import distilled
 from promptray.calibrate.pipeline.gate import Gates, require_passed
-from promptray.calibrate.pipeline.gated import added_prompts, consumer_of, summary, with_gates
+from promptray.calibrate.pipeline.gated import added_prompts, summary, with_gates
 from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
 from promptray.calibrate.pipeline.recipe import BuildRecipe, check_sections, kind_of, limits_of
 from promptray.calibrate.pipeline.scores import Model
+from promptray.calibrate.pipeline.self_test import require_spread
 from promptray.calibrate.quantise import quantise
 from promptray.export.build import Checked, checked, require_writable, write
 from promptray.export.recipe import read_recipe_as, with_lines
@@ -128,9 +129,12 @@ def _gated(
     )
     candidate = Model(changed.draft)
     manifest = changed.draft.manifest
-    consumer = consumer_of(manifest)
+    consumer = candidate.consumer
     names = changed_heads(manifest, consumer)
     heads = [head for head in manifest.heads if head.name in names]
+    golden = read_golden(fp32.draft)
+    for each in heads:  # before the gates, which take minutes
+        require_spread(manifest, each, golden.answers[each.name], "the original")
     held = [gates.hold(candidate, head, f"head-{head.name}", "scores") for head in heads]
     text = added_prompts(changed.draft, stages) if "text" in changed.reports else None
     if text is not None:
@@ -141,9 +145,11 @@ def _gated(
     if recipe.quantise is not None:
         cure = "keep more layers high, or take another scheme (docs/quantisation.md)"
     require_passed(held, output.with_name(f"{output.name}.gate"), f"{recipe.name} on {consumer}", cure)
-    made = with_gates(candidate, text, read_golden(fp32.draft), heads, held, stages)
+    made = with_gates(candidate, text, golden, heads, held, stages)
     kind = kind_of(recipe, path.name)
-    summaries = [msgspec.to_builtins(summary(each, kind, images, original.draft, changed)) for each in held]
+    summaries = [
+        msgspec.to_builtins(summary(each, consumer, kind, images, original.draft, changed)) for each in held
+    ]
     return write(output, made, {**parity, "gates": summaries}, progress)
 
 

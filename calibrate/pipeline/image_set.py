@@ -20,8 +20,8 @@ from promptray.calibrate.tables.csv_file import read_table
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage, Labels, known, labels_of
 from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle.gate_summary import ImagesOfGate
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
-from promptray.runtime.bundle.parity import ImagesOfGate
 from promptray.runtime.disk import hash_file
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError, ImageError
