@@ -133,8 +133,9 @@ def _gated(
     names = changed_heads(manifest, consumer)
     heads = [head for head in manifest.heads if head.name in names]
     golden = read_golden(fp32.draft)
+    model = "the original" if recipe.distil is None else "the student"
     for each in heads:  # before the gates, which take minutes
-        require_spread(manifest, each, golden.answers[each.name], "the original")
+        require_spread(manifest, each, golden.answers[each.name], model)
     held = [gates.hold(candidate, head, f"head-{head.name}", "scores") for head in heads]
     text = added_prompts(changed.draft, stages) if "text" in changed.reports else None
     if text is not None:

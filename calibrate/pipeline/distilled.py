@@ -121,7 +121,6 @@ def distilled(
         "distil",
         {
             "teacher": sources.hashes(),
-            "libraries": manifest.provenance.libraries,
             "findings": msgspec.to_builtins(manifest.findings),
             "settings": msgspec.to_builtins(settings.settings),
             "weights": hash_file(weights)[0] if weights is not None and weights.is_file() else None,

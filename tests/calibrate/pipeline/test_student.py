@@ -174,6 +174,10 @@ def test_its_golden_answers_are_its_own(student_bundle: Path, learning: Path) ->
     verify(student_bundle, site=None)
     shown = CliRunner().invoke(cli, ["inspect", str(student_bundle), "--no-site"], terminal_width=400).output
     assert "student (torch fp32" in " ".join(shown.split())
+    assert "passed against its teacher, the checkpoint in fp32" in " ".join(shown.split())
+    said = CliRunner().invoke(cli, ["verify", str(student_bundle), "--no-site"]).output
+    assert "against the gated answers" in said
+    assert "of a golden score to the student in fp32" in said
     with (
         Scorer.open(student_bundle, site=None) as small,
         Scorer.open(learning / "teacher.bundle", site=None) as big,
