@@ -123,10 +123,8 @@ def checked(sources: Sources, stages: StageCache, progress: Progress) -> Checked
     """
     recipe, artefact = sources.recipe, sources.recipe_file.name
     inputs = golden_inputs(sources.golden_folder, recipe.golden.licence if recipe.golden else None)
-    libraries = _libraries()
-
     progress("load", f"hashing {sources.checkpoint.name}", 0.0)
-    export_key = stages.key("export", {**sources.hashes(), "libraries": libraries})
+    export_key = stages.key("export", sources.hashes())
     graphs, _ = stages.run("export", export_key, lambda folder: _export(sources, folder, progress))
     facts = msgspec.json.decode((graphs / "model.json").read_bytes(), type=ModelFile)
     made = plan(recipe, artefact, facts, graphs)
@@ -154,7 +152,8 @@ def checked(sources: Sources, stages: StageCache, progress: Progress) -> Checked
         "golden", golden_key, lambda folder: _golden(sources, made, inputs, folder, scored)
     )
 
-    made_bundle = draft(made, graphs, prompts, golden, inputs, sources.provenance(libraries, facts.sources))
+    provenance = sources.provenance(_libraries(), facts.sources)
+    made_bundle = draft(made, graphs, prompts, golden, inputs, provenance)
     progress("check", "comparing the graphs with the original", 0.75)
     parity = check_parity(
         made_bundle, GATED_ON, lambda part: progress("check", "comparing", 0.75 + 0.2 * part)

@@ -34,13 +34,18 @@ def default_cache() -> Path:
     return Path(platformdirs.user_cache_dir("promptray")) / "build"
 
 
+def kept_bytes(root: Path) -> int:
+    """Return the size of all that a cache keeps; nothing of it is ever removed but by its owner."""
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+
+
 class StageCache:
     """A folder of finished stages.
 
     Parameters
     ----------
     root : Path
-        Made when needed. May be deleted at any time.
+        Made when needed. Nothing removes what is in it; it may be deleted whenever no build runs.
     *packages : module
         Whose code makes the stages, beside that of export and runtime.
     """

@@ -38,9 +38,14 @@ class Answers:
         return Answers(self.logits[part], None if self.maps is None else self.maps[part])
 
 
+def spreads_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return what scores (images, findings) deviate by over images, standard deviations (findings,)."""
+    return np.asarray(logits.astype(np.float64).std(axis=0))
+
+
 def spread_of(logits: NDArray[np.float32]) -> float:
-    """Return what scores (images, findings) deviate by over images, root mean square over findings."""
-    return float(np.sqrt(logits.astype(np.float64).var(axis=0).mean()))
+    """Return the same of all findings together, root mean square."""
+    return float(np.sqrt(np.square(spreads_of(logits)).mean()))
 
 
 def _difference(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float:

@@ -164,7 +164,7 @@ def _require_complete(rule: Examination, missing: Sequence[View], left_out: Sequ
     if not missing or (len(missing) < len(rule.views) and not rule.require_all):
         return
     lacking = ", ".join(view.label for view in missing)
-    outside = ", ".join(f"{image.name} [{image.code}]" for image in left_out[:8])
+    outside = ", ".join(f"image {image.number}, {image.name} [{image.code}]" for image in left_out[:8])
     raise ImageError(
         "exam.incomplete",
         "views are missing without which the examination has no score",

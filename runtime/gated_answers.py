@@ -16,13 +16,14 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from promptray.runtime.answers import Answers, spread_of
+from promptray.runtime.answers import Answers, spreads_of
 from promptray.runtime.bundle.gated import Gated
 from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.errors import BundleError
 from promptray.runtime.graphs import BundleContent
+from promptray.runtime.prompts import BankEntry, PromptBank
 
-#: Of the spread of the original's golden scores: a wider tolerance would let another arithmetic by.
+#: Of the least spread of a finding's golden scores: a wider tolerance would let another arithmetic by.
 LARGEST_SHARE = 0.1
 #: Most that a map, or an encoded finding as a share of its largest number, may be off.
 LARGEST_TOLERANCE = 0.1
@@ -56,6 +57,16 @@ def pack_answers(answers: GatedAnswers) -> bytes:
     return bytes(safetensors.numpy.save(contiguous))
 
 
+def widest(original: Answers, gated: Answers) -> float:
+    """Return the widest tolerance that still tells every finding's golden scores apart.
+
+    One finding may hardly move where the others do, or hardly move after the change: the least spread counts,
+    of any finding, with the original or with the changed graphs.
+    """
+    spreads = [spreads_of(each.logits).min(initial=np.inf) for each in (original, gated)]
+    return LARGEST_SHARE * float(min(spreads))
+
+
 def read_gated(bundle: BundleContent, gated: Gated, original: Mapping[str, Answers]) -> GatedAnswers:
     """Read the answers of changed graphs and hold their tolerances against the original's scores.
 
@@ -79,12 +90,14 @@ def read_gated(bundle: BundleContent, gated: Gated, original: Mapping[str, Answe
         raise _malformed(name, f"another set of text tensors: {', '.join(sorted(text)) or 'none'}")
     if not all(np.isfinite(array).all() for array in tensors.values()):
         raise _malformed(name, "a stored answer that is no number")
-    _require_narrow(gated, original, name)
     heads = {
         each.head: Answers(tensors[f"logits.{each.head}"], tensors.get(f"maps.{each.head}"))
         for each in gated.heads
     }
-    return GatedAnswers(heads, {key.removeprefix(_TEXT): array for key, array in text.items()})
+    _require_narrow(gated, original, heads, name)
+    own = {key.removeprefix(_TEXT): array for key, array in text.items()}
+    _require_entry(manifest, own, name)
+    return GatedAnswers(heads, own)
 
 
 def _expected(manifest: Manifest, gated: Gated) -> dict[str, tuple[int, ...]]:
@@ -107,13 +120,22 @@ def _text_tensors(manifest: Manifest, gated: Gated) -> set[str]:
     return set() if gated.text is None or head is None else {tensor.name for tensor in head.bank.tensors}
 
 
-def _require_narrow(gated: Gated, original: Mapping[str, Answers], name: str) -> None:
+def _require_entry(manifest: Manifest, text: Mapping[str, NDArray[Any]], name: str) -> None:
+    """Refuse an encoded finding of another type or shape than an entry of the bank has."""
+    head = manifest.text_head
+    if head is None or not text:
+        return
+    try:
+        PromptBank(head.bank, [BankEntry("", (), text)])
+    except BundleError as error:
+        raise _malformed(name, f"an encoded finding that does not fit the bank: {error.found}") from error
+
+
+def _require_narrow(
+    gated: Gated, original: Mapping[str, Answers], own: Mapping[str, Answers], name: str
+) -> None:
     bounds = [
-        (
-            f"scores of {each.head}",
-            each.score_tolerance,
-            LARGEST_SHARE * spread_of(original[each.head].logits),
-        )
+        (f"scores of {each.head}", each.score_tolerance, widest(original[each.head], own[each.head]))
         for each in gated.heads
     ]
     bounds += [(f"maps of {each.head}", each.map_tolerance or 0.0, LARGEST_TOLERANCE) for each in gated.heads]

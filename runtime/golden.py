@@ -1,6 +1,7 @@
 """The least gate: on this machine, the golden pictures must still get the scores that were gated.
 
-Of fp32 graphs these are the original's; of changed ones their own, as they were gated (`gated_answers`).
+Of the original's graphs these are its own in torch, fp32; of changed ones those graphs' own, as they were
+gated (`gated_answers`). The golden set of a student holds the student's answers in torch, fp32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from promptray.runtime.answers import Answers
 from promptray.runtime.bundle.gated import Gated
-from promptray.runtime.bundle.manifest import Head
+from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
@@ -25,7 +26,7 @@ from promptray.runtime.preprocess import normalise
 
 @dataclass(frozen=True)
 class GoldenSet:
-    """Stored inputs and answers.
+    """Stored inputs and answers, of the original or of the student in the place of its image tower.
 
     Attributes
     ----------
@@ -51,8 +52,11 @@ class HeadReport:
     score_error, score_tolerance : float
     map_error, map_tolerance : float or None
         None for a head without maps.
-    original_score_error, original_map_error : float or None
-        The same to the fp32 original, for information: what the change costs on these pictures.
+    golden : {"original", "student"}
+        Whose torch arithmetic in fp32 the golden set holds.
+    golden_score_error, golden_map_error : float or None
+        The same to that, for information: what quantising costs on these pictures, or of a student that is
+        not quantised what exporting costs. A student's teacher is not in the bundle.
     """
 
     head: str
@@ -61,8 +65,9 @@ class HeadReport:
     score_tolerance: float
     map_error: float | None
     map_tolerance: float | None
-    original_score_error: float
-    original_map_error: float | None
+    golden: Literal["original", "student"]
+    golden_score_error: float
+    golden_map_error: float | None
 
 
 @dataclass(frozen=True)
@@ -148,35 +153,30 @@ def check_golden(
     for n in range(count):
         features = graphs.features(normalise(golden.pictures[n : n + 1], manifest.preprocessing))
         for name, found in errors.items():
-            answer, original = heads[name].run(features), golden.answers[name]
-            bound = own.get(name, original)
-            found.append((*bound.of(n).errors(*answer), *original.of(n).errors(*answer)))
+            answer, stored = heads[name].run(features), golden.answers[name]
+            bound = own.get(name, stored)
+            found.append((*bound.of(n).errors(*answer), *stored.of(n).errors(*answer)))
     # NaN must not get lost in a maximum: numpy's keeps it, and no comparison with it is true.
-    reports = tuple(_report(head, gated, *np.max(errors[head.name], axis=0)) for head in scored)
+    reports = tuple(_report(manifest, head, gated, np.max(errors[head.name], axis=0)) for head in scored)
     for report in reports:
         _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}")
     return GoldenReport(count, reports)
 
 
-def _report(
-    head: Head,
-    gated: Gated | None,
-    score_error: float,
-    map_error: float,
-    original_score_error: float,
-    original_map_error: float,
-) -> HeadReport:
+def _report(manifest: Manifest, head: Head, gated: Gated | None, errors: NDArray[np.float64]) -> HeadReport:
     own = next((each for each in gated.heads if each.head == head.name), None) if gated else None
     map_tolerance = head.map.tolerance if head.map else None
+    score_error, map_error, golden_score_error, golden_map_error = map(float, errors)
     return HeadReport(
         head=head.name,
         against="gated answers" if own else "original",
-        score_error=float(score_error),
+        score_error=score_error,
         score_tolerance=own.score_tolerance if own else head.score_tolerance,
-        map_error=float(map_error) if head.map else None,
+        map_error=map_error if head.map else None,
         map_tolerance=own.map_tolerance if own else map_tolerance,
-        original_score_error=float(original_score_error),
-        original_map_error=float(original_map_error) if head.map else None,
+        golden="original" if manifest.provenance.distilled is None else "student",
+        golden_score_error=golden_score_error,
+        golden_map_error=golden_map_error if head.map else None,
     )
 
 

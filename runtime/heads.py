@@ -19,9 +19,11 @@ def require_head(manifest: Manifest, name: str | None = None) -> Head:
         return found[0]
     raise ScoringError(
         "score.head",
-        "the bundle has no such head" if name else "the bundle has several heads, and one must be chosen",
+        "the bundle has no such head"
+        if name is not None
+        else "the bundle has several heads, and one must be chosen",
         artefact=manifest.name,
         expected=f"one of {', '.join(head.name for head in manifest.heads)}",
-        found=name,
+        found=None if name is None else ascii(name),
         cure="name it: `--head` on the command line",
     )

@@ -15,6 +15,7 @@ from typing import Any
 from promptray.runtime.active_prompts import ActivePrompts, require_open
 from promptray.runtime.backends import BackendFacts, choose_backend
 from promptray.runtime.bundle import Bundle, Manifest
+from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.door import Source, open_picture, require_several, source_name
 from promptray.runtime.errors import PromptRayError, ScoringError
@@ -104,6 +105,8 @@ class Scorer:
         """
         bundle = Bundle.open(path)
         manifest = bundle.manifest
+        if manifest.gated:  # before anything runs: changed graphs that did not pass are not used
+            read_parity(bundle)
         chosen, reason = choose_backend(backend, threads=threads, manifest=manifest)
         graphs = Graphs(bundle, chosen, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
+from tokenizers.models import BPE, WordPiece
 
 from promptray.runtime.bundle.manifest import TextRule
 from promptray.runtime.errors import BundleError, PromptError
@@ -23,7 +23,9 @@ from promptray.runtime.wording import Wording, require_readable
 
 _NUMBERING = re.compile(r"[0-9]+\.")
 _WORD = re.compile(r"\w+")
-_WORD_MARK = "\u2581"  # what SentencePiece begins words with; it looks like an underscore
+#: What words begin with: of SentencePiece it looks like an underscore, of byte-level BPE it is a G with a
+#: dot, which stands for the space before a word.
+_WORD_MARK, _BYTE_MARK = "\u2581", "\u0120"
 _LONGEST_PROMPT = 20_000  # characters; far above any context, so a pasted file is refused at once
 
 
@@ -126,7 +128,7 @@ class EncodedPrompt:
         ``input_ids`` int64 (1, tokens), unpadded; ``word_matrix`` float32 (1, words, tokens): 1 where a token
         is added to a row. Each token starts a row but one that goes on with a word: of WordPiece a "##"
         piece, of a BPE with an end-of-word suffix a piece after one without it, of SentencePiece a piece
-        without U+2581 before it.
+        without U+2581 before it, of a byte-level BPE one without U+0120.
     cleaning : str
         The rule that it was cleaned by.
     """
@@ -194,7 +196,10 @@ class TextEncoder:
                 f"for a context of {rule.context} tokens",
                 found=str(self._special),
             )
-        self._begins_word = _words_of(self._tokenizer, marked=f'"{_WORD_MARK}"' in content)
+        mark = _WORD_MARK if f'"{_WORD_MARK}"' in content else None
+        if isinstance(self._tokenizer.model, BPE) and '"type":"ByteLevel"' in content:
+            mark = _BYTE_MARK
+        self._begins_word = _words_of(self._tokenizer, mark)
 
     def clean(self, prompt: str) -> str:
         """Return what the model's cleaning rule leaves of a prompt."""
@@ -298,14 +303,14 @@ def require_text(key: str, finding: EncodedFinding) -> None:
             )
 
 
-def _words_of(tokenizer: Tokenizer, *, marked: bool) -> Callable[[Sequence[str]], list[bool]]:
+def _words_of(tokenizer: Tokenizer, mark: str | None) -> Callable[[Sequence[str]], list[bool]]:
     """Return what says of each piece of a text whether a word begins with it; the first always does.
 
     Parameters
     ----------
     tokenizer : Tokenizer
-    marked : bool
-        Whether SentencePiece's mark is a piece, or a setting, of the tokenizer.
+    mark : str or None
+        What the first piece of a word begins with, of a tokenizer that has such a mark.
     """
     word_end: str | None = getattr(tokenizer.model, "end_of_word_suffix", None)  # of a BPE
     word_piece = isinstance(tokenizer.model, WordPiece)
@@ -315,6 +320,6 @@ def _words_of(tokenizer: Tokenizer, *, marked: bool) -> Callable[[Sequence[str]]
             return not piece.startswith("##")
         if word_end:
             return before.endswith(word_end)
-        return not marked or piece.startswith(_WORD_MARK)
+        return mark is None or piece.startswith(mark)
 
     return lambda pieces: [True, *map(begins, pieces, pieces[1:])] if pieces else []

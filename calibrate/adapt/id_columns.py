@@ -35,10 +35,14 @@ _OF_A_PERSON = re.compile(r"(?<!in)(?<!out)(patient|pa[cz]ient)|subj(?!ectiv)|pa
 _ID_WORD = re.compile(r"u?id|nr|no|num|key|code|.*(number|nummer)")
 #: Share of the rows above which the values of a column join hardly any of them.
 _FEW = 0.8
+_SHOWN = 10  # lines that a message lists
 
 
 def find_id_column(table: Table, kind: str, taken: Collection[str | None], *, ask: bool = True) -> str | None:
     """Return the one column that has a usual name, if there is one. Of exams the UID is before all else.
+
+    An archive leaves AccessionNumber empty where the exam was not ordered. So a column of exams without any
+    id is none; one with some ids is none either where patients are known, who hold their exams together.
 
     Parameters
     ----------
@@ -47,7 +51,7 @@ def find_id_column(table: Table, kind: str, taken: Collection[str | None], *, as
     taken : collection of str or None
         Columns that say something else.
     ask : bool
-        Whether several are refused; else none of them is taken.
+        Whether several are refused; else none of them is taken, and no column with an empty cell.
 
     Raises
     ------
@@ -66,6 +70,10 @@ def find_id_column(table: Table, kind: str, taken: Collection[str | None], *, as
             expected=f"one of {', '.join(found)}",
             cure=f"say --{kind} COLUMN",
         )
+    if found and kind == "exam":
+        empty = [not row.cells[found[0]] for row in table.rows]
+        if all(empty) or (any(empty) and not ask):
+            return None
     return found[0] if found else None
 
 
@@ -82,10 +90,21 @@ def number_ids(table: Table, column: str, *, zeros: bool = False) -> NDArray[np.
     Raises
     ------
     TableError
-        ``table.format`` for an empty cell, and for ids that differ in writing only, as 7 and 007 do: they
-        would count as two patients.
+        ``table.format`` for empty cells, naming their lines, and for ids that differ in writing only, as 7
+        and 007 do: they would count as two patients.
     """
-    ids = [table.text(row, column) for row in table.rows]
+    empty = [row.line for row in table.rows if not row.cells[column]]
+    if empty:
+        lines = ", ".join(map(str, empty[:_SHOWN])) + (" ..." if len(empty) > _SHOWN else "")
+        raise table.error(
+            "rows have no id",
+            line=empty[0],
+            column=column,
+            expected="an id in every row",
+            found=f"{len(empty)} of {len(table.rows)} empty: line {lines}",
+            cure="fill them, delete these rows, or take the column out of the table if it tells nothing",
+        )
+    ids = [row.cells[column] for row in table.rows]
     first: dict[str, tuple[str, Row]] = {}
     for text, row in zip(ids, table.rows, strict=True):
         known, where = first.setdefault(_bare(text, zeros=zeros), (text, row))

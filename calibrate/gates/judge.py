@@ -12,10 +12,10 @@ from promptray.calibrate.gates.auroc_gates import auroc_gates
 from promptray.calibrate.gates.data import Floats, GateData
 from promptray.calibrate.gates.flips import FlipCounts
 from promptray.calibrate.gates.gate import Measured, judged, settles, with_noise, worst
-from promptray.calibrate.gates.limits import Limits
 from promptray.calibrate.gates.report import Gate, GateName, NotRun
 from promptray.calibrate.gates.statistics import FindingStatistics, Statistic
 from promptray.calibrate.gates.verdict import Sense, decisions_to_settle, verdict_of
+from promptray.runtime.gate_limits import Limits
 
 _CONSTANT = "the original, or the candidate, gives every image the same logit"
 

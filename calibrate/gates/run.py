@@ -10,7 +10,6 @@ from promptray.calibrate.evaluation_report import Estimate
 from promptray.calibrate.gates.data import Floats, GateData, ModelScores
 from promptray.calibrate.gates.flips import FlipCounts
 from promptray.calibrate.gates.judge import judge
-from promptray.calibrate.gates.limits import Limits
 from promptray.calibrate.gates.map_agreement import map_correlation
 from promptray.calibrate.gates.report import (
     Disagreement,
@@ -24,6 +23,7 @@ from promptray.calibrate.gates.statistics import FindingStatistics, Statistic, d
 from promptray.calibrate.gates.verdict import CONFIDENCE, overall
 from promptray.calibrate.ranking import Ranking
 from promptray.calibrate.reference_threshold import REFERENCE_RATE
+from promptray.runtime.gate_limits import Limits
 from promptray.runtime.version import VERSION
 
 _SHOWN = 8  # images that the report points out

@@ -15,13 +15,14 @@ import promptray.calibrate
 from promptray.calibrate.pipeline.distilled import distilled
 from promptray.calibrate.pipeline.gate import Asked, Gates, Held
 from promptray.calibrate.pipeline.gate_folder import GateFolder
-from promptray.calibrate.pipeline.gated import added_prompts, consumer_of, summary, with_gates
+from promptray.calibrate.pipeline.gated import added_prompts, summary, with_gates
 from promptray.calibrate.pipeline.image_set import Progress
 from promptray.calibrate.pipeline.passed import require_passed
 from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
 from promptray.calibrate.pipeline.recipe import BuildRecipe, check_sections, kind_of, limits_of
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.pipeline.sections import section_images
+from promptray.calibrate.pipeline.self_test import require_spread
 from promptray.calibrate.pipeline.thresholds import thresholds_of
 from promptray.calibrate.quantise import quantise
 from promptray.export.build import Checked, checked, require_writable, write
@@ -113,8 +114,8 @@ def build(
         asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
         gates = Gates(Model(original.draft), asked, stages, _part(progress, 0.6, 0.95))
         held, made = _gated(recipe, gates, fp32, changed, stages, folder)
-        kind = kind_of(recipe, recipe_path.name)
-        summaries = [summary(each, kind, images.gate, original.draft, changed) for each in held]
+        kind, consumer = kind_of(recipe, recipe_path.name), made.manifest.gated[0].consumer
+        summaries = [summary(each, consumer, kind, images.gate, original.draft, changed) for each in held]
         return write(output, made, {**parity, "gates": msgspec.to_builtins(summaries)}, progress)
 
 
@@ -123,9 +124,13 @@ def _gated(
 ) -> tuple[list[Held], Draft]:
     """Hold the changed model against the original; return the gates, all passed, and the draft with them."""
     candidate, manifest = Model(changed.draft), changed.draft.manifest
-    consumer = consumer_of(manifest)
+    consumer = candidate.consumer
     names = changed_heads(manifest, consumer)
     heads = [head for head in manifest.heads if head.name in names]
+    golden = read_golden(fp32.draft)
+    model = "the original" if recipe.distil is None else "the student"
+    for each in heads:  # before the gates, which take minutes
+        require_spread(manifest, each, golden.answers[each.name], model)
     held = [gates.hold(candidate, head, f"head-{head.name}", "scores") for head in heads]
     text = added_prompts(changed.draft, stages) if "text" in changed.reports else None
     if text is not None:
@@ -136,7 +141,7 @@ def _gated(
     if recipe.quantise is not None:
         cure = "keep more layers high, or take another scheme (docs/quantisation.md)"
     require_passed(held, folder, f"{recipe.name} on {consumer}", cure)
-    return held, with_gates(candidate, text, read_golden(fp32.draft), heads, held, stages)
+    return held, with_gates(candidate, text, golden, heads, held, stages)
 
 
 def _part(progress: Progress, first: float, last: float) -> Progress:

@@ -145,7 +145,6 @@ class _Lesson:
         patients = self._patients
         return {
             "teacher": self.sources.hashes(),
-            "libraries": manifest.provenance.libraries,
             "findings": msgspec.to_builtins(manifest.findings),
             "settings": msgspec.to_builtins(self.settings.settings),
             "weights": hash_file(weights)[0] if weights is not None and weights.is_file() else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -18,12 +17,12 @@ from promptray.calibrate.pipeline.image_set import ImageSet, Progress, counted
 from promptray.calibrate.pipeline.scores import Call, Model, scores
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.answers import Answers
+from promptray.runtime.bundle.candidate import Of
 from promptray.runtime.bundle.manifest import Head
 
 ALONE = Call()
 #: Another shape of call: of the original it is the noise floor, of the candidate it must not matter.
 TOGETHER = Call(batch=4, threads=1)
-Of = Literal["scores", "added prompts"]
 #: Flag a finding at this logit or more: head -> key -> threshold.
 Thresholds = Mapping[str, Mapping[str, float]]
 _SHAPE = "batches of 4 on one thread"
@@ -113,6 +112,7 @@ class Gates:
         return {
             "original": self._original.key,
             "candidate": candidate.key,
+            "judged": candidate.judged(of),
             "head": head.name,
             "pictures": images.sha256s,
             "numbers": images.numbers,
@@ -177,7 +177,7 @@ class Gates:
             findings=tuple(each.key for each in manifest.findings_of(head.name)),
             original=ModelScores("the fp32 original", first.logits, first.maps, self._original.sha256),
             candidate=ModelScores(
-                f"{manifest.name} ({', '.join(parts)})", alone.logits, alone.maps, candidate.sha256
+                f"{manifest.name} ({', '.join(parts)})", alone.logits, alone.maps, candidate.judged(of)
             ),
             again=ModelScores(f"the same in {_SHAPE}", again.logits, again.maps),
             other_shapes={_SHAPE: together.logits},

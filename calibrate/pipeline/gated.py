@@ -16,16 +16,15 @@ from promptray.calibrate.pipeline.image_set import ImageSet
 from promptray.calibrate.pipeline.quantised import Changed
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.pipeline.self_test import SelfTest, text_tolerance
-from promptray.export.draft import GATED_ON, Draft
+from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bank_file import pack, unpack
+from promptray.runtime.bundle.gate_summary import ChangedGraph, GateSummary
 from promptray.runtime.bundle.gated import Gated, GatedHead, GatedText
-from promptray.runtime.bundle.manifest import Head, Manifest
-from promptray.runtime.bundle.parity import ChangedGraph, GateSummary
+from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.bundle.validate_gated import gates_folder
 from promptray.runtime.gated_answers import GatedAnswers, pack_answers
 from promptray.runtime.golden import GoldenSet
-from promptray.runtime.machine_class import consumers_here
 from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text_check import difference
 
@@ -37,16 +36,11 @@ class _Tolerances(msgspec.Struct, frozen=True):
     text: float | None
 
 
-def consumer_of(manifest: Manifest) -> str:
-    """Return what a changed model is for here: this class of machine, or the back-end where all is fp32."""
-    meant = {name for graph in manifest.graphs for name in graph.consumers}
-    return next(name for name in consumers_here(GATED_ON) if name in meant)
-
-
-def summary(held: Held, kind: Kind, images: ImageSet, original: Draft, changed: Changed) -> GateSummary:
+def summary(
+    held: Held, consumer: str, kind: Kind, images: ImageSet, original: Draft, changed: Changed
+) -> GateSummary:
     """Return what ``parity.json`` says of a gate that was passed."""
     manifest = changed.draft.manifest
-    consumer = consumer_of(manifest)
     tools = {name: version for report in changed.reports.values() for name, version in report.tools.items()}
     if manifest.provenance.distilled is not None:
         tools |= {name: manifest.provenance.libraries[name] for name in ("timm", "torch", "onnxruntime")}
@@ -123,7 +117,7 @@ def with_gates(
     BuildError
         ``gate.failed`` where the candidate's answers change too much with the shape of the call.
     """
-    draft, consumer = candidate.draft, consumer_of(candidate.draft.manifest)
+    draft, consumer = candidate.draft, candidate.consumer
     folder, made = gates_folder(consumer), _tested(candidate, text, golden, heads, stages)
     answers = f"{folder}/answers.safetensors"
     files: dict[str, bytes | Path] = {answers: made / "answers.safetensors"}

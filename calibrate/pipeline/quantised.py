@@ -19,7 +19,6 @@ from promptray.calibrate.quantise.calibration_images import ImageFeeds, warnings
 from promptray.calibrate.quantise.feeds import head_feeds, text_feeds
 from promptray.calibrate.quantise.observe import Feeds
 from promptray.calibrate.quantise.report import Report
-from promptray.calibrate.quantise.session import versions
 from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bank_file import pack
@@ -174,7 +173,6 @@ def _stage(
         "quantise",
         {
             "change": f"{change.__module__}.{change.__qualname__}",
-            "tools": versions(),
             "machine": machine_class(),  # ranges are taken from what this machine computes
             "graph": hashlib.sha256(content).hexdigest(),
             "scheme": msgspec.to_builtins(scheme),

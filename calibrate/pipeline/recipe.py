@@ -9,15 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from promptray.calibrate.distil.settings import Distil
-from promptray.calibrate.gates.limits import LIMITS, Kind, Limits
 from promptray.calibrate.quantise.scheme import DynamicInt8, Float8, Float16, Int8, Scheme, WeightOnly
 from promptray.export.recipe import Recipe
 from promptray.runtime.bundle.fields import HeadName, Text
 from promptray.runtime.errors import BuildError
+from promptray.runtime.gate_limits import AT_LEAST, KINDS, LIMITS, Kind, Limits
 
 #: The strictest first.
-_KINDS: tuple[Kind, ...] = ("fp16", "int8", "student")
-_AT_LEAST = ("spearman", "map_correlation", "map_overlap")
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +86,7 @@ Size = Annotated[float, Meta(ge=0)]
 
 
 class LimitsRecipe(_Struct, frozen=True, kw_only=True):
-    """Bounds tighter than those of the kind of change (`promptray.calibrate.gates.limits`)."""
+    """Bounds tighter than those of the kind of change (`promptray.runtime.gate_limits`)."""
 
     auroc_loss: Share | None = None
     class_auroc_loss: Share | None = None
@@ -195,7 +193,7 @@ def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
     if recipe.distil is not None:
         own = "student"
     asked = (recipe.gate.kind if recipe.gate else None) or own
-    if _KINDS.index(asked) > _KINDS.index(own):
+    if KINDS.index(asked) > KINDS.index(own):
         what = f"the limits of {asked} are looser than those of {own}"
         raise _invalid(artefact, "gate.kind", what, own)
     return asked
@@ -216,8 +214,8 @@ def limits_of(recipe: BuildRecipe, artefact: str) -> Limits:
         value, bound = getattr(asked, name), getattr(limits, name)
         if value is None:
             continue
-        if (value < bound) if name in _AT_LEAST else (value > bound):
-            sense = "at least" if name in _AT_LEAST else "at most"
+        if (value < bound) if name in AT_LEAST else (value > bound):
+            sense = "at least" if name in AT_LEAST else "at most"
             what = f"{value:g} is looser than the limit, and limits may only be tightened"
             raise _invalid(artefact, f"gate.limits.{name}", what, f"{sense} {bound:g}")
         tighter[name] = value

@@ -17,6 +17,7 @@ from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.answers import Answers
 from promptray.runtime.backends import load_backend
+from promptray.runtime.bundle.candidate import Of, candidate_sha256
 from promptray.runtime.graphs import BoundHead, Graphs, own_bank
 from promptray.runtime.machine_class import consumers_here, machine_class
 from promptray.runtime.preprocess import normalise
@@ -65,17 +66,26 @@ class Model:
         manifest, consumers = self.draft.manifest, consumers_here(GATED_ON)
         scoring = [("image", None), *(("head", head.name) for head in manifest.heads)]
         used = [manifest.graph_for(role, consumers, head) for role, head in scoring]
-        digests = {
-            graph.title: hashlib.sha256(self.draft.read(graph.file)).hexdigest()
-            for graph in used
-            if graph is not None
-        }
+        digests = {graph.title: self._digest(graph.file) for graph in used if graph is not None}
         return {
             "graphs": digests,
-            "banks": {name: _digest(bank) for name, bank in self.banks.items()},
+            "banks": {name: _of_bank(bank) for name, bank in self.banks.items()},
             "preprocessing": msgspec.to_builtins(manifest.preprocessing),
             "machine": machine_class(),
         }
+
+    @property
+    def consumer(self) -> str:
+        """What it is for here: this class of machine, or the back-end where all is fp32."""
+        meant = {name for graph in self.draft.manifest.graphs for name in graph.consumers}
+        return next(name for name in consumers_here(GATED_ON) if name in meant)
+
+    def judged(self, of: Of) -> str:
+        """Return the hash by which a gate's report names it, and a bundle knows it again."""
+        return candidate_sha256(self.draft.manifest, self.consumer, of, self._digest)
+
+    def _digest(self, name: str) -> str:
+        return hashlib.sha256(self.draft.read(name)).hexdigest()
 
     @cached_property
     def sha256(self) -> str:
@@ -90,7 +100,7 @@ class Model:
         return self._compiled[threads]
 
 
-def _digest(bank: PromptBank) -> str:
+def _of_bank(bank: PromptBank) -> str:
     digest = hashlib.sha256()
     for entry in bank:
         for name, array in sorted(entry.tensors.items()):

@@ -9,10 +9,10 @@ import numpy as np
 from promptray.calibrate.pipeline.other_rounding import with_other_rounding
 from promptray.calibrate.pipeline.scores import Call, Model, run
 from promptray.export.draft import Draft
-from promptray.runtime.answers import Answers, spread_of
-from promptray.runtime.bundle.manifest import Head
+from promptray.runtime.answers import Answers, spreads_of
+from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.errors import BuildError
-from promptray.runtime.gated_answers import LARGEST_SHARE, LARGEST_TOLERANCE
+from promptray.runtime.gated_answers import LARGEST_SHARE, LARGEST_TOLERANCE, widest
 from promptray.runtime.golden import GoldenSet
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.text_check import TOLERANCE as TEXT_TOLERANCE
@@ -39,7 +39,7 @@ class SelfTest:
     def __init__(self, draft: Draft, golden: GoldenSet) -> None:
         model, pixels = Model(draft), normalise(golden.pictures, draft.manifest.preprocessing)
         one = Call(threads=1)
-        self._golden = golden
+        self._golden, self._manifest = golden, draft.manifest
         self._found = run(model, pixels, one)
         varied = [run(model, pixels, Call(batch=4, threads=1)), run(model, pixels, Call(threads=2))]
         random = np.random.default_rng(_SEED)
@@ -61,14 +61,50 @@ class SelfTest:
         Raises
         ------
         BuildError
-            ``gate.failed`` where the noise alone is beyond what a tolerance may be.
+            ``gate.failed`` where the noise alone is beyond what a tolerance may be; where golden scores are
+            alike.
         """
-        most = LARGEST_SHARE * spread_of(self._golden.answers[head.name].logits)
+        own = self.answers([head.name])[head.name]
+        require_spread(self._manifest, head, own, "the changed graphs")
+        most = widest(self._golden.answers[head.name], own)
         score = _tolerance(self._noise[f"logits.{head.name}"], head.score_tolerance, most, head, "scores")
         if head.map is None:
             return score, None
         noise = self._noise[f"maps.{head.name}"]
         return score, _tolerance(noise, head.map.tolerance, LARGEST_TOLERANCE, head, "maps")
+
+
+def require_spread(manifest: Manifest, head: Head, answers: Answers, model: str) -> None:
+    """Refuse a finding whose golden scores are alike: no tolerance could tell a machine that is wrong of it.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    head : Head
+    answers : Answers
+        To the golden pictures.
+    model : str
+        Who gave the answers, for the message.
+
+    Raises
+    ------
+    BuildError
+        ``gate.failed``, naming the findings.
+    """
+    least = head.score_tolerance / LARGEST_SHARE
+    findings = zip(manifest.findings_of(head.name), spreads_of(answers.logits), strict=True)
+    alike = [f"{finding.key} ({spread:.2g})" for finding, spread in findings if spread < least]
+    if alike:
+        raise BuildError(
+            "gate.failed",
+            "findings get the same score on every golden image, so no self-test of a changed model could "
+            "fail for them",
+            artefact=f"head {head.name}, golden scores of {model}",
+            expected=f"scores that deviate by at least {least:.2g} over the golden images",
+            found=", ".join(alike[:5]) + (f" and {len(alike) - 5} more" if len(alike) > 5 else ""),
+            cure="leave these findings out, or name golden images of your own that differ in them (recipe "
+            "key `golden`)",
+        )
 
 
 def text_tolerance(noise: float) -> float:
@@ -82,7 +118,8 @@ def _tolerance(noise: float, floor: float, most: float, head: Head, what: str) -
             "gate.failed",
             f"the changed graphs give other {what} with the shape of the call alone",
             artefact=f"head {head.name}",
-            expected=f"within {most:.3g}, {LARGEST_SHARE:.0%} of the spread of the golden scores"
+            expected=f"within {most:.3g}, {LARGEST_SHARE:.0%} of the least spread of a finding's golden "
+            "scores"
             if what == "scores"
             else f"within {most:.3g}",
             found=f"{noise:.3g}",

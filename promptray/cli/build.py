@@ -44,10 +44,13 @@ def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> No
 
     require_extra("export")
     from promptray.calibrate.pipeline import build
+    from promptray.export.stage_cache import default_cache, kept_bytes
 
     with progress(f"building {output.name}") as report:
         bundle = build(recipe, output, cache=cache, progress=report)
-    manifest = bundle.manifest
+    manifest, kept = bundle.manifest, cache or default_cache()
+    size = f"{kept_bytes(kept) / 1e6:.0f} MB"
+    click.echo(f"Finished stages are kept in {kept}: {size}, which may be deleted.", err=True)
     if as_json:
         gated = [each.consumer for each in manifest.gated]
         print_json(

@@ -91,7 +91,7 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
     ]
     print_table("Bundle", ["", ""], rows)
     for head in parity["heads"]:
-        _print_gates(parity, head)
+        _print_gates(bundle, parity, head)
     _print_changed(bundle, parity)
     if parity["notes"]:
         print_table("What the build assumed", [""], [[note] for note in parity["notes"]])
@@ -138,7 +138,9 @@ def _calibrated(item: dict[str, Any]) -> str:
     return f"calibrated here on {made['date']}: {made['images']} images, {made['curve']['method']}, {flagged}"
 
 
-def _print_gates(parity: dict[str, Any], head: dict[str, Any]) -> None:
+def _print_gates(bundle: Bundle, parity: dict[str, Any], head: dict[str, Any]) -> None:
+    quantised = any(graph.precision != parity["graphs"] for graph in bundle.manifest.graphs)
+    before = ", before some were quantised," if quantised else ""
     against, map_bound = head["against_original"], head["map_tolerance"]
     compared = [(against["against"], against)]
     compared += [(f"noise: {item['varied']}", item) for item in head["noise"]]
@@ -147,8 +149,9 @@ def _print_gates(parity: dict[str, Any], head: dict[str, Any]) -> None:
         for name, item in compared
     ]
     print_table(
-        f"Gates that the fp32 graphs of {head['head']} passed on {parity['backend']}: {parity['images']} "
-        f"images x {head['findings']} findings, bounds {head['score_tolerance']:g} (scores)"
+        f"Gates that the fp32 graphs of {head['head']} passed{before} on {parity['backend']}: "
+        f"{parity['images']} images x {head['findings']} findings, "
+        f"bounds {head['score_tolerance']:g} (scores)"
         + ("" if map_bound is None else f", {map_bound:g} (maps)"),
         ["compared with", "largest score difference", "largest map difference"],
         gates,
@@ -171,12 +174,15 @@ def _print_changed(bundle: Bundle, parity: dict[str, Any]) -> None:
                 f"{each['verdict']} ({each['kind']}{label_free})",
                 f"{images['images']} of {each['patients']} patients: {images['source']}",
                 "\n".join(
-                    f"{graph} {precision}, {share:.2f} of its size" for graph, precision, share in sizes
+                    f"{graph} {precision}, {share:.2f} of the original's size"
+                    for graph, precision, share in sizes
                 ),
             ]
         )
     columns = ["what", "on", "verdict", "images", "graphs"]
-    print_table("Gates that changed graphs passed against the fp32 original", columns, rows)
+    distilled = bundle.manifest.provenance.distilled is not None
+    original = "its teacher, the checkpoint in fp32" if distilled else "the fp32 original"
+    print_table(f"Gates that changed graphs passed against {original}", columns, rows)
     for gated in bundle.manifest.gated:
         for head in gated.heads:
             maps = "" if head.map_tolerance is None else f", maps within {head.map_tolerance:.2g}"

@@ -51,10 +51,10 @@ def command(
             f"{head.score_error:.2g} (bound {head.score_tolerance:g}){maps}"
         )
         if head.against != "original":
-            maps = "" if head.original_map_error is None else f", of a map {head.original_map_error:.2g}"
+            maps = "" if head.golden_map_error is None else f", of a map {head.golden_map_error:.2g}"
             click.echo(
-                f"    for information: largest difference of a golden score to the fp32 original "
-                f"{head.original_score_error:.2g}{maps}"
+                f"    for information: largest difference of a golden score to the {head.golden} in fp32 "
+                f"{head.golden_score_error:.2g}{maps}"
             )
     if found.golden.text_error is not None:
         error = found.golden.text_error

@@ -1,6 +1,7 @@
 """The report of a build's gates (``parity.json``): what was compared, within which bounds, on what.
 
-Section 7 of ``docs/bundle-format.md`` is the format. Scoring does not need it; people read it.
+Section 7 of ``docs/bundle-format.md`` is the format. People read it; changed graphs are used only where it
+says that they passed.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from promptray.runtime.bundle.fields import Consumer, Count, HeadName, Sha256, Text
-from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.fields import Count, Text
+from promptray.runtime.bundle.gate_summary import GateSummary, check_gates, misfit
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.reader import Bundle
@@ -59,47 +60,6 @@ class HeadParity(_Struct, frozen=True):
     noise: list[Variation]
 
 
-class ImagesOfGate(_Struct, frozen=True, kw_only=True):
-    """Images that something was measured on; no name, no patient data."""
-
-    images: Count
-    sha256: Sha256
-    """Of the pictures that the network sees."""
-    source: Text
-    refused: dict[str, Count] = {}
-    """Images that the door refused, by the code of the error: they are not among `images`."""
-
-
-class ChangedGraph(_Struct, frozen=True, kw_only=True):
-    """A graph that a gate was held for."""
-
-    graph: Text
-    """Its role, of a head with its name."""
-    precision: Text
-    bytes_before: Annotated[int, Meta(ge=1)]
-    """Of the original's fp32 graph, in the place of which it is."""
-    bytes_after: Count
-
-
-class GateSummary(_Struct, frozen=True, kw_only=True):
-    """What changed graphs were held against the original for; the whole is in `report`."""
-
-    consumer: Consumer
-    report: Text
-    """Name of the file."""
-    head: HeadName
-    of: Literal["scores", "added prompts"]
-    """``added prompts``: the findings encoded again by the changed text graph."""
-    verdict: Literal["passed"]
-    kind: Text
-    """Whose limits were held: ``fp16``, ``int8``, ``student``."""
-    patients: Count
-    labelled: bool
-    measured_on: ImagesOfGate
-    graphs: list[ChangedGraph]
-    tools: dict[str, str]
-
-
 class ParityReport(_Struct, frozen=True):
     """All of ``parity.json``."""
 
@@ -115,15 +75,6 @@ class ParityReport(_Struct, frozen=True):
     """What the build had to assume of the model."""
     gates: list[GateSummary] = []
     """Of changed graphs, in the order of the manifest's ``gated``."""
-
-
-class _Report(msgspec.Struct, frozen=True):
-    """What a gate's whole report and its summary both say."""
-
-    verdict: str
-    images: int
-    patients: int
-    labelled: bool
 
 
 def read_parity(bundle: Bundle) -> ParityReport:
@@ -147,7 +98,7 @@ def read_parity(bundle: Bundle) -> ParityReport:
             cure="build the bundle again with `promptray build`",
         ) from error
     _require_own(report, bundle.manifest)
-    _require_gates(report, bundle)
+    check_gates(report.gates, bundle)
     return report
 
 
@@ -155,7 +106,7 @@ def _require_own(report: ParityReport, manifest: Manifest) -> None:
     """Refuse a report whose heads, counts or bounds are not the manifest's, or whose bounds were not kept."""
     for what, expected, found in _stated(report, manifest):
         if found != expected:
-            raise _misfit(manifest.parity, what, str(expected), str(found))
+            raise misfit(manifest.parity, what, str(expected), str(found))
     for each in report.heads:
         original = each.against_original
         compared: list[Comparison | Variation] = [original, *each.noise]
@@ -168,7 +119,7 @@ def _require_own(report: ParityReport, manifest: Manifest) -> None:
             (f"maps of {each.head}", each.map_tolerance or 0.0, maps),
         ):
             if error > bound:
-                raise _misfit(manifest.parity, what, f"within {bound:g}", f"off by {error:g}")
+                raise misfit(manifest.parity, what, f"within {bound:g}", f"off by {error:g}")
 
 
 def _stated(report: ParityReport, manifest: Manifest) -> Iterator[tuple[str, object, object]]:
@@ -184,42 +135,3 @@ def _stated(report: ParityReport, manifest: Manifest) -> Iterator[tuple[str, obj
         compared: list[Comparison | Variation] = [each.against_original, *each.noise]
         for item in compared:
             yield f"maps of {head.name}", head.map is not None, item.map_error is not None
-
-
-def _require_gates(report: ParityReport, bundle: Bundle) -> None:
-    """Refuse summaries that are not those of the manifest's gated graphs, or not what their reports say."""
-    manifest, name = bundle.manifest, bundle.manifest.parity
-    expected = [each for gated in manifest.gated for each in _gates_of(gated)]
-    found = [(each.consumer, each.report, each.head, each.of) for each in report.gates]
-    if found != expected:
-        raise _misfit(name, "gates", str(expected), str(found))
-    for each in report.gates:
-        try:
-            whole = msgspec.convert(strict_json(bundle.read(each.report)), _Report)
-        except ValueError as error:
-            raise _misfit(each.report, "a report of a gate", "its schema", str(error)) from error
-        said = _Report(each.verdict, each.measured_on.images, each.patients, each.labelled)
-        if whole != said:
-            raise _misfit(each.report, "a gate and its report", str(said), str(whole))
-        changed = {(graph.graph, graph.precision) for graph in each.graphs}
-        there = {(graph.title, graph.precision) for graph in manifest.graphs}
-        if not changed <= there:
-            raise _misfit(name, "graphs of a gate", str(sorted(there)), str(sorted(changed)))
-
-
-def _gates_of(gated: Gated) -> Iterator[tuple[str, str, str, str]]:
-    for each in gated.heads:
-        yield gated.consumer, each.report, each.head, "scores"
-    if gated.text is not None:
-        yield gated.consumer, gated.text.report, gated.text.head, "added prompts"
-
-
-def _misfit(artefact: str, what: str, expected: str, found: str) -> BundleError:
-    return BundleError(
-        "bundle.format",
-        f"the report of the gates does not fit the bundle: {what}",
-        artefact=artefact,
-        expected=expected,
-        found=found,
-        cure="build the bundle again with `promptray build`",
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from promptray.export import stage_cache
-from promptray.export.stage_cache import StageCache
+from promptray.export.stage_cache import StageCache, kept_bytes
 
 
 class Stage:
@@ -146,3 +146,12 @@ def test_producers_side_by_side_all_get_whole_files(cache: StageCache, tmp_path:
         thread.join()
     assert found == [b"graph"] * 6
     assert len(visible(tmp_path / "cache")) == 1
+
+
+def test_what_is_kept_is_counted(cache: StageCache, tmp_path: Path) -> None:
+    assert kept_bytes(tmp_path / "cache") == 0
+    folder, _ = cache.run("export", cache.key("export", {}), Stage())
+    made = sum(path.stat().st_size for path in folder.iterdir())
+    (tmp_path / "cache" / "teacher-answers").mkdir()
+    (tmp_path / "cache" / "teacher-answers" / "view.safetensors").write_bytes(b"x" * 100)
+    assert kept_bytes(tmp_path / "cache") == made + 100

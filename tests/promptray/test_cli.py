@@ -201,6 +201,7 @@ def test_build_makes_a_bundle_and_shows_its_progress(
     (document,) = answer.documents
     assert document["findings"] == len(PROMPTS)
     assert "check: comparing" in answer.err
+    assert f"Finished stages are kept in {cache}: " in answer.err
     assert call("verify", tmp_path / "new.bundle").code == 0
 
 

@@ -42,6 +42,7 @@ def test_a_reader_that_goes_away_is_no_fault(carzero_bundle: Path) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_nothing_in_a_folder_is_passed_over(
     carzero_bundle: Path, carzero_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_nothing_in_a_folder_is_passed_over(
     assert refused == dict.fromkeys(("linked", "lost.dcm", "pipe"), "image.not-found")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk here that is always full")
 @pytest.mark.parametrize("arguments", [["doctor", "--json"], ["--help"]])
 def test_a_full_disk_is_the_systems_refusal(arguments: list[str]) -> None:
     with open("/dev/full", "wb") as full:

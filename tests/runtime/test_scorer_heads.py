@@ -309,7 +309,8 @@ def test_verify_reports_every_head(asg_both_bundle: Path) -> None:
 def test_a_head_is_chosen_by_name_or_is_the_only_one(asg_both_bundle: Path, asg_bundle: Path) -> None:
     both, one = Bundle.open(asg_both_bundle).manifest, Bundle.open(asg_bundle).manifest
     assert require_head(one).name == require_head(both, "prompts").name == "prompts"
-    for manifest, name in ((both, None), (both, "abdomen"), (one, "tags")):
-        with pytest.raises(ScoringError) as refused:
+    for manifest, name in ((both, None), (both, "abdomen"), (one, "tags"), (one, "")):
+        with pytest.raises(ScoringError, match="no such" if name is not None else "several") as refused:
             require_head(manifest, name)
         assert refused.value.code == "score.head"
+        assert refused.value.found == (None if name is None else repr(name))

@@ -175,6 +175,23 @@ def test_special_tokens_are_those_that_the_tokenizer_adds(around: str, before: i
     assert cut.arrays["input_ids"].tolist() == [[0] * before + [3] * (16 - before - after) + [0] * after]
 
 
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_word_of_a_byte_level_bpe_begins_with_the_space_before_it(prefix: bool) -> None:
+    """As RoBERTa's and GPT-2's do; a sign goes on with its word, and a letter may be two pieces."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = ["<s>", "</s>", *alphabet, "\u0120i", "\u0120is"]
+    merges = [("\u0120", "i"), ("\u0120i", "s")]
+    tokenizer = Tokenizer(models.BPE({piece: n for n, piece in enumerate(pieces)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    encoded = TextEncoder(plain(context=64), tokenizer.to_str().encode()).encode("edema is \u00f8 mild.")
+    assert encoded.wording.words == 4
+    rows = encoded.arrays["word_matrix"][0].sum(axis=1).tolist()
+    assert rows == [1, 5 + prefix, 1, 3, 6, 1]
+
+
 def test_a_word_of_sentence_piece_begins_with_its_mark() -> None:
     encoded = TextEncoder(plain(context=64), sentence_piece()).encode("cardiomegaly is mild")
     assert encoded.wording.words == 3

@@ -72,6 +72,29 @@ def test_an_export_of_an_archive_is_read_as_it_is(tmp_path: Path) -> None:
         assert cases.ids["exam"].tolist() == [0, 1]
 
 
+def test_exams_without_ids_are_not_known(tmp_path: Path) -> None:
+    """AccessionNumber is DICOM's, and may be empty (type 2); nothing else of the table names exams."""
+    cases = read(tmp_path, "file,density,AccessionNumber\na.png,F,\nb.png,dense,\n")
+    assert (cases.columns, cases.unused) == ({}, ("AccessionNumber",))
+
+
+def test_exams_of_some_rows_are_left_to_the_patients(tmp_path: Path) -> None:
+    cases = read(tmp_path, "file,density,AccessionNumber,PatientID\na.png,F,7,x\nb.png,dense,,y\n")
+    assert cases.columns == {"patient": "PatientID"}
+    assert cases.unused == ("AccessionNumber",)
+
+
+@pytest.mark.parametrize("columns", [Columns("density"), Columns("density", exam="AccessionNumber")])
+def test_exams_of_some_rows_alone_are_refused_by_line(tmp_path: Path, columns: Columns) -> None:
+    """Images of an exam that nobody knows could be in train and in test."""
+    text = "file,density,AccessionNumber\na.png,F,7\nb.png,F,\nc.png,F,\n"
+    with pytest.raises(TableError) as refused:
+        read(tmp_path, text, columns)
+    assert "line 3, column AccessionNumber" in str(refused.value.artefact)
+    assert refused.value.found == "2 of 3 empty: line 3, 4"
+    assert "take the column out" in str(refused.value.cure)
+
+
 def test_uids_with_zeros_and_groups_written_as_numbers_are_read(tmp_path: Path) -> None:
     cases = read(
         tmp_path,

@@ -68,7 +68,7 @@ def test_it_scores_near_the_original_and_says_what_ran(gated_bundle: Path, refer
     (head,) = report.heads
     assert head.against == "gated answers"
     assert head.score_error <= head.score_tolerance < 0.2
-    assert head.original_score_error > head.score_error
+    assert head.golden_score_error > head.score_error
 
 
 def test_prompts_added_by_the_small_text_graph_fit_no_other_bank(

@@ -23,13 +23,13 @@ from PIL import Image
 from promptray import BuildError, BundleError, Scorer
 from promptray.calibrate.distil import run as run_module
 from promptray.calibrate.distil.settings import read_settings
-from promptray.calibrate.gates.limits import LIMITS, Limits
 from promptray.calibrate.pipeline import build
 from promptray.calibrate.pipeline.recipe import BuildRecipe, DistilRecipe, check_sections, kind_of
 from promptray.cli import cli
 from promptray.export.recipe import read_recipe_as
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
+from promptray.runtime.gate_limits import LIMITS, Limits
 from promptray.runtime.machine_class import machine_class
 from promptray.runtime.verify import verify
 from tests import asg_tiny, bundle_factory, carzero_tiny, convnext_tiny
@@ -96,7 +96,7 @@ def place(learning: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def student_bundle(shared_dir: Path, learning: Path) -> Path:
+def let_through(shared_dir: Path, learning: Path) -> Path:
     """A student that was let through by wide limits. Read only; its stages are in ``cache`` beside it."""
     folder = shared_dir / "student"
     with FileLock(shared_dir / "student.lock"), pytest.MonkeyPatch.context() as patch:
@@ -106,6 +106,19 @@ def student_bundle(shared_dir: Path, learning: Path) -> Path:
             build(made / "recipe.yaml", made / "student.bundle", cache=made / "cache")
             made.rename(folder)
     return folder / "student.bundle"
+
+
+@pytest.fixture
+def student_bundle(let_through: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same while the limits are wide: with its own ones a reader would refuse its report."""
+    monkeypatch.setitem(LIMITS, "student", lenient())
+    return let_through
+
+
+def test_limits_that_were_too_wide_are_refused(let_through: Path) -> None:
+    with pytest.raises(BundleError, match="a bound for student") as refusal:
+        Scorer.open(let_through, site=None)
+    assert refusal.value.code == "bundle.format"
 
 
 def test_a_student_after_one_step_is_refused_and_not_written(place: Path) -> None:
@@ -161,6 +174,10 @@ def test_its_golden_answers_are_its_own(student_bundle: Path, learning: Path) ->
     verify(student_bundle, site=None)
     shown = CliRunner().invoke(cli, ["inspect", str(student_bundle), "--no-site"], terminal_width=400).output
     assert "student (torch fp32" in " ".join(shown.split())
+    assert "passed against its teacher, the checkpoint in fp32" in " ".join(shown.split())
+    said = CliRunner().invoke(cli, ["verify", str(student_bundle), "--no-site"]).output
+    assert "against the gated answers" in said
+    assert "of a golden score to the student in fp32" in said
     with (
         Scorer.open(student_bundle, site=None) as small,
         Scorer.open(learning / "teacher.bundle", site=None) as big,
@@ -184,7 +201,6 @@ def test_a_second_build_neither_learns_nor_scores(
     student_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Path(shutil.copytree(student_bundle.parent, tmp_path / "again"))
-    monkeypatch.setitem(LIMITS, "student", lenient())
 
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("a finished stage ran again")
@@ -200,7 +216,6 @@ def test_a_student_is_quantised_and_held_against_its_teacher(
     student_bundle: Path, learning: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = Path(shutil.copytree(student_bundle.parent, tmp_path / "small"))
-    monkeypatch.setitem(LIMITS, "student", lenient())
     calibration = {"images": "learn", "source": "steps, even"}
     quantise = {"image": {"scheme": "int8-qdq"}, "calibration": calibration}
     build(student_recipe(place, quantise=quantise), place / "x.bundle", cache=place / "cache")
@@ -256,7 +271,6 @@ def test_a_build_killed_while_it_trained_goes_on_to_the_same_student(
     assert done.returncode == -signal.SIGKILL
     (work,) = (place / "cache").glob("distil-*.work")
     assert (work / run_module.STATE).exists()
-    monkeypatch.setitem(LIMITS, "student", lenient())
     monkeypatch.setattr("promptray.calibrate.distil.teacher.Teacher.encode", _never_again)
     build(place / "recipe.yaml", place / "x.bundle", cache=place / "cache")
     assert not work.exists()
@@ -275,9 +289,9 @@ def test_pictures_may_not_be_learned_and_gated_on(place: Path) -> None:
     assert not list((place / "cache").glob("distil-*"))
 
 
-def test_labels_add_the_gates_of_auroc(student_bundle: Path, learning: Path, tmp_path: Path) -> None:
+def test_labels_add_the_gates_of_auroc(let_through: Path, learning: Path, tmp_path: Path) -> None:
     """Labels are what the teacher says, so its AUROC is 1 and a student of two epochs loses much of it."""
-    place = Path(shutil.copytree(student_bundle.parent, tmp_path / "labelled"))
+    place = Path(shutil.copytree(let_through.parent, tmp_path / "labelled"))
     names = write_steps(place / "more", 70, 1)
     with Scorer.open(learning / "teacher.bundle", site=None) as teacher:
         said = [teacher.score(place / "more" / name, modality="MG").scores["A"].logit for name in names]

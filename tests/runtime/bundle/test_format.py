@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptray.runtime.bundle import manifest as structures
-from promptray.runtime.bundle.manifest import Manifest, bank_id, schema, to_json
+from promptray.runtime.bundle.gate_summary import ChangedGraph, GateSummary, ImagesOfGate
+from promptray.runtime.bundle.manifest import FORMAT_VERSION, Manifest, bank_id, schema, to_json
 from promptray.runtime.bundle.names import MOST_FILES
 from promptray.runtime.bundle.parity import HeadParity, ParityReport
 from promptray.runtime.bundle.parse import LARGEST_MANIFEST, parse_manifest, strict_json
 from promptray.runtime.bundle.validate import LEAST_GOLDEN
 from promptray.runtime.bundle.words import key_fault
 from promptray.runtime.errors import CODES
+from promptray.runtime.gated_answers import LARGEST_SHARE, LARGEST_TOLERANCE
 from promptray.runtime.site_files import SiteIndex
 from tests import bundle_factory as factory
 
@@ -75,11 +77,15 @@ def test_the_parity_example_is_a_report() -> None:
     report = msgspec.convert(strict_json(text[1].encode()), ParityReport)
     assert all(head.decisions == report.images * head.findings for head in report.heads)
     section = DOCUMENT.partition("### 7.1")[2].partition("## 8.")[0]
-    fields = (*ParityReport.__struct_fields__, *HeadParity.__struct_fields__)
+    gates = (*GateSummary.__struct_fields__, *ImagesOfGate.__struct_fields__, *ChangedGraph.__struct_fields__)
+    fields = (*ParityReport.__struct_fields__, *HeadParity.__struct_fields__, *gates)
     assert all(f"`{name}`" in section or f'"{name}"' in section for name in fields)
 
 
 def test_numbers_of_the_document_are_those_of_the_code() -> None:
+    assert DOCUMENT.startswith(f"# The bundle format, version {FORMAT_VERSION}\n")
+    assert f"`score_tolerance` is at most {LARGEST_SHARE} of the least standard deviation" in DOCUMENT
+    assert f"the other two at most {LARGEST_TOLERANCE}." in DOCUMENT
     assert f"larger than {LARGEST_MANIFEST >> 20} MiB" in DOCUMENT
     assert f"more than {MOST_FILES} files" in DOCUMENT
     assert f"At least {LEAST_GOLDEN} images" in DOCUMENT

@@ -44,7 +44,7 @@ def test_missing_views_may_be_refused(bundle: Path, tmp_path: Path) -> None:
         assert "no R MLO" in error.found
         error = refused(complete, "exam.incomplete", broken)
         assert "no L MLO" in error.found
-        assert "bytes [image.broken]" in error.found
+        assert "image 2, bytes [image.broken]" in error.found
 
 
 def test_an_examination_without_any_view_has_no_score(scorer: Scorer) -> None:

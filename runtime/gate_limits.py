@@ -1,4 +1,7 @@
-"""What the gates ask for, by kind of change."""
+"""What the gates ask for, by kind of change.
+
+The gates hold these bounds when a model is built; a reader holds the report in a bundle against them again.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["fp16", "int8", "student"]
+#: The kinds, the strictest first.
+KINDS: tuple[Kind, ...] = ("fp16", "int8", "student")
+#: The bounds that a number must reach; below all others it must stay.
+AT_LEAST = ("spearman", "map_correlation", "map_overlap")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,223 @@
+"""What ``parity.json`` says of the gates of changed graphs, held against their reports and the bundle.
+
+Section 7.2 of ``docs/bundle-format.md`` is the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from promptray.runtime.bundle.candidate import Of, candidate_sha256
+from promptray.runtime.bundle.fields import Consumer, HeadName, Sha256, Text
+from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.manifest import Graph, Manifest
+from promptray.runtime.bundle.parse import strict_json
+from promptray.runtime.bundle.reader import Bundle
+from promptray.runtime.errors import BundleError
+from promptray.runtime.gate_limits import AT_LEAST, KINDS, LIMITS, Kind
+
+Positive = Annotated[int, Meta(ge=1)]
+_OF_MAPS = ("map_correlation", "map_overlap")
+#: Not held where no image has a label, which the report says.
+_OF_LABELS = ("auroc_loss", "class_auroc_loss")
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the summary's structures: immutable, keyword-only, closed."""
+
+
+class ImagesOfGate(_Struct, frozen=True, kw_only=True):
+    """Images that something was measured on; no name, no patient data."""
+
+    images: Positive
+    sha256: Sha256
+    """Of the pictures that the network sees."""
+    source: Text
+    refused: dict[str, Positive] = {}
+    """Images that the door refused, by the code of the error: they are not among `images`."""
+
+
+class ChangedGraph(_Struct, frozen=True, kw_only=True):
+    """A graph that a gate was held for."""
+
+    graph: Text
+    """Its role, of a head with its name."""
+    precision: Text
+    bytes_before: Positive
+    """Of the original's fp32 graph, in the place of which it is."""
+    bytes_after: Positive
+
+
+class GateSummary(_Struct, frozen=True, kw_only=True):
+    """What changed graphs were held against the original for; the whole is in `report`."""
+
+    consumer: Consumer
+    report: Text
+    """Name of the file."""
+    head: HeadName
+    of: Of
+    """``added prompts``: the findings encoded again by the changed text graph."""
+    verdict: Literal["passed"]
+    kind: Kind
+    """Whose limits were held."""
+    patients: Positive
+    labelled: bool
+    measured_on: ImagesOfGate
+    graphs: Annotated[list[ChangedGraph], Meta(min_length=1)]
+    """Every changed graph of the consumer."""
+    tools: dict[str, str]
+
+
+class _Model(msgspec.Struct, frozen=True):
+    """What the reports call the model they judged."""
+
+    sha256: Sha256
+
+
+class _Gate(msgspec.Struct, frozen=True):
+    """One gate of a report: which number, and how far it may go."""
+
+    name: str
+    verdict: str
+    value: float | None
+    low: float | None
+    high: float | None
+    bound: float
+
+    @property
+    def worst(self) -> float | None:
+        """The end of the interval that must be inside the bound; of a largest difference the number."""
+        end = self.low if self.name in AT_LEAST else self.high
+        return self.value if end is None else end
+
+
+class _NotRun(msgspec.Struct, frozen=True):
+    """A gate that a report did not hold."""
+
+    name: str
+
+
+class _Report(msgspec.Struct, frozen=True):
+    """What a reader holds against the bundle, of a gate's whole report."""
+
+    schema: Literal["promptray-gates"]
+    schema_version: Literal[1]
+    verdict: str
+    images: int
+    patients: int
+    labelled: bool
+    candidate: _Model
+    gates: list[_Gate]
+    not_run: list[_NotRun]
+
+
+def check_gates(summaries: list[GateSummary], bundle: Bundle) -> None:
+    """Refuse summaries that are not those of the manifest's gated graphs, or not what their reports say.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.format``; ``bundle.hash`` when a report was changed.
+    """
+    manifest, name = bundle.manifest, bundle.manifest.parity
+    expected = [each for gated in manifest.gated for each in _gates_of(gated)]
+    found = [(each.consumer, each.report, each.head, each.of) for each in summaries]
+    if found != expected:
+        raise misfit(name, "gates", str(expected), str(found))
+    for each in summaries:
+        _check_kind(each, manifest)
+        _check_graphs(each, manifest)
+        _check_report(each, _read(each, bundle), manifest)
+
+
+def _gates_of(gated: Gated) -> Iterator[tuple[str, str, str, str]]:
+    for each in gated.heads:
+        yield gated.consumer, each.report, each.head, "scores"
+    if gated.text is not None:
+        yield gated.consumer, gated.text.report, gated.text.head, "added prompts"
+
+
+def _check_kind(each: GateSummary, manifest: Manifest) -> None:
+    """Limits of a student are for students, and those of INT8 for more than a change to FP16."""
+    precisions = {graph.precision for graph in changed_graphs(manifest, each.consumer)}
+    loosest: Kind = "fp16" if precisions == {"fp16"} else "int8"
+    if manifest.provenance.distilled is not None:
+        loosest = "student"
+    if KINDS.index(each.kind) > KINDS.index(loosest):
+        raise misfit(manifest.parity, "kind of a gate", f"{loosest}, or a stricter one", each.kind)
+
+
+def changed_graphs(manifest: Manifest, consumer: str) -> list[Graph]:
+    """Return the graphs that are certainly not the original's: of a class of machines, or a student."""
+    student = manifest.provenance.distilled is not None
+    return [
+        graph
+        for graph in manifest.graphs
+        if consumer in graph.consumers and ("@" in consumer or (student and graph.role == "image"))
+    ]
+
+
+def _check_graphs(each: GateSummary, manifest: Manifest) -> None:
+    """Every changed graph was there when the gate was held, as it is in the bundle."""
+    stated = {(graph.graph, graph.precision, graph.bytes_after) for graph in each.graphs}
+    own = [graph for graph in manifest.graphs if each.consumer in graph.consumers]
+    there = {(graph.title, graph.precision, manifest.files[graph.file].size) for graph in own}
+    must = {graph.title for graph in changed_graphs(manifest, each.consumer)}
+    if not stated <= there or not must <= {title for title, *_ in stated}:
+        raise misfit(manifest.parity, "graphs of a gate", str(sorted(there)), str(sorted(stated)))
+
+
+def _read(each: GateSummary, bundle: Bundle) -> _Report:
+    try:
+        return msgspec.convert(strict_json(bundle.read(each.report)), _Report)
+    except ValueError as error:
+        raise misfit(each.report, "a report of a gate", "its schema", str(error)) from error
+
+
+def _check_report(each: GateSummary, report: _Report, manifest: Manifest) -> None:
+    said = (each.verdict, each.measured_on.images, each.patients, each.labelled)
+    found = (report.verdict, report.images, report.patients, report.labelled)
+    if found != said:
+        raise misfit(each.report, "a gate and its report", str(said), str(found))
+    judged = candidate_sha256(manifest, each.consumer, each.of, lambda name: manifest.files[name].sha256)
+    if report.candidate.sha256 != judged:
+        raise misfit(each.report, "the model that a gate judged", judged, report.candidate.sha256)
+    head = manifest.head(each.head)
+    limits = asdict(LIMITS[each.kind])
+    must = {name for name, limit in limits.items() if limit is not None}
+    if head is None or head.map is None:
+        must.difference_update(_OF_MAPS)
+    left_out = {gate.name for gate in report.not_run} & {*_OF_LABELS}
+    if missing := sorted(must - {gate.name for gate in report.gates} - left_out):
+        raise misfit(each.report, "gates that were held", ", ".join(sorted(must)), f"no {missing[0]}")
+    for gate in report.gates:
+        _check_gate(gate, limits.get(gate.name), each)
+
+
+def _check_gate(gate: _Gate, limit: float | None, each: GateSummary) -> None:
+    """A gate's bound is that of its kind or a tighter one, and the number was inside."""
+    sign = -1 if gate.name in AT_LEAST else 1
+    if limit is None or not sign * gate.bound <= sign * limit:
+        expected = f"{gate.name} {limit:g} or tighter" if limit is not None else f"no {gate.name}"
+        raise misfit(each.report, f"a bound for {each.kind}", expected, f"{gate.bound:g}")
+    if gate.verdict != "passed" or gate.worst is None or not sign * gate.worst <= sign * gate.bound:
+        raise misfit(
+            each.report, "a gate that was not passed", f"{gate.name} within {gate.bound:g}", gate.verdict
+        )
+
+
+def misfit(artefact: str, what: str, expected: str, found: str) -> BundleError:
+    """Return the refusal of a report that is not the bundle's."""
+    return BundleError(
+        "bundle.format",
+        f"the report of the gates does not fit the bundle: {what}",
+        artefact=artefact,
+        expected=expected,
+        found=found,
+        cure="build the bundle again with `promptray build`",
+    )
