@@ -20,26 +20,28 @@ from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.machine_class import machine_class
 from promptray.runtime.verify import verify
 from tests import asg_tiny
-from tests.calibrate.pipeline.conftest import write_pieces
+from tests.calibrate.pipeline.test_student import write_steps
 
-#: Without a flip among them, one in a hundred is settled.
-IMAGES = 320
+#: Enough to pass with two flips of a finding: of 48 findings some flip once with nothing but rounding.
+IMAGES = 720
 HEADS = {"prompts": len(asg_tiny.PROMPTS) + 1, "tags": len(asg_tiny.TAGS)}
 
 
 @pytest.fixture(scope="session")
 def place(shared_dir: Path, asg_both_bundle: Path) -> Path:
-    """A folder with pictures ``gate`` beside which recipes are written. Read only."""
+    """A folder with pictures ``gate`` and ``calibration``. Read only."""
     folder = shared_dir / "several-heads"
     with FileLock(shared_dir / "several-heads.lock"):
         if not folder.exists():
-            write_pieces(shared_dir / "several-heads.partial" / "gate", IMAGES, 3)
+            write_steps(shared_dir / "several-heads.partial" / "gate", IMAGES, 1)
+            write_steps(shared_dir / "several-heads.partial" / "calibration", 16, 0)
             (shared_dir / "several-heads.partial").rename(folder)
     return folder
 
 
-def recipe(folder: Path, place: Path, quantise: dict[str, Any]) -> Path:
-    gate = {"images": str(place / "gate"), "source": "pieces of films"}
+def recipe(folder: Path, place: Path, schemes: dict[str, Any]) -> Path:
+    gate = {"images": str(place / "gate"), "source": "steps"}
+    quantise = {**schemes, "calibration": {**gate, "images": str(place / "calibration")}}
     return asg_tiny.write_recipe(folder, **asg_tiny.both_recipe(quantise=quantise, gate=gate))
 
 
