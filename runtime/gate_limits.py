@@ -13,6 +13,8 @@ Kind = Literal["fp16", "int8", "student"]
 KINDS: tuple[Kind, ...] = ("fp16", "int8", "student")
 #: The bounds that a number must reach; below all others it must stay.
 AT_LEAST = ("spearman", "map_correlation", "map_overlap")
+#: Of the intervals: each end alone is a one-sided limit of 95 %, because a bound asks about one side.
+CONFIDENCE = 0.9
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from promptray.calibrate.gates.report import (
     NotRun,
 )
 from promptray.calibrate.gates.statistics import FindingStatistics, Statistic, draw, finding_statistics
-from promptray.calibrate.gates.verdict import CONFIDENCE, overall
+from promptray.calibrate.gates.verdict import overall
 from promptray.calibrate.ranking import Ranking
 from promptray.calibrate.reference_threshold import REFERENCE_RATE
-from promptray.runtime.gate_limits import Limits
+from promptray.runtime.gate_limits import CONFIDENCE, Limits
 from promptray.runtime.version import VERSION
 
 _SHOWN = 8  # images that the report points out

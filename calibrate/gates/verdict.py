@@ -14,11 +14,11 @@ import math
 from typing import Literal
 
 from promptray.calibrate.rate import rate_interval
+from promptray.runtime.gate_limits import CONFIDENCE
 
 Sense = Literal["at most", "at least"]
 Verdict = Literal["passed", "refused", "inconclusive"]
 
-CONFIDENCE = 0.9
 #: Below this number of patients a bootstrap has seen too little to be trusted: in a simulation of paired
 #: AUROC losses its 95 % limit covered the truth in 57 to 96 % with 5 or 10 positives, and in 95 % with 30.
 LEAST_PATIENTS = 30

@@ -19,9 +19,10 @@ from promptray.runtime.bundle.manifest import Graph, Manifest
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.reader import Bundle
 from promptray.runtime.errors import BundleError
-from promptray.runtime.gate_limits import AT_LEAST, KINDS, LIMITS, Kind
+from promptray.runtime.gate_limits import AT_LEAST, CONFIDENCE, KINDS, LIMITS, Kind
 
 Positive = Annotated[int, Meta(ge=1)]
+_LARGEST = ("max_delta", "batch_delta")
 _OF_MAPS = ("map_correlation", "map_overlap")
 #: Not held where no image has a label, which the report says.
 _OF_LABELS = ("auroc_loss", "class_auroc_loss")
@@ -91,9 +92,10 @@ class _Gate(msgspec.Struct, frozen=True):
 
     @property
     def worst(self) -> float | None:
-        """The end of the interval that must be inside the bound; of a largest difference the number."""
-        end = self.low if self.name in AT_LEAST else self.high
-        return self.value if end is None else end
+        """The end of the interval that must be inside the bound; a largest difference has no interval."""
+        if self.name in _LARGEST:
+            return self.value
+        return self.low if self.name in AT_LEAST else self.high
 
 
 class _NotRun(msgspec.Struct, frozen=True):
@@ -111,6 +113,7 @@ class _Report(msgspec.Struct, frozen=True):
     images: int
     patients: int
     labelled: bool
+    confidence: float
     candidate: _Model
     gates: list[_Gate]
     not_run: list[_NotRun]
@@ -187,6 +190,8 @@ def _check_report(each: GateSummary, report: _Report, manifest: Manifest) -> Non
     judged = candidate_sha256(manifest, each.consumer, each.of, lambda name: manifest.files[name].sha256)
     if report.candidate.sha256 != judged:
         raise misfit(each.report, "the model that a gate judged", judged, report.candidate.sha256)
+    if report.confidence < CONFIDENCE:
+        raise misfit(each.report, "confidence", f"at least {CONFIDENCE:g}", f"{report.confidence:g}")
     head = manifest.head(each.head)
     limits = asdict(LIMITS[each.kind])
     must = {name for name, limit in limits.items() if limit is not None}

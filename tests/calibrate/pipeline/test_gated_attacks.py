@@ -140,6 +140,14 @@ def not_measured(report: Any) -> None:
     gate_of(report, "mean_delta").update(value=None, low=None, high=None)
 
 
+def without_interval(report: Any) -> None:
+    gate_of(report, "flips").update(low=None, high=None)
+
+
+def less_confident(report: Any) -> None:
+    report["confidence"] = 0.5
+
+
 def one_refused(report: Any) -> None:
     gate_of(report, "batch_delta")["verdict"] = "refused"
 
@@ -182,9 +190,9 @@ def of_other_schema(report: Any) -> None:
 
 
 REPORTS = [
-    wider, less, outside, outside_without_interval, below, not_measured, one_refused, one_dropped,
-    one_not_run, maps_dropped, labels_dropped, one_invented, of_another, of_nobody, inconclusive,
-    of_other_schema,
+    wider, less, outside, outside_without_interval, below, not_measured, without_interval, less_confident,
+    one_refused, one_dropped, one_not_run, maps_dropped, labels_dropped, one_invented, of_another, of_nobody,
+    inconclusive, of_other_schema,
 ]  # fmt: skip
 
 
