@@ -229,7 +229,9 @@ def test_a_student_is_quantised_and_held_against_its_teacher(
     assert "student test_vit, image int8-qdq" in report["candidate"]["name"]
     (graph,) = gate.graphs
     assert graph.bytes_before == teacher.files[teacher.graphs[0].file].size
-    verify(place / "x.bundle", site=None)
+    (head,) = verify(place / "x.bundle", site=None).golden.heads
+    assert (head.against, head.golden) == ("gated answers", "student")
+    assert head.golden_score_error > head.score_error
 
 
 def test_an_fp32_student_beside_a_quantised_head_is_for_this_class_of_machine(
