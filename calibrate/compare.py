@@ -24,7 +24,7 @@ from promptray.calibrate.comparison_report import (
 )
 from promptray.calibrate.evaluate import Settings
 from promptray.calibrate.evaluation_report import Estimate, RefusedImage, estimate
-from promptray.calibrate.gates.verdict import CONFIDENCE, LEAST_PATIENTS
+from promptray.calibrate.gates.verdict import LEAST_PATIENTS
 from promptray.calibrate.ranking import Ranking
 from promptray.calibrate.rate import independent_decisions, rate_interval
 from promptray.calibrate.reference_threshold import REFERENCE_RATE, reference_threshold
@@ -32,6 +32,7 @@ from promptray.calibrate.spearman import spearman
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.labels import Labels, known
 from promptray.calibrate.tables.scores import ScoreTable
+from promptray.runtime.gate_limits import CONFIDENCE
 from promptray.runtime.version import VERSION
 
 Floats = NDArray[np.float64]
