@@ -9,21 +9,14 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from promptray.runtime.disk import write_new
 from promptray.runtime.errors import BuildError
 
 #: Lists what was written, so that only that is ever removed.
-MARK = "promptray-gate.json"
+MARK = "promptray-gate.list"
+_HEADER = "Reports of promptray build, which removes these files when it writes new ones:"
 _REPORT = re.compile(r"(head-[\w-]+|text)\.(json|html|txt)")
-
-
-class _Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    schema: Literal["promptray-gate-folder"]
-    files: list[str]
 
 
 class GateFolder:
@@ -63,8 +56,8 @@ class GateFolder:
             for name in self._written() or []:
                 self._remove(name)
             self._path.mkdir(exist_ok=True)
-            mark = _Mark("promptray-gate-folder", sorted(files))
-            for name, content in {MARK: msgspec.json.encode(mark), **files}.items():
+            mark = "\n".join([_HEADER, *sorted(files)]) + "\n"
+            for name, content in {MARK: mark.encode(), **files}.items():
                 write_new(self._path / name, content)
 
     def _written(self) -> list[str] | None:
@@ -82,11 +75,11 @@ class GateFolder:
         try:
             if not stat.S_ISREG(mark.lstat().st_mode):
                 raise self._not_ours(f"{MARK} is no file")
-            names = msgspec.json.decode(mark.read_bytes(), type=_Mark).files
-        except (FileNotFoundError, msgspec.DecodeError):  # of which a ValidationError is one
+            header, *names = mark.read_text(encoding="utf-8").splitlines() or [""]
+        except (FileNotFoundError, UnicodeDecodeError):
             raise self._not_ours(f"files that no list {MARK} names") from None
-        if not all(_REPORT.fullmatch(name) for name in names):
-            raise self._not_ours(f"a list {MARK} with other names than those of reports")
+        if header != _HEADER or not all(_REPORT.fullmatch(name) for name in names):
+            raise self._not_ours(f"a list {MARK} of other things than reports")
         return [*names, MARK]
 
     def _remove(self, name: str) -> None:

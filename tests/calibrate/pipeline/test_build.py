@@ -18,14 +18,19 @@ import pytest
 from onnx import numpy_helper
 
 from promptray import BuildError, Scorer
-from promptray.calibrate.pipeline import build
+from promptray.calibrate.gates import LIMITS, run_gates
+from promptray.calibrate.pipeline import build, gate_folder
 from promptray.calibrate.pipeline import gate as gate_module
 from promptray.calibrate.pipeline import gated as gated_module
 from promptray.calibrate.pipeline import scores as scores_module
+from promptray.calibrate.pipeline.gate import Held
+from promptray.calibrate.pipeline.gate_folder import GateFolder
+from promptray.calibrate.pipeline.passed import require_passed
 from promptray.calibrate.quantise import Quantised, quantise
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.machine_class import machine_class
+from tests.calibrate.gates.made import make
 from tests.calibrate.pipeline.conftest import CALIBRATION, GATE, GOLDEN, Recipe, reference_recipe
 
 
@@ -253,6 +258,28 @@ def test_images_may_not_be_in_both_sections(
         build(recipe(gate={"images": str(pieces), "source": "all"}), tmp_path / "x.bundle", cache=cache)
     assert refusal.value.code == "gate.images"
     assert str(refusal.value.found).startswith(f"{CALIBRATION} of")
+
+
+def test_a_place_where_no_reports_can_be_is_refused_before_the_work(recipe: Recipe, tmp_path: Path) -> None:
+    local(tmp_path / "x.bundle", "").write_text("a file of the house")
+    with pytest.raises(BuildError) as refusal:
+        build(recipe(), tmp_path / "x.bundle", cache=tmp_path / "cache")
+    assert refusal.value.code == "output.exists"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_verdict_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make(images=40)
+    report = run_gates(data, LIMITS["int8"], draws=20)
+    held = Held("head-x", "x", "scores", report, "page", b"", b"")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gate_folder, "write_new", full)
+    with pytest.raises(BuildError, match="INCONCLUSIVE") as refusal:
+        require_passed([held], GateFolder(tmp_path / "x.bundle"), "x", "cure")
+    assert refusal.value.code == "output.unwritable"
 
 
 GATE_SECTION = {"images": "gate", "source": "pieces"}
