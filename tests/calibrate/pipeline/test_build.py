@@ -260,6 +260,22 @@ def test_images_may_not_be_in_both_sections(
     assert str(refusal.value.found).startswith(f"{CALIBRATION} of")
 
 
+def test_patients_may_not_be_in_both_sections(
+    cache: Path, recipe: Recipe, pieces: Path, tmp_path: Path
+) -> None:
+    sections = {}
+    for name, patients in (("gate", ["p", "q", "r"]), ("calibration", ["s", " P"])):
+        rows = [f"{number:04}.png,{patient}" for number, patient in enumerate(patients)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["file,patient_id", *rows]) + "\n")
+        sections[name] = {"images": str(pieces / name), "labels": f"{name}.csv", "source": "pieces"}
+    quantise = {**IMAGE_ONLY, "calibration": sections["calibration"]}
+    with pytest.raises(BuildError, match="patients that the model is quantised with") as refusal:
+        build(recipe(quantise=quantise, gate=sections["gate"]), tmp_path / "x.bundle", cache=cache)
+    assert refusal.value.code == "gate.images"
+    assert str(refusal.value.found) == "0 of 3 pictures, as the network sees them; 1 of 3 patients"
+    assert "line" in str(refusal.value.artefact)
+
+
 def test_a_place_where_no_reports_can_be_is_refused_before_the_work(recipe: Recipe, tmp_path: Path) -> None:
     local(tmp_path / "x.bundle", "").write_text("a file of the house")
     with pytest.raises(BuildError) as refusal:
