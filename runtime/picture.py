@@ -24,6 +24,7 @@ NOTICES: dict[str, str] = {
     "group-incomplete": "Findings of a group are not scored, so the group has no share.",
     "calibration-wording": "A finding was calibrated with another wording than it is scored with now.",
     "calibration-engine": "A finding was calibrated on scores of another backend or precision.",
+    "calibration-machine": "A finding was calibrated on scores that another class of machine gave.",
     "calibration-strict": "A finding was calibrated on images whose absent tags are refused, not noted.",
     "study-absent": "Images state no study: nothing but the caller says that they belong together.",
     "view-repeated": "Several images show the same view: their mean was taken for it.",

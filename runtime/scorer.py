@@ -120,6 +120,7 @@ class Scorer:
             _precision(manifest, chosen.name),
             chosen.threads,
             reason,
+            _gated_as(manifest, chosen.name),
         )
         closed = threading.Event()
         calibrations = Calibrations.open(local, manifest, facts, strict=strict)
@@ -347,6 +348,11 @@ def _precision(manifest: Manifest, backend: str) -> str:
     if len(set(stated.values())) == 1:
         return stated["image"]
     return ", ".join(f"{title} {precision}" for title, precision in stated.items())
+
+
+def _gated_as(manifest: Manifest, backend: str) -> str | None:
+    gated = manifest.gated_for(consumers_here(backend))
+    return None if gated is None else gated.consumer
 
 
 def _fault(error: Exception, name: str) -> ScoringError:

@@ -41,6 +41,8 @@ class Basis(_Struct, frozen=True):
     """Fingerprint of the finding's entry in the bank: its wordings and tensors."""
     backend: Text
     precision: Text
+    gated_as: Text | None
+    """What the changed graphs were gated as, with the class of machine; None where no graph was changed."""
     strict: bool
     """Whether images with absent tags were refused; otherwise they were scored with a notice."""
     labels: Sha256
@@ -111,6 +113,8 @@ class SiteCalibration:
             return "calibration-wording"
         if (basis.backend, basis.precision) != (backend.name, backend.precision):
             return "calibration-engine"
+        if basis.gated_as != backend.gated_as:
+            return "calibration-machine"
         if basis.strict and not strict:
             return "calibration-strict"
         return None

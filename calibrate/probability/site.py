@@ -153,6 +153,7 @@ def calibrate_scorer(
                     entry=state.find((own.name, key)).entry.fingerprint,
                     backend=scorer.backend.name,
                     precision=scorer.backend.precision,
+                    gated_as=scorer.backend.gated_as,
                     strict=scorer.strict,
                     labels=labels.sha256,
                     notices=dict(Counter(code for row in images.rows for code in sorted(notices[row]))),
