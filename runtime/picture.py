@@ -22,6 +22,7 @@ NOTICES: dict[str, str] = {
     "prompt-truncated": "A prompt was longer than the model's context and was cut.",
     "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",
     "group-incomplete": "Findings of a group are not scored, so the group has no share.",
+    "site-prompts-changed": "The site's prompts were changed meanwhile: open the scorer again to score them.",
     "calibration-wording": "A finding was calibrated with another wording than it is scored with now.",
     "calibration-engine": "A finding was calibrated on scores of another backend or precision.",
     "calibration-machine": "A finding was calibrated on scores that another class of machine gave.",

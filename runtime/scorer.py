@@ -123,7 +123,7 @@ class Scorer:
             _gated_as(manifest, chosen.name),
         )
         closed = threading.Event()
-        calibrations = Calibrations.open(local, manifest, facts, strict=strict)
+        calibrations = Calibrations(local, manifest, facts, strict=strict)
         prompts = ActivePrompts(bundle, graphs, banks, local, closed, calibrations)
         return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed)
 

@@ -8,7 +8,7 @@ bundle, is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -121,21 +121,49 @@ class SiteCalibration:
 
 
 class Calibrations:
-    """The calibrations of a site, as they were when it was opened, for scores of one backend."""
+    """The calibrations of a site in one state of it, for scores of one backend: read and checked.
 
-    def __init__(
-        self, stored: Mapping[tuple[str, str], SiteCalibration], backend: BackendFacts, *, strict: bool
-    ) -> None:
-        self._stored = stored
+    Parameters
+    ----------
+    site : Site or None
+    manifest : Manifest
+    backend : BackendFacts
+    strict : bool
+        Of the scorer.
+
+    Raises
+    ------
+    BundleError
+        As `site_calibrations`.
+    """
+
+    def __init__(self, site: Site | None, manifest: Manifest, backend: BackendFacts, *, strict: bool) -> None:
+        self.site = site
+        self._manifest = manifest
         self._backend = backend
         self._strict = strict
+        self._stored = {} if site is None else site_calibrations(site, manifest)
 
-    @classmethod
-    def open(
-        cls, site: Site | None, manifest: Manifest, backend: BackendFacts, *, strict: bool
-    ) -> Calibrations:
-        """Read and check every calibration of a site (see `site_calibrations`)."""
-        return cls({} if site is None else site_calibrations(site, manifest), backend, strict=strict)
+    @property
+    def outdated(self) -> bool:
+        """Whether somebody else wrote to the site since these were read."""
+        return self.site is not None and self.site.outdated
+
+    def read_again(self, attempts: int = 5) -> Calibrations:
+        """Return those that the site has now; a writer may take one away just before it is read.
+
+        Raises
+        ------
+        BundleError
+            As `site_calibrations`.
+        """
+        site = None if self.site is None else self.site.reopened()
+        try:
+            return Calibrations(site, self._manifest, self._backend, strict=self._strict)
+        except BundleError as error:
+            if error.code == "site.changed" and attempts > 1:
+                return self.read_again(attempts - 1)
+            raise
 
     def of(
         self, active: Iterable[ActiveFinding]
