@@ -155,15 +155,15 @@ def _images(labels: Labels | None, sides: Sequence[Side], folder: ImageFolder) -
     if labels:
         return labels.images
     named = next((side.names for side in sides if isinstance(side, ScoreTable)), None)
-    return [_image(name) for name in (named or folder.files)]
+    return [_image(name, number) for number, name in enumerate(named or folder.files, 1)]
 
 
-def _image(name: str) -> LabelledImage:
-    """Return the image that a name means: the inverse of ``LabelledImage.name``."""
+def _image(name: str, number: int = 0) -> LabelledImage:
+    """Return the image that a name means, the inverse of ``LabelledImage.name``, as the file of a number."""
     file, _, frame = name.rpartition("#")
     if file and frame.isascii() and frame.isdigit() and int(frame) > 0:
-        return LabelledImage(file, 0, frame=int(frame))
-    return LabelledImage(name, 0)
+        return LabelledImage(file, number, frame=int(frame), counted="file")
+    return LabelledImage(name, number, counted="file")
 
 
 def _located(table: ScoreTable, folder: ImageFolder) -> ScoreTable:

@@ -177,7 +177,7 @@ def evaluate_table(
         table,
         names=names,
         values={kind: np.where(gone[:, None], np.nan, values[rows]) for kind, values in table.values.items()},
-        refused=dict.fromkeys(absent, "table.image"),
+        refused={image.place: "table.image" for image in labels.images if image.name not in row_of},
     )
     origin = ScoresRef(name=table.origin, bundle=None, head=None, backend=None)
     return _report(origin, aligned, labels, settings, score, published, progress)
@@ -222,7 +222,7 @@ def _report(
             published=published.name if published else None,
         ),
         scored=groups[0].images,
-        refused=[RefusedImage(file=name, code=code) for name, code in table.refused.items()],
+        refused=RefusedImage.each(table.refused),
         unlabelled_files=None,
         groups=groups,
         pointing_game=None,

@@ -28,7 +28,6 @@ from promptray.runtime.site_files import (
     SHA256,
     Kind,
     SiteEntry,
-    SiteIndex,
     clean,
     corrupt,
     load_index,
@@ -51,8 +50,8 @@ class Site:
     """The entries a site added to one bundle, as they were when opened; made by `open`.
 
     Reading never writes, so a read-only disk is fine. An instance keeps the revision it opened (or wrote),
-    whatever others write later; `outdated` tells that they did. Reading is safe from several threads; writers exclude each other by a lock
-    file, across threads and processes.
+    whatever others write later; `outdated` tells that they did. Reading is safe from several threads; writers
+    exclude each other by a lock file, across threads and processes.
 
     Attributes
     ----------

@@ -42,8 +42,8 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason : str
         Why this backend was chosen.
     gated_as : str or None
-        What the changed graphs that score were gated as, ``onnxruntime-cpu@x86_64-avx2`` say: another class of
-        machine gives other scores. None where no graph was changed.
+        What the changed graphs that score were gated as, say ``onnxruntime-cpu@x86_64-avx2``: another class
+        of machine gives other scores. None where no graph was changed.
     """
 
     name: str
