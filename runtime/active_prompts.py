@@ -230,6 +230,8 @@ class ActivePrompts:
         """
         free = self._free_head()
         with self._lock:
+            if keep:
+                self._follow_site()
             state = self._state
             own = (free.name, name) if isinstance(name, str) and (free.name, name) in state.by_name else name
             removed = state.find(own)
@@ -292,12 +294,14 @@ class ActivePrompts:
         return [item.finding for item in added]
 
     def _append(self, head: Head, added: Sequence[ActiveFinding]) -> None:
+        kept = [item.entry for item in added if item.origin == "site"]
         with self._lock:
+            if kept:
+                self._follow_site()
             before = self._state.of(head.name)
             new = self._changed(before, [*before.active, *added])
             if head.relation in ALTERNATIVES:
                 require_alternatives(new.of(head.name).bank)
-            kept = [item.entry for item in added if item.origin == "site"]
             if kept:
                 site = self._require_site()
                 keep_prompts(site, self._manifest, head, kept, revision=self._state.site_revision or 0)

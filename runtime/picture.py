@@ -23,7 +23,7 @@ NOTICES: dict[str, str] = {
     "prompt-duplicate": "Prompts are the same text after cleaning, so they score alike.",
     "group-incomplete": "Findings of a group are not scored, so the group has no share.",
     "site-prompts-changed": "The site's prompts were changed meanwhile: open the scorer again to score them.",
-    "calibration-wording": "A finding was calibrated with another wording than it is scored with now.",
+    "calibration-wording": "A finding was calibrated with another wording, or encoding of it, than now.",
     "calibration-engine": "A finding was calibrated on scores of another backend or precision.",
     "calibration-machine": "A finding was calibrated on scores that another class of machine gave.",
     "calibration-strict": "A finding was calibrated on images whose absent tags are refused, not noted.",

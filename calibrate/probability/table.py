@@ -42,7 +42,8 @@ def stored_section(stored: Iterable[SiteCalibration]) -> Section:
                 _images(made),
                 f"{made.prevalence:.3f}",
                 *_point(each.point),
-                f"{basis.backend}, {basis.precision}" + (", strict" if basis.strict else ""),
+                f"{basis.gated_as or basis.backend}, {basis.precision}"
+                + (", strict" if basis.strict else ""),
                 made.date,
                 each.id[:12],
             ]

@@ -153,6 +153,19 @@ def test_prompts_that_others_change_wait_and_a_notice_says_so(scorer: Scorer, ot
     assert codes(score(scorer)) == []
 
 
+def test_a_prompt_is_kept_whatever_others_calibrated_meanwhile(scorer: Scorer, other: Site) -> None:
+    key = key_of(scorer)
+    stored = store(other, scorer, 1.0)
+    scorer.prompts.add("rib fracture", "There is a rib fracture.", keep=True)
+    found = score(scorer)
+    assert rests_on(found, key) == stored
+    assert codes(found) == []
+    store(other, scorer, 2.0)
+    scorer.prompts.remove("rib fracture", keep=True)
+    assert codes(score(scorer)) == []
+    assert rests_on(score(scorer), key) != stored
+
+
 def test_a_site_that_is_damaged_meanwhile_gives_no_score_until_it_is_mended(
     scorer: Scorer, other: Site
 ) -> None:
