@@ -158,7 +158,7 @@ def _images(labels: Labels | None, sides: Sequence[Side], folder: ImageFolder) -
     return [_image(name, number) for number, name in enumerate(named or folder.files, 1)]
 
 
-def _image(name: str, number: int = 0) -> LabelledImage:
+def _image(name: str, number: int) -> LabelledImage:
     """Return the image that a name means, the inverse of ``LabelledImage.name``, as the file of a number."""
     file, _, frame = name.rpartition("#")
     if file and frame.isascii() and frame.isdigit() and int(frame) > 0:
@@ -168,8 +168,9 @@ def _image(name: str, number: int = 0) -> LabelledImage:
 
 def _located(table: ScoreTable, folder: ImageFolder) -> ScoreTable:
     """Return the table with its images named by their path below the folder."""
-    images = [_image(name) for name in table.names]
-    names = [replace(image, file=folder.resolve(image.file) or image.file).name for image in images]
+    images = [_image(name, number) for number, name in enumerate(table.names, 1)]
+    files = [folder.resolve(image.file, image.place) or image.file for image in images]
+    names = [replace(image, file=file).name for image, file in zip(images, files, strict=True)]
     if len(set(names)) < len(names):
         raise TableError(
             "table.image",

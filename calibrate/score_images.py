@@ -38,8 +38,11 @@ def locate(labels: Labels, folder: ImageFolder, missing: Missing = "error") -> L
         ``table.image``: absent or ambiguous files, or two rows that mean the same file.
     """
     if missing == "error":
-        folder.require([image.file for image in labels.images], labels.table)
-    located = [replace(image, file=folder.resolve(image.file) or image.file) for image in labels.images]
+        folder.require({image.file: image.place for image in labels.images}, labels.table)
+    located = [
+        replace(image, file=folder.resolve(image.file, f"{labels.table}, {image.place}") or image.file)
+        for image in labels.images
+    ]
     lines: dict[str, int] = {}
     for image in located:
         first = lines.setdefault(image.name, image.line)

@@ -228,7 +228,7 @@ def require_readable(refused: Mapping[str, str], total: int, table: str, missing
     raise TableError(
         "adapt.images",
         f"images that {table} names cannot be used",
-        artefact=", ".join(first) + (" ..." if len(refused) > _LISTED else ""),
+        artefact=f"{table}, {', '.join(first)}" + (" ..." if len(refused) > _LISTED else ""),
         expected=f"{total} images",
         found=f"{len(refused)} of them are refused",
         cure="say --modality MODALITY, or add a column modality to the table"

@@ -188,4 +188,4 @@ def test_a_file_that_may_not_be_read_is_refused_before_anything_else(
     with pytest.raises(TableError) as refused:
         prepared(tmp_path, rows)
     assert refused.value.code == "adapt.images"
-    assert refused.value.artefact == "line 7 (image.not-found)"
+    assert refused.value.artefact == "labels.csv, line 7 (image.not-found)"
