@@ -279,7 +279,7 @@ def _side(table: ScoreTable, other: ScoreTable, sha256: str | None, common: int)
         sha256=sha256,
         head=table.head,
         images=scored,
-        refused=[RefusedImage(file=name, code=code) for name, code in table.refused.items()],
+        refused=RefusedImage.each(table.refused),
         only_here=[key for key in table.keys if key not in other.keys],
         images_only_here=scored - common,
     )

@@ -155,21 +155,22 @@ def _images(labels: Labels | None, sides: Sequence[Side], folder: ImageFolder) -
     if labels:
         return labels.images
     named = next((side.names for side in sides if isinstance(side, ScoreTable)), None)
-    return [_image(name) for name in (named or folder.files)]
+    return [_image(name, number) for number, name in enumerate(named or folder.files, 1)]
 
 
-def _image(name: str) -> LabelledImage:
-    """Return the image that a name means: the inverse of ``LabelledImage.name``."""
+def _image(name: str, number: int) -> LabelledImage:
+    """Return the image that a name means, the inverse of ``LabelledImage.name``, as the file of a number."""
     file, _, frame = name.rpartition("#")
     if file and frame.isascii() and frame.isdigit() and int(frame) > 0:
-        return LabelledImage(file, 0, frame=int(frame))
-    return LabelledImage(name, 0)
+        return LabelledImage(file, number, frame=int(frame), counted="file")
+    return LabelledImage(name, number, counted="file")
 
 
 def _located(table: ScoreTable, folder: ImageFolder) -> ScoreTable:
     """Return the table with its images named by their path below the folder."""
-    images = [_image(name) for name in table.names]
-    names = [replace(image, file=folder.resolve(image.file) or image.file).name for image in images]
+    images = [_image(name, number) for number, name in enumerate(table.names, 1)]
+    files = [folder.resolve(image.file, image.place) or image.file for image in images]
+    names = [replace(image, file=file).name for image, file in zip(images, files, strict=True)]
     if len(set(names)) < len(names):
         raise TableError(
             "table.image",

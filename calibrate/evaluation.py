@@ -161,12 +161,12 @@ def evaluate_table(
     """
     row_of = {name: row for row, name in enumerate(table.names)}
     names = [image.name for image in labels.images]
-    absent = [name for name in names if name not in row_of]
+    absent = [image.place for image in labels.images if image.name not in row_of]
     if absent and (missing == "error" or len(absent) == len(names)):
         raise TableError(
             "table.image",
             f"{labels.table} names images that have no scores",
-            artefact=", ".join(absent[:3]) + (" ..." if len(absent) > 3 else ""),
+            artefact=f"{labels.table}, {', '.join(absent[:3])}" + (" ..." if len(absent) > 3 else ""),
             expected=f"{len(names)} images in {table.origin}",
             found=f"{len(absent)} of them are absent",
             cure="name images alike in both tables; --missing count evaluates those that are there",
@@ -222,7 +222,7 @@ def _report(
             published=published.name if published else None,
         ),
         scored=groups[0].images,
-        refused=[RefusedImage(file=name, code=code) for name, code in table.refused.items()],
+        refused=RefusedImage.each(table.refused),
         unlabelled_files=None,
         groups=groups,
         pointing_game=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -129,8 +129,14 @@ class LabelsRef(_Struct, frozen=True):
 class RefusedImage(_Struct, frozen=True):
     """An image that has no score."""
 
-    file: str
+    image: str
+    """Its place, no name: ``line 12`` of the table or, without one, ``file 3`` in the order of names."""
     code: str
+
+    @classmethod
+    def each(cls, refused: Mapping[str, str]) -> list[RefusedImage]:
+        """Return images by place, each with its code, as a report lists them."""
+        return [cls(image=place, code=code) for place, code in refused.items()]
 
 
 class Protocol(_Struct, frozen=True):

@@ -32,7 +32,7 @@ def sections(report: EvaluationReport) -> list[Section]:
     if report.pointing_game:
         found.append(_pointing(report))
     if report.refused:
-        rows = [[image.file, image.code] for image in report.refused]
+        rows = [[image.image, image.code] for image in report.refused]
         found.append(Section(f"No score: {len(rows)} images", ["image", "code"], rows))
     return found
 

@@ -8,11 +8,13 @@ from typing import Literal
 
 import numpy as np
 
+from promptray.calibrate.same_picture import picture_sha256
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage, Labels
 from promptray.calibrate.tables.scores import Kind, ScoreTable
 from promptray.runtime.heads import require_head
+from promptray.runtime.prepared import Prepared
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.scorer import Scorer
 
@@ -36,8 +38,11 @@ def locate(labels: Labels, folder: ImageFolder, missing: Missing = "error") -> L
         ``table.image``: absent or ambiguous files, or two rows that mean the same file.
     """
     if missing == "error":
-        folder.require([image.file for image in labels.images], labels.table)
-    located = [replace(image, file=folder.resolve(image.file) or image.file) for image in labels.images]
+        folder.require({image.file: image.place for image in labels.images}, labels.table)
+    located = [
+        replace(image, file=folder.resolve(image.file, f"{labels.table}, {image.place}") or image.file)
+        for image in labels.images
+    ]
     lines: dict[str, int] = {}
     for image in located:
         first = lines.setdefault(image.name, image.line)
@@ -92,21 +97,24 @@ def score_images(
     values = {kind: np.full((len(images), len(keys)), np.nan) for kind in kinds}
     flags = np.full((len(images), len(keys)), np.nan)
     refused: dict[str, str] = {}
-    # What a caller declares holds for a whole batch, so images of one declaration are scored together.
-    batches: dict[tuple[str | None, int | None], list[int]] = {}
-    for row, image in enumerate(images):
-        batches.setdefault((image.modality or modality, image.frame), []).append(row)
+    pictures: list[str | None] = [None] * len(images)
+    last: list[str] = []  # of the image that is being scored
+
+    def seen(prepared: Prepared) -> None:
+        last[:] = [picture_sha256(prepared.network_input.picture)]
+
     done = 0
-    for (of_modality, frame), rows in batches.items():
+    for (of_modality, frame), rows in _batches(images, modality).items():
         sources = [folder.files.get(images[row].file, images[row].file) for row in rows]
-        outcomes = scorer.score_many(sources, modality=of_modality, frame=frame)
+        outcomes = scorer.score_many(sources, seen=seen, modality=of_modality, frame=frame)
         for row, outcome in zip(rows, outcomes, strict=True):
             done += 1
             if progress and done * 100 // len(images) > (done - 1) * 100 // len(images):  # each percent
                 progress("score", f"{done} of {len(images)}", done / len(images))
             if isinstance(outcome, Refused):
-                refused[images[row].name] = outcome.error.code
+                refused[images[row].place] = outcome.error.code
                 continue
+            (pictures[row],) = last
             scores = [outcome.scores[own, key] for key in keys]
             for kind in kinds:
                 values[kind][row] = [getattr(score, kind) for score in scores]  # None becomes NaN
@@ -124,4 +132,15 @@ def score_images(
         refused=refused,
         head=own,
         thresholds=scorer.prompts.state.thresholds_of(own),
+        pictures=pictures,
     )
+
+
+def _batches(
+    images: Sequence[LabelledImage], modality: str | None
+) -> dict[tuple[str | None, int | None], list[int]]:
+    """Return rows by what is declared of them: a declaration holds for a whole call."""
+    batches: dict[tuple[str | None, int | None], list[int]] = {}
+    for row, image in enumerate(images):
+        batches.setdefault((image.modality or modality, image.frame), []).append(row)
+    return batches

@@ -16,7 +16,7 @@ from promptray.runtime.fixed_set import fixed_set, require_free
 from promptray.runtime.graphs import BundleContent, Graphs
 from promptray.runtime.heads import require_head
 from promptray.runtime.packs import read_pack
-from promptray.runtime.picture import Notice
+from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import PromptBank
 from promptray.runtime.site import Site
 from promptray.runtime.site_calibration import Calibrations
@@ -27,6 +27,7 @@ from promptray.runtime.site_prompts import (
     finding_of,
     forget_finding,
     keep_prompts,
+    same_prompts,
     with_site,
 )
 
@@ -36,6 +37,10 @@ class ActivePrompts:
 
     Edits are of the bundle's free head; findings of other heads are listed only. A change makes a new state
     beside the old one and swaps it in; a score that is under way finishes with the state it began with.
+
+    Where another process writes to the site, its calibrations count from the next score on: one that was
+    found wrong must not be applied any longer. Its prompts wait until the scorer is opened again, so that the
+    findings of a batch stay the same; the notice ``site-prompts-changed`` says that they do.
 
     Examples
     --------
@@ -73,7 +78,16 @@ class ActivePrompts:
 
     @property
     def state(self) -> ActiveSet:
-        """The current state; take it once per score."""
+        """The current state, with the calibrations that the site has now; take it once per score.
+
+        Raises
+        ------
+        BundleError
+            ``site.corrupt`` where the site was damaged since.
+        """
+        if self._calibrations.outdated:
+            with self._lock:
+                self._follow_site()
         return self._state
 
     def __len__(self) -> int:
@@ -216,6 +230,8 @@ class ActivePrompts:
         """
         free = self._free_head()
         with self._lock:
+            if keep:
+                self._follow_site()
             state = self._state
             own = (free.name, name) if isinstance(name, str) and (free.name, name) in state.by_name else name
             removed = state.find(own)
@@ -223,7 +239,11 @@ class ActivePrompts:
             require_free(head.head)
             if keep and removed.origin != "session":
                 forget_finding(
-                    self._require_site(), self._manifest, removed.finding.key, head=removed.finding.head
+                    self._require_site(),
+                    self._manifest,
+                    removed.finding.key,
+                    head=removed.finding.head,
+                    revision=state.site_revision,
                 )
             left = [item for item in head.active if item is not removed]
             self._state = self._changed(head, left)
@@ -274,12 +294,14 @@ class ActivePrompts:
         return [item.finding for item in added]
 
     def _append(self, head: Head, added: Sequence[ActiveFinding]) -> None:
+        kept = [item.entry for item in added if item.origin == "site"]
         with self._lock:
+            if kept:
+                self._follow_site()
             before = self._state.of(head.name)
             new = self._changed(before, [*before.active, *added])
             if head.relation in ALTERNATIVES:
                 require_alternatives(new.of(head.name).bank)
-            kept = [item.entry for item in added if item.origin == "site"]
             if kept:
                 site = self._require_site()
                 keep_prompts(site, self._manifest, head, kept, revision=self._state.site_revision or 0)
@@ -295,14 +317,25 @@ class ActivePrompts:
         bank = PromptBank(head.bank, (item.entry for item in active), known=known)
         return ActiveHead(head, tuple(active), bank, self._graphs.bind(head, bank))
 
+    def _follow_site(self) -> None:
+        """Take over what others wrote to the site: all of it where the prompts are still those scored."""
+        if not self._calibrations.outdated:  # another thread was first
+            return
+        self._calibrations = self._calibrations.read_again()
+        latest = self._calibrations.site
+        if self._site and latest and same_prompts(self._site, latest):
+            self._site = latest
+        self._state = self._state_of(self._state.heads)
+
     def _state_of(self, heads: Sequence[ActiveHead]) -> ActiveSet:
+        waiting = () if self._site is self._calibrations.site else (notice("site-prompts-changed"),)
         revision = None if self._site is None else self._site.revision
         rule = self._manifest.text
         notices: tuple[Notice, ...] = ()
         if rule is not None:  # where there is text, one head is of it
             notices = prompt_notices(next(h.bank for h in heads if h.head.name == rule.head), rule)
         valid, unused = self._calibrations.of([item for each in heads for item in each.active])
-        return ActiveSet(tuple(heads), (*notices, *group_notices(heads), *unused), revision, valid)
+        return ActiveSet(tuple(heads), (*notices, *group_notices(heads), *waiting, *unused), revision, valid)
 
     def _require_site(self) -> Site:
         if self._site is None:

@@ -97,13 +97,14 @@ class Calibration(_Struct, frozen=True):
     curve: Curve
     images: Count
     positives: Count
-    patients: Count
+    patients: Count | None
+    """None where the table of labels did not say whose the images are."""
     date: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     """Of the fit, UTC."""
 
     def __post_init__(self) -> None:
         """Refuse counts that contradict each other."""
-        if self.positives > self.images or self.patients > self.images:
+        if max(self.positives, self.patients or 0) > self.images:
             raise ValueError("there are no more positives, and no more patients, than images")
 
     @property

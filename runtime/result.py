@@ -39,7 +39,8 @@ class CalibrationRef(_Struct, frozen=True, kw_only=True):
     """Who made it: the site, on its own labelled images."""
     method: Method
     images: int
-    patients: int
+    patients: int | None
+    """None where the site did not say whose the images were."""
     prevalence: float
     """Share of those images that had the finding."""
     date: str

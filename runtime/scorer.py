@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -120,9 +120,10 @@ class Scorer:
             _precision(manifest, chosen.name),
             chosen.threads,
             reason,
+            _gated_as(manifest, chosen.name),
         )
         closed = threading.Event()
-        calibrations = Calibrations.open(local, manifest, facts, strict=strict)
+        calibrations = Calibrations(local, manifest, facts, strict=strict)
         prompts = ActivePrompts(bundle, graphs, banks, local, closed, calibrations)
         return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed)
 
@@ -219,7 +220,12 @@ class Scorer:
         return self.infer(prepared, deadline=limit.left(), cancel=cancel)
 
     def score_many(
-        self, sources: Iterable[Source], *, ahead: int = 2, **declared: Any
+        self,
+        sources: Iterable[Source],
+        *,
+        ahead: int = 2,
+        seen: Callable[[Prepared], None] | None = None,
+        **declared: Any,
     ) -> Iterator[Result | Refused]:
         """Score images in order while the next ones are being read and decoded.
 
@@ -232,6 +238,8 @@ class Scorer:
             As for :meth:`prepare`.
         ahead : int
             Most images decoded ahead of inference; bounds the memory.
+        seen : callable, optional
+            Called with each image as the network will see it, just before it is scored.
         **declared
             As for :meth:`prepare`, applied to every image.
 
@@ -253,7 +261,7 @@ class Scorer:
                     if not waiting:
                         return
                     future, name = waiting.pop(0)
-                    yield self._outcome(future, name)
+                    yield self._outcome(future, name, seen)
             finally:
                 for future, _ in waiting:
                     future.cancel()
@@ -289,9 +297,14 @@ class Scorer:
         """
         return score_exam(self, sources, views, strict=self.strict, declared=declared)
 
-    def _outcome(self, future: Future[Prepared], name: str) -> Result | Refused:
+    def _outcome(
+        self, future: Future[Prepared], name: str, seen: Callable[[Prepared], None] | None
+    ) -> Result | Refused:
         try:
-            return self.infer(future.result())
+            prepared = future.result()
+            if seen:
+                seen(prepared)
+            return self.infer(prepared)
         except PromptRayError as error:
             return Refused(error, name)
         except Exception as error:  # noqa: BLE001 - one image's fault must not lose the studies after it
@@ -347,6 +360,11 @@ def _precision(manifest: Manifest, backend: str) -> str:
     if len(set(stated.values())) == 1:
         return stated["image"]
     return ", ".join(f"{title} {precision}" for title, precision in stated.items())
+
+
+def _gated_as(manifest: Manifest, backend: str) -> str | None:
+    gated = manifest.gated_for(consumers_here(backend))
+    return None if gated is None else gated.consumer
 
 
 def _fault(error: Exception, name: str) -> ScoringError:

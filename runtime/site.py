@@ -28,10 +28,10 @@ from promptray.runtime.site_files import (
     SHA256,
     Kind,
     SiteEntry,
-    SiteIndex,
     clean,
     corrupt,
     load_index,
+    newest_index,
     store_index,
     store_payload,
 )
@@ -50,8 +50,8 @@ class Site:
     """The entries a site added to one bundle, as they were when opened; made by `open`.
 
     Reading never writes, so a read-only disk is fine. An instance keeps the revision it opened (or wrote),
-    whatever others write later. Reading is safe from several threads; writers exclude each other by a lock
-    file, across threads and processes.
+    whatever others write later; `outdated` tells that they did. Reading is safe from several threads; writers
+    exclude each other by a lock file, across threads and processes.
 
     Attributes
     ----------
@@ -66,9 +66,11 @@ class Site:
     ['rib fracture']
     """
 
-    def __init__(self, folder: Path, index: SiteIndex, readonly: bool, timeout: float) -> None:
+    def __init__(self, folder: Path, readonly: bool, timeout: float) -> None:
         self.folder = folder
-        self._index = index
+        # Its name first: if an index is written in between, this one counts as outdated, which does no harm.
+        self._newest = newest_index(folder)
+        self._index = load_index(folder, folder.name)
         self._readonly = readonly
         self._timeout = timeout
 
@@ -110,8 +112,22 @@ class Site:
                 artefact=str(base),
                 cure="correct the path, or make the directory: an empty one is a site without additions",
             )
-        folder = base / bundle_hash
-        return cls(folder, load_index(folder, bundle_hash), readonly, timeout)
+        return cls(base / bundle_hash, readonly, timeout)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether another instance wrote since. It costs a listing of a few names: ask before every score."""
+        return newest_index(self.folder) != self._newest
+
+    def reopened(self) -> Site:
+        """Return the site as it is now.
+
+        Raises
+        ------
+        BundleError
+            ``site.corrupt``.
+        """
+        return Site(self.folder, self._readonly, self._timeout)
 
     @property
     def revision(self) -> int:
@@ -224,8 +240,15 @@ class Site:
         self._write(append, payloads, revision)
         return added
 
-    def remove(self, kind: Kind, head: str, key: str) -> None:
+    def remove(self, kind: Kind, head: str, key: str, *, revision: int | None = None) -> None:
         """Remove an entry; its payload is not looked at, so this mends a site with a damaged one.
+
+        Parameters
+        ----------
+        kind, head, key : str
+            Of the entry.
+        revision : int, optional
+            As for `add_all`.
 
         Raises
         ------
@@ -247,7 +270,7 @@ class Site:
                 )
             return kept
 
-        self._write(drop, [])
+        self._write(drop, [], revision)
 
     def _write(
         self,
@@ -270,6 +293,7 @@ class Site:
                 for payload in filter(None, payloads):
                     store_payload(self.folder, payload)
                 self._index = store_index(self.folder, index, entries)
+                self._newest = newest_index(self.folder)
                 clean(self.folder, self._index)
         except OSError as error:
             raise self._unwritable(error.strerror or type(error).__name__) from error

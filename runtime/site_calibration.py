@@ -8,7 +8,7 @@ bundle, is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -41,6 +41,8 @@ class Basis(_Struct, frozen=True):
     """Fingerprint of the finding's entry in the bank: its wordings and tensors."""
     backend: Text
     precision: Text
+    gated_as: Text | None
+    """What the changed graphs were gated as, with the class of machine; None where no graph was changed."""
     strict: bool
     """Whether images with absent tags were refused; otherwise they were scored with a notice."""
     labels: Sha256
@@ -111,27 +113,57 @@ class SiteCalibration:
             return "calibration-wording"
         if (basis.backend, basis.precision) != (backend.name, backend.precision):
             return "calibration-engine"
+        if basis.gated_as != backend.gated_as:
+            return "calibration-machine"
         if basis.strict and not strict:
             return "calibration-strict"
         return None
 
 
 class Calibrations:
-    """The calibrations of a site, as they were when it was opened, for scores of one backend."""
+    """The calibrations of a site in one state of it, for scores of one backend: read and checked.
 
-    def __init__(
-        self, stored: Mapping[tuple[str, str], SiteCalibration], backend: BackendFacts, *, strict: bool
-    ) -> None:
-        self._stored = stored
+    Parameters
+    ----------
+    site : Site or None
+    manifest : Manifest
+    backend : BackendFacts
+    strict : bool
+        Of the scorer.
+
+    Raises
+    ------
+    BundleError
+        As `site_calibrations`.
+    """
+
+    def __init__(self, site: Site | None, manifest: Manifest, backend: BackendFacts, *, strict: bool) -> None:
+        self.site = site
+        self._manifest = manifest
         self._backend = backend
         self._strict = strict
+        self._stored = {} if site is None else site_calibrations(site, manifest)
 
-    @classmethod
-    def open(
-        cls, site: Site | None, manifest: Manifest, backend: BackendFacts, *, strict: bool
-    ) -> Calibrations:
-        """Read and check every calibration of a site (see `site_calibrations`)."""
-        return cls({} if site is None else site_calibrations(site, manifest), backend, strict=strict)
+    @property
+    def outdated(self) -> bool:
+        """Whether somebody else wrote to the site since these were read."""
+        return self.site is not None and self.site.outdated
+
+    def read_again(self, attempts: int = 5) -> Calibrations:
+        """Return those that the site has now; a writer may take one away just before it is read.
+
+        Raises
+        ------
+        BundleError
+            As `site_calibrations`.
+        """
+        site = None if self.site is None else self.site.reopened()
+        try:
+            return Calibrations(site, self._manifest, self._backend, strict=self._strict)
+        except BundleError as error:
+            if error.code == "site.changed" and attempts > 1:
+                return self.read_again(attempts - 1)
+            raise
 
     def of(
         self, active: Iterable[ActiveFinding]

@@ -76,6 +76,17 @@ def load_index(folder: Path, bundle_hash: str) -> SiteIndex:
     raise corrupt("there are payloads but no index", folder, expected="site.<revision>.<sha256>.json")
 
 
+def newest_index(folder: Path) -> str | None:
+    """Return the name of the index of the highest revision, which is not read; None where there is none."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return max(filter(_INDEX.fullmatch, names), default=None)
+
+
 def _survey(folder: Path) -> tuple[bool, list[str]]:
     """Tell whether payloads were ever written, and the names of the indexes; refuse what does not belong."""
     present, names = False, []
@@ -99,7 +110,7 @@ def _listing(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise corrupt(f"the folder cannot be read ({error.strerror})", folder) from error
+        raise _unreadable(folder, error) from error
     for name in names:
         try:
             facts = os.lstat(folder / name)
@@ -196,6 +207,10 @@ def clean(folder: Path, index: SiteIndex) -> None:
         if name not in used:
             with contextlib.suppress(OSError):
                 (folder / ENTRIES / name).unlink()
+
+
+def _unreadable(folder: Path, error: OSError) -> BundleError:
+    return corrupt(f"the folder cannot be read ({error.strerror})", folder)
 
 
 def _foreign(path: Path) -> BundleError:

@@ -118,6 +118,12 @@ def with_site(
 _UNDO = {"prompt": "remove", "removed-prompt": "restore"}
 
 
+def same_prompts(one: Site, other: Site) -> bool:
+    """Tell whether two states of a site say the same of the findings."""
+    kinds: tuple[Kind, ...] = ("prompt", "removed-prompt")
+    return all(one.entries(kind) == other.entries(kind) for kind in kinds)
+
+
 def keep_prompts(
     site: Site, manifest: Manifest, head: Head, entries: Sequence[BankEntry], *, revision: int
 ) -> None:
@@ -151,22 +157,28 @@ def keep_prompts(
     site.add_all("prompt", head.name, additions, revision=revision)
 
 
-def forget_finding(site: Site, manifest: Manifest, key: str, *, head: str | None = None) -> None:
+def forget_finding(
+    site: Site, manifest: Manifest, key: str, *, head: str | None = None, revision: int | None = None
+) -> None:
     """Stop using a finding at a site. Looks at no payload, so it also mends a site with a damaged one.
 
     Parameters
     ----------
     head : str, optional
         Its head; by default the free one or, where that has no such finding, the one that has.
+    revision : int, optional
+        The site's revision that the caller knows; another is refused.
 
     Raises
     ------
     PromptError
         ``prompt.unknown`` when this site does not use such a finding; ``prompt.fixed-set``.
+    BundleError
+        ``site.*``.
     """
     stored = _head_of(site, "prompt", key, head, manifest)
     if stored is not None:
-        site.remove("prompt", stored, key)
+        site.remove("prompt", stored, key, revision=revision)
         return
     own = [
         each for each in manifest.heads if head in (None, each.name) and _used(site, manifest, each.name, key)
@@ -180,7 +192,7 @@ def forget_finding(site: Site, manifest: Manifest, key: str, *, head: str | None
         )
     chosen = next((each for each in own if each.set == "free"), own[0])
     require_free(chosen)
-    site.add("removed-prompt", chosen.name, key)
+    site.add_all("removed-prompt", chosen.name, [(key, b"", {})], revision=revision)
 
 
 def restore_finding(site: Site, manifest: Manifest, key: str, *, head: str | None = None) -> None:

@@ -44,10 +44,10 @@ class Data:
         How they were divided.
     seed : int
     left_out : dict of str to str
-        Images that are not there or cannot be read, with the code.
+        Images that are not there or cannot be read, by their place, with the code.
     copies : list of list of str
-        Images that are one picture; the first of each, whose row states most, is among the cases, the others
-        are not.
+        Places of images that are one picture; the first of each, whose row states most, is among the cases,
+        the others are not.
     """
 
     cases: Cases
@@ -86,8 +86,8 @@ class Data:
         """
         if not refused:
             return self
-        names = {self.cases.images[row].name: code for row, code in refused.items()}
-        require_readable(names, len(self.parts), self.cases.labels.table, missing)
+        gone = {self.cases.images[row].place: code for row, code in refused.items()}
+        require_readable(gone, len(self.parts), self.cases.labels.table, missing)
         kept = [row for row in range(len(self.parts)) if row not in refused]
         return replace(
             self,
@@ -95,7 +95,7 @@ class Data:
             files=[self.files[row] for row in kept],
             units=self.units[kept],
             parts=[self.parts[row] for row in kept],
-            left_out={**self.left_out, **names},
+            left_out={**self.left_out, **gone},
         )
 
     def division(self) -> Division:
@@ -165,7 +165,7 @@ def prepare(
     require_separate(cases, files)
     units = units_of(len(files), cases.ids, files)  # of all rows: a copy may join two patients
     same = [sorted(rows, key=lambda row: -_stated(cases.images[row])) for rows in same_pictures(cases, files)]
-    copies = [[cases.images[row].name for row in rows] for rows in same]
+    copies = [[cases.images[row].place for row in rows] for rows in same]
     again = {row for rows in same for row in rows[1:]}
     once = [row for row in range(len(files)) if row not in again]
     cases, files, units = cases.select(once), [files[row] for row in once], units[once]
@@ -189,7 +189,7 @@ def _hashed(
         each_percent(progress, "read", "hashed", row + 1, len(cases.images))
         with suppress(KeyError, OSError):
             digests[row] = hash_file(folder.files[image.file])[0]
-    gone = {image.name: "image.not-found" for row, image in enumerate(cases.images) if row not in digests}
+    gone = {image.place: "image.not-found" for row, image in enumerate(cases.images) if row not in digests}
     require_readable(gone, len(cases.images), cases.labels.table, missing)
     return cases.select(list(digests)), list(digests.values()), gone
 
@@ -224,11 +224,11 @@ def require_readable(refused: Mapping[str, str], total: int, table: str, missing
     if not refused or (missing == "count" and len(refused) < total):
         return
     undeclared = "image.modality-undeclared" in refused.values()
-    first = [f"{name} ({code})" for name, code in list(refused.items())[:_LISTED]]
+    first = [f"{place} ({code})" for place, code in list(refused.items())[:_LISTED]]
     raise TableError(
         "adapt.images",
         f"images that {table} names cannot be used",
-        artefact=", ".join(first) + (" ..." if len(refused) > _LISTED else ""),
+        artefact=f"{table}, {', '.join(first)}" + (" ..." if len(refused) > _LISTED else ""),
         expected=f"{total} images",
         found=f"{len(refused)} of them are refused",
         cure="say --modality MODALITY, or add a column modality to the table"

@@ -169,6 +169,6 @@ def _require_finite(vector: Floats, image: LabelledImage) -> None:
         raise PromptRayError(
             "score.not-finite",
             "the image tower gave NaN or infinity",
-            artefact=image.name,
+            artefact=image.place,
             cure="check the checkpoint with `promptray build`, whose gate compares it with its graph",
         )

@@ -98,7 +98,7 @@ def _images(report: AdaptationReport) -> str:
     text += f"\nRows without a class: {data.unlabelled}. Files that no row names: {data.unlabelled_files}.\n"
     if data.left_out:
         text += f"\nLeft out, {len(data.left_out)}:\n\n"
-        text += table(["image", "code"], [[image.file, image.code] for image in data.left_out])
+        text += table(["image", "code"], [[image.image, image.code] for image in data.left_out])
     if division.copies:
         text += "\nOne picture each, of which the first counts:\n\n" + "".join(
             f"- {', '.join(names)}\n" for names in division.copies

@@ -49,7 +49,7 @@ class Division(_Struct, frozen=True):
     """Where the table says it: patient, exam, group -> column."""
     parts: list[Part]
     copies: list[list[str]]
-    """Images that are one picture. The first of each counts, the others are left out."""
+    """Places of images that are one picture. The first of each counts, the others are left out."""
 
 
 class Data(_Struct, frozen=True):

@@ -253,7 +253,7 @@ def _report(
             column=columns.label,
             images=len(data.parts),
             unlabelled=data.cases.unlabelled,
-            left_out=[RefusedImage(file=name, code=code) for name, code in data.left_out.items()],
+            left_out=RefusedImage.each(data.left_out),
             unused_columns=list(data.cases.unused),
             unlabelled_files=unlabelled_files,
         ),

@@ -80,7 +80,7 @@ class SideBySide:
             bundle=bundle,
             checkpoint=checkpoint,
             backend=stage.backend,
-            refused=[RefusedImage(file=file, code=code) for file, code in stage.scores.refused.items()],
+            refused=RefusedImage.each(stage.scores.refused),
             numbers=_estimates(self.measured[stage.name].numbers),
             confusion=self.measured[stage.name].confusion,
             probe=facts if isinstance(facts, ProbeFacts) else None,

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.calibrate.adapt.units import units_of
 from promptray.calibrate.pipeline.recipe import ImagesRecipe
-from promptray.calibrate.quantise.calibration_images import picture_sha256, set_sha256
+from promptray.calibrate.quantise.calibration_images import set_sha256
+from promptray.calibrate.same_picture import picture_sha256, united_patients
 from promptray.calibrate.score_images import locate
 from promptray.calibrate.tables.csv_file import read_table
 from promptray.calibrate.tables.image_folder import ImageFolder
@@ -196,7 +196,7 @@ class ImageSet:
     @property
     def patients(self) -> NDArray[np.int64]:
         """Whose each image is, numbered from 0: all that share a patient or a picture count as one's."""
-        return units_of(len(self.rows), {"patient": numbered(self.patient_hashes)}, self.sha256s)
+        return united_patients(numbered(self.patient_hashes), self.sha256s)
 
     def classes(self) -> list[str] | None:
         """Return a class of each image, to warn where all are of one; None without labels."""

@@ -64,6 +64,12 @@ class CalibrationReport(_Struct, frozen=True):
     """Mean probability less prevalence."""
     bins: list[ReliabilityBin]
 
+    @property
+    def off(self) -> bool:
+        """Whether the probabilities are further from what happens than chance explains."""
+        low = self.calibration_error.low
+        return low is not None and low > self.error_by_chance
+
 
 def calibrate(
     method: Method,
@@ -113,7 +119,7 @@ def calibrate(
             curve=curve,
             images=len(truth),
             positives=int(truth.sum()),
-            patients=len(np.unique(sample.patients)),
+            patients=len(np.unique(sample.patients)) if sample.named else None,
             date=(date or datetime.datetime.now(datetime.timezone.utc).date()).isoformat(),
         ),
         folds=folds,

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from promptray.calibrate.probability.sample import Floats, Sample, require_order, unfit
 from promptray.runtime.calibration import Curve, Isotonic, Method, Platt, Temperature
+from promptray.runtime.errors import BuildError
 
 
 class _Way(NamedTuple):
@@ -49,7 +50,14 @@ def _temperature(sample: Sample) -> Temperature:
     size = float(np.sqrt((sample.logits**2).mean()))
     slope, _ = _logistic(sample.logits / size, sample.truth, intercept=False)
     if slope <= 0:
-        raise unfit(sample, f"a slope of {slope / size:.3g}")
+        raise BuildError(
+            "calibration.unfit",
+            "a temperature does not fit: it takes logit 0 for one half, and these logits are not so",
+            artefact=sample.finding,
+            expected="more positives above logit 0 than below",
+            found=f"a slope of {slope / size:.3g}",
+            cure="--method platt, which moves one half to where it is",
+        )
     return Temperature(temperature=size / slope)
 
 

@@ -77,6 +77,8 @@ class SiteReport(_Struct, frozen=True):
     labels: LabelsRef
     wanted: Wanted
     scored: int
+    united: int
+    """Patients (without ids: images) that count as another's because they share a picture."""
     refused: list[RefusedImage]
     findings: list[CalibratedFinding]
     stored: bool

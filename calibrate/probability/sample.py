@@ -27,16 +27,19 @@ class Sample:
     truth : ndarray of bool, shape (n,)
     patients : ndarray of int, shape (n,)
         Numbered from 0.
+    named : bool
+        Whether they are known; else every picture is taken for a patient's only one.
     """
 
     finding: str
     logits: Floats
     truth: NDArray[np.bool_]
     patients: NDArray[np.int64]
+    named: bool
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Sample:
         """Return some of the images."""
-        return Sample(self.finding, self.logits[rows], self.truth[rows], self.patients[rows])
+        return Sample(self.finding, self.logits[rows], self.truth[rows], self.patients[rows], self.named)
 
     @property
     def positive_patients(self) -> int:
@@ -49,7 +52,14 @@ class Sample:
         return _worth(self.patients[~self.truth])
 
 
-def sample(finding: str, logits: ArrayLike, labels: ArrayLike, patients: ArrayLike | None = None) -> Sample:
+def sample(
+    finding: str,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    patients: ArrayLike | None = None,
+    *,
+    named: bool = True,
+) -> Sample:
     """Check one finding's logits and labels, and keep the images whose label is known.
 
     Parameters
@@ -59,7 +69,9 @@ def sample(finding: str, logits: ArrayLike, labels: ArrayLike, patients: ArrayLi
     labels : array_like of float, shape (m,)
         1 present, 0 absent, NaN unknown.
     patients : array_like, shape (m,), optional
-        By default every image is a patient's only one.
+        By default they are not known, and every image is taken for a patient's only one.
+    named : bool
+        False: `patients` are not known, and say only which images are one picture.
 
     Raises
     ------
@@ -84,7 +96,7 @@ def sample(finding: str, logits: ArrayLike, labels: ArrayLike, patients: ArrayLi
             cure="find out why the model gave it; `promptray verify` tests the bundle",
         )
     number = np.unique(people[known], return_inverse=True)[1].reshape(-1)
-    return Sample(finding, scores[known], marks[known] == 1, number)
+    return Sample(finding, scores[known], marks[known] == 1, number, named and patients is not None)
 
 
 def require(found: Sample, positives: int, negatives: int, purpose: str) -> None:

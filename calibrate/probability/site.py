@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +13,19 @@ from promptray.calibrate.probability.calibrate import calibrate, require_enough_
 from promptray.calibrate.probability.operating_point import operating_point, require_enough_to_choose
 from promptray.calibrate.probability.report import CalibratedFinding, Refusal, SiteReport, Wanted
 from promptray.calibrate.probability.sample import Sample, sample
-from promptray.calibrate.score_images import score_images
+from promptray.calibrate.probability.site_images import SiteImages, score_site
+from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.image_folder import ImageFolder
-from promptray.calibrate.tables.labels import LabelledImage, Labels, Uncertain, known
-from promptray.calibrate.tables.scores import ScoreTable
+from promptray.calibrate.tables.labels import Labels, Uncertain, known
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Head
+from promptray.runtime.bundle.words import quoted
 from promptray.runtime.calibration import Method
 from promptray.runtime.errors import BuildError
 from promptray.runtime.heads import require_head
 from promptray.runtime.operating_point import Rule
-from promptray.runtime.result import BundleRef, Result
+from promptray.runtime.result import BundleRef
 from promptray.runtime.scorer import Scorer
-from promptray.runtime.site_calibration import Basis, CalibrationFile
+from promptray.runtime.site_calibration import Basis, CalibrationFile, SiteCalibration
 from promptray.runtime.version import VERSION
 
 
@@ -119,62 +119,59 @@ def calibrate_scorer(
     ------
     BuildError
         ``calibration.alternatives``.
+    TableError
+        ``table.finding`` for one of `findings` that has no labels.
     ScoringError
         ``score.head``.
     """
     own = require_head(scorer.bundle.manifest, head)
     require_calibratable(own)
-    keys = [key for key in labels.keys if not findings or key in findings]
+    keys = _keys(labels, findings)
     refused = _too_few(labels, keys, settings)
-    state = scorer.prompts.state
-    notices: list[frozenset[str]] = [frozenset()] * len(labels.images)
-    row_of = {image.name: row for row, image in enumerate(labels.images)}
-    of_prompts = {each.code for each in state.notices}
-
-    def note(image: LabelledImage, result: Result) -> None:
-        notices[row_of[image.name]] = frozenset(each.code for each in result.notices) - of_prompts
-
-    wanted = labels.images if len(refused) < len(keys) else []
-    table = score_images(
-        scorer, wanted, folder, head=own.name, modality=modality, progress=progress, visit=note
-    )
-    fitted, made = [], []
+    entries = {key: scorer.prompts.state.find((own.name, key)).entry.fingerprint for key in keys}
+    chosen = labels if len(refused) < len(keys) else labels.select([])
+    images = score_site(scorer, chosen, folder, head=own.name, modality=modality, progress=progress)
+    found, made = [], []
     for number, key in enumerate(keys):
         if progress:
             progress("fit", key, number / len(keys))
-        if key not in refused:
-            images = _Images(labels, table, key, settings)
-            try:
-                fitted.append(_fit(images, settings, scorer.bundle.hash))
-            except BuildError as error:
-                refused[key] = error
-            else:
-                basis = Basis(
-                    entry=state.find((own.name, key)).entry.fingerprint,
-                    backend=scorer.backend.name,
-                    precision=scorer.backend.precision,
-                    strict=scorer.strict,
-                    labels=labels.sha256,
-                    notices=dict(Counter(code for row in images.rows for code in sorted(notices[row]))),
-                )
-                made.append(_file(own, basis, fitted[-1]))
-        if key in refused:
-            fitted.append(
-                CalibratedFinding(
-                    key=key, refused=Refusal.of(refused[key]), calibration=None, operating_point=None
-                )
+        fitted = _fitted(images, key, settings, scorer.bundle.hash, refused.get(key))
+        found.append(fitted)
+        if fitted.calibration is not None:
+            made.append(_file(own, _basis(scorer, images, entries[key], key, settings), fitted))
+    return _report(scorer, own, labels, settings, images, found), made
+
+
+def stale_notes(report: SiteReport, stored: Mapping[tuple[str, str], SiteCalibration]) -> list[str]:
+    """Return a note for each finding that was refused and whose earlier calibration stays in force.
+
+    Parameters
+    ----------
+    report : SiteReport
+    stored : mapping of (head, key) to SiteCalibration
+        From :func:`promptray.runtime.site_calibration.site_calibrations`.
+    """
+    refused = [each.key for each in report.findings if each.refused is not None]
+    earlier = {key: stored[report.head, key] for key in refused if (report.head, key) in stored}
+    return [
+        f"{key} keeps its calibration of {each.content.calibration.date}; "
+        f"`promptray calibrate BUNDLE --remove {quoted(key)}` takes it away."
+        for key, each in earlier.items()
+    ]
+
+
+def _keys(labels: Labels, findings: Collection[str]) -> list[str]:
+    for key in findings:
+        if key not in labels.keys:
+            raise TableError(
+                "table.finding",
+                "a finding that is to be calibrated has no labels",
+                artefact=labels.table,
+                expected=f"a column named {key}",
+                found=f"labels of {', '.join(labels.keys)}",
+                cure="rename a column, or say --column COLUMN=KEY",
             )
-    return _report(scorer, own, labels, settings, table, fitted), made
-
-
-class _Images:
-    """The scored images that have a label of one finding."""
-
-    def __init__(self, labels: Labels, table: ScoreTable, key: str, settings: Settings) -> None:
-        logits = table.values["logit"][:, table.keys.index(key)]
-        counted, present = known(labels.values[:, labels.keys.index(key)], settings.uncertain)
-        self.rows = np.flatnonzero(counted & ~np.isnan(logits))
-        self.sample = sample(key, logits[self.rows], present[self.rows], labels.patients[self.rows])
+    return [key for key in labels.keys if not findings or key in findings]
 
 
 def _too_few(labels: Labels, keys: Sequence[str], settings: Settings) -> dict[str, BuildError]:
@@ -196,9 +193,21 @@ def _require_enough(found: Sample, settings: Settings) -> None:
         require_enough_to_choose(settings.rule, found, target=settings.target)
 
 
-def _fit(images: _Images, settings: Settings, bundle: str) -> CalibratedFinding:
-    found, draws, seed = images.sample, settings.draws, settings.seed
+def _fitted(
+    images: SiteImages, key: str, settings: Settings, bundle: str, refused: BuildError | None
+) -> CalibratedFinding:
+    """Fit one finding, or say why not; `refused` if that is known already."""
+    try:
+        if refused is not None:
+            raise refused
+        return _fit(images.sample(key, settings.uncertain), settings, bundle)
+    except BuildError as error:
+        return CalibratedFinding(key=key, refused=Refusal.of(error), calibration=None, operating_point=None)
+
+
+def _fit(found: Sample, settings: Settings, bundle: str) -> CalibratedFinding:
     _require_enough(found, settings)
+    draws, seed = settings.draws, settings.seed
     point = None
     if settings.rule is not None:
         point = operating_point(
@@ -209,6 +218,18 @@ def _fit(images: _Images, settings: Settings, bundle: str) -> CalibratedFinding:
         refused=None,
         calibration=calibrate(settings.method, found, bundle=bundle, draws=draws, seed=seed),
         operating_point=point,
+    )
+
+
+def _basis(scorer: Scorer, images: SiteImages, entry: str, key: str, settings: Settings) -> Basis:
+    return Basis(
+        entry=entry,
+        backend=scorer.backend.name,
+        precision=scorer.backend.precision,
+        gated_as=scorer.backend.gated_as,
+        strict=scorer.strict,
+        labels=images.labels.sha256,
+        notices=images.notices_of(images.rows(key, settings.uncertain)),
     )
 
 
@@ -229,8 +250,8 @@ def _report(
     head: Head,
     labels: Labels,
     settings: Settings,
-    table: ScoreTable,
-    fitted: list[CalibratedFinding],
+    images: SiteImages,
+    found: list[CalibratedFinding],
 ) -> SiteReport:
     manifest = scorer.bundle.manifest
     return SiteReport(
@@ -265,9 +286,24 @@ def _report(
             draws=settings.draws,
             seed=settings.seed,
         ),
-        scored=len(table.names) - len(table.refused),
-        refused=[RefusedImage(file=name, code=code) for name, code in table.refused.items()],
-        findings=fitted,
+        scored=len(images.table.names) - len(images.table.refused),
+        united=images.united,
+        refused=RefusedImage.each(images.table.refused),
+        findings=found,
         stored=False,
-        notes=[] if labels.clustered else [UNCLUSTERED],
+        notes=_notes(images, found),
     )
+
+
+def _notes(images: SiteImages, found: list[CalibratedFinding]) -> list[str]:
+    notes = [] if images.labels.clustered else [UNCLUSTERED]
+    poor = [each.key for each in found if each.calibration is not None and each.calibration.off]
+    if poor:
+        notes.append(
+            f"The probabilities of {', '.join(poor)} are further off than chance explains (compare ECE): "
+            "look at the diagram, and try another method."
+        )
+    if images.united:
+        what = "patients" if images.labels.clustered else "images"
+        notes.append(f"{images.united} {what} count as one patient with others: they share a picture.")
+    return notes

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from promptray.calibrate.evaluation_table import Section
+from promptray.runtime.calibration import Calibration
 from promptray.runtime.operating_point import OperatingPoint, Share
 from promptray.runtime.site_calibration import SiteCalibration
 
@@ -23,7 +24,7 @@ def sections(report: SiteReport) -> list[Section]:
     if refused:
         found.append(_refused(refused))
     if report.refused:
-        rows = [[image.file, image.code] for image in report.refused]
+        rows = [[image.image, image.code] for image in report.refused]
         found.append(Section(f"No score: {len(rows)} images", ["image", "code"], rows))
     return found
 
@@ -38,10 +39,11 @@ def stored_section(stored: Iterable[SiteCalibration]) -> Section:
                 each.content.head,
                 each.finding,
                 made.method,
-                f"{made.images} ({made.patients})",
+                _images(made),
                 f"{made.prevalence:.3f}",
                 *_point(each.point),
-                f"{basis.backend}, {basis.precision}" + (", strict" if basis.strict else ""),
+                f"{basis.gated_as or basis.backend}, {basis.precision}"
+                + (", strict" if basis.strict else ""),
                 made.date,
                 each.id[:12],
             ]
@@ -60,7 +62,7 @@ def _fitted(report: SiteReport, fitted: list[CalibratedFinding]) -> Section:
         rows.append(
             [
                 each.key,
-                f"{made.images} ({made.patients})",
+                _images(made),
                 f"{found.prevalence:.3f}",
                 f"{_interval(brier.value, brier.low, brier.high)} ({found.brier_of_prevalence:.3f})",
                 f"{_interval(error.value, error.low, error.high)} ({found.error_by_chance:.3f})",
@@ -86,6 +88,10 @@ def _refused(refused: list[CalibratedFinding]) -> Section:
         rows.append([each.key, why.code, why.message, why.expected or "", why.found or "", why.cure or ""])
     columns = ["finding", "code", "why", "expected", "found", "cure"]
     return Section(f"Not calibrated: {len(rows)} findings", columns, rows)
+
+
+def _images(made: Calibration) -> str:
+    return f"{made.images} ({'unknown' if made.patients is None else made.patients})"
 
 
 def _point(point: OperatingPoint | None) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.calibrate.same_picture import picture_sha256
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
 from promptray.runtime.bundle.manifest import CalibrationSet
 from promptray.runtime.door import open_picture
@@ -109,13 +110,6 @@ def calibration_images(
     facts = CalibrationSet(images=len(files), sha256=set_sha256(hashes), source=source)
     warnings = tuple(warnings_of(len(files), len(set(hashes)), labels))
     return CalibrationImages(ImageFeeds(pictures, preprocessing), facts, warnings)
-
-
-def picture_sha256(picture: NDArray[Any]) -> str:
-    """Return the hash of a picture as the network sees it: what tells that two files are one image."""
-    digest = hashlib.sha256(f"{picture.dtype}:{picture.shape};".encode())
-    digest.update(np.ascontiguousarray(picture).tobytes())
-    return digest.hexdigest()
 
 
 def set_sha256(hashes: Sequence[str]) -> str:

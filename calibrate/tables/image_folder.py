@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from promptray.calibrate.tables.csv_file import TableError
@@ -37,8 +37,14 @@ class ImageFolder:
         for relative in self.files:
             self._by_name.setdefault(PurePosixPath(relative).name, []).append(relative)
 
-    def resolve(self, name: str) -> str | None:
+    def resolve(self, name: str, place: str | None = None) -> str | None:
         """Return the path below the folder of a file named in a table, or None if there is none.
+
+        Parameters
+        ----------
+        name : str
+        place : str, optional
+            What an error calls it, for a file's name may be a patient's.
 
         Raises
         ------
@@ -53,28 +59,34 @@ class ImageFolder:
             raise TableError(
                 "table.image",
                 "several sub-folders hold a file of this name",
-                artefact=name,
+                artefact=place or self.name,
                 found=f"{len(same)} files",
                 cure="name it in the table with its folder, for example part-1/film.png",
             )
         return same[0] if same else None
 
-    def require(self, names: Iterable[str], table: str) -> None:
+    def require(self, places: Mapping[str, str], table: str) -> None:
         """Refuse a table that names files that are not there.
+
+        Parameters
+        ----------
+        places : mapping of str to str
+            File -> where the table names it, ``line 3``.
+        table : str
+            Its name.
 
         Raises
         ------
         TableError
-            ``table.image`` with their number and the first of them.
+            ``table.image`` with their number and the places of the first.
         """
-        names = list(names)
-        absent = [name for name in names if self.resolve(name) is None]
+        absent = [place for name, place in places.items() if self.resolve(name, f"{table}, {place}") is None]
         if absent:
             raise TableError(
                 "table.image",
                 f"{table} names images that are not in the folder",
-                artefact=", ".join(absent[:3]) + (" ..." if len(absent) > 3 else ""),
-                expected=f"{len(names)} files in {self.name}",
+                artefact=f"{table}, {', '.join(absent[:3])}" + (" ..." if len(absent) > 3 else ""),
+                expected=f"{len(places)} files in {self.name}",
                 found=f"{len(absent)} of them are absent",
                 cure="correct --images or the table; --missing count evaluates the others and counts these",
             )

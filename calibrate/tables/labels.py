@@ -40,11 +40,18 @@ class LabelledImage:
     line: int
     modality: str | None = None
     frame: int | None = None
+    counted: Literal["line", "file"] = "line"
+    """What `line` counts: lines of a table or, where there is none, files in the order of their names."""
 
     @property
     def name(self) -> str:
         """What the image is called in tables of scores: ``film.dcm``, or ``loop.dcm#3`` for a frame."""
         return self.file if self.frame is None else f"{self.file}#{self.frame}"
+
+    @property
+    def place(self) -> str:
+        """What reports call it, for a file's name may be a patient's: ``line 12``, or ``file 3``."""
+        return f"{self.counted} {self.line}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +87,11 @@ class Labels:
     clustered: bool
     sources: list[str] | None
     unused: tuple[str, ...]
+
+    @property
+    def known_patients(self) -> NDArray[np.int64] | None:
+        """The patients, where the table names them."""
+        return self.patients if self.clustered else None
 
     def select(self, rows: Sequence[int]) -> Labels:
         """Return the labels of some images, in this order."""

@@ -41,9 +41,12 @@ class ScoreTable:
     thresholds : dict of str to float
         Stored ones, by finding: a logit of at least this is flagged.
     refused : dict of str to str
-        Images that have no score, with the code that says why.
+        Images that have no score, by their place (see ``LabelledImage.place``), with the code that says why.
     head : str, optional
         The head of the bundle.
+    pictures : list of (str or None), optional
+        Hash of each image's picture as the network saw it; None where it has no score, and nothing of a
+        table that was read.
     """
 
     origin: str
@@ -54,6 +57,7 @@ class ScoreTable:
     refused: dict[str, str] = field(default_factory=dict)
     head: str | None = None
     thresholds: dict[str, float] = field(default_factory=dict)
+    pictures: list[str | None] | None = None
 
     def raw(self) -> NDArray[np.float64]:
         """Return the scores that models are compared by: logits, or the only ones there are."""

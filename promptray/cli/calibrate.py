@@ -122,7 +122,7 @@ def _calibrate(bundle: str, labels: Path, as_json: bool, options: dict[str, Any]
         ) as scorer,
     ):
         report, made = _fitted(scorer, labels, options, bar)
-        if made and not options["dry_run"]:
+        if not options["dry_run"]:
             report = _stored(scorer, report, made, options["site"])
     if target:
         target.write({page.name: calibration_page(report).encode()})
@@ -170,13 +170,16 @@ def _stored(
 ) -> SiteReport:
     import msgspec
 
-    from promptray.runtime.site_calibration import keep_calibrations
+    from promptray.calibrate.probability.site import stale_notes
+    from promptray.runtime.site_calibration import keep_calibrations, site_calibrations
     from promptray.runtime.site_choice import open_site
 
     site = open_site(site_choice(directory), scorer.bundle.hash)
     assert site is not None  # noqa: S101 - this command has no --no-site
-    keep_calibrations(site, report.head, made)
-    return msgspec.structs.replace(report, stored=True)
+    notes = [*report.notes, *stale_notes(report, site_calibrations(site, scorer.bundle.manifest))]
+    if made:
+        keep_calibrations(site, report.head, made)
+    return msgspec.structs.replace(report, stored=bool(made), notes=notes)
 
 
 def _print(report: SiteReport, as_json: bool) -> None:

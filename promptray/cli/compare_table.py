@@ -74,7 +74,7 @@ def _print_side(letter: str, side: SideRef) -> None:
     if side.images_only_here:
         click.echo(f"Images with scores of {letter} only: {side.images_only_here}.")
     for image in side.refused:
-        click.echo(f"{image.file}: no score of {letter} [{image.code}]", err=True)
+        click.echo(f"{image.image}: no score of {letter} [{image.code}]", err=True)
 
 
 def _said(estimate: Estimate, form: str) -> str:

@@ -150,7 +150,8 @@ def _evaluate_bundle(
         game = None
         if options["boxes"]:
             boxes = read_boxes(options["boxes"], keys)
-            folder.require(boxes, options["boxes"].name)
+            places = {file: f"image {number}" for number, file in enumerate(boxes, 1)}
+            folder.require(places, options["boxes"].name)
             found = {folder.resolve(file) or file: of for file, of in boxes.items()}
             game = PointingGame(options["boxes"].name, found)
         return evaluate_scorer(

@@ -41,6 +41,9 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Threads of one call.
     reason : str
         Why this backend was chosen.
+    gated_as : str or None
+        What the changed graphs that score were gated as, say ``onnxruntime-cpu@x86_64-avx2``: another class
+        of machine gives other scores. None where no graph was changed.
     """
 
     name: str
@@ -49,6 +52,7 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: str
     threads: int
     reason: str
+    gated_as: str | None
 
 
 class BoundGraph(Protocol):

@@ -141,7 +141,7 @@ def test_by_default_as_many_patients_are_asked_for_as_by_the_gates() -> None:
 
 def test_what_one_side_lacks_is_listed() -> None:
     labels, scores = make(images=30)
-    first = replace(table(labels, scores), keys=("edema", "gout"), refused={"x.png": "image.broken"})
+    first = replace(table(labels, scores), keys=("edema", "gout"), refused={"line 33": "image.broken"})
     scores = scores.copy()
     scores[4] = np.nan
     second = table(labels.select(list(range(20))), scores[:20])
@@ -150,7 +150,7 @@ def test_what_one_side_lacks_is_listed() -> None:
     assert (report.first.only_here, report.second.only_here) == (["gout"], ["mass"])
     assert (report.images, report.first.images, report.second.images) == (19, 30, 19)
     assert (report.first.images_only_here, report.second.images_only_here) == (11, 0)
-    assert [(image.file, image.code) for image in report.first.refused] == [("x.png", "image.broken")]
+    assert [(image.image, image.code) for image in report.first.refused] == [("line 33", "image.broken")]
 
 
 def test_images_are_matched_by_name_not_by_place() -> None:

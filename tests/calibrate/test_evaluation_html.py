@@ -51,7 +51,9 @@ def test_images_without_scores_are_an_error_or_counted() -> None:
     report = evaluate_table(fewer, labels, Settings(draws=10), missing="count")
     assert (report.scored, len(report.refused)) == (30, 10)
     assert report.refused[0].code == "table.image"
-    assert "39.png" in evaluation_html(report)
+    page = evaluation_html(report)
+    assert "line 41" in page
+    assert "39.png" not in page  # a file's name may be a patient's
 
 
 def test_a_score_that_is_not_there_is_refused() -> None:

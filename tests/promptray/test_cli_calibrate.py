@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
+from promptray.runtime.site_calibration import site_calibrations
 from tests.labelled_images import Labelled, labelled, write_table
 from tests.promptray.command_line import Answer, Call
 from tests.test_import_rules import probe
@@ -160,6 +163,54 @@ def test_scores_that_do_not_rank_the_labels_are_refused(
     assert entries(films, site) == []
 
 
+def test_a_finding_that_is_asked_for_and_has_no_labels_is_an_error(
+    calibrate: Calibrate, films: Labelled, tmp_path: Path
+) -> None:
+    first, second = films.keys
+    labels = table(films, tmp_path, **{first: films.truth[:, 0].astype(int).tolist()})
+    answer = calibrate("--finding", second, labels=labels)
+    assert answer.code == 1
+    assert "table.finding" in answer.err
+    assert second in answer.err
+
+
+def test_a_refused_finding_keeps_its_earlier_calibration_and_the_report_says_so(
+    calibrate: Calibrate, films: Labelled, site: Path, tmp_path: Path
+) -> None:
+    calibrate("--finding", films.keys[0])
+    upside_down = table(films, tmp_path, **{films.keys[0]: (~films.truth[:, 0]).astype(int).tolist()})
+    answer = calibrate("--json", labels=upside_down)
+    assert answer.code == 1
+    assert any(f"{films.keys[0]} keeps its calibration" in note for note in answer.documents[0]["notes"])
+    assert entries(films, site) == films.keys[:1]
+    assert "keeps" not in calibrate("--dry-run", labels=upside_down).out
+
+
+def test_a_curve_that_does_not_fit_is_pointed_out(
+    calibrate: Calibrate, films: Labelled, tmp_path: Path
+) -> None:
+    """Labels that turn at a logit far from 0: no temperature can move its one half there."""
+    logits = films.logits[:, 0]
+    labels = table(films, tmp_path, **{films.keys[0]: (logits > np.median(logits)).astype(int).tolist()})
+    said = calibrate("--method", "temperature", "--dry-run", labels=labels).out
+    assert f"probabilities of {films.keys[0]} are further off than chance" in " ".join(said.split())
+    (document,) = calibrate("--dry-run", "--json").documents
+    assert document["notes"] == []
+
+
+def test_a_second_run_stores_the_same(calibrate: Calibrate, films: Labelled, site: Path) -> None:
+    stored = []
+    for _ in range(2):
+        assert calibrate().code == 0
+        opened = Bundle.open(films.bundle)
+        found = site_calibrations(Site.open(site, opened.hash), opened.manifest).values()
+        # But for the day, which may turn in between.
+        stored.append([msgspec.to_builtins(each.content) for each in found])
+        for each in stored[-1]:
+            each["calibration"]["date"] = each["operating_point"]["date"] = None
+    assert stored[0] == stored[1]
+
+
 def test_a_dry_run_stores_nothing(calibrate: Calibrate, site: Path) -> None:
     answer = calibrate("--dry-run", "--json", "--method", "temperature", "--operating-point", "none")
     assert answer.code == 0
@@ -220,12 +271,45 @@ def test_images_that_are_refused_leave_the_rest_and_the_exit_code_says_so(
     films_ = tmp_path / "films"
     shutil.copytree(films.images, films_)
     (films_ / films.names[0]).write_bytes(b"no image")
-    answer = calibrate("--images", films_, "--json")
+    answer = calibrate("--images", films_, "--json", "--report", tmp_path / "page.html")
     assert answer.code == 1
     (document,) = answer.documents
     assert document["stored"]
-    assert document["refused"] == [{"file": films.names[0], "code": "image.format"}]
+    assert document["refused"] == [{"image": "line 2", "code": "image.format"}]
+    for said in (answer.out, (tmp_path / "page.html").read_text(), calibrate("--images", films_).out):
+        assert "line 2" in said
+        assert films.names[0] not in said
     assert document["findings"][0]["calibration"]["calibration"]["images"] == 299
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_copies_under_several_ids_are_one_patients(
+    calibrate: Calibrate, films: Labelled, tmp_path: Path, named: bool
+) -> None:
+    """A picture that was exported twice, in another file, under another id."""
+    copies = tmp_path / "films"
+    shutil.copytree(films.images, copies)
+    again = films.names[:100]
+    for name in again:
+        Image.open(films.images / name).save(copies / f"again-{name}", compress_level=1)
+    assert (copies / f"again-{again[0]}").read_bytes() != (copies / again[0]).read_bytes()
+    values = films.truth.astype(int)[[*range(len(films.names)), *range(100)]]
+    names = [*films.names, *(f"again-{name}" for name in again)]
+    labels = write_table(tmp_path / "own.csv", names, dict(zip(films.keys, values.T.tolist(), strict=True)))
+    if not named:
+        labels.write_text(labels.read_text().replace("patient_id", "somebody"))
+    arguments = ("--images", copies, "--dry-run")
+    answer = calibrate(*arguments, "--json", labels=labels)
+    assert answer.code == 0, answer.err
+    (document,) = answer.documents
+    # Two images a patient: the copies of 100 are of 50 more.
+    assert document["united"] == (50 if named else 100)
+    made = document["findings"][0]["calibration"]
+    assert made["calibration"]["images"] == 400
+    assert made["calibration"]["patients"] == (150 if named else None)
+    assert (made["positive_patients"] + made["negative_patients"]) < (300 if named else 301)
+    said = f"{50 if named else 100} {'patients' if named else 'images'} count as one patient with others"
+    assert said in calibrate(*arguments, labels=labels).out
 
 
 def test_a_report_that_is_there_is_not_written_over(calibrate: Calibrate, site: Path, tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def test_two_bundles_are_scored_on_every_file_of_the_folder(
     assert answer.code == 1
     (document,) = answer.documents
     assert document["images"] == 3
-    refused = [{"file": "note.txt", "code": "image.format"}]
+    place = sorted(path.name for path in tmp_path.iterdir()).index("note.txt") + 1
+    refused = [{"image": f"file {place}", "code": "image.format"}]
     assert (document["first"]["refused"], document["second"]["refused"]) == (refused, refused)
     assert max(finding["max_delta"] for finding in document["findings"]) == 0
     other = call(
@@ -164,7 +165,8 @@ def test_an_image_that_the_folder_lacks_has_no_score(
     scores.write_text(scores.read_text() + "\nabsent.png,pneumonia,1")
     answer = call("compare", reference_bundle, scores, *IMAGES, "--json")
     assert answer.code == 1
-    assert answer.documents[0]["first"]["refused"] == [{"file": "absent.png", "code": "image.not-found"}]
+    place = f"file {len(NAMES) + 1}"
+    assert answer.documents[0]["first"]["refused"] == [{"image": place, "code": "image.not-found"}]
     assert answer.documents[0]["second"]["images_only_here"] == 1
 
 

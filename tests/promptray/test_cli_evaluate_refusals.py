@@ -30,7 +30,8 @@ def test_refused_images_are_counted_and_listed_and_make_it_1(
     answer = call(*arguments, "--json")
     assert answer.code == 1
     (document,) = answer.documents
-    assert document["refused"] == [{"file": NAMES[0], "code": "image.format"}]
+    assert document["refused"] == [{"image": "line 2", "code": "image.format"}]
+    assert NAMES[0] not in answer.out
     assert document["scored"] == 11
     assert "1 of 12 images have no score" in answer.err
     assert "image.format" in call(*arguments).out
@@ -43,10 +44,11 @@ def test_absent_images_are_an_error_or_counted(call: Call, reference_bundle: Pat
     answer = call(*arguments, "-o", tmp_path / "report")
     assert (answer.code, answer.out) == (1, "")
     assert "[table.image]" in answer.err
-    assert "absent.png" in answer.err
+    assert f"line {len(NAMES) + 2}" in answer.err
+    assert "absent.png" not in answer.err
     counted = call(*arguments, "--missing", "count", "--json")
     assert counted.code == 1
-    assert counted.documents[0]["refused"] == [{"file": "absent.png", "code": "image.not-found"}]
+    assert counted.documents[0]["refused"] == [{"image": f"line {len(NAMES) + 2}", "code": "image.not-found"}]
     assert counted.documents[0]["scored"] == 12
 
 
@@ -60,8 +62,8 @@ BAD = {
     "semicolons": (f"file;pneumonia\n{NAMES[0]};1\n", "line 1"),
     "empty": ("", "labels.csv"),
     "header only": ("file,pneumonia\n", "line 1"),
-    "unknown file": ("file,pneumonia\nunknown.png,1\n", "unknown.png"),
-    "outside": ("file,pneumonia\n../samples/x.png,1\n", "../samples/x.png"),
+    "unknown file": ("file,pneumonia\nunknown.png,1\n", "labels.csv, line 2"),
+    "outside": ("file,pneumonia\n../samples/x.png,1\n", "labels.csv, line 2"),
 }
 
 

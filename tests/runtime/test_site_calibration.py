@@ -40,8 +40,8 @@ def made(scorer: Scorer, name: str | tuple[str, str], **changes: Any) -> Calibra
     key, bundle = item.finding.key, scorer.bundle.hash
     basis: dict[str, Any] = {
         "entry": item.entry.fingerprint, "backend": scorer.backend.name,
-        "precision": scorer.backend.precision, "strict": scorer.strict, "labels": "1" * 64,
-        "notices": {"modality-absent": 3},
+        "precision": scorer.backend.precision, "gated_as": scorer.backend.gated_as, "strict": scorer.strict,
+        "labels": "1" * 64, "notices": {"modality-absent": 3},
     }  # fmt: skip
     return CalibrationFile(
         format="promptray-calibration",
@@ -170,6 +170,7 @@ def notices(result: Result) -> dict[str, str]:
         ({"entry": "2" * 64}, "calibration-wording"),
         ({"backend": "openvino-cpu"}, "calibration-engine"),
         ({"precision": "int8"}, "calibration-engine"),
+        ({"gated_as": "onnxruntime-cpu@x86_64-other"}, "calibration-machine"),
         ({"strict": True}, "calibration-strict"),
     ],
     ids=str,

@@ -91,7 +91,7 @@ def test_frames_of_one_file_are_one_unit_and_a_picture_counts_once(
         del row["patient_id"]
     frames = [{**rows[0], "frame": str(number)} for number in (1, 2, 3)]
     data = prepared(tmp_path, [*rows, *frames])
-    assert data.copies == [["p000-0.png#1", "p000-0.png"]]
+    assert data.copies == [[f"line {len(rows) + 2}", "line 2"]]
     names = [image.name for image in data.cases.images]
     assert len(names) == len(rows) + 2
     assert "p000-0.png" not in names  # whichever row is first, the one that states its frame is kept
@@ -117,7 +117,7 @@ def test_of_copies_the_row_that_states_most_is_kept(
         row["modality"] = ""
     rows[first]["modality"] = "MG"
     data = prepared(tmp_path, rows)
-    assert data.copies == [[f"p000-{first}.png", f"p000-{1 - first}.png"]]
+    assert data.copies == [[f"line {first + 2}", f"line {1 - first + 2}"]]
     assert [image.file for image in data.cases.images if image.modality] == [f"p000-{first}.png"]
 
 
@@ -188,4 +188,4 @@ def test_a_file_that_may_not_be_read_is_refused_before_anything_else(
     with pytest.raises(TableError) as refused:
         prepared(tmp_path, rows)
     assert refused.value.code == "adapt.images"
-    assert refused.value.artefact == "p002-1.png (image.not-found)"
+    assert refused.value.artefact == "labels.csv, line 7 (image.not-found)"

@@ -230,8 +230,8 @@ def test_unreadable_and_absent_images_are_refused_or_listed(small: Small) -> Non
     (small.folder / "images" / "p001-0.png").unlink()
     assert small.code() == "table.image"
     report = small.adapt(missing="count")
-    left_out = {image["file"]: image["code"] for image in report["data"]["left_out"]}
-    assert left_out == {"p001-0.png": "image.not-found", "p000-0.png": "image.format"}
+    left_out = {image["image"]: image["code"] for image in report["data"]["left_out"]}
+    assert left_out == {"line 3": "image.not-found", "line 2": "image.format"}
     assert report["data"]["images"] == 28
     assert sum(part["images"] for part in report["division"]["parts"]) == 28
 
@@ -244,7 +244,7 @@ def test_a_zero_shot_run_reads_images_before_it_begins(small: Small) -> None:
     assert small.code(stages=stages, modality=None) == "adapt.images"  # none is readable; nothing began
     assert small.code(stages=stages, modality=None, missing="count") == "adapt.images"
     report = small.adapt(stages=stages, missing="count")
-    assert report["data"]["left_out"] == [{"file": "p000-0.png", "code": "image.format"}]
+    assert report["data"]["left_out"] == [{"image": "line 2", "code": "image.format"}]
     assert report["data"]["images"] == 29
 
 
@@ -267,7 +267,7 @@ def test_a_copy_counts_once_and_is_listed(small: Small) -> None:
     images = small.folder / "images"
     shutil.copy(images / "p000-0.png", images / "p003-0.png")
     report = small.adapt()
-    assert report["division"]["copies"] == [["p000-0.png", "p003-0.png"]]
+    assert report["division"]["copies"] == [["line 2", "line 5"]]
     assert [row["file"] for row in splits_of(small.folder / "out")].count("p003-0.png") == 0
     assert (report["data"]["images"], report["data"]["unlabelled_files"]) == (29, 0)
     assert any("Each counts once" in note for note in report["notes"])

@@ -50,6 +50,13 @@ def test_an_fp32_bundle_runs_on_every_class(reference_bundle: Path, monkeypatch:
     monkeypatch.setattr(machine_module, "machine_class", lambda: "x86_64-other")
     with Scorer.open(reference_bundle, site=None) as scorer:
         assert scorer.backend.precision == "fp32"
+        assert scorer.backend.gated_as is None
+
+
+def test_what_runs_says_what_it_was_gated_as(gated_bundle: Path) -> None:
+    """A calibration of its scores is bound to that."""
+    with Scorer.open(gated_bundle, site=None) as scorer:
+        assert scorer.backend.gated_as == f"onnxruntime-cpu@{machine_module.machine_class()}"
 
 
 def test_a_machine_that_computes_otherwise_is_refused(

@@ -57,6 +57,61 @@ def test_isotonic_finds_a_truth_that_is_no_logistic_curve() -> None:
     assert error["isotonic"] < 0.02 < error["platt"]
 
 
+def test_isotonic_takes_equal_logits_together_and_holds_its_ends() -> None:
+    """Logits of a coarse scale, each level has one probability, beyond them that of its ends."""
+    levels, shares = np.arange(5.0), np.array([0.0, 0.1, 0.35, 0.6, 0.9])
+    logits = np.repeat(levels, 100)
+    truth = (np.arange(500) % 100) < np.repeat(shares * 100, 100).round()
+    order = np.random.default_rng(0).permutation(500)
+    curve = fit("isotonic", sample("edema", logits[order], truth[order]))
+    assert curve.apply(levels) == pytest.approx(np.maximum(shares, 1 / 502))
+    assert curve.apply(np.array([-1e30, -1.0, 5.0, 1e30])) == pytest.approx([1 / 502, 1 / 502, 0.9, 0.9])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", ["plain", "ties", "separated", "float32", "far apart"])
+def test_a_curve_gives_rising_probabilities_for_every_logit(method: Method, shape: str) -> None:
+    found = make(600)
+    logits, truth = found.logits, found.truth
+    if shape == "ties":
+        logits = np.round(logits * 2) / 2
+    if shape == "separated":
+        truth = logits > 0.3
+    if shape == "float32":
+        logits = logits.astype(np.float32).astype(np.float64)
+    if shape == "far apart":
+        logits = logits * 1e6
+    curve = fit(method, sample("edema", logits, truth))
+    grid = np.unique(np.concatenate([logits, np.linspace(-1e4, 1e4, 4001), [-1e300, 1e300]]))
+    probabilities = curve.apply(grid)
+    assert np.isfinite(probabilities).all()
+    assert probabilities.min() >= 0
+    assert probabilities.max() <= 1
+    assert (np.diff(probabilities) >= -1e-15).all()
+
+
+def test_a_temperature_for_logits_far_from_0_is_refused_and_platt_named() -> None:
+    """They rank well: it is not the labels that are wrong."""
+    found = make(600)
+    moved = sample("edema", found.logits + 40.0, found.truth)
+    with pytest.raises(BuildError, match="logit 0") as caught:
+        fit("temperature", moved)
+    assert caught.value.code == "calibration.unfit"
+    assert "--method platt" in str(caught.value.cure)
+    assert fit("platt", moved).apply(moved.logits) == pytest.approx(
+        fit("platt", found).apply(found.logits), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_the_images_does_not_matter(method: Method) -> None:
+    found = make(600)
+    order = np.random.default_rng(3).permutation(600)
+    again = fit(method, found.take(order))
+    assert again.apply(found.logits) == pytest.approx(fit(method, found).apply(found.logits), abs=1e-9)
+    assert fit(method, found) == fit(method, found)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_images_that_are_ranked_perfectly_stay_off_0_and_1(method: Method) -> None:
     logits = np.concatenate([np.linspace(-2, -1, 60), np.linspace(1, 2, 60)])

@@ -35,15 +35,17 @@ def test_nothing_outside_the_folder_is_found(folder: ImageFolder, tmp_path: Path
 
 def test_a_name_that_several_files_have_is_refused(folder: ImageFolder) -> None:
     with pytest.raises(TableError, match="several sub-folders") as caught:
-        folder.resolve("c.png")
-    assert caught.value.code == "table.image"
+        folder.resolve("c.png", "line 3")
+    assert (caught.value.code, caught.value.artefact) == ("table.image", "line 3")
 
 
-def test_absent_files_are_counted_and_named(folder: ImageFolder) -> None:
-    folder.require(["a.png", "b.png"], "labels.csv")
+def test_absent_files_are_counted_and_their_lines_named(folder: ImageFolder) -> None:
+    """A file's name may be a patient's."""
+    folder.require({"a.png": "line 2", "b.png": "line 3"}, "labels.csv")
     with pytest.raises(TableError, match="2 of them are absent") as caught:
-        folder.require(["a.png", "x.png", "y.png"], "labels.csv")
-    assert (caught.value.code, caught.value.artefact) == ("table.image", "x.png, y.png")
+        folder.require({"a.png": "line 2", "x.png": "line 3", "y.png": "line 4"}, "labels.csv")
+    assert (caught.value.code, caught.value.artefact) == ("table.image", "labels.csv, line 3, line 4")
+    assert "x.png" not in str(caught.value)
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
