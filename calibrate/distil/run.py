@@ -79,7 +79,9 @@ def distil(
         _require_use(settings, teacher)
         extra = supervision(model, findings, images, settings.losses)
         made = partial(pixels, rule=model.preprocessing)
-        targets = Targets(answers or folder, teacher, images, settings.augment, settings.seed, made)
+        targets = Targets(
+            answers or folder, teacher, images, settings.augment, settings.seed, made, learned.tolist()
+        )
         targets.compute(
             settings.device, lambda done, all_: progress("teacher", f"{done} of {all_} parts", done / all_)
         )

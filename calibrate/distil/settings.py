@@ -47,6 +47,8 @@ class Augmentation(_Struct, frozen=True, kw_only=True):
     scale: Share = 0.1
     contrast: Share = 0.15
     brightness: Share = 0.1
+    mix: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of the views that are mixed with a view of another picture that is learned from."""
 
 
 class Distil(_Struct, frozen=True, kw_only=True):
