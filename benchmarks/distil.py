@@ -21,28 +21,22 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+import yaml
 
-from benchmarks.distil_agreement import REFERENCE, agreement
+from benchmarks.distil_agreement import agreement
 from benchmarks.full_size import write_carzero
 from benchmarks.timing import interleaved, machine, report, save
 from promptray.calibrate.distil.checkpoint import StudentSide, new_student
-from promptray.calibrate.distil.settings import Augmentation, Distil
+from promptray.calibrate.distil.settings import Distil, read_settings
 from promptray.calibrate.quantise.session import open_session
 from promptray.export.families import family
 from promptray.export.families.base import LoadedModel, Side
 from promptray.export.onnx_graph import export_graph
 from promptray.export.recipe import read_recipe
+from reference.student import REFERENCE, SETTINGS
 
-#: The teacher's own tower, long and patiently (Beyer et al., CVPR 2022, arXiv 2106.05237).
-PATIENT = Distil(
-    student="teacher",
-    layers=2,
-    epochs=80,
-    batch=16,
-    rate=1e-3,
-    augment=Augmentation(views=24, rotate=10, shift=0.1, scale=0.15, contrast=0.25),
-    validation=0.15,
-)
+#: The teacher's own tower, taught long and patiently (Beyer et al., CVPR 2022, arXiv 2106.05237).
+PATIENT = read_settings(yaml.safe_load(SETTINGS.read_text(encoding="utf-8")))
 STUDENTS = (PATIENT, msgspec.structs.replace(PATIENT, layers=1))
 #: At the released size: of the teacher's twelve blocks, and of timm.
 TIMED = [

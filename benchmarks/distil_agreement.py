@@ -16,7 +16,6 @@ rows:
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,12 +45,10 @@ from promptray.runtime.errors import BuildError
 from promptray.runtime.text import TextEncoder
 from reference.model import save_checkpoint
 from reference.radiographs import LICENCE, SOURCE, read_radiographs
+from reference.student import KNOWN, OTHERS, REFERENCE, frontal_adults
 from reference.train import Experiment
 
-REFERENCE = Path(__file__).parents[1] / "reference"
 FOLDS, SEED, EPOCHS, DRAWS = 3, 0, 80, 2000
-OTHERS = ("covid-chestxray-dataset", "nih-chestxray14")
-FRONTAL = ("PA", "AP", "AP Supine")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +99,8 @@ class Reference:
 
     def adults(self) -> Films:
         """Read frontal images of other sources: whether there is a pneumonia, and not of which kind."""
-        with (self.data / "cxr" / "labels.csv").open(newline="", encoding="utf-8") as table:
-            rows = [
-                row for row in csv.DictReader(table) if row["source"] in OTHERS and row["view"] in FRONTAL
-            ]
-        known = {"pneumonia": {"1": 1.0, "0": 0.0}, "no pneumonia": {"1": 0.0, "0": 1.0}}
-        labels = [[known.get(key, {}).get(row["pneumonia"], np.nan) for key in self.prompts] for row in rows]
+        rows = frontal_adults(self.data)
+        labels = [[KNOWN.get(row["pneumonia"], {}).get(key, np.nan) for key in self.prompts] for row in rows]
         read = self.read([self.data / "cxr" / row["file"] for row in rows], " and ".join(OTHERS))
         return Films(read, np.array(labels), np.array([row["patient_id"] for row in rows]))
 

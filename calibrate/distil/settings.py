@@ -93,7 +93,9 @@ class Distil(_Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """What the student is, for people."""
-        return self.student if self.layers is None else f"{self.student}, {self.layers} layers"
+        if self.layers is None:
+            return self.student
+        return f"own tower with {self.layers} {'layer' if self.layers == 1 else 'layers'}"
 
 
 def read_settings(content: object) -> Distil:

@@ -156,7 +156,7 @@ def test_a_tower_of_fewer_blocks_learns_and_goes_on_to_the_same_bits(tmp_path: P
     for name in (WEIGHTS, FACTS):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     student = student_model(model, tmp_path / "whole")
-    assert any("teacher, 3 layers" in note for note in student.notes)
+    assert any("own tower with 3 layers" in note for note in student.notes)
     assert any("blocks of first it has 1, 5" in note for note in student.notes)
     graph = ort.InferenceSession(export_graph(student.image, "image"))
     pixels = example(model, 2)

@@ -41,4 +41,4 @@ def test_what_is_left_out_has_a_default() -> None:
     assert (found.losses.feature, found.losses.logit, found.losses.report) == (1, 2, 0)
     assert found.steps is None
     assert found.name == "test_vit"
-    assert read_settings({"student": "teacher", "layers": "all"}).name == "teacher, all layers"
+    assert read_settings({"student": "teacher", "layers": "all"}).name == "own tower with all layers"
