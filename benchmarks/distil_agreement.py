@@ -192,14 +192,15 @@ def within_parts(reference: Reference, parts: Sequence[Held]) -> dict[str, Any]:
     numbers = [n for n in range(len(reference.prompts)) if not np.isnan(parts[0].labels[:, n]).all()]
     patients = np.concatenate([part.patients for part in parts])
     blocks = [once(len(patients)), *patient_draws(patients, draws=DRAWS, seed=SEED)]
-    found = np.array([[_aurocs(parts, number, weights) for weights in blocks] for number in numbers], object)
-    sides = [np.array([np.concatenate([block[n] for block in row]) for row in found]) for n in (0, 1)]
-    losses = sides[0] - sides[1]
+    sides = np.array(
+        [np.concatenate([_aurocs(parts, number, each) for each in blocks], axis=1) for number in numbers]
+    )
+    losses = sides[:, 0] - sides[:, 1]
     keys = list(reference.prompts)
     rows = {
         keys[number]: {
-            "teacher": float(sides[0][n, 0]),
-            "student": float(sides[1][n, 0]),
+            "teacher": float(sides[n, 0, 0]),
+            "student": float(sides[n, 1, 0]),
             "loss": _interval(losses[n]),
         }
         for n, number in enumerate(numbers)
@@ -208,6 +209,7 @@ def within_parts(reference: Reference, parts: Sequence[Held]) -> dict[str, Any]:
 
 
 def _aurocs(parts: Sequence[Held], number: int, weights: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the AUROCs (2, d) of teacher and student in each draw, means over the parts."""
     found, start = [], 0
     for part in parts:
         drawn = weights[start : start + len(part.labels)]
@@ -216,7 +218,8 @@ def _aurocs(parts: Sequence[Held], number: int, weights: NDArray[np.floating]) -
         truth = part.labels[known, number] == 1
         sides = (Ranking(each.logits[known, number]) for each in (part.theirs, part.ours))
         found.append([auroc(truth, side, drawn[known]) for side in sides])
-    return np.array(found).mean(0)
+    mean: NDArray[np.float64] = np.array(found).mean(0)
+    return mean
 
 
 def _interval(values: NDArray[np.float64]) -> dict[str, float | None]:
