@@ -14,9 +14,11 @@ from promptray.calibrate.distil.checkpoint import FACTS, WEIGHTS, StudentFacts, 
 from promptray.calibrate.distil.own_tower import OwnTower, Stack, evenly_spaced, stacks
 from promptray.calibrate.distil.run import distil
 from promptray.calibrate.distil.teacher import encode
+from promptray.export.families import family
 from promptray.export.families.base import LoadedModel
 from promptray.export.onnx_graph import export_graph
 from promptray.runtime.errors import BuildError
+from tests import chexzero_tiny, kad_tiny, squeezenet_tiny
 from tests.calibrate.distil import pupils
 
 FAMILIES: dict[str, Callable[[], LoadedModel]] = {
@@ -84,6 +86,38 @@ def test_kept_blocks_are_copies_of_the_teachers() -> None:
         for name, each in theirs.get_submodule(str(number)).state_dict().items():
             assert torch.equal(ours.state_dict()[name], each)
     assert own.notes == ["of the 3 blocks of encoder.model.blocks it has 1, 3"]
+
+
+def chexzero(folder: Path) -> LoadedModel:
+    sizes = chexzero_tiny.Sizes()
+    path = chexzero_tiny.write_folder(folder, sizes, chexzero_tiny.random_state(sizes, 1))
+    return family("chexzero").load(path, None, {})
+
+
+def kad(folder: Path) -> LoadedModel:
+    sizes = kad_tiny.Sizes(blocks=(3, 4, 2, 1))
+    return family("kad").load(*kad_tiny.write(folder, sizes), {"image_size": 64})
+
+
+def squeezenet(folder: Path) -> LoadedModel:
+    options = {"preprocessing": "square", "classes": squeezenet_tiny.CLASSES}
+    path = folder / "model.pth"
+    torch.save(squeezenet_tiny.random_state(1), path)
+    return family("squeezenet").load(path, None, options)
+
+
+MORE: dict[str, tuple[Callable[[Path], LoadedModel], list[int]]] = {
+    "chexzero": (chexzero, [3]),
+    "kad": (kad, [2, 3]),
+    "squeezenet": (squeezenet, []),
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_blocks_of_other_families_are_found(name: str, tmp_path: Path) -> None:
+    made, lengths = MORE[name]
+    model = made(tmp_path)
+    assert [len(stack.blocks) for stack in stacks(model.image.module, example(model))] == lengths
 
 
 class _Stages(nn.Module):
