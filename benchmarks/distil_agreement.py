@@ -228,7 +228,7 @@ def _interval(values: NDArray[np.float64]) -> dict[str, float | None]:
 
 
 def agreement(data: Path, work: Path, students: Sequence[Distil]) -> dict[str, Any]:
-    """Distil and hold, both rows, each student."""
+    """Distil and hold: every student of the fold's teachers, the first of the committed model."""
     work.mkdir(parents=True, exist_ok=True)
     reference = Reference(data, work)
     children, adults = reference.children(), reference.adults()
@@ -246,11 +246,8 @@ def agreement(data: Path, work: Path, students: Sequence[Distil]) -> dict[str, A
             parts.append(held(reference, (teacher, student), children, test))
         row = {"settings": msgspec.to_builtins(settings), **gates_of(reference, parts)}
         found["cross-fitted"][settings.name] = row
-    for settings in students:
-        everything = np.arange(len(children.labels))
-        images = children.learned(everything)
-        student = reference.student(reference.committed, images, settings, "committed")
-        models = reference.committed, student
-        part = held(reference, models, adults, np.arange(len(adults.labels)))
-        found["committed"][settings.name] = gates_of(reference, [part])
+    images, models = children.learned(np.arange(len(children.labels))), [reference.committed]
+    models.append(reference.student(reference.committed, images, students[0], "committed"))
+    part = held(reference, models, adults, np.arange(len(adults.labels)))
+    found["committed"][students[0].name] = gates_of(reference, [part])
     return found
