@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from promptray.calibrate.adapt.whole import replace_whole
+from promptray.calibrate.distil.own_tower import OwnTower
 from promptray.calibrate.distil.settings import Distil
 from promptray.calibrate.distil.student import Student
 from promptray.calibrate.distil.teacher import finish, model_sha256, tower_shapes
@@ -55,12 +56,12 @@ class StudentSide(nn.Module):
 
     Parameters
     ----------
-    student : Student
+    student : module
     teacher : module
         The model's own image side; all behind its tower is used.
     """
 
-    def __init__(self, student: Student, teacher: nn.Module) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
         self.student, self.teacher = student, teacher
 
@@ -78,14 +79,16 @@ class StudentSide(nn.Module):
         return finish(self.teacher, encoded)
 
 
-def new_student(model: LoadedModel, settings: Distil) -> Student:
-    """Make the student that settings ask for, seeded and without weights of its own.
+def new_student(model: LoadedModel, settings: Distil) -> Student | OwnTower:
+    """Make the student that settings ask for: seeded and without weights, or with the teacher's.
 
     Raises
     ------
     BuildError
         ``distil.student``.
     """
+    if settings.layers is not None:
+        return OwnTower(model, settings.layers).eval()
     shapes, grid = tower_shapes(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -95,7 +98,7 @@ def new_student(model: LoadedModel, settings: Distil) -> Student:
 def save_student(
     folder: Path,
     model: LoadedModel,
-    student: Student,
+    student: nn.Module,
     settings: Distil,
     images: CalibrationSet,
     learned: int,
@@ -178,18 +181,13 @@ def student_model(model: LoadedModel, folder: Path) -> LoadedModel:
     return dataclasses.replace(changed, heads=heads)
 
 
-def _notes(facts: StudentFacts, student: Student) -> list[str]:
-    rows, columns = student.student_grid
-    name, images = facts.settings.student, facts.images.images
-    notes = [
-        f"image side: {name}, distilled from this checkpoint's tower on {images} images; "
-        f"{facts.parameters} parameters in the place of {facts.teacher_parameters}"
+def _notes(facts: StudentFacts, student: Student | OwnTower) -> list[str]:
+    images = facts.images.images
+    return [
+        f"image side: {facts.settings.name}, distilled from this checkpoint's tower on {images} images; "
+        f"{facts.parameters} parameters in the place of {facts.teacher_parameters}",
+        *student.notes,
     ]
-    for grid in {*student.grids} - {student.student_grid}:
-        notes.append(
-            f"its {rows} x {columns} positions are resampled bilinearly to the head's {grid[0]} x {grid[1]}"
-        )
-    return notes
 
 
 def _count(module: nn.Module) -> int:

@@ -17,6 +17,7 @@ from promptray.calibrate.distil.curve import loss_curve
 from promptray.calibrate.distil.images import DistilImages
 from promptray.calibrate.distil.reports import supervision
 from promptray.calibrate.distil.settings import Distil
+from promptray.calibrate.distil.student import Student
 from promptray.calibrate.distil.targets import Targets
 from promptray.calibrate.distil.teacher import Findings, Teacher, teacher_of
 from promptray.calibrate.distil.train import Lesson, Trained, scale_of, train
@@ -71,14 +72,16 @@ def distil(
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         student = new_student(model, settings)
-        if weights is not None:
+        if weights is not None and isinstance(student, Student):
             load_tower(student, weights)
         learned, watching = images.divide(settings.validation, settings.seed)
         teacher = teacher_of(model, findings)
         _require_use(settings, teacher)
         extra = supervision(model, findings, images, settings.losses)
         made = partial(pixels, rule=model.preprocessing)
-        targets = Targets(answers or folder, teacher, images, settings.augment, settings.seed, made)
+        targets = Targets(
+            answers or folder, teacher, images, settings.augment, settings.seed, made, learned.tolist()
+        )
         targets.compute(
             settings.device, lambda done, all_: progress("teacher", f"{done} of {all_} parts", done / all_)
         )

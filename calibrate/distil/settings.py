@@ -13,6 +13,10 @@ from promptray.runtime.errors import BuildError
 Weight = Annotated[float, Meta(ge=0, le=1000)]
 Share = Annotated[float, Meta(ge=0, le=0.5)]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
+Layers = Annotated[int, Meta(ge=1, le=10_000)] | Literal["all"]
+
+#: The student that is made of the teacher's own tower.
+TEACHER = "teacher"
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,13 +47,17 @@ class Augmentation(_Struct, frozen=True, kw_only=True):
     scale: Share = 0.1
     contrast: Share = 0.15
     brightness: Share = 0.1
+    mix: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of the views that are mixed with a view of another picture that is learned from."""
 
 
 class Distil(_Struct, frozen=True, kw_only=True):
     """How a student is made."""
 
     student: Text
-    """Name of a timm architecture. Nothing is downloaded."""
+    """Name of a timm architecture, or ``teacher``: the teacher's own tower. Nothing is downloaded."""
+    layers: Layers | None = None
+    """Of the teacher's own tower: how many of its blocks are kept, or ``all``."""
     weights: Text | None = None
     """Safetensors file of that architecture to begin with, relative to the recipe."""
     losses: LossWeights = LossWeights()
@@ -75,6 +83,19 @@ class Distil(_Struct, frozen=True, kw_only=True):
             raise ValueError("every loss has weight 0: nothing would be learned")
         if self.precision != "fp32" and self.device == "cpu":
             raise ValueError(f"precision {self.precision} needs device cuda")
+        if (self.student == TEACHER) != (self.layers is not None):
+            raise ValueError(
+                f"'layers' is for 'student: {TEACHER}', and that needs it: a number of blocks or 'all'"
+            )
+        if self.student == TEACHER and self.weights is not None:
+            raise ValueError(f"'student: {TEACHER}' begins with the teacher's weights, not with 'weights'")
+
+    @property
+    def name(self) -> str:
+        """What the student is, for people."""
+        if self.layers is None:
+            return self.student
+        return f"own tower with {self.layers} {'layer' if self.layers == 1 else 'layers'}"
 
 
 def read_settings(content: object) -> Distil:

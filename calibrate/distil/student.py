@@ -138,10 +138,15 @@ class Student(nn.Module):
             ) from None
 
     @property
-    def grids(self) -> list[tuple[int, int]]:
-        """Rows and columns of each of the teacher's tensors that has positions."""
+    def notes(self) -> list[str]:
+        """How its positions become the head's."""
         made = (each for each in self.features if isinstance(each, Feature))
-        return [each.grid for each in made if each.of_positions is not None]
+        grids = {each.grid for each in made if each.of_positions is not None}
+        rows, columns = self.student_grid
+        return [
+            f"its {rows} x {columns} positions are resampled bilinearly to the head's {grid[0]} x {grid[1]}"
+            for grid in grids - {self.student_grid}
+        ]
 
     def start_at(self, means: Sequence[Tensor]) -> None:
         """Begin near the teacher's means (see :meth:`Feature.start_at`)."""

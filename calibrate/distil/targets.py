@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +22,7 @@ from promptray.calibrate.adapt.whole import replace_whole
 from promptray.calibrate.distil.images import DistilImages
 from promptray.calibrate.distil.settings import Augmentation
 from promptray.calibrate.distil.teacher import Teacher
-from promptray.calibrate.distil.views import Levels, view
+from promptray.calibrate.distil.views import Levels, mixed, view
 from promptray.runtime.errors import BuildError
 
 #: Images of one file.
@@ -41,6 +42,8 @@ class Targets:
     seed : int
     pixels : callable
         Views -> pixels.
+    learned : sequence of int
+        Rows that views may be mixed with: none that only watches.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class Targets:
         augment: Augmentation,
         seed: int,
         pixels: Callable[[Sequence[Levels]], Tensor],
+        learned: Sequence[int] = (),
     ) -> None:
-        facts = [teacher.sha256, images.facts.sha256, msgspec.to_builtins(augment), seed]
+        self._learned = list(learned) if augment.mix else []
+        facts = [teacher.sha256, images.facts.sha256, msgspec.to_builtins(augment), seed, self._learned]
         self.sha256 = hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
         self._folder = folder / f"teacher-{self.sha256[:32]}"
         self._teacher, self._images, self._augment, self._seed = teacher, images, augment, seed
@@ -61,11 +66,18 @@ class Targets:
 
     def views(self, rows: Sequence[int], numbers: Sequence[int]) -> Tensor:
         """Return the pixels of views of images: the teacher's answer is to these."""
-        pictures = [
-            view(self._images.pictures[row], self._augment, number, (self._seed, row))
-            for row, number in zip(rows, numbers, strict=True)
-        ]
-        return self._pixels(pictures)
+        return self._pixels([self._view(row, number) for row, number in zip(rows, numbers, strict=True)])
+
+    def _view(self, row: int, number: int) -> Levels:
+        own = self._single(row, number)
+        rng = np.random.default_rng([self._seed, row, number, 1])
+        if number == 0 or not self._learned or rng.random() >= self._augment.mix:
+            return own
+        other = self._learned[int(rng.integers(len(self._learned)))]
+        return mixed(own, self._single(other, number), rng.random())
+
+    def _single(self, row: int, number: int) -> Levels:
+        return view(self._images.pictures[row], self._augment, number, (self._seed, row))
 
     def compute(self, device: str, progress: Callable[[int, int], None]) -> None:
         """Compute what is not there.

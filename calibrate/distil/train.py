@@ -28,7 +28,6 @@ from promptray.calibrate.distil.losses import (
 )
 from promptray.calibrate.distil.reports import Supervision
 from promptray.calibrate.distil.settings import Distil
-from promptray.calibrate.distil.student import Student
 from promptray.calibrate.distil.targets import Targets
 from promptray.calibrate.distil.teacher import Teacher
 from promptray.export.families.base import weights_sha256
@@ -109,7 +108,7 @@ def scale_of(teacher: Teacher, targets: Targets, rows: Sequence[int]) -> Scale:
     return Scale(means, variances, spreads)
 
 
-def train(student: Student, lesson: Lesson, settings: Distil, state: Path, progress: Progress) -> Trained:
+def train(student: nn.Module, lesson: Lesson, settings: Distil, state: Path, progress: Progress) -> Trained:
     """Train a student in place, and leave it with the weights of its best epoch.
 
     Deterministic on a CPU: order and views of an epoch depend on seed and epoch alone, so training that was
@@ -155,7 +154,7 @@ def train(student: Student, lesson: Lesson, settings: Distil, state: Path, progr
 class _Run:
     """A student with its optimiser, and one pass of its images at a time."""
 
-    def __init__(self, student: Student, lesson: Lesson, settings: Distil) -> None:
+    def __init__(self, student: nn.Module, lesson: Lesson, settings: Distil) -> None:
         self.student, self.lesson, self.settings = student, lesson, settings
         self.scale = lesson.scale.to(settings.device)
         for module in (lesson.teacher.tower, *lesson.teacher.heads.values()):
@@ -272,7 +271,7 @@ def _best(history: Sequence[Epoch]) -> int:
     return int(np.argmin([epoch.val_loss for epoch in history]))
 
 
-def _copy(student: Student) -> dict[str, Tensor]:
+def _copy(student: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().clone() for key, value in student.state_dict().items()}
 
 
@@ -286,7 +285,7 @@ def _require_finite(epoch: Epoch, number: int) -> None:
         )
 
 
-def _run_hash(student: Student, lesson: Lesson, settings: Distil) -> str:
+def _run_hash(student: nn.Module, lesson: Lesson, settings: Distil) -> str:
     extra = {**lesson.extra.reports, "tags": lesson.extra.tags}
     extra |= {f"known.{name}": each for name, each in lesson.extra.known.items()}
     facts = [

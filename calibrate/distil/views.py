@@ -60,6 +60,16 @@ def view(picture: Levels, rule: Augmentation, number: int, seed: Sequence[int]) 
     return clipped
 
 
+def mixed(first: Levels, second: Levels, share: float) -> Levels:
+    """Return ``share`` of one view and the rest of another, float32: no film, but the teacher answers it.
+
+    Zhang et al., "mixup", ICLR 2018, arXiv 1710.09412, without its labels; Beyer et al., "Knowledge
+    distillation: a good teacher is patient and consistent", CVPR 2022, arXiv 2106.05237, with any share.
+    """
+    found: Levels = np.float32(share) * first + np.float32(1 - share) * second
+    return found
+
+
 def pixels(pictures: Sequence[Levels], rule: Preprocessing) -> torch.Tensor:
     """Return the network's input for views, float32 (B, channels, height, width)."""
     return torch.from_numpy(np.concatenate([normalise(each[None], rule) for each in pictures]))

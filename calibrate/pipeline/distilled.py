@@ -63,7 +63,7 @@ class StudentSources(Sources):
         about = msgspec.json.decode((folder / _ABOUT).read_bytes(), type=_About)
         self.warnings = about.warnings
         self.distilled = Distilled(
-            student=settings.student, weights=about.weights, teacher=about.teacher, images=images
+            student=settings.settings.name, weights=about.weights, teacher=about.teacher, images=images
         )
 
     @cached_property

@@ -54,7 +54,7 @@ class Distilled(_Struct, frozen=True):
     """The student in the place of the checkpoint's image tower; all else is the checkpoint's."""
 
     student: Text
-    """Name of its architecture in timm."""
+    """Name of its architecture in timm, or ``own tower with N layers``, the checkpoint's own."""
     weights: Sha256
     """Of the file of its weights."""
     teacher: Sha256

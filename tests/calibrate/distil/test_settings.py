@@ -20,6 +20,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"student": "test_vit", "augment": {"views": 0}}, "views"),
     ({"student": "test_vit", "augment": {"flip": True}}, "flip"),
     ({"student": "test_vit", "precision": "bf16"}, "device cuda"),
+    ({"student": "test_vit", "layers": 3}, "student: teacher"),
+    ({"student": "teacher"}, "number of blocks"),
+    ({"student": "teacher", "layers": 0}, "layers"),
+    ({"student": "teacher", "layers": "some"}, "layers"),
+    ({"student": "teacher", "layers": 2, "weights": "own.safetensors"}, "the teacher's weights"),
 ]
 
 
@@ -35,3 +40,5 @@ def test_what_is_left_out_has_a_default() -> None:
     found = read_settings({"student": "test_vit", "losses": {"logit": 2}})
     assert (found.losses.feature, found.losses.logit, found.losses.report) == (1, 2, 0)
     assert found.steps is None
+    assert found.name == "test_vit"
+    assert read_settings({"student": "teacher", "layers": "all"}).name == "own tower with all layers"

@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from filelock import FileLock
@@ -135,6 +136,47 @@ def test_a_student_after_one_step_is_refused_and_not_written(place: Path) -> Non
         "a student, test_vit" in note and f"{LEARNED} other images" in note for note in report["notes"]
     )
     assert (place / "one.bundle.gate" / "head-classes.html").exists()
+
+
+def thin_teacher(path: Path) -> Path:
+    """Write the tiny ConvNeXt with second blocks that add little: what may be left out of a tower."""
+    state = torch.load(convnext_tiny.FOLDER / convnext_tiny.CHECKPOINTS["timm"], weights_only=True)
+    for name in state:
+        if ".blocks.1.gamma" in name:
+            state[name] *= 0.0005
+    torch.save(state, path)
+    return path
+
+
+def test_a_student_of_the_teachers_own_blocks_passes_the_limits_of_students(tmp_path: Path) -> None:
+    """Nothing is loosened: 700 pictures are enough to show that 1 % do not flip."""
+    write_steps(tmp_path / "learn", 2 * LEARNED, 0)
+    write_steps(tmp_path / "gate", 700, 1)
+    own = {"student": "teacher", "layers": 4, "epochs": 12, "batch": 16, "rate": 1e-5}
+    path = convnext_tiny.write_recipe(
+        tmp_path,
+        "timm",
+        checkpoint=thin_teacher(tmp_path / "thin.pth").name,
+        distil={**DISTIL, **own},
+        gate=GATE,
+    )
+    bundle = build(path, tmp_path / "own.bundle", cache=tmp_path / "cache")
+    student = bundle.manifest.provenance.distilled
+    assert student is not None
+    assert student.student == "own tower with 4 layers"
+    (gate,) = read_parity(bundle).gates
+    report = json.loads(bundle.read(gate.report))
+    bounds = {each["name"]: each["bound"] for each in report["gates"]}
+    assert bounds == {name: bound for name, bound in asdict(LIMITS["student"]).items() if name in bounds}
+    assert {"flips", "spearman", "map_overlap"} <= bounds.keys()
+    assert {each["verdict"] for each in report["gates"]} == {"passed"}
+    (learned,) = (tmp_path / "cache").glob("distil-*/student.json")
+    facts = json.loads(learned.read_text(encoding="utf-8"))
+    assert facts["best"] > 0
+    assert facts["parameters"] < 0.7 * facts["teacher_parameters"]
+    with Scorer.open(bundle.path, site=None) as scorer:
+        scores = scorer.score(tmp_path / "gate" / "001.png", modality="MG").scores
+    assert all(np.isfinite(score.logit) for score in scores.values())
 
 
 def test_a_student_says_whose_it_is_and_runs_on_any_machine(
