@@ -40,7 +40,7 @@ def exported(shared_dir: Path) -> Path:
         if not folder.exists():
             made = shared_dir / "squeezed.partial"
             squeezed.write_pictures(made)
-            build(write_recipe(made, quantise=None, gate=None), made / "x.bundle", cache=made / "cache")
+            build(write_recipe(made, quantise=None, gate=None), made / "plain.bundle", cache=made / "cache")
             made.rename(folder)
     return folder
 
@@ -218,7 +218,8 @@ def test_a_file_in_the_place_of_the_report_is_said(place: Path) -> None:
 DYNAMIC = {"scheme": "int8-dynamic"}
 WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "nothing to choose from": (
-        {"image": {"scheme": "fp16"}, "calibration": GATE, "search": SEARCH}, "quantise.search", "choose"
+        {"image": {"scheme": "fp16"}, "calibration": dict(GATE), "search": SEARCH},
+        "quantise.search", "choose",
     ),
     "a search for text": ({"text": DYNAMIC, "search": SEARCH}, "quantise.search", "choose"),
     "ranges of the call, image": ({"image": DYNAMIC}, "quantise.image", "whole call"),
@@ -251,7 +252,7 @@ def test_a_group_that_is_not_there_is_refused_with_the_nearest_names(place: Path
 
 def test_groups_of_image_and_heads_are_chosen_together(asg_both_bundle: Path, tmp_path: Path) -> None:
     squeezed.write_pictures(tmp_path)
-    quantise = {**QUANTISE, "heads": {"tags": QUANTISE["image"]}, "text": DYNAMIC}
+    quantise = {**QUANTISE, "heads": {"tags": dict(QUANTISE["image"])}, "text": DYNAMIC}
     path = asg_tiny.write_recipe(tmp_path, **asg_tiny.both_recipe(quantise=quantise, gate=GATE))
     recipe = read_recipe_as(path, BuildRecipe)
     cache = asg_both_bundle.parent / "cache"
