@@ -16,13 +16,13 @@ from promptray.calibrate.pipeline.distilled import distilled
 from promptray.calibrate.pipeline.gate import Asked, Gates, Held
 from promptray.calibrate.pipeline.gate_folder import GateFolder
 from promptray.calibrate.pipeline.gated import added_prompts, summary, with_gates
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
+from promptray.calibrate.pipeline.image_set import Progress
 from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.passed import require_passed
 from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
 from promptray.calibrate.pipeline.recipe import BuildRecipe, check_sections, kind_of, limits_of
 from promptray.calibrate.pipeline.scores import Model
-from promptray.calibrate.pipeline.search import Searched, searched
+from promptray.calibrate.pipeline.search import searched
 from promptray.calibrate.pipeline.sections import section_images
 from promptray.calibrate.pipeline.self_test import require_spread
 from promptray.calibrate.pipeline.speed import time_notes
@@ -109,17 +109,16 @@ def build(
             warnings += [f"distillation: {warning}" for warning in taught.warnings]
         changed = Changed(fp32.draft, {})
         limits, teacher = limits_of(recipe, recipe_path.name), Model(original.draft)
+        asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
         if images.search is not None:
-            part = _part(progress, 0.55, 0.6)
-            by = Asked(images.search, limits, thresholds)
-            calibration = images.calibration
-            found = _searched(recipe, output, by, teacher, fp32.draft, calibration, stages, part, change)
+            mixes = Mixes(recipe, fp32.draft, images.calibration, stages, others=True, change=change)
+            by, part = Asked(images.search, limits, thresholds), _part(progress, 0.55, 0.6)
+            found = searched(teacher, mixes, by, stages, output, part)
             recipe, warnings = found.recipe, [*warnings, found.note]
         if recipe.quantise is not None:
             part = _part(progress, 0.55, 0.6)
             changed = quantised(recipe, fp32.draft, images.calibration, stages, part, change=change)
             warnings += [f"calibration: {warning}" for warning in changed.warnings]
-        asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
         gates = Gates(teacher, asked, stages, _part(progress, 0.6, 0.95))
         held, made = _gated(recipe, gates, fp32, changed, stages, folder)
         warnings += time_notes(original.draft, fp32.draft, changed.draft, stages, progress)
@@ -152,22 +151,6 @@ def _gated(
         cure = "keep more layers high, or take another scheme (docs/quantisation.md)"
     require_passed(held, folder, f"{recipe.name} on {consumer}", cure)
     return held, with_gates(candidate, text, golden, heads, held, stages)
-
-
-def _searched(
-    recipe: BuildRecipe,
-    output: Path,
-    asked: Asked,
-    original: Model,
-    fp32: Draft,
-    calibration: ImageSet | None,
-    stages: StageCache,
-    progress: Progress,
-    change: Quantise,
-) -> Searched:
-    """Choose the layers that stay high, on the images of `asked`."""
-    mixes = Mixes(recipe, fp32, calibration, stages, others=True, change=change)
-    return searched(original, mixes, asked, stages, output, progress)
 
 
 def _part(progress: Progress, first: float, last: float) -> Progress:

@@ -11,7 +11,7 @@ from promptray.calibrate.html_page import html_page, html_table
 from promptray.calibrate.quantise.search import Trial
 from promptray.calibrate.quantise.sensitivity import Sensitivity
 from promptray.calibrate.quantise.sensitivity_report import bars
-from promptray.runtime.bundle.parity import ImagesOfGate
+from promptray.runtime.bundle.gate_summary import ImagesOfGate
 from promptray.runtime.json_schema import schema_of
 
 

@@ -9,7 +9,7 @@ import msgspec
 from promptray.calibrate.html_page import html_page, html_table
 from promptray.calibrate.quantise.sensitivity import Sensitivity
 from promptray.calibrate.svg import bar_chart
-from promptray.runtime.bundle.parity import ImagesOfGate
+from promptray.runtime.bundle.gate_summary import ImagesOfGate
 from promptray.runtime.json_schema import schema_of
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ def searching(place: Path, **changes: Any) -> Path:
 def strict(monkeypatch: pytest.MonkeyPatch, **bounds: float) -> None:
     """Search with these bounds only; the gate keeps its own."""
 
-    def gates(original: Any, images: Any, limits: Limits, stages: Any, progress: Any) -> Gates:
-        return Gates(original, images, Limits(**bounds), stages, progress)
+    def gates(original: Any, asked: Any, stages: Any, progress: Any) -> Gates:
+        return Gates(original, replace(asked, limits=Limits(**bounds)), stages, progress)
 
     monkeypatch.setattr(search_module, "Gates", gates)
 
@@ -135,7 +136,7 @@ def test_the_mix_with_the_most_quantised_that_is_inside_goes_on_to_the_gate(
     assert 0 < len(names) < len(report["sensitivity"]["groups"])
     assert next(each["value"] for each in best["verdict"] if each["gate"] == "mean_delta") <= bound
     assert best["share"] == max(trial["share"] for trial in report["trials"] if trial["accepted"])
-    ((note,),) = [each.notes for each in found]
+    (note,) = [each.note for each in found]
     assert f"on {squeezed.SEARCHED} images" in note
     assert all(name in note for name in names)
 
