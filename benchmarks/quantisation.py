@@ -18,7 +18,7 @@ import argparse
 import csv
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,7 +243,13 @@ def run(case: Case, rounds: int, threads: int) -> dict[str, Any]:
     if logits is not None:
         facts |= {"images": len(logits), "score_std": float(logits.std(axis=0).mean())}
     if case.score:
-        ranked = sensitivity(Prepared(case.content, SENSITIVITY, case.calibration), case.score, case.content)
+        prepared = Prepared(case.content, SENSITIVITY, case.calibration)
+
+        def score(on: Collection[str]) -> Any:
+            keep = set(prepared.groups) - set(on)
+            return case.score(prepared.make(keep=keep).content if on else case.content)
+
+        ranked = sensitivity(prepared.groups, score)
         facts["sensitivity"] = msgspec.to_builtins(ranked)
         print_section(ranked.table())
     return facts

@@ -1,59 +1,17 @@
-"""Interleaved timing of alternatives in one process: medians, spread, ratios, and the machine's facts."""
+"""Interleaved timing as a table and a result file, with the machine's facts."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from promptray.calibrate.interleaved import interleaved
 
-def interleaved(
-    alternatives: Mapping[str, Callable[[], object]], *, rounds: int, baseline: str
-) -> dict[str, dict[str, float]]:
-    """Time every alternative once per round, so that drift of the machine hits all alike.
-
-    Parameters
-    ----------
-    alternatives : mapping of str to callable
-        What to time; each is run twice before the first round.
-    rounds : int
-        How often each is timed.
-    baseline : str
-        The alternative that ratios refer to.
-
-    Returns
-    -------
-    dict
-        For each: median, least and greatest milliseconds, and the median of the per-round ratio to the
-        baseline with its quartiles.
-    """
-    for run in alternatives.values():
-        run()
-        run()
-    taken: dict[str, list[float]] = {name: [] for name in alternatives}
-    for _ in range(rounds):
-        for name, run in alternatives.items():
-            start = time.perf_counter()
-            run()
-            taken[name].append((time.perf_counter() - start) * 1000.0)
-    found = {}
-    for name, values in taken.items():
-        ratios = [value / base for value, base in zip(values, taken[baseline], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        found[name] = {
-            "median_ms": statistics.median(values),
-            "min_ms": min(values),
-            "max_ms": max(values),
-            "ratio": middle,
-            "ratio_q1": low,
-            "ratio_q3": high,
-        }
-    return found
+__all__ = ["interleaved", "machine", "report", "save"]
 
 
 def machine() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -57,12 +58,7 @@ class Plot:
 
     def svg(self, *, standalone: bool = False) -> str:
         """Return the plot for a page, or as a file of its own."""
-        return (
-            f'<svg{_NAMESPACE if standalone else ""} viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
-            f'height="{_HEIGHT}" font-family="sans-serif" font-size="10" role="img">'
-            f'<title>{escape(self._title)}</title><rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>'
-            f"{''.join(self._parts)}</svg>"
-        )
+        return _svg(self._title, _WIDTH, _HEIGHT, "".join(self._parts), standalone=standalone)
 
     def _places(self, x: ArrayLike, y: ArrayLike) -> list[tuple[float, float]]:
         across, up = (np.ravel(np.asarray(each, np.float64)) for each in (x, y))
@@ -103,3 +99,42 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough)
     first, last = math.ceil(low / step), math.floor(high / step)
     return [float(f"{number * step:.6g}") for number in range(first, last + 1)]
+
+
+def bar_chart(
+    title: str, x: str, names: Sequence[str], values: Sequence[float], *, standalone: bool = False
+) -> str:
+    """Return horizontal bars, one below the other, each with its name and its number as a share.
+
+    Parameters
+    ----------
+    title, x : str
+        Escaped when written, as the names are.
+    names : sequence of str
+    values : sequence of float
+        Finite, none below 0.
+    standalone : bool, optional
+        As a file of its own.
+    """
+    row, left, wide = 16, 260, 320
+    height = _TOP + row * len(names) + 24
+    longest = max(values, default=0.0) or 1.0
+    parts = [f'<text x="{left}" y="14" font-size="11">{escape(title)}</text>']
+    for number, (name, value) in enumerate(zip(names, values, strict=True)):
+        top, length = _TOP + row * number, value / longest * wide
+        parts.append(
+            f'<text x="{left - 6}" y="{top + 11}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="{left}" y="{top + 2}" width="{length:.1f}" height="{row - 5}" fill="#4878a8"/>'
+            f'<text x="{left + length + 4:.1f}" y="{top + 11}">{value:.2%}</text>'
+        )
+    parts.append(f'<text x="{left}" y="{height - 6}">{escape(x)}</text>')
+    return _svg(title, left + wide + 60, height, "".join(parts), standalone=standalone)
+
+
+def _svg(title: str, width: int, height: int, body: str, *, standalone: bool) -> str:
+    return (
+        f'<svg{_NAMESPACE if standalone else ""} viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="sans-serif" font-size="10" role="img">'
+        f'<title>{escape(title)}</title><rect width="{width}" height="{height}" fill="white"/>'
+        f"{body}</svg>"
+    )

@@ -92,6 +92,7 @@ CODES: dict[str, str] = {
     "quantise.graph": "A graph cannot be quantised, or ONNX Runtime refuses what became of it.",
     "quantise.calibration": "The inputs that ranges are taken from are absent, or not what the graph takes.",
     "quantise.keep": "A scheme keeps a layer high that the graph does not have.",
+    "quantise.search": "No mix of quantised layers is inside all bounds on the images of the search.",
     "family.unknown": "No family of this name.",
     # labels, scores, reports
     "table.not-found": "A table, list or folder of images is not there or cannot be read.",

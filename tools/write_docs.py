@@ -14,6 +14,8 @@ from promptray.calibrate.comparison_report import comparison_schema
 from promptray.calibrate.evaluation_report import evaluation_schema
 from promptray.calibrate.gates.report import gates_schema
 from promptray.calibrate.probability.report import calibration_schema
+from promptray.calibrate.quantise.search_report import search_schema
+from promptray.calibrate.quantise.sensitivity_report import sensitivity_schema
 from promptray.runtime.bundle.manifest import schema as bundle_schema
 from promptray.runtime.errors import CODES
 from promptray.runtime.exam_result import exam_schema
@@ -173,6 +175,8 @@ def pages() -> Mapping[str, str]:
         "docs/comparison.schema.json": _json(comparison_schema()),
         "docs/gates.schema.json": _json(gates_schema()),
         "docs/calibration.schema.json": _json(calibration_schema()),
+        "docs/sensitivity.schema.json": _json(sensitivity_schema()),
+        "docs/search.schema.json": _json(search_schema()),
         "README.md": readme(),
     }
 

@@ -17,12 +17,15 @@ from promptray.calibrate.pipeline.gate import Asked, Gates, Held
 from promptray.calibrate.pipeline.gate_folder import GateFolder
 from promptray.calibrate.pipeline.gated import added_prompts, summary, with_gates
 from promptray.calibrate.pipeline.image_set import Progress
+from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.passed import require_passed
 from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
 from promptray.calibrate.pipeline.recipe import BuildRecipe, check_sections, kind_of, limits_of
 from promptray.calibrate.pipeline.scores import Model
+from promptray.calibrate.pipeline.search import searched
 from promptray.calibrate.pipeline.sections import section_images
 from promptray.calibrate.pipeline.self_test import require_spread
+from promptray.calibrate.pipeline.speed import time_notes
 from promptray.calibrate.pipeline.thresholds import thresholds_of
 from promptray.calibrate.quantise import quantise
 from promptray.export.build import Checked, checked, require_writable, write
@@ -105,15 +108,21 @@ def build(
             fp32 = checked(taught, stages, _part(progress, 0.5, 0.55))
             warnings += [f"distillation: {warning}" for warning in taught.warnings]
         changed = Changed(fp32.draft, {})
+        limits, teacher = limits_of(recipe, recipe_path.name), Model(original.draft)
+        asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
+        if images.search is not None:
+            mixes = Mixes(recipe, fp32.draft, images.calibration, stages, others=True, change=change)
+            by, part = Asked(images.search, limits, thresholds), _part(progress, 0.55, 0.6)
+            found = searched(teacher, mixes, by, stages, output, part)
+            recipe, warnings = found.recipe, [*warnings, found.note]
         if recipe.quantise is not None:
             part = _part(progress, 0.55, 0.6)
             changed = quantised(recipe, fp32.draft, images.calibration, stages, part, change=change)
             warnings += [f"calibration: {warning}" for warning in changed.warnings]
-        parity = {**fp32.parity, "notes": [*fp32.parity["notes"], *warnings]}
-        limits = limits_of(recipe, recipe_path.name)
-        asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
-        gates = Gates(Model(original.draft), asked, stages, _part(progress, 0.6, 0.95))
+        gates = Gates(teacher, asked, stages, _part(progress, 0.6, 0.95))
         held, made = _gated(recipe, gates, fp32, changed, stages, folder)
+        warnings += time_notes(original.draft, fp32.draft, changed.draft, stages, progress)
+        parity = {**fp32.parity, "notes": [*fp32.parity["notes"], *warnings]}
         kind, consumer = kind_of(recipe, recipe_path.name), made.manifest.gated[0].consumer
         summaries = [summary(each, consumer, kind, images.gate, original.draft, changed) for each in held]
         return write(output, made, {**parity, "gates": msgspec.to_builtins(summaries)}, progress)

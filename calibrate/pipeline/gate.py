@@ -94,6 +94,23 @@ class Gates:
         self._original, self._asked, self._images = original, asked, asked.images
         self._stages, self._progress = stages, progress
 
+    @property
+    def key(self) -> dict[str, object]:
+        """What every verdict depends on, beside the candidate."""
+        asked, images = self._asked, self._images
+        labels = {head.name: self._labels(head) for head in self._original.draft.manifest.heads}
+        return {
+            "original": self._original.key,
+            "pictures": images.sha256s,
+            "limits": asdict(asked.limits),
+            "thresholds": {name: dict(each) for name, each in asked.thresholds.items()},
+            "labels": {
+                name: None if known is None else np.nan_to_num(known, nan=-1).tolist()
+                for name, known in labels.items()
+            },
+            "patients": [images.patients_known, images.patients.tolist()],
+        }
+
     def hold(self, candidate: Model, head: Head, name: str, of: Of) -> Held:
         """Hold one head of a candidate against the original's; `name` and `of` as in :class:`Held`."""
         key = self._stages.key("gate", self._settled(candidate, head, of))

@@ -16,7 +16,7 @@ from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.recipe import BuildRecipe, precision_of
 from promptray.calibrate.quantise import Scheme, quantise
 from promptray.calibrate.quantise.calibration_images import ImageFeeds, warnings_of
-from promptray.calibrate.quantise.feeds import head_feeds, text_feeds
+from promptray.calibrate.quantise.feeds import LazyFeeds, head_feeds, text_feeds
 from promptray.calibrate.quantise.observe import Feeds
 from promptray.calibrate.quantise.report import Report
 from promptray.export.draft import GATED_ON, Draft
@@ -165,7 +165,7 @@ def _stage(
     graph: Graph, content: bytes, scheme: Scheme, inputs: _Inputs, stages: StageCache, change: Quantise
 ) -> Path:
     def produce(folder: Path) -> None:
-        made = change(content, scheme, inputs.feeds(graph))
+        made = change(content, scheme, LazyFeeds(lambda: inputs.feeds(graph)))
         (folder / "graph.onnx").write_bytes(made.content)
         (folder / "report.json").write_bytes(msgspec.json.encode(made.report))
 

@@ -9,7 +9,15 @@ import msgspec
 from msgspec import Meta
 
 from promptray.calibrate.distil.settings import Distil
-from promptray.calibrate.quantise.scheme import DynamicInt8, Float8, Float16, Int8, Scheme, WeightOnly
+from promptray.calibrate.quantise.scheme import (
+    ConvolutionInt8,
+    DynamicInt8,
+    Float8,
+    Float16,
+    Int8,
+    Scheme,
+    WeightOnly,
+)
 from promptray.export.recipe import Recipe
 from promptray.runtime.bundle.fields import HeadName, Text
 from promptray.runtime.errors import BuildError
@@ -20,6 +28,10 @@ from promptray.runtime.gate_limits import AT_LEAST, KINDS, LIMITS, Kind, Limits
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the sections: unknown keys are refused."""
+
+
+#: Schemes of which groups of layers can be kept high one by one: `search` and `promptray sensitivity`.
+BY_GROUPS = (Int8, ConvolutionInt8)
 
 
 class ImagesRecipe(_Struct, frozen=True, kw_only=True):
@@ -67,6 +79,9 @@ class QuantiseRecipe(_Struct, frozen=True, kw_only=True):
     """Of the text graph; the bank of the recipe's findings stays that of the fp32 text graph."""
     calibration: ImagesRecipe | None = None
     """The images that ranges are taken from, where a scheme of the image graph or a head takes any."""
+    search: Literal["calibration"] | ImagesRecipe | None = None
+    """Images to find the layers by that must stay high; ``calibration`` for those of that section. Never the
+    gate's: what was chosen by some images is judged by others."""
 
     def scheme_of(self, role: str, head: str | None) -> Scheme | None:
         """Return the scheme of a graph, or None: it stays fp32."""
@@ -155,11 +170,18 @@ def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text
         what = "changed graphs are used only after a gate, and the recipe has no images for it"
         raise _invalid(artefact, "distil" if distil else "quantise", what, "a section 'gate'")
     if quantise is not None:
-        _check_quantise(quantise, artefact, heads, text=text)
+        check_quantise(quantise, artefact, heads, text=text)
     limits_of(recipe, artefact)
 
 
-def _check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *, text: bool) -> None:
+def check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *, text: bool) -> None:
+    """Refuse schemes that do not fit the model or its images; parameters as in :func:`check_sections`.
+
+    Raises
+    ------
+    BuildError
+        ``recipe.invalid``, naming the key.
+    """
     if not quantise.schemes:
         raise _invalid(artefact, "quantise", "no graph is to be quantised", "image, head or text")
     for name in quantise.heads:
@@ -171,6 +193,19 @@ def _check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *
         what = "no backend of this version runs fp8-qdq graphs with the optimisations of deployment"
         raise _invalid(artefact, "quantise", what, "another scheme")
     of_images = [quantise.image, quantise.head, *quantise.heads.values()]
+    if any(isinstance(each, DynamicInt8) for each in of_images):
+        named = {"image": quantise.image, "head": quantise.head}
+        named |= {f"heads.{name}": each for name, each in quantise.heads.items()}
+        key = next(f"quantise.{name}" for name, each in named.items() if isinstance(each, DynamicInt8))
+        what = (
+            "int8-dynamic takes ranges from the whole call, so the scores of an image would change with the "
+            "images and prompts that come with it"
+        )
+        raise _invalid(artefact, key, what, "int8-qdq; int8-dynamic is for text, one wording a call")
+    if quantise.search is not None and not any(isinstance(each, BY_GROUPS) for each in of_images):
+        what = "there is nothing to choose from: no image graph or head has a scheme that quantises by layers"
+        tags = " or ".join(str(each.__struct_config__.tag) for each in BY_GROUPS)
+        raise _invalid(artefact, "quantise.search", what, f"{tags} of image or head")
     takes = [each for each in of_images if each and not isinstance(each, DynamicInt8 | WeightOnly)]
     if takes and quantise.calibration is None:
         tag = takes[0].__struct_config__.tag

@@ -19,7 +19,7 @@ class SectionImages:
     Attributes
     ----------
     gate : ImageSet
-    distil, calibration : ImageSet, optional
+    distil, calibration, search : ImageSet, optional
     unchecked : list of str
         What could not be found out of them: for the reports.
     """
@@ -27,6 +27,7 @@ class SectionImages:
     gate: ImageSet
     distil: ImageSet | None
     calibration: ImageSet | None
+    search: ImageSet | None
     unchecked: list[str]
 
 
@@ -70,7 +71,11 @@ def section_images(
     distil = read("distil", recipe.distil.taken_from) if recipe.distil else None
     asked = recipe.quantise.calibration if recipe.quantise else None
     calibration = read("calibration", asked) if asked else None
+    by = recipe.quantise.search if recipe.quantise else None
+    search = read("search", by) if isinstance(by, ImagesRecipe) else calibration if by else None
     gate = read("gate", recipe.gate)
     made_with = {"distilled": distil, "quantised": calibration}
+    if search is not calibration:
+        made_with["searched for"] = search
     unchecked = require_disjoint(gate, {did: each for did, each in made_with.items() if each}, path.name)
-    return SectionImages(gate, distil, calibration, unchecked)
+    return SectionImages(gate, distil, calibration, search, unchecked)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, overload
 
 from numpy.typing import NDArray
 
@@ -13,6 +14,33 @@ from promptray.runtime.prompts import PromptBank
 from promptray.runtime.text import EncodedFinding
 
 Array = NDArray[Any]
+
+
+class LazyFeeds(Sequence[Mapping[str, Array]]):
+    """Inputs of a graph that are made when one is looked at: a scheme may need none.
+
+    Parameters
+    ----------
+    make : callable
+    """
+
+    def __init__(self, make: Callable[[], Feeds]) -> None:
+        self._make = make
+
+    @cached_property
+    def _feeds(self) -> Feeds:
+        return self._make()
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping[str, Array]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Feeds: ...
+    def __getitem__(self, index: int | slice) -> Mapping[str, Array] | Feeds:
+        """Return the inputs of one run, or of several."""
+        return self._feeds[index]
 
 
 def text_feeds(findings: Sequence[EncodedFinding]) -> list[Mapping[str, Array]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from difflib import get_close_matches
 
 from promptray.calibrate.quantise.embeddings import store_tables
 from promptray.calibrate.quantise.float16 import type_float16
@@ -84,6 +85,7 @@ class Prepared:
         self._notes: list[str] = []
         self._seen: dict[str, Magnitudes] = {}
         self.layers, self._ineligible = _eligible(graph, scheme)
+        self._require_known(scheme.keep)  # before the long work
         if isinstance(scheme, Int8 | Float8 | ConvolutionInt8):
             if not isinstance(scheme, ConvolutionInt8) and scheme.smooth is not None:
                 channels = {name: seen.channels for name, seen in _observe(graph, self.layers, feeds).items()}
@@ -96,8 +98,7 @@ class Prepared:
         self._content, self._weight_names = graph.to_bytes(), graph.weight_names
         self.groups: dict[str, int] = {}
         for layer in self.layers:
-            products = layer.products(self._seen[layer.activation].shape if self._seen else None)
-            self.groups[layer.group] = self.groups.get(layer.group, 0) + products
+            self.groups[layer.group] = self.groups.get(layer.group, 0) + self._products(layer)
 
     def make(self, keep: Collection[str] = ()) -> Quantised:
         """Quantise every layer but those that the scheme's `keep` or this one names.
@@ -148,19 +149,24 @@ class Prepared:
             notes += [f"float32 beside the float16 rest: {name}: {reason}" for name, reason in high.items()]
         return graph.to_bytes()
 
+    def _products(self, layer: Layer) -> int:
+        return layer.products(self._seen[layer.activation].shape if self._seen else None)
+
     def _threshold(self, layer: Layer) -> float:
         rule = self.scheme.calibration if isinstance(self.scheme, Int8) else "max"
         return threshold_of(self._seen[layer.activation], rule)
 
-    def _require_known(self, names: set[str]) -> None:
-        known = {name for layer in self.layers for name in (layer.name, layer.group)}
-        if unknown := sorted(names - known):
+    def _require_known(self, names: Collection[str]) -> None:
+        known = list(dict.fromkeys(name for layer in self.layers for name in (layer.group, layer.name)))
+        if unknown := sorted(set(names) - set(known)):
+            near = get_close_matches(unknown[0], known, n=5, cutoff=0.4)
+            groups = list(dict.fromkeys(layer.group for layer in self.layers))
             raise BuildError(
                 "quantise.keep",
                 "the scheme keeps a layer that the graph does not have, or that it never quantises",
                 artefact=unknown[0],
-                expected=f"a layer or a group of them: {', '.join(self.groups)}"[:300],
-                cure="take a name from that list",
+                expected=f"a group of layers, or a layer: {', '.join(near or groups)}"[:300],
+                cure="`promptray sensitivity RECIPE` lists the groups of every graph",
             )
 
     def _report(self, content: bytes, layers: list[Layer], kept: dict[str, str], notes: list[str]) -> Report:
@@ -189,6 +195,7 @@ class Prepared:
             name=layer.name,
             group=layer.group,
             weights=layer.weight.size,
+            products=self._products(layer),
             threshold=threshold,
             clipped=clipped,
         )

@@ -16,6 +16,8 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True):
         The checkpoint's name of the layer and of the block it is in.
     weights : int
         Elements of its weight.
+    products : int
+        Multiplications for one input; of schemes that look at no ranges, `weights`.
     threshold : float or None
         The magnitude of its input that becomes the greatest number of the type; None where no range was
         fixed.
@@ -26,6 +28,7 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     group: str
     weights: int
+    products: int
     threshold: float | None = None
     clipped: float | None = None
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import msgspec
 
-from promptray.calibrate.quantise.prepare import Prepared
-from promptray.calibrate.quantise.report import Quantised
-
-#: Whether a graph may be used: from its bytes to a verdict.
-Gate = Callable[[bytes], bool]
+Verdict = TypeVar("Verdict")
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class Trial(msgspec.Struct, Generic[Verdict], frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One mix and its verdict.
 
     Attributes
@@ -23,36 +20,38 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     share : float
         Multiplications in quantised layers, of all that could be.
     accepted : bool
+    verdict : object
+        What the gate said.
     """
 
     kept: list[str]
     share: float
     accepted: bool
+    verdict: Verdict
 
 
-class Mix(msgspec.Struct, frozen=True, kw_only=True):
+class Mix(msgspec.Struct, Generic[Verdict], frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Result of a search.
 
     Attributes
     ----------
-    best : Quantised or None
-        The accepted graph with the most multiplications quantised; None when the gate accepts none, not even
-        a single group.
+    best : Trial or None
+        The accepted mix with the most multiplications quantised; None when the gate accepts none.
     trials : list of Trial
         In the order they were made.
     """
 
-    best: Quantised | None
-    trials: list[Trial]
+    best: Trial[Verdict] | None
+    trials: list[Trial[Verdict]]
 
 
 def fastest_mix(
-    prepared: Prepared,
+    groups: Mapping[str, int],
     most_sensitive: Sequence[str],
-    gate: Gate,
+    gate: Callable[[list[str]], tuple[bool, Verdict]],
     *,
-    progress: Callable[[Trial], None] = lambda _: None,
-) -> Mix:
+    progress: Callable[[Trial[Verdict]], None] = lambda _: None,
+) -> Mix[Verdict]:
     """Search greedily for the mix with the most multiplications quantised that a gate accepts.
 
     From all groups quantised, the most sensitive ones are kept high one after the other until the gate
@@ -62,38 +61,47 @@ def fastest_mix(
 
     Parameters
     ----------
-    prepared : Prepared
+    groups : mapping of str to int
+        Every group with its multiplications (:attr:`Prepared.groups`).
     most_sensitive : sequence of str
-        All groups, the most sensitive first (see :func:`sensitivity`).
+        All of them, the most sensitive first (:attr:`Sensitivity.most_sensitive`).
     gate : callable
+        Groups that stay high -> whether that mix may be used, and what is to be kept of the verdict.
     progress : callable
         Called with every trial.
 
     Raises
     ------
     ValueError
-        `most_sensitive` are not the groups of `prepared`.
-    """
-    if sorted(most_sensitive) != sorted(prepared.groups):
-        raise ValueError("the ranking must hold every group once")
-    total = sum(prepared.groups.values())
-    trials: list[Trial] = []
+        `most_sensitive` are not the groups.
 
-    def attempt(kept: Sequence[str]) -> Quantised | None:
-        made = prepared.make(keep=kept)
-        share = 1 - sum(prepared.groups[group] for group in kept) / total
-        trials.append(Trial(kept=list(kept), share=share, accepted=gate(made.content)))
+    Examples
+    --------
+    >>> mix = fastest_mix({"a": 6, "b": 3, "c": 1}, ["a", "b", "c"], lambda kept: ("b" in kept, None))
+    >>> [(trial.kept, trial.accepted) for trial in mix.trials]
+    [([], False), (['a'], False), (['a', 'b'], True), (['b'], True)]
+    >>> mix.best.kept, mix.best.share
+    (['b'], 0.7)
+    """
+    if sorted(most_sensitive) != sorted(groups):
+        raise ValueError("the ranking must hold every group once")
+    total = sum(groups.values())
+    trials: list[Trial[Verdict]] = []
+
+    def attempt(kept: list[str]) -> Trial[Verdict]:
+        accepted, verdict = gate(kept)
+        share = 1 - sum(groups[group] for group in kept) / total
+        trials.append(Trial(kept=kept, share=share, accepted=accepted, verdict=verdict))
         progress(trials[-1])
-        return made if trials[-1].accepted else None
+        return trials[-1]
 
     for count in range(len(most_sensitive)):  # with all of them kept nothing would be quantised
-        kept = list(most_sensitive[:count])
-        if best := attempt(kept):
+        best = attempt(list(most_sensitive[:count]))
+        if best.accepted:
             break
     else:
         return Mix(best=None, trials=trials)
-    for group in sorted(kept[:-1], key=lambda each: -prepared.groups[each]):
-        fewer = [each for each in kept if each != group]
-        if made := attempt(fewer):
-            best, kept = made, fewer
+    for group in sorted(best.kept[:-1], key=lambda each: -groups[each]):
+        fewer = attempt([each for each in best.kept if each != group])
+        best = fewer if fewer.accepted else best
     return Mix(best=best, trials=trials)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from promptray.calibrate.evaluation_table import Section
 from promptray.calibrate.quantise.observe import Feeds
-from promptray.calibrate.quantise.prepare import Prepared
 from promptray.calibrate.quantise.session import Optimisation, open_session
 from promptray.runtime.graphs import BoundHead
 
-#: From the bytes of a graph to the scores of fixed images, (images, findings).
-Score = Callable[[bytes], NDArray[np.float32]]
+#: From the groups that are quantised, all others high, to the scores of fixed images, (images, findings).
+Score = Callable[[Collection[str]], NDArray[np.float32]]
 
 
-class GroupEffect(msgspec.Struct, frozen=True, kw_only=True):
+class GroupEffect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Scores with one group of layers quantised, against the fp32 scores.
 
     Attributes
@@ -31,7 +30,11 @@ class GroupEffect(msgspec.Struct, frozen=True, kw_only=True):
         Absolute difference of scores, in logits.
     spread : float
         The mean difference as a share of how far images differ: of the standard deviation of the fp32 scores
-        over the images, averaged over findings.
+        over the images, finding by finding, averaged. It is the unit of the gates, and what ranks.
+    worst : float
+        The same of the finding that it moves most.
+    worst_finding : int
+        Which one that is, counted from 0.
     """
 
     group: str
@@ -39,9 +42,11 @@ class GroupEffect(msgspec.Struct, frozen=True, kw_only=True):
     mean: float
     greatest: float
     spread: float
+    worst: float
+    worst_finding: int
 
 
-class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
+class Sensitivity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Groups by their effect on the scores, greatest first.
 
     Attributes
@@ -57,6 +62,11 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
     everything: GroupEffect
     groups: list[GroupEffect]
 
+    @property
+    def most_sensitive(self) -> list[str]:
+        """The groups' names, in their order."""
+        return [each.group for each in self.groups]
+
     def table(self) -> Section:
         """Return the ranking as rows for people."""
         total = sum(each.products for each in self.groups) or 1
@@ -64,63 +74,70 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
             [
                 each.group,
                 f"{each.products / total:.1%}",
+                f"{each.spread:.2%}",
+                f"{each.worst:.2%}",
                 f"{each.mean:.3g}",
                 f"{each.greatest:.3g}",
-                f"{each.spread:.2%}",
             ]
             for each in (*self.groups, self.everything)
         ]
         title = f"Effect of quantising each group alone on {self.images} images x {self.findings} findings"
-        columns = ["group", "multiplications", "mean |Δ|", "max |Δ|", "mean |Δ| / spread of images"]
+        columns = ["group", "multiplications", "mean |Δ| / spread", "worst finding", "mean |Δ|", "max |Δ|"]
         return Section(title, columns, rows)
 
 
 def sensitivity(
-    prepared: Prepared, score: Score, original: bytes, *, progress: Callable[[float], None] = lambda _: None
+    groups: Mapping[str, int], score: Score, *, progress: Callable[[float], None] = lambda _: None
 ) -> Sensitivity:
     """Quantise one group of layers at a time and score.
 
     Parameters
     ----------
-    prepared : Prepared
+    groups : mapping of str to int
+        Every group with its multiplications (:attr:`Prepared.groups`).
     score : callable
-        Graph -> scores of images, at least two; for an image graph see :class:`ImageScores`.
-    original : bytes
-        The fp32 graph.
+        Quantised groups -> scores float32 (images, findings), of at least two images.
     progress : callable
         Called with the fraction done.
+
+    Examples
+    --------
+    >>> fp32, noise = np.array([[0.0], [2.0]], np.float32), {"a": 0.1, "b": 0.4}
+    >>> found = sensitivity({"a": 9, "b": 1}, lambda on: fp32 + np.float32(sum(noise[each] for each in on)))
+    >>> found.most_sensitive, round(found.everything.spread, 3)
+    (['b', 'a'], 0.5)
     """
-    expected = score(original)
-    names = list(prepared.groups)
+    expected = score(())
     effects = []
-    for number, group in enumerate(names, 1):
-        content = prepared.make(keep=set(names) - {group}).content
-        effects.append(_effect(group, prepared.groups[group], score(content), expected))
-        progress(number / (len(names) + 1))
-    everything = _effect(
-        "everything", sum(prepared.groups.values()), score(prepared.make().content), expected
-    )
+    for number, (group, products) in enumerate(groups.items(), 1):
+        effects.append(_effect(group, products, score([group]), expected))
+        progress(number / (len(groups) + 1))
+    everything = _effect("everything", sum(groups.values()), score(list(groups)), expected)
     progress(1.0)
     return Sensitivity(
         images=expected.shape[0],
         findings=expected.shape[1],
         everything=everything,
-        groups=sorted(effects, key=lambda each: (-each.mean, each.group)),
+        groups=sorted(effects, key=lambda each: (-each.spread, each.group)),
     )
 
 
 def _effect(
     group: str, products: int, scores: NDArray[np.float32], expected: NDArray[np.float32]
 ) -> GroupEffect:
-    difference = np.abs(scores - expected)
-    spread = float(expected.std(axis=0).mean())
-    mean = float(difference.mean())
+    difference = np.abs(scores.astype(np.float64) - expected)
+    spreads = expected.std(axis=0, dtype=np.float64)
+    # A finding that the original scores alike everywhere has no spread, and no gate could be passed for it.
+    shares = difference.mean(axis=0) / np.where(spreads > 0, spreads, 1.0)
+    worst = int(shares.argmax())
     return GroupEffect(
         group=group,
         products=products,
-        mean=mean,
+        mean=float(difference.mean()),
         greatest=float(difference.max()),
-        spread=mean / spread if spread else float("inf"),
+        spread=float(shares.mean()),
+        worst=float(shares[worst]),
+        worst_finding=worst,
     )
 
 

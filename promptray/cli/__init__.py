@@ -24,6 +24,7 @@ from promptray.cli.output import print_refusal
 _COMMANDS: dict[str, tuple[str, str]] = {
     "families": ("families", "What can be loaded, and from which checkpoint layout."),
     "build": ("build", "Build a bundle from a recipe: checkpoint -> verified bundle."),
+    "sensitivity": ("sensitivity", "Rank the layers of a recipe's model by what quantising them does."),
     "inspect": ("inspect", "What is in a bundle: model, findings, gates passed, provenance, site."),
     "verify": ("verify", "Check a bundle: every hash, the schema, the golden self-test on this machine."),
     "prompts": ("prompts", "List, add, remove, restore, import and export the findings of a bundle."),

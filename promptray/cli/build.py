@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from promptray.cli.output import json_option, print_json, progress
+from promptray.cli.output import json_option, print_json, progress, visible
 
 
 @click.command("build")
@@ -45,9 +45,12 @@ def command(recipe: Path, output: Path, cache: Path | None, as_json: bool) -> No
     require_extra("export")
     from promptray.calibrate.pipeline import build
     from promptray.export.stage_cache import default_cache, kept_bytes
+    from promptray.runtime.bundle.parity import read_parity
 
     with progress(f"building {output.name}") as report:
         bundle = build(recipe, output, cache=cache, progress=report)
+    for note in read_parity(bundle).notes:
+        click.echo(f"Note: {visible(note)}", err=True)
     manifest, kept = bundle.manifest, cache or default_cache()
     size = f"{kept_bytes(kept) / 1e6:.0f} MB"
     click.echo(f"Finished stages are kept in {kept}: {size}, which may be deleted.", err=True)

@@ -429,7 +429,7 @@ def test_a_student_without_its_gate_is_refused(student_bundle: Path, tmp_path: P
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no gate": ({"gate": None}, "key distil"),
-    "a looser kind": ({"distil": None, "quantise": {"head": {"scheme": "int8-dynamic"}},
+    "a looser kind": ({"distil": None, "quantise": {"head": {"scheme": "weight-only"}},
                        "gate": {**GATE, "kind": "student"}}, "key gate.kind"),
     "a looser limit": ({"gate": {**GATE, "limits": {"spearman": 0.98}}}, "key gate.limits.spearman"),
 }  # fmt: skip
@@ -445,7 +445,7 @@ def test_a_wrong_section_is_refused(tmp_path: Path, changes: dict[str, Any], key
 
 
 def test_a_quantised_student_has_the_limits_of_students_or_tighter(tmp_path: Path) -> None:
-    quantise = {"image": {"scheme": "int8-dynamic"}}
+    quantise = {"image": {"scheme": "weight-only"}}
     for kind, expected in ((None, "student"), ("int8", "int8")):
         path = convnext_tiny.write_recipe(
             tmp_path, distil=DISTIL, quantise=quantise, gate={**GATE, **({"kind": kind} if kind else {})}
@@ -466,7 +466,7 @@ def test_the_recipe_in_the_documentation_is_one() -> None:
 def test_both_heads_of_a_quantised_image_graph_are_gated(asg_both_bundle: Path, tmp_path: Path) -> None:
     write_steps(tmp_path / "gate", 24, 1)
     gate = {"images": "gate", "source": "steps"}
-    quantise = {"image": {"scheme": "int8-dynamic"}}
+    quantise = {"image": {"scheme": "weight-only"}}
     path = asg_tiny.write_recipe(tmp_path, **asg_tiny.both_recipe(quantise=quantise, gate=gate))
     with pytest.raises(BuildError) as refusal:
         build(path, tmp_path / "x.bundle", cache=asg_both_bundle.parent / "cache")

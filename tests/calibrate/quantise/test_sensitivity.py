@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
-from promptray.calibrate.quantise import Int8, Prepared
+from promptray.calibrate.quantise import Int8, Prepared, quantise
+from promptray.calibrate.quantise.once import quantise_with_ranges_once
 from promptray.calibrate.quantise.search import fastest_mix
 from promptray.calibrate.quantise.sensitivity import ImageScores, Sensitivity, sensitivity
 
@@ -21,16 +23,24 @@ def prepared(reference: Any) -> Prepared:
 @pytest.fixture(scope="module")
 def ranked(reference: Any, prepared: Prepared) -> Sensitivity:
     score = ImageScores(reference.score.head, reference.feeds[:8], "none")
-    return sensitivity(prepared, score, reference.graphs["image"])
+    return sensitivity(
+        prepared.groups, lambda on: score(only(prepared, on) if on else reference.graphs["image"])
+    )
+
+
+def only(prepared: Prepared, on: Collection[str]) -> bytes:
+    """The graph with these groups quantised and no other."""
+    return prepared.make(keep=set(prepared.groups) - set(on)).content
 
 
 def test_every_group_is_measured_on_the_scores_and_ranked(ranked: Sensitivity, prepared: Prepared) -> None:
     assert {each.group for each in ranked.groups} == set(prepared.groups)
-    means = [each.mean for each in ranked.groups]
-    assert means == sorted(means, reverse=True)
-    assert means[-1] > 0
+    spreads = [each.spread for each in ranked.groups]
+    assert spreads == sorted(spreads, reverse=True)
+    assert spreads[-1] > 0
+    assert all(each.worst >= each.spread for each in ranked.groups)
     assert (ranked.images, ranked.findings) == (8, 4)
-    assert max(means) < 2 * ranked.everything.mean
+    assert max(spreads) < 2 * ranked.everything.spread
     assert msgspec.json.decode(msgspec.json.encode(ranked), type=Sensitivity) == ranked
 
 
@@ -52,61 +62,38 @@ def test_the_table_is_for_people(ranked: Sensitivity) -> None:
     assert "8 images x 4 findings" in section.title
 
 
-class Fake:
-    """Groups with costs; its graphs are the names of what was kept."""
-
-    def __init__(self, **products: int) -> None:
-        self.groups = products
-
-    def make(self, keep: Any = ()) -> Any:
-        return msgspec.structs.replace(MADE, content=",".join(sorted(keep)).encode())
+GROUPS = {"a": 10, "b": 30, "c": 20, "d": 40}
 
 
-MADE: Any = msgspec.defstruct("Made", [("content", bytes)], frozen=True)(b"")
-
-
-def kept(content: bytes) -> set[str]:
-    return set(content.decode().split(",")) - {""}
-
-
-@pytest.mark.parametrize(
-    ("needed", "expected"),
-    [
-        (set(), set()),
-        ({"a"}, {"a"}),
-        ({"b"}, {"b"}),
-        ({"c"}, {"c"}),
-        ({"a", "c"}, {"a", "c"}),
-        ({"a", "b", "c"}, {"a", "b", "c"}),
-    ],
-)
-def test_only_what_the_gate_needs_stays_high(needed: set[str], expected: set[str]) -> None:
-    fake: Any = Fake(a=10, b=30, c=20, d=40)
-    mix = fastest_mix(fake, ["a", "b", "c", "d"], lambda content: needed <= kept(content))
+@pytest.mark.parametrize("needed", [set(), {"a"}, {"b"}, {"c"}, {"a", "c"}, {"a", "b", "c"}])
+def test_only_what_the_gate_needs_stays_high(needed: set[str]) -> None:
+    mix = fastest_mix(GROUPS, ["a", "b", "c", "d"], lambda kept: (needed <= set(kept), "said"))
     assert mix.best is not None
-    assert kept(mix.best.content) == expected
-    assert len(mix.trials) <= 2 * 4
-    accepted = [trial for trial in mix.trials if trial.accepted]
-    assert accepted[-1].kept == sorted(expected)
-    assert accepted[-1].share == max(trial.share for trial in accepted)
-    assert accepted[-1].share == pytest.approx(1 - sum(fake.groups[each] for each in expected) / 100)
+    assert set(mix.best.kept) == needed
+    assert len(mix.trials) <= 2 * len(GROUPS)
+    assert mix.best.share == max(trial.share for trial in mix.trials if trial.accepted)
+    assert mix.best.share == pytest.approx(1 - sum(GROUPS[each] for each in needed) / 100)
+    assert {trial.verdict for trial in mix.trials} == {"said"}
 
 
 def test_the_costliest_group_is_given_back_first() -> None:
-    """Either of a and b must stay high: the search keeps the cheap one."""
-    fake: Any = Fake(a=10, b=70, c=20)
-    mix = fastest_mix(fake, ["b", "a", "c"], lambda content: len(kept(content)) >= 1)
-    assert mix.best is not None
-    assert len(kept(mix.best.content)) == 1
+    """Two of the three must stay high: the search keeps the cheap ones."""
+    groups = {"a": 10, "b": 70, "c": 20}
+    mix = fastest_mix(groups, ["b", "a", "c"], lambda kept: (len(kept) >= 1, None))
+    assert [trial.kept for trial in mix.trials] == [[], ["b"]]
+    mix = fastest_mix({**groups, "d": 1}, ["b", "a", "c", "d"], lambda kept: ({"a"} <= set(kept), None))
+    assert [trial.kept for trial in mix.trials] == [[], ["b"], ["b", "a"], ["a"]]
 
 
-def test_none_does_is_said(prepared: Prepared) -> None:
-    fake: Any = Fake(a=1, b=2)
-    mix = fastest_mix(fake, ["a", "b"], lambda content: False)
+def test_none_does_is_said() -> None:
+    seen: list[list[str]] = []
+    mix = fastest_mix(
+        {"a": 1, "b": 2}, ["a", "b"], lambda kept: (False, None), progress=lambda each: seen.append(each.kept)
+    )
     assert mix.best is None
-    assert [trial.kept for trial in mix.trials] == [[], ["a"]]  # with both kept nothing would be quantised
+    assert seen == [[], ["a"]]  # with both kept nothing would be quantised
     with pytest.raises(ValueError, match="every group once"):
-        fastest_mix(fake, ["a"], lambda content: True)
+        fastest_mix({"a": 1, "b": 2}, ["a"], lambda kept: (True, None))
 
 
 def test_a_real_gate_on_real_scores_accepts_a_mix(
@@ -115,11 +102,24 @@ def test_a_real_gate_on_real_scores_accepts_a_mix(
     whole = np.abs(reference.score(prepared.make().content) - reference.logits).max()
     bound = 0.7 * float(whole)
 
-    def gate(content: bytes) -> bool:
-        return bool(np.abs(reference.score(content) - reference.logits).max() <= bound)
+    def gate(kept: list[str]) -> tuple[bool, float]:
+        worst = np.abs(reference.score(prepared.make(keep=kept).content) - reference.logits).max()
+        return bool(worst <= bound), float(worst)
 
-    mix = fastest_mix(prepared, [each.group for each in ranked.groups], gate)
+    mix = fastest_mix(prepared.groups, ranked.most_sensitive, gate)
     assert not mix.trials[0].accepted
     assert mix.best is not None
-    assert gate(mix.best.content)
-    assert 0 < len(mix.best.report.quantised) < len(prepared.layers)
+    assert mix.best.verdict <= bound
+    assert 0 < len(mix.best.kept) < len(prepared.groups)
+
+
+def test_ranges_are_taken_once_for_all_choices_of_layers(
+    reference: Any, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = list(prepared.groups)[1]
+    scheme = Int8(calibration="max", keep=[block])
+    expected = quantise(reference.graphs["image"], scheme, reference.feeds)
+    change = quantise_with_ranges_once()
+    change(reference.graphs["image"], Int8(calibration="max"), reference.feeds)
+    monkeypatch.setattr(Prepared, "__init__", None)  # a second time would fail
+    assert change(reference.graphs["image"], scheme, reference.feeds) == expected
