@@ -281,7 +281,8 @@ def test_an_fp32_student_beside_a_quantised_head_is_for_this_class_of_machine(
 ) -> None:
     place = Path(shutil.copytree(student_bundle.parent, tmp_path / "head"))
     monkeypatch.setitem(LIMITS, "student", lenient())
-    path = student_recipe(place, quantise={"head": {"scheme": "fp16"}})
+    calibration = {"images": "learn", "source": "steps, even"}
+    path = student_recipe(place, quantise={"head": {"scheme": "fp16"}, "calibration": calibration})
     made = build(path, place / "x.bundle", cache=place / "cache").manifest
     here = f"onnxruntime-cpu@{machine_class()}"
     assert [(each.precision, each.consumers) for each in made.graphs] == [("fp32", [here]), ("fp16", [here])]
