@@ -53,7 +53,7 @@ class Augmentation(_Struct, frozen=True, kw_only=True):
 
 
 class Simulate(_Struct, frozen=True, kw_only=True):
-    """Learning under the quantisation that the image graph will have (`promptray.calibrate.distil.quantised`)."""
+    """Learning under the quantisation that the image graph will have (`distil.quantised`)."""
 
     start: Annotated[float, Meta(ge=0, lt=1)] = msgspec.field(default=0.5, name="from")
     """Share of the steps before it begins. 0 suits a student that already knows what it is to do."""

@@ -85,7 +85,7 @@ class Prepared:
         self._notes: list[str] = []
         self._seen: dict[str, Magnitudes] = {}
         self.layers, self._ineligible = _eligible(graph, scheme)
-        self._require_known(scheme.keep)  # before the long work
+        require_known(scheme.keep, self.layers)  # before the long work
         if isinstance(scheme, Int8 | Float8 | ConvolutionInt8):
             if not isinstance(scheme, ConvolutionInt8) and scheme.smooth is not None:
                 channels = {name: seen.channels for name, seen in _observe(graph, self.layers, feeds).items()}
