@@ -239,7 +239,7 @@ def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
     schemes = recipe.quantise.schemes if recipe.quantise else []
     own: Kind = "fp16" if all(isinstance(each, Float16) for each in schemes) else "int8"
     if recipe.distil is not None:
-        # The tower as it was, trained on, has nothing to excuse it: more is asked of it than of a smaller one.
+        # The tower as it was, trained on, is not smaller for what it loses: it is held as if quantised only.
         own = "int8" if recipe.distil.layers == "all" else "student"
     asked = (recipe.gate.kind if recipe.gate else None) or own
     if KINDS.index(asked) > KINDS.index(own):

@@ -141,7 +141,7 @@ class _Unusual(nn.Module):
         self.weight = nn.Parameter(torch.randn(64, 32))
 
     def forward(self, given: Tensor) -> tuple[Tensor]:
-        return (torch.einsum("bchw,wd->bchd", given, self.weight).mean(dim=(1, 2)),)
+        return (torch.mm(given.mean(dim=(1, 2)), self.weight),)
 
 
 def test_what_cannot_be_simulated_is_refused() -> None:
@@ -208,13 +208,13 @@ def test_another_scheme_does_not_go_on(tmp_path: Path) -> None:
 
 
 def test_the_quantised_graph_comes_nearer_to_its_teacher(tmp_path: Path) -> None:
-    """Ranges of the entropy rule clip this tower hard; its weights learn to live with it."""
+    """Ranges of the entropy rule clip this tower; its weights learn to live with it."""
     model, scheme = pupils.convnext(), Int8(calibration="entropy")
     pictures = pupils.pictures(24, model)
-    learn = {"epochs": 6, "rate": 2e-4, "simulate": {"from": 0.0}, "losses": {"feature": 1.0}}
+    learn = {"epochs": 4, "rate": 1e-5, "simulate": {"from": 0.0, "images": 8}, "weight_decay": 0.0}
     facts = taught(model, tmp_path, scheme, **OWN, **learn)
     assert facts.best > 0
-    assert facts.warnings == [each for each in facts.warnings if "as it began" not in each]
+    assert facts.history[facts.best].val_loss < 0.6 * facts.history[0].val_loss
     taken = pixels(list(pupils.pictures(16, model, seed=9)), model.preprocessing)
     with torch.inference_mode():
         exact = model.image.module(taken)
