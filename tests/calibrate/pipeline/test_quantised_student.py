@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from promptray import BuildError
 from promptray.calibrate.distil import run as run_module
-from promptray.calibrate.gates.limits import LIMITS
+from promptray.calibrate.distil.settings import Simulate
 from promptray.calibrate.pipeline import build
 from promptray.calibrate.pipeline.recipe import BuildRecipe, check_sections, kind_of
 from promptray.calibrate.quantise import Int8
 from promptray.export.recipe import read_recipe_as
 from promptray.runtime.bundle.parity import read_parity
 from tests import convnext_tiny
-from tests.calibrate.pipeline.test_student import DISTIL, GATE, lenient, student_recipe
+from tests.calibrate.pipeline.conftest import Recipe
+from tests.calibrate.pipeline.test_student import DISTIL, GATE
 
-KEPT = "student.tower.model.stages.0.blocks.0"
+KEPT = "student.tower.encoder.model.blocks.0"
 QUANTISE: dict[str, Any] = {
     "image": {"scheme": "int8-qdq", "keep": [KEPT]},
     "calibration": {"images": "learn", "source": "steps, even"},
@@ -32,8 +34,8 @@ OWN: dict[str, Any] = {
 }
 
 
-def test_a_student_that_learned_while_quantised_is_built_and_gated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_student_that_learned_while_quantised_passes_the_limits_of_int8(
+    recipe: Recipe, cache: Path, pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught: dict[str, Any] = {}
     distil = run_module.distil
@@ -43,23 +45,26 @@ def test_a_student_that_learned_while_quantised_is_built_and_gated(
         return taught["facts"]
 
     monkeypatch.setattr(run_module, "distil", watched)
-    monkeypatch.setitem(LIMITS, "int8", lenient())
-    recipe = student_recipe(tmp_path, distil=OWN, quantise=QUANTISE)
-    made = build(recipe, tmp_path / "x.bundle", cache=tmp_path / "cache")
+    images = {"images": str(pieces / "calibration"), "source": "pieces of films, seed 1"}
+    sections: dict[str, Any] = {
+        "distil": {**OWN, **images},
+        "quantise": {**QUANTISE, "calibration": images},
+    }
+    made = build(recipe(**sections), tmp_path / "x.bundle", cache=cache)
     assert taught["scheme"] == taught["facts"].scheme == Int8(keep=[KEPT])
     (image,) = [each for each in made.manifest.graphs if each.role == "image"]
     assert image.precision == "int8-qdq"
     parity = read_parity(made)
     assert {each.kind for each in parity.gates} == {"int8"}
     assert any("simulated quantisation int8-qdq" in note for note in parity.notes)
-    # Another scheme is another student.
+
+    # Another scheme is another student; what it names wrongly is refused before the training.
     taught.clear()
-    other = {**QUANTISE, "image": {"scheme": "int8-qdq", "keep": ["student.tower.model.stages.9"]}}
-    recipe = student_recipe(tmp_path, distil=OWN, quantise=other)
+    sections["quantise"]["image"] = {"scheme": "int8-qdq", "keep": ["student.tower.encoder.model.blocks.9"]}
     with pytest.raises(BuildError) as refusal:
-        build(recipe, tmp_path / "y.bundle", cache=tmp_path / "cache")
+        build(recipe(**sections), tmp_path / "y.bundle", cache=cache)
     assert refusal.value.code == "quantise.keep"
-    assert not taught  # refused before it was taught
+    assert not taught
 
 
 UNFIT: dict[str, Any] = {
@@ -98,3 +103,15 @@ def test_a_whole_tower_that_was_trained_on_is_held_as_a_quantised_one(
         with pytest.raises(BuildError) as refusal:
             kind_of(read_recipe_as(looser, BuildRecipe), looser.name)
         assert refusal.value.code == "recipe.invalid"
+
+
+def test_the_recipe_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "distillation.md").read_text(encoding="utf-8")
+    (example,) = (each for each in page.split("```")[1::2] if "simulate: {" in each)
+    sections = yaml.safe_load(example.removeprefix("yaml\n"))
+    path = convnext_tiny.write_recipe(tmp_path, **sections)
+    recipe = read_recipe_as(path, BuildRecipe)
+    check_sections(recipe, path.name, ["classes"], text=False)
+    assert recipe.distil is not None
+    assert recipe.distil.simulate == Simulate(start=0.0)
+    assert recipe.simulated == Int8()
