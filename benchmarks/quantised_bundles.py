@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -143,7 +142,7 @@ def variant(
         "gate": {**images, "labels": "gate.csv"},
     }
     path, output = folder / "recipe.yaml", folder / f"{name}.bundle".replace(" ", "-")
-    path.write_text(json.dumps(content), encoding="utf-8")
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
     taken = Taken(list(schemes), everything_int8 if name == EVERYTHING else quantise)
     reports, refusal = output / "gates", None
     try:

@@ -115,6 +115,7 @@ CODES: dict[str, str] = {
     "distil.images": "Images to learn from are too few, or what a loss needs of them is absent.",
     "distil.state": "What an earlier distillation left in the folder is damaged, of another run, or in use.",
     "distil.diverged": "The loss of a distillation is no longer a finite number.",
+    "distil.simulate": "The quantisation of the recipe cannot be simulated while a student learns.",
     "distil.checkpoint": "A student's checkpoint is damaged, or was made for another model.",
     # probabilities and thresholds of a site
     "calibration.too-few": "Too few patients with or without a finding to calibrate it or set a threshold.",

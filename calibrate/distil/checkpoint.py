@@ -20,6 +20,7 @@ from promptray.calibrate.distil.student import Student
 from promptray.calibrate.distil.teacher import finish, model_sha256, tower_shapes
 from promptray.calibrate.distil.torch_side import sides_reference
 from promptray.calibrate.distil.train import Epoch, Trained
+from promptray.calibrate.quantise.scheme import Int8
 from promptray.export.families.base import LoadedModel, Side
 from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.safetensors_checkpoint import METADATA, read_safetensors
@@ -49,6 +50,8 @@ class StudentFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     history: list[Epoch]
     warnings: list[str]
     libraries: dict[str, str]
+    scheme: Int8 | None = None
+    """The quantisation that it learned under."""
 
 
 class StudentSide(nn.Module):
@@ -104,6 +107,7 @@ def save_student(
     learned: int,
     trained: Trained,
     warnings: Sequence[str],
+    scheme: Int8 | None = None,
 ) -> StudentFacts:
     """Write a student; the facts last, so that a folder that has them is whole."""
     content = safetensors.torch.save({key: each.contiguous() for key, each in student.state_dict().items()})
@@ -120,6 +124,7 @@ def save_student(
         history=trained.history,
         warnings=list(warnings),
         libraries=_libraries(),
+        scheme=scheme,
     )
     replace_whole(folder / FACTS, msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n")
     return facts
@@ -187,6 +192,7 @@ def _notes(facts: StudentFacts, student: Student | OwnTower) -> list[str]:
         f"image side: {facts.settings.name}, distilled from this checkpoint's tower on {images} images; "
         f"{facts.parameters} parameters in the place of {facts.teacher_parameters}",
         *student.notes,
+        *([] if facts.scheme is None else ["it learned under the simulated quantisation int8-qdq"]),
     ]
 
 

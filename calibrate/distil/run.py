@@ -9,12 +9,14 @@ from pathlib import Path
 
 import msgspec
 from filelock import FileLock, Timeout
+from torch import nn
 
 from promptray.calibrate.adapt.progress import Progress
 from promptray.calibrate.adapt.whole import remove_partial, replace_whole
-from promptray.calibrate.distil.checkpoint import StudentFacts, new_student, save_student
+from promptray.calibrate.distil.checkpoint import StudentFacts, StudentSide, new_student, save_student
 from promptray.calibrate.distil.curve import loss_curve
 from promptray.calibrate.distil.images import DistilImages
+from promptray.calibrate.distil.quantised import Simulation
 from promptray.calibrate.distil.reports import supervision
 from promptray.calibrate.distil.settings import Distil
 from promptray.calibrate.distil.student import Student
@@ -23,7 +25,8 @@ from promptray.calibrate.distil.teacher import Findings, Teacher, teacher_of
 from promptray.calibrate.distil.train import Lesson, Trained, scale_of, train
 from promptray.calibrate.distil.views import pixels
 from promptray.calibrate.distil.weights import load_tower
-from promptray.export.families.base import LoadedModel
+from promptray.calibrate.quantise.scheme import Int8
+from promptray.export.families.base import LoadedModel, Side
 from promptray.runtime.errors import BuildError
 
 STATE, HISTORY, CURVE = "state.safetensors", "history.json", "curve.svg"
@@ -39,6 +42,7 @@ def distil(
     *,
     weights: Path | None = None,
     answers: Path | None = None,
+    scheme: Int8 | None = None,
 ) -> StudentFacts:
     """Train a student in the place of a model's image tower.
 
@@ -58,6 +62,8 @@ def distil(
         File that ``settings.weights`` names.
     answers : Path, optional
         Folder for the teacher's answers, which other students may share; by default `folder`.
+    scheme : Int8, optional
+        How the image graph will be quantised, for ``settings.simulate``.
 
     Returns
     -------
@@ -74,6 +80,7 @@ def distil(
         student = new_student(model, settings)
         if weights is not None and isinstance(student, Student):
             load_tower(student, weights)
+        simulation = _simulation(model, student, settings, scheme)
         learned, watching = images.divide(settings.validation, settings.seed)
         teacher = teacher_of(model, findings)
         _require_use(settings, teacher)
@@ -87,12 +94,32 @@ def distil(
         )
         scale = scale_of(teacher, targets, learned.tolist())
         student.start_at(scale.means)
-        lesson = Lesson(teacher, targets, extra, scale, learned, watching)
+        lesson = Lesson(teacher, targets, extra, scale, learned, watching, simulation)
         trained = train(student, lesson, settings, folder / STATE, progress)
         replace_whole(folder / HISTORY, msgspec.json.format(msgspec.json.encode(trained.history)) + b"\n")
         replace_whole(folder / CURVE, loss_curve(trained.history).encode())
         warnings = [*images.warnings, *_warnings(trained)]
-        return save_student(folder, model, student, settings, images.facts, len(learned), trained, warnings)
+        return save_student(
+            folder, model, student, settings, images.facts, len(learned), trained, warnings, scheme
+        )
+
+
+def _simulation(
+    model: LoadedModel, student: nn.Module, settings: Distil, scheme: Int8 | None
+) -> Simulation | None:
+    if (settings.simulate is None) != (scheme is None):
+        raise BuildError(
+            "distil.settings",
+            "a quantisation is simulated where one is named, and only there",
+            artefact="distil.simulate",
+            expected="simulate and the scheme of the image graph, or neither",
+            found="simulate alone" if scheme is None else "a scheme alone",
+            cure="say how the image graph will be quantised, or leave simulate out",
+        )
+    if scheme is None:
+        return None
+    side = StudentSide(student, model.image.module).eval()
+    return Simulation(Side(side, model.image.inputs, model.image.outputs), scheme)
 
 
 def _require_use(settings: Distil, teacher: Teacher) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from promptray.calibrate.quantise.calibration_images import ENOUGH
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.errors import BuildError
 
@@ -51,6 +52,15 @@ class Augmentation(_Struct, frozen=True, kw_only=True):
     """Share of the views that are mixed with a view of another picture that is learned from."""
 
 
+class Simulate(_Struct, frozen=True, kw_only=True):
+    """Learning under the quantisation that the image graph will have (`distil.quantised`)."""
+
+    start: Annotated[float, Meta(ge=0, lt=1)] = msgspec.field(default=0.5, name="from")
+    """Share of the steps before it begins. 0 suits a student that already knows what it is to do."""
+    images: Annotated[int, Meta(ge=1)] = ENOUGH
+    """Of those that are learned from, how many ranges are taken from, after every epoch."""
+
+
 class Distil(_Struct, frozen=True, kw_only=True):
     """How a student is made."""
 
@@ -73,6 +83,8 @@ class Distil(_Struct, frozen=True, kw_only=True):
     weight_decay: Annotated[float, Meta(ge=0, le=1)] = 0.05
     validation: Annotated[float, Meta(gt=0, le=0.5)] = 0.1
     """Share of the images, by patient, that training is watched with."""
+    simulate: Simulate | None = None
+    """Learn while quantised; which layers, and how, is for the scheme of the image graph to say."""
     seed: Annotated[int, Meta(ge=0, lt=2**31)] = 0
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

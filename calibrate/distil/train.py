@@ -26,6 +26,7 @@ from promptray.calibrate.distil.losses import (
     similarity_loss,
     tag_loss,
 )
+from promptray.calibrate.distil.quantised import Simulation
 from promptray.calibrate.distil.reports import Supervision
 from promptray.calibrate.distil.settings import Distil
 from promptray.calibrate.distil.targets import Targets
@@ -61,6 +62,8 @@ class Lesson:
     scale : Scale
     train, val : int arrays
         Rows that are learned from, and those that watch, whose views are the pictures themselves.
+    simulation : Simulation, optional
+        The quantisation that is learned under: of validation always, of training from some step on.
     """
 
     teacher: Teacher
@@ -69,6 +72,7 @@ class Lesson:
     scale: Scale
     train: NDArray[np.intp]
     val: NDArray[np.intp]
+    simulation: Simulation | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ def train(student: nn.Module, lesson: Lesson, settings: Distil, state: Path, pro
         found = kept.load(student, run.optimiser)
         if found:
             best, history = found
+            run.take_ranges()
             rest = (len(history) - 1) * per_epoch
         else:
             best, history = _copy(student), [run.validate(None, 0.0)]
@@ -188,7 +193,8 @@ class _Run:
                 break
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate(step, last)
-            loss = sum(self.terms(order[places].tolist(), views[places].tolist()).values(), torch.zeros(()))
+            terms = self.terms(order[places].tolist(), views[places].tolist(), self.simulated(step, last))
+            loss = sum(terms.values(), torch.zeros(()))
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimiser)
@@ -201,22 +207,44 @@ class _Run:
         return float(total) / seen
 
     def validate(self, taught: float | None, rate: float) -> Epoch:
-        """Return the losses of the images that only watch."""
-        self.student.eval()
+        """Return the losses of the images that only watch; of what will be deployed, if it is simulated."""
+        self.take_ranges()
         sums: dict[str, float] = {}
         with torch.no_grad():
             for rows in _batches(self.lesson.val, self.settings.batch):
-                for name, value in self.terms(rows.tolist(), [0] * len(rows)).items():
+                terms = self.terms(rows.tolist(), [0] * len(rows), self.lesson.simulation)
+                for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(rows) / len(self.lesson.val)
         return Epoch(taught, sum(sums.values()), rate, sums)
 
-    def terms(self, rows: Sequence[int], views: Sequence[int]) -> dict[str, Tensor]:
+    def simulated(self, step: int, last: int) -> Simulation | None:
+        """Return the quantisation of a step of training."""
+        rule = self.settings.simulate
+        return self.lesson.simulation if rule is not None and step >= rule.start * last else None
+
+    def take_ranges(self) -> None:
+        """Take the ranges of what is quantised; they depend on the student's weights alone."""
+        self.student.eval()
+        rule, lesson = self.settings.simulate, self.lesson
+        if lesson.simulation is not None and rule is not None:
+            pictures = (lesson.targets.views([row], [0]) for row in lesson.train[: rule.images].tolist())
+            lesson.simulation.take_ranges(self.forward, pictures)
+
+    def forward(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Return what the student gives, and the outputs of the image side by name."""
+        with self._autocast():
+            ours = self.student(pixels.to(self.settings.device))
+        ours = tuple(each.float() for each in ours)
+        return ours, self.lesson.teacher.outputs(ours)
+
+    def terms(
+        self, rows: Sequence[int], views: Sequence[int], simulation: Simulation | None
+    ) -> dict[str, Tensor]:
         """Return the weighted losses of some views by name."""
         lesson, weights, device = self.lesson, self.settings.losses, self.settings.device
-        pixels = lesson.targets.views(rows, views).to(device)
-        with self._autocast():
-            ours = self.student(pixels)
-        ours = tuple(each.float() for each in ours)
+        pixels = lesson.targets.views(rows, views)
+        with simulation.active() if simulation else nullcontext():
+            ours, outputs = self.forward(pixels)
         theirs = [
             lesson.targets.rows(f"encoded.{n}", rows, views).to(device)
             for n in range(len(lesson.teacher.shapes))
@@ -227,7 +255,7 @@ class _Run:
         if weights.similarity:
             found["similarity"] = weights.similarity * similarity_loss(ours, theirs, self.scale)
         if weights.logit or weights.report or weights.tag:
-            found |= self._through_heads(lesson.teacher.outputs(ours), rows, views)
+            found |= self._through_heads(outputs, rows, views)
         return found
 
     def _through_heads(
@@ -295,6 +323,7 @@ def _run_hash(student: nn.Module, lesson: Lesson, settings: Distil) -> str:
         msgspec.to_builtins(settings),
         lesson.train.tolist(),
         lesson.val.tolist(),
+        lesson.simulation and [msgspec.to_builtins(lesson.simulation.scheme), lesson.simulation.names],
     ]
     student.to(settings.device)
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()

@@ -104,6 +104,7 @@ def build(
                 images.distil,
                 stages,
                 _part(progress, 0.4, 0.5),
+                recipe.simulated,
             )
             fp32 = checked(taught, stages, _part(progress, 0.5, 0.55))
             warnings += [f"distillation: {warning}" for warning in taught.warnings]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.recipe import DistilRecipe
+from promptray.calibrate.quantise.scheme import Int8
 from promptray.calibrate.tables.csv_file import read_table
 from promptray.export.build import Checked, encoded_findings
 from promptray.export.sources import Sources
@@ -91,6 +92,7 @@ def distilled(
     images: ImageSet,
     stages: StageCache,
     progress: Progress,
+    scheme: Int8 | None = None,
 ) -> StudentSources:
     """Make a student, or take it from the cache; a killed run goes on where it stopped.
 
@@ -107,6 +109,8 @@ def distilled(
     stages : StageCache
         The teacher's answers to the images are kept in it, for other students.
     progress : callable
+    scheme : Int8, optional
+        How the image graph will be quantised, where that is simulated.
 
     Raises
     ------
@@ -121,6 +125,7 @@ def distilled(
         images,
         weights=root / settings.weights if settings.weights else None,
         reports=_reports(root / settings.reports, images) if settings.reports else None,
+        scheme=scheme,
     )
     key = stages.key("distil", lesson.key())
     work = stages.work("distil", key)
@@ -139,6 +144,7 @@ class _Lesson:
     images: ImageSet
     weights: Path | None
     reports: list[str] | None
+    scheme: Int8 | None
 
     def key(self) -> dict[str, object]:
         manifest, weights, known = self.teacher.draft.manifest, self.weights, self._labels
@@ -146,7 +152,7 @@ class _Lesson:
         return {
             "teacher": self.sources.hashes(),
             "findings": msgspec.to_builtins(manifest.findings),
-            "settings": msgspec.to_builtins(self.settings.settings),
+            "settings": msgspec.to_builtins([self.settings.settings, self.scheme]),
             "weights": hash_file(weights)[0] if weights is not None and weights.is_file() else None,
             "pictures": self.images.sha256s,
             "preprocessing": msgspec.to_builtins(self.images.preprocessing),
@@ -170,6 +176,7 @@ class _Lesson:
             progress,
             weights=self.weights,
             answers=work.parent / "teacher-answers",
+            scheme=self.scheme,
         )
         for name in (WEIGHTS, FACTS, HISTORY, CURVE):
             shutil.copyfile(work / name, out / name)

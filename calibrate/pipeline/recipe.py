@@ -141,6 +141,13 @@ class BuildRecipe(Recipe, frozen=True, kw_only=True):
         """Whether the bundle will hold other graphs than the original's."""
         return self.distil is not None or self.quantise is not None
 
+    @property
+    def simulated(self) -> Int8 | None:
+        """The scheme that a student learns under, if it learns under one."""
+        image = self.quantise.image if self.quantise else None
+        simulates = self.distil is not None and self.distil.simulate is not None
+        return image if simulates and isinstance(image, Int8) else None
+
 
 def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text: bool) -> None:
     """Refuse sections that do not fit each other or the model, before the long work.
@@ -171,6 +178,12 @@ def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text
         raise _invalid(artefact, "distil" if distil else "quantise", what, "a section 'gate'")
     if quantise is not None:
         check_quantise(quantise, artefact, heads, text=text)
+    if distil is not None and distil.simulate is not None:
+        scheme = recipe.simulated
+        if scheme is None or scheme.smooth is not None:
+            what = "only explicit Q/DQ pairs whose places and weights are known before can be simulated"
+            wanted = "a section 'quantise' with image: {scheme: int8-qdq}, without smooth"
+            raise _invalid(artefact, "distil.simulate", what, wanted)
     limits_of(recipe, artefact)
 
 
@@ -226,7 +239,8 @@ def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
     schemes = recipe.quantise.schemes if recipe.quantise else []
     own: Kind = "fp16" if all(isinstance(each, Float16) for each in schemes) else "int8"
     if recipe.distil is not None:
-        own = "student"
+        # The tower as it was, trained on, is not smaller for what it loses: it is held as if quantised only.
+        own = "int8" if recipe.distil.layers == "all" else "student"
     asked = (recipe.gate.kind if recipe.gate else None) or own
     if KINDS.index(asked) > KINDS.index(own):
         what = f"the limits of {asked} are looser than those of {own}"

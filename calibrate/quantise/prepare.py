@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from promptray.calibrate.quantise.embeddings import store_tables
@@ -85,7 +85,7 @@ class Prepared:
         self._notes: list[str] = []
         self._seen: dict[str, Magnitudes] = {}
         self.layers, self._ineligible = _eligible(graph, scheme)
-        self._require_known(scheme.keep)  # before the long work
+        require_known(scheme.keep, self.layers)  # before the long work
         if isinstance(scheme, Int8 | Float8 | ConvolutionInt8):
             if not isinstance(scheme, ConvolutionInt8) and scheme.smooth is not None:
                 channels = {name: seen.channels for name, seen in _observe(graph, self.layers, feeds).items()}
@@ -109,7 +109,7 @@ class Prepared:
             ``quantise.keep`` for a name that is neither a layer nor a group.
         """
         wanted = {*self.scheme.keep, *keep}
-        self._require_known(wanted)
+        require_known(wanted, self.layers)
         graph = Graph(self._content, self._weight_names)
         kept = dict(self._ineligible)
         layers = []
@@ -156,19 +156,6 @@ class Prepared:
         rule = self.scheme.calibration if isinstance(self.scheme, Int8) else "max"
         return threshold_of(self._seen[layer.activation], rule)
 
-    def _require_known(self, names: Collection[str]) -> None:
-        known = list(dict.fromkeys(name for layer in self.layers for name in (layer.group, layer.name)))
-        if unknown := sorted(set(names) - set(known)):
-            near = get_close_matches(unknown[0], known, n=5, cutoff=0.4)
-            groups = list(dict.fromkeys(layer.group for layer in self.layers))
-            raise BuildError(
-                "quantise.keep",
-                "the scheme keeps a layer that the graph does not have, or that it never quantises",
-                artefact=unknown[0],
-                expected=f"a group of layers, or a layer: {', '.join(near or groups)}"[:300],
-                cure="`promptray sensitivity RECIPE` lists the groups of every graph",
-            )
-
     def _report(self, content: bytes, layers: list[Layer], kept: dict[str, str], notes: list[str]) -> Report:
         calibrated = not isinstance(self.scheme, DynamicInt8 | WeightOnly)
         # ONNX Runtime would fuse FP8 pairs into an operator whose own schema refuses FP8.
@@ -198,6 +185,27 @@ class Prepared:
             products=self._products(layer),
             threshold=threshold,
             clipped=clipped,
+        )
+
+
+def require_known(names: Collection[str], layers: Sequence[Layer]) -> None:
+    """Refuse names to keep that are neither a layer nor a group.
+
+    Raises
+    ------
+    BuildError
+        ``quantise.keep``.
+    """
+    known = list(dict.fromkeys(name for layer in layers for name in (layer.group, layer.name)))
+    if unknown := sorted({*names} - {*known}):
+        near = get_close_matches(unknown[0], known, n=5, cutoff=0.4)
+        groups = dict.fromkeys(layer.group for layer in layers)
+        raise BuildError(
+            "quantise.keep",
+            "the scheme keeps a layer that the graph does not have, or that it never quantises",
+            artefact=unknown[0],
+            expected=f"a group of layers, or a layer: {', '.join(near or groups)}"[:300],
+            cure="`promptray sensitivity RECIPE` lists the groups of every graph",
         )
 
 

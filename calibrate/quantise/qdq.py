@@ -69,10 +69,10 @@ def quantise_weight(weight: Array, axis: int, form: NumberFormat) -> tuple[Array
     return numbers.astype(form.dtype), scales
 
 
-def place(
-    graph: Graph, layers: Sequence[Layer], thresholds: Mapping[str, float], form: NumberFormat, *, apart: bool
-) -> None:
-    """Put a Q/DQ pair before every layer's input and store its weight in 8 bits; biases and outputs stay.
+def input_scales(
+    layers: Sequence[Layer], thresholds: Mapping[str, float], form: NumberFormat, *, apart: bool
+) -> dict[str, NDArray[np.float32]]:
+    """Return the scale of each layer's input, by the name of its node.
 
     Where several layers read one tensor, each has a pair of its own. TensorRT merges equal pairs and then the
     products behind them. ONNX Runtime merges equal pairs, too, but finds no integer product behind a shared
@@ -80,20 +80,42 @@ def place(
 
     Parameters
     ----------
-    graph : Graph
-        Changed.
     layers : sequence of Layer
+        In the order of the graph.
     thresholds : mapping of str to float
         For the input tensor of each layer, the magnitude that becomes the format's greatest number; above 0.
     form : NumberFormat
     apart : bool
         Keep the pairs of layers that read one tensor different.
     """
+    readers: Counter[str] = Counter()
+    found = {}
+    for layer in layers:
+        scale = scale_of(np.array(thresholds[layer.activation]), form)
+        for _ in range(readers[layer.activation]):
+            scale = _next(scale)
+        readers[layer.activation] += apart
+        found[layer.node.name] = scale
+    return found
+
+
+def place(
+    graph: Graph, layers: Sequence[Layer], thresholds: Mapping[str, float], form: NumberFormat, *, apart: bool
+) -> None:
+    """Put a Q/DQ pair before every layer's input and store its weight in 8 bits; biases and outputs stay.
+
+    Parameters
+    ----------
+    graph : Graph
+        Changed.
+    layers, thresholds, form, apart
+        See :func:`input_scales`.
+    """
     constants = dict(graph.constants)
     zero = f"{form.name}.zero"
     constants[zero] = np.zeros((), form.dtype)
     by_node = {layer.node.name: layer for layer in layers}
-    readers: Counter[str] = Counter()
+    input_scale = input_scales(layers, thresholds, form, apart=apart)
     nodes: list[NodeProto] = []
     for node in graph.nodes:
         if layer := by_node.get(node.name):
@@ -102,10 +124,7 @@ def place(
             constants |= {stored: numbers, f"{stored}.scale": scales}
             low, axis = f"{node.name}.{form.name}", layer.channel_axis
             scale = f"{low}.scale"
-            constants[scale] = scale_of(np.array(thresholds[layer.activation]), form)
-            for _ in range(readers[layer.activation]):
-                constants[scale] = _next(constants[scale])
-            readers[layer.activation] += apart
+            constants[scale] = input_scale[node.name]
             nodes += [
                 _node("QuantizeLinear", [layer.activation, scale, zero], low),
                 _node("DequantizeLinear", [low, scale, zero], f"{low}.input"),

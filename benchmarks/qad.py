@@ -1,0 +1,104 @@
+"""Whether a model whose quantisation fails its gates passes when it learned while quantised.
+
+    python -m benchmarks.qad --data DATA -o benchmarks/results/qad.json
+
+The reference model and a trained SqueezeNet, each quantised as it is (`int8-qdq`), and after its own tower,
+all layers of it, learned under that quantisation from fp32 answers. Both have the same images, a quarter of
+the patients, for ranges and to learn from; the gates of both are held on the others, against the original in
+fp32, with the limits of int8. Both models saw some of these images in their training: what is measured is
+agreement with fp32, nothing of new patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from benchmarks.quantised_bundles import (
+    INT8,
+    SOURCES,
+    reference_recipe,
+    squeezenet_recipe,
+    variant,
+    write_tables,
+)
+from benchmarks.timing import machine, save
+from promptray.calibrate.gates.report import GateReport
+from promptray.runtime.machine_class import machine_class
+
+#: A tower as it was is near what is asked of it, so that the rate is a fiftieth of a new student's.
+LEARN = {
+    "student": "teacher",
+    "layers": "all",
+    "simulate": {"from": 0.0},
+    "batch": 8,
+    "rate": 1e-5,
+    "weight_decay": 0.0,
+    "augment": {"views": 2},
+    "validation": 0.15,
+}
+
+
+def compared(recipe: dict[str, Any], data: Path, learn: dict[str, Any]) -> dict[str, Any]:
+    """Build a model as it is and learned, and return what the gates said of both."""
+    images = {"images": str((data / "cxr").resolve()), "labels": "calibration.csv", "source": SOURCES}
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_tables(data, folder)
+        for name, section in (("int8-qdq", {}), ("int8-qdq, learned", {"distil": {**learn, **images}})):
+            said = variant({**recipe, **section}, name, {"image": INT8}, data, folder)[1]
+            found[name] = {key: said[key] for key in ("bundle_written", "refusal")} | of_gates(folder, name)
+    return found
+
+
+def of_gates(folder: Path, name: str) -> dict[str, Any]:
+    """Return verdict, bound, value and interval of every gate of a variant's one head."""
+    output = folder / f"{name}.bundle".replace(" ", "-")
+    beside = output.with_name(f"{output.name}.gate")
+    (path,) = (output / "gates" if output.exists() else beside).rglob("head-*.json")
+    report = msgspec.json.decode(path.read_bytes(), type=GateReport)
+    facts = ("verdict", "bound", "value", "low", "high", "finding", "patients_needed")
+    gates = {gate.name: {key: getattr(gate, key) for key in facts} for gate in report.gates}
+    for gate in report.gates:
+        print(f"  {gate.name:18} {gate.verdict:13} {gate.value} ({gate.low} to {gate.high})", flush=True)
+    return {
+        "verdict": report.verdict,
+        "images": report.images,
+        "patients": report.patients,
+        "gates": gates,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder with cxr/ and weights/")
+    parser.add_argument("-o", "--output", type=Path, help="result file")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    learn = {**LEARN, "epochs": options.epochs}
+    recipes = {"SqueezeNet 1.1": squeezenet_recipe(options.data), "reference model": reference_recipe()}
+    content: dict[str, Any] = {
+        "machine": {**machine(), "class": machine_class()},
+        "tools": {"torch": str(torch.__version__)},
+        "threads": options.threads,
+        "gpu": "not run",
+        "images": SOURCES,
+        "learned with": learn,
+        "models": {name: compared(recipe, options.data, learn) for name, recipe in recipes.items()},
+    }
+    if options.output:
+        save(options.output, content)
+
+
+if __name__ == "__main__":
+    main()
