@@ -91,6 +91,7 @@ CODES: dict[str, str] = {
     "gate.images": "The images that a changed model is to be held against its original on cannot be used.",
     "quantise.graph": "A graph cannot be quantised, or ONNX Runtime refuses what became of it.",
     "quantise.calibration": "The inputs that ranges are taken from are absent, or not what the graph takes.",
+    "quantise.bank": "A prompt bank holds numbers that the type it is to be stored in cannot.",
     "quantise.keep": "A scheme keeps a layer high that the graph does not have.",
     "family.unknown": "No family of this name.",
     # labels, scores, reports

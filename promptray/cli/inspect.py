@@ -166,7 +166,8 @@ def _print_changed(bundle: Bundle, parity: dict[str, Any]) -> None:
     rows = []
     for each in parity["gates"]:
         images, label_free = each["measured_on"], "" if each["labelled"] else ", label-free"
-        sizes = [(g["graph"], g["precision"], g["bytes_after"] / g["bytes_before"]) for g in each["graphs"]]
+        changed = [(g["graph"], g["precision"], g) for g in each["graphs"]]
+        changed += [(f"bank {bank['head']}", bank["stored"], bank) for bank in each["banks"]]
         rows.append(
             [
                 f"{each['head']}: {each['of']}",
@@ -174,12 +175,12 @@ def _print_changed(bundle: Bundle, parity: dict[str, Any]) -> None:
                 f"{each['verdict']} ({each['kind']}{label_free})",
                 f"{images['images']} of {each['patients']} patients: {images['source']}",
                 "\n".join(
-                    f"{graph} {precision}, {share:.2f} of the original's size"
-                    for graph, precision, share in sizes
+                    f"{what} {precision}, {size['bytes_after'] / size['bytes_before']:.2f} of the original's size"
+                    for what, precision, size in changed
                 ),
             ]
         )
-    columns = ["what", "on", "verdict", "images", "graphs"]
+    columns = ["what", "on", "verdict", "images", "changed"]
     distilled = bundle.manifest.provenance.distilled is not None
     original = "its teacher, the checkpoint in fp32" if distilled else "the fp32 original"
     print_table(f"Gates that changed graphs passed against {original}", columns, rows)

@@ -143,6 +143,8 @@ class BankRule(_Struct, frozen=True):
     row_bias: Text | None = None
     """The bank tensor added to attention logits."""
     row_bias_padding: float = -1.0e9
+    stored: Literal["float32", "float16"] = "float32"
+    """``float16``: in the file, float32 tensors other than `row_bias` are float16; the identity says so."""
 
 
 class MapFacts(_Struct, frozen=True):
