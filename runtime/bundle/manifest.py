@@ -63,6 +63,17 @@ class Distilled(_Struct, frozen=True):
     """What it learned from, and was watched with."""
 
 
+class Repacking(_Struct, frozen=True):
+    """One time that a bundle was made of another one and what a site changed of its findings."""
+
+    bundle: Sha256
+    """Hash of the other."""
+    site_revision: Count
+    added: list[Key]
+    """Findings of the site; no original scored them."""
+    removed: list[Key]
+
+
 class Provenance(_Struct, frozen=True):
     """Where the bundle comes from."""
 
@@ -75,6 +86,8 @@ class Provenance(_Struct, frozen=True):
     """Other files the model was read from: configuration, vocabulary."""
     calibration: CalibrationSet | None = None
     distilled: Distilled | None = None
+    repacked: list[Repacking] = []
+    """The oldest first; all else is the first bundle's."""
 
 
 class TextRule(_Struct, frozen=True):
