@@ -103,11 +103,21 @@ def other_precision(parity: dict[str, Any]) -> None:
     parity["gates"][0]["graphs"][0]["precision"] = "fp32"
 
 
+def without_bank(parity: dict[str, Any]) -> None:
+    parity["gates"][0]["banks"] = []
+
+
+def smaller_bank(parity: dict[str, Any]) -> None:
+    parity["gates"][0]["banks"][0]["bytes_after"] -= 1
+
+
 def inconclusive(parity: dict[str, Any]) -> None:
     parity["gates"][0]["verdict"] = "inconclusive"
 
 
-@pytest.mark.parametrize("change", [without_gates, more_images, other_precision, inconclusive])
+@pytest.mark.parametrize(
+    "change", [without_gates, more_images, other_precision, without_bank, smaller_bank, inconclusive]
+)
 def test_a_tampered_summary_is_refused(copy: Path, change: Callable[[dict[str, Any]], None]) -> None:
     parity = json.loads((copy / "parity.json").read_bytes())
     change(parity)
