@@ -16,7 +16,8 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from promptray.runtime.bundle.manifest import BankRule, Code
+from promptray.runtime.bank_precision import stored_dtype
+from promptray.runtime.bundle.manifest import BankRule, Code, TensorFacts
 from promptray.runtime.errors import BundleError
 from promptray.runtime.prompts import ROWS, BankEntry, PromptBank, own_dims, rows_of
 from promptray.runtime.wording import Wording
@@ -40,7 +41,8 @@ def pack(bank: PromptBank) -> bytes:
 
     Fixed tensors are stacked over prompts. Tensors with rows are packed: the ``rows`` axis comes first and
     the prompts' rows follow one another; ``offsets`` (int64, N + 1) says where each prompt begins.
-    The same bank gives the same bytes.
+    The same bank gives the same bytes. Where the rule stores float16, entries hold numbers that it can
+    (`promptray.runtime.bank_precision.rounded`).
     """
     tensors: dict[str, Array] = {}
     counts = [rows_of(entry, bank.rule) for entry in bank]
@@ -55,7 +57,7 @@ def pack(bank: PromptBank) -> bytes:
             joined = np.concatenate(moved) if moved else np.empty((0, *fixed), facts.dtype)
         else:
             joined = np.stack(parts) if parts else np.empty((0, *map(int, dims)), facts.dtype)
-        tensors[facts.name] = np.ascontiguousarray(joined)
+        tensors[facts.name] = np.ascontiguousarray(joined, stored_dtype(facts, bank.rule))
     prompts = json.dumps([entry.facts() for entry in bank])
     metadata = {"bank_id": bank.rule.id, "prompts": prompts}
     metadata["sha256"] = _content_sha256(bank.rule.id, prompts, tensors)
@@ -109,6 +111,7 @@ def unpack(data: bytes, rule: BankRule, *, artefact: str) -> PromptBank:
             raise ValueError("content hash")
         if found_id == rule.id:
             _require_offsets(offsets, len(facts_list), tensors, rule)
+            tensors |= {facts.name: _widened(tensors[facts.name], facts, rule) for facts in rule.tensors}
             return PromptBank(
                 rule, [_entry(facts, n, tensors, offsets, rule) for n, facts in enumerate(facts_list)]
             )
@@ -152,6 +155,16 @@ def _require_offsets(offsets: Array, prompts: int, tensors: Mapping[str, Array],
         raise ValueError("offsets")
     if any(len(tensors[facts.name]) != prompts for facts in rule.tensors if ROWS not in facts.dims):
         raise ValueError("prompts")
+
+
+def _widened(tensor: Array, facts: TensorFacts, rule: BankRule) -> Array:
+    """Return a tensor as the head takes it; what is not widened is looked at by the layout later."""
+    stored = stored_dtype(facts, rule)
+    if stored == facts.dtype:
+        return tensor
+    if tensor.dtype != stored:
+        raise ValueError(f"{facts.name}: {tensor.dtype}")
+    return tensor.astype(facts.dtype)
 
 
 def _entry(

@@ -91,8 +91,11 @@ CODES: dict[str, str] = {
     "gate.images": "The images that a changed model is to be held against its original on cannot be used.",
     "quantise.graph": "A graph cannot be quantised, or ONNX Runtime refuses what became of it.",
     "quantise.calibration": "The inputs that ranges are taken from are absent, or not what the graph takes.",
+    "quantise.bank": "A prompt bank holds numbers that the type it is to be stored in cannot.",
     "quantise.keep": "A scheme keeps a layer high that the graph does not have.",
     "quantise.search": "No mix of quantised layers is inside all bounds on the images of the search.",
+    "repack.nothing": "A site changed nothing that a new bundle could hold, or would leave no finding.",
+    "repack.ungated": "A bundle of changed graphs was gated with its own findings: none may come or go.",
     "family.unknown": "No family of this name.",
     # labels, scores, reports
     "table.not-found": "A table, list or folder of images is not there or cannot be read.",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
 from promptray.runtime.bank_file import unpack
+from promptray.runtime.bank_precision import rounded
 from promptray.runtime.bundle.gated import Gated
 from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
 from promptray.runtime.ensemble import combine
@@ -275,7 +276,7 @@ def encode_finding(
     ------
     PromptError
         ``prompt.empty`` when cleaning leaves nothing of a wording and `allow_empty` is false;
-        ``prompt.invalid`` when wordings cancel each other.
+        ``prompt.invalid`` when wordings cancel each other, or leave the range that the bank is stored in.
     """
     if not allow_empty:
         require_text(key, finding)
@@ -286,6 +287,6 @@ def encode_finding(
     return BankEntry(
         key,
         tuple(prompt.wording for prompt in finding.prompts),
-        combine(rule, key, rows[:count], rows[count:]),
+        rounded(combine(rule, key, rows[:count], rows[count:]), rule, key),
         negative_prompts=tuple(prompt.wording for prompt in finding.negative_prompts),
     )

@@ -42,6 +42,7 @@ _GROUPS = {
     "export": "Export",
     "gate": "Gates",
     "quantise": "Quantisation",
+    "repack": "Repacking",
     "family": "Families",
     "table": "Labels, scores and boxes",
     "adapt": "Adapting to a site",

@@ -18,7 +18,7 @@ from promptray.calibrate.pipeline.scores import Call, Model, scores
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.answers import Answers
 from promptray.runtime.bundle.candidate import Of
-from promptray.runtime.bundle.manifest import Head
+from promptray.runtime.bundle.manifest import Head, Manifest
 
 ALONE = Call()
 #: Another shape of call: of the original it is the noise floor, of the candidate it must not matter.
@@ -143,7 +143,7 @@ class Gates:
                 images.source,
                 list(asked.notes),
                 manifest.name,
-                [(graph.title, graph.precision) for graph in manifest.graphs],
+                _parts(manifest),
                 msgspec.to_builtins(manifest.provenance.distilled),
             ],
         }
@@ -187,7 +187,7 @@ class Gates:
         what = "candidate" if of == "scores" else "candidate, added prompts"
         alone, together = (self._scores(candidate, call, head, what) for call in (ALONE, TOGETHER))
         first, again = (self._scores(self._original, call, head, "original") for call in (ALONE, TOGETHER))
-        parts = [f"{g.title} {g.precision}" for g in manifest.graphs]
+        parts = _parts(manifest)
         if manifest.provenance.distilled is not None:
             parts.insert(0, f"student {manifest.provenance.distilled.student}")
         return GateData(
@@ -222,6 +222,12 @@ class Gates:
         levels = self._images.pictures([self._images.rows[place]])[0].astype(np.float64)
         grey = levels.mean(axis=2) if levels.ndim == 3 else levels
         return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+
+
+def _parts(manifest: Manifest) -> list[str]:
+    """Name graphs and banks with their precisions."""
+    parts = [f"{graph.title} {graph.precision}" for graph in manifest.graphs]
+    return parts + [f"bank {h.name} {h.bank.stored}" for h in manifest.heads if h.bank.stored != "float32"]
 
 
 def as_json(report: GateReport) -> bytes:

@@ -19,7 +19,7 @@ from promptray.calibrate.pipeline.self_test import SelfTest, text_tolerance
 from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bank_file import pack, unpack
-from promptray.runtime.bundle.gate_summary import ChangedGraph, GateSummary
+from promptray.runtime.bundle.gate_summary import ChangedBank, ChangedGraph, GateSummary
 from promptray.runtime.bundle.gated import Gated, GatedHead, GatedText
 from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.bundle.validate_gated import gates_folder
@@ -56,6 +56,7 @@ def summary(
         measured_on=images.facts,
         graphs=_changed_graphs(original, changed.draft),
         tools=tools,
+        banks=_changed_banks(original, changed.draft),
     )
 
 
@@ -72,6 +73,19 @@ def _changed_graphs(original: Draft, made: Draft) -> list[ChangedGraph]:
         )
         for title, (precision, content) in after.items()
         if content != before[title]
+    ]
+
+
+def _changed_banks(original: Draft, made: Draft) -> list[ChangedBank]:
+    return [
+        ChangedBank(
+            head=head.name,
+            stored=head.bank.stored,
+            bytes_before=len(original.read(head.bank.file)),
+            bytes_after=len(made.read(head.bank.file)),
+        )
+        for head in made.manifest.heads
+        if head.bank.stored != "float32"
     ]
 
 

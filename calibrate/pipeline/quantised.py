@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import onnx
 
+from promptray.calibrate.pipeline.banks import with_added_by, with_float16_banks
 from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.recipe import BuildRecipe, precision_of
 from promptray.calibrate.quantise import Scheme, quantise
@@ -21,11 +22,9 @@ from promptray.calibrate.quantise.observe import Feeds
 from promptray.calibrate.quantise.report import Report
 from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
-from promptray.runtime.bank_file import pack
-from promptray.runtime.bundle.manifest import Graph, Head, Manifest, bank_id
+from promptray.runtime.bundle.manifest import Graph, Head, Manifest
 from promptray.runtime.graphs import own_bank
 from promptray.runtime.machine_class import consumers_here, machine_class
-from promptray.runtime.prompts import PromptBank
 from promptray.runtime.text import TextEncoder
 
 #: What a graph was changed by; tests give one that is broken on purpose.
@@ -91,8 +90,10 @@ def quantised(
         made = _with_graph(made, graph, precision_of(scheme), folder / "graph.onnx")
         reports[graph.title] = report
     if asked.text is not None:
-        made = _with_bank_identity(made)
-    if asked.image is None and fp32.manifest.provenance.distilled is not None:
+        made = with_added_by(made)
+    if asked.bank == "float16":
+        made = with_float16_banks(made)
+    if asked.schemes and asked.image is None and fp32.manifest.provenance.distilled is not None:
         made = _with_student_for_here(made)
     if calibration is None:
         return Changed(made, reports)
@@ -208,28 +209,6 @@ def _with_student_for_here(made: Draft) -> Draft:
         for each in made.manifest.graphs
     ]
     return Draft(_replaced(made.manifest, graphs=graphs), made.files)
-
-
-def _with_bank_identity(made: Draft) -> Draft:
-    """Name the changed text graph in the identity of its bank.
-
-    The shipped entries stay those of the fp32 text graph, which the identity holds; prompts added on the spot
-    come from this one. So the bank takes what these two made, and no other bank takes what was added here.
-    """
-    manifest = made.manifest
-    head, graph = manifest.text_head, manifest.graph("text")
-    assert head is not None  # noqa: S101 - a text graph was changed
-    assert graph is not None  # noqa: S101 - likewise
-    bank = own_bank(made, head)
-    added_by = hashlib.sha256(made.read(graph.file)).hexdigest()
-    identity = {**head.bank.identity, "added_by": added_by, "added_precision": graph.precision}
-    rule = msgspec.structs.replace(head.bank, identity=identity, id=bank_id(identity))
-    heads = [
-        msgspec.structs.replace(each, bank=rule) if each.name == head.name else each
-        for each in manifest.heads
-    ]
-    packed = pack(PromptBank(rule, bank.entries))
-    return Draft(_replaced(manifest, heads=heads), {**made.files, rule.file: packed})
 
 
 def _replaced(manifest: Manifest, **changes: Any) -> Manifest:

@@ -68,7 +68,7 @@ class DistilRecipe(Distil, frozen=True, kw_only=True):
 
 
 class QuantiseRecipe(_Struct, frozen=True, kw_only=True):
-    """Which graphs are quantised, and how."""
+    """Which graphs and banks are quantised, and how."""
 
     image: Scheme | None = None
     head: Scheme | None = None
@@ -77,6 +77,8 @@ class QuantiseRecipe(_Struct, frozen=True, kw_only=True):
     """Of single heads, by name, instead of `head`."""
     text: Scheme | None = None
     """Of the text graph; the bank of the recipe's findings stays that of the fp32 text graph."""
+    bank: Literal["float32", "float16"] = "float32"
+    """How the files of the prompt banks store numbers; heads compute in float32."""
     calibration: ImagesRecipe | None = None
     """The images that ranges are taken from, where a scheme of the image graph or a head takes any."""
     search: Literal["calibration"] | ImagesRecipe | None = None
@@ -138,7 +140,7 @@ class BuildRecipe(Recipe, frozen=True, kw_only=True):
 
     @property
     def changes(self) -> bool:
-        """Whether the bundle will hold other graphs than the original's."""
+        """Whether the bundle will hold other graphs or banks than the original's."""
         return self.distil is not None or self.quantise is not None
 
     @property
@@ -195,8 +197,13 @@ def check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *,
     BuildError
         ``recipe.invalid``, naming the key.
     """
-    if not quantise.schemes:
-        raise _invalid(artefact, "quantise", "no graph is to be quantised", "image, head or text")
+    if not quantise.schemes and quantise.bank == "float32":
+        raise _invalid(artefact, "quantise", "nothing is to be quantised", "image, head, text or bank")
+    if quantise.schemes and quantise.image is None and quantise.bank != "float32":
+        what = (
+            "a bank in less beside quantised graphs other than the image's would be gated for two consumers"
+        )
+        raise _invalid(artefact, "quantise", what, "image, too, or no other graph")
     for name in quantise.heads:
         if name not in heads:
             raise _invalid(artefact, f"quantise.heads.{name}", "the model has no such head", ", ".join(heads))

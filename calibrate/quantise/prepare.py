@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
-from promptray.calibrate.quantise.embeddings import store_tables
+from promptray.calibrate.quantise.embeddings import store_tables, store_weights
 from promptray.calibrate.quantise.float16 import type_float16
 from promptray.calibrate.quantise.graph import Graph, unreadable
 from promptray.calibrate.quantise.histogram import Magnitudes
@@ -85,7 +85,8 @@ class Prepared:
         self._notes: list[str] = []
         self._seen: dict[str, Magnitudes] = {}
         self.layers, self._ineligible = _eligible(graph, scheme)
-        require_known(scheme.keep, self.layers)  # before the long work
+        self._storable = [*self.layers, *_left(graph, scheme)]
+        require_known(scheme.keep, self._storable)  # before the long work
         if isinstance(scheme, Int8 | Float8 | ConvolutionInt8):
             if not isinstance(scheme, ConvolutionInt8) and scheme.smooth is not None:
                 channels = {name: seen.channels for name, seen in _observe(graph, self.layers, feeds).items()}
@@ -109,7 +110,7 @@ class Prepared:
             ``quantise.keep`` for a name that is neither a layer nor a group.
         """
         wanted = {*self.scheme.keep, *keep}
-        require_known(wanted, self.layers)
+        require_known(wanted, self._storable)
         graph = Graph(self._content, self._weight_names)
         kept = dict(self._ineligible)
         layers = []
@@ -136,11 +137,15 @@ class Prepared:
             return quantise_convolutions(graph, layers, self.feeds)
         stored = scheme.tables if isinstance(scheme, Int8) else scheme.embeddings
         if tables := store_tables(graph, stored):
-            notes.append(f"{stored} tables: {', '.join(tables)}")
-        if isinstance(scheme, DynamicInt8):
+            listed = ", ".join(f"{name} ({kind})" for name, kind in tables.items())
+            notes.append(f"tables in less: {listed}")
+        if isinstance(scheme, DynamicInt8 | WeightOnly):
+            left = [each for each in _left(graph, scheme) if not {each.name, each.group} & wanted]
+            store_weights(graph, left)
+            kept.update({each.name: "no MatMul: its weight is int8, its arithmetic float32" for each in left})
+            if isinstance(scheme, WeightOnly):
+                return quantise_weights(graph, layers, scheme)
             return quantise_dynamically(graph, layers)
-        if isinstance(scheme, WeightOnly):
-            return quantise_weights(graph, layers, scheme)
         thresholds = {layer.activation: self._threshold(layer) for layer in layers}
         int8 = isinstance(scheme, Int8)
         place(graph, layers, thresholds, INT8 if int8 else E4M3, apart=int8 and scheme.rest == "float32")
@@ -218,6 +223,13 @@ def _eligible(graph: Graph, scheme: Scheme) -> tuple[list[Layer], dict[str, str]
     operator = "Conv" if isinstance(scheme, ConvolutionInt8) else "MatMul"
     kept |= {layer.name: f"no {operator}" for layer in layers if layer.node.op_type != operator}
     return [layer for layer in layers if layer.node.op_type == operator], kept
+
+
+def _left(graph: Graph, scheme: Scheme) -> list[Layer]:
+    """Return the layers whose products a scheme leaves in float32 and whose weights it stores as int8."""
+    if not isinstance(scheme, DynamicInt8 | WeightOnly):
+        return []
+    return [layer for layer in linear_layers(graph)[0] if layer.node.op_type != "MatMul"]
 
 
 def _observe(graph: Graph, layers: list[Layer], feeds: Feeds) -> dict[str, Magnitudes]:

@@ -28,7 +28,8 @@ class Int8(_Struct, frozen=True, tag="int8-qdq"):
     """SmoothQuant's alpha: how much of the activations' outliers moves into the weights; None for none."""
     embeddings: Tables | None = None
     """How tables that tokens are looked up in are stored; by default ``int8-rows``, but ``float16`` beside a
-    float16 rest: TensorRT takes int8 constants before a DequantizeLinear only, not before a Gather."""
+    float16 rest: TensorRT takes int8 constants before a DequantizeLinear only, not before a Gather. Positions
+    that are added to image patches are float16 unless this is float32."""
     rest: Literal["float32", "float16"] = "float32"
     """What everything else is typed as: float32 suits CPUs; float16 is for GPUs, where TensorRT then fuses
     attention."""
@@ -59,7 +60,10 @@ class Float16(_Struct, frozen=True, tag="fp16"):
 
 
 class DynamicInt8(_Struct, frozen=True, tag="int8-dynamic"):
-    """Int8 weights; activations are quantised at run time by their own range. For CPUs; needs no images."""
+    """Int8 weights; inputs of MatMul are quantised at run time by their own range. For CPUs; needs no images.
+
+    Other products, as convolutions, are float32 of int8 weights.
+    """
 
     embeddings: Tables = "int8-rows"
     keep: list[Text] = []
@@ -76,7 +80,10 @@ class ConvolutionInt8(_Struct, frozen=True, tag="int8-convolutions"):
 
 
 class WeightOnly(_Struct, frozen=True, tag="weight-only"):
-    """Weights in blocks of 4 or 8 bits, activations high. For ONNX Runtime on CPUs; needs no images."""
+    """Weights in blocks of 4 or 8 bits, activations high. For ONNX Runtime on CPUs; needs no images.
+
+    Weights of other products than MatMul are int8 with a scale for each channel.
+    """
 
     bits: Literal[4, 8] = 8
     block: Literal[16, 32, 64, 128] = 32

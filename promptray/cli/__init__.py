@@ -28,6 +28,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "What is in a bundle: model, findings, gates passed, provenance, site."),
     "verify": ("verify", "Check a bundle: every hash, the schema, the golden self-test on this machine."),
     "prompts": ("prompts", "List, add, remove, restore, import and export the findings of a bundle."),
+    "repack": ("repack", "A bundle and what a site changed of its findings -> a new bundle."),
     "packs": ("packs", "List the shipped prompt packs: published findings with their wordings."),
     "align": ("align", "Bring free diagnostic wordings to the form that prompts have."),
     "score": ("score", "Score images with a bundle."),

@@ -79,6 +79,7 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
         ["made", provenance.created],
         ["checkpoint", f"{provenance.checkpoint.name}, sha256 {provenance.checkpoint.sha256}"],
         *_student(provenance),
+        *_repacked(provenance),
         ["libraries", ", ".join(f"{name} {version}" for name, version in provenance.libraries.items())],
         [
             "size",
@@ -132,6 +133,16 @@ def _student(provenance: Provenance) -> list[list[str]]:
     ]
 
 
+def _repacked(provenance: Provenance) -> list[list[str]]:
+    """Say which bundles and sites this one was made of, the oldest first."""
+    rows = []
+    for step in provenance.repacked:
+        named = {"added": step.added, "left out": step.removed}
+        changes = "; ".join(f"{what} {', '.join(keys)}" for what, keys in named.items() if keys)
+        rows.append(["repacked", f"from {step.bundle}, site revision {step.site_revision}: {changes}"])
+    return rows
+
+
 def _calibrated(item: dict[str, Any]) -> str:
     made, point = item["calibration"], item["operating_point"]
     flagged = "no threshold" if point is None else f"flagged from logit {point['threshold']:+.4g}"
@@ -166,7 +177,8 @@ def _print_changed(bundle: Bundle, parity: dict[str, Any]) -> None:
     rows = []
     for each in parity["gates"]:
         images, label_free = each["measured_on"], "" if each["labelled"] else ", label-free"
-        sizes = [(g["graph"], g["precision"], g["bytes_after"] / g["bytes_before"]) for g in each["graphs"]]
+        changed = [(f"{graph['graph']} {graph['precision']}", graph) for graph in each["graphs"]]
+        changed += [(f"bank {bank['head']} {bank['stored']}", bank) for bank in each["banks"]]
         rows.append(
             [
                 f"{each['head']}: {each['of']}",
@@ -174,12 +186,12 @@ def _print_changed(bundle: Bundle, parity: dict[str, Any]) -> None:
                 f"{each['verdict']} ({each['kind']}{label_free})",
                 f"{images['images']} of {each['patients']} patients: {images['source']}",
                 "\n".join(
-                    f"{graph} {precision}, {share:.2f} of the original's size"
-                    for graph, precision, share in sizes
+                    f"{what}, {size['bytes_after'] / size['bytes_before']:.2f} of the original's size"
+                    for what, size in changed
                 ),
             ]
         )
-    columns = ["what", "on", "verdict", "images", "graphs"]
+    columns = ["what", "on", "verdict", "images", "changed"]
     distilled = bundle.manifest.provenance.distilled is not None
     original = "its teacher, the checkpoint in fp32" if distilled else "the fp32 original"
     print_table(f"Gates that changed graphs passed against {original}", columns, rows)

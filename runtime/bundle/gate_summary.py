@@ -54,6 +54,15 @@ class ChangedGraph(_Struct, frozen=True, kw_only=True):
     bytes_after: Positive
 
 
+class ChangedBank(_Struct, frozen=True, kw_only=True):
+    """A prompt bank that a gate was held with, stored in less than the original's."""
+
+    head: HeadName
+    stored: Text
+    bytes_before: Positive
+    bytes_after: Positive
+
+
 class GateSummary(_Struct, frozen=True, kw_only=True):
     """What changed graphs were held against the original for; the whole is in `report`."""
 
@@ -69,9 +78,11 @@ class GateSummary(_Struct, frozen=True, kw_only=True):
     patients: Positive
     labelled: bool
     measured_on: ImagesOfGate
-    graphs: Annotated[list[ChangedGraph], Meta(min_length=1)]
+    graphs: list[ChangedGraph]
     """Every changed graph of the consumer."""
     tools: dict[str, str]
+    banks: list[ChangedBank] = []
+    """Every bank that is stored in less."""
 
 
 class _Model(msgspec.Struct, frozen=True):
@@ -135,6 +146,7 @@ def check_gates(summaries: list[GateSummary], bundle: Bundle) -> None:
     for each in summaries:
         _check_kind(each, manifest)
         _check_graphs(each, manifest)
+        _check_banks(each, manifest)
         _check_report(each, _read(each, bundle), manifest)
 
 
@@ -148,7 +160,7 @@ def _gates_of(gated: Gated) -> Iterator[tuple[str, str, str, str]]:
 def _check_kind(each: GateSummary, manifest: Manifest) -> None:
     """Limits of a student are for students, and those of INT8 for more than a change to FP16."""
     precisions = {graph.precision for graph in changed_graphs(manifest, each.consumer)}
-    loosest: Kind = "fp16" if precisions == {"fp16"} else "int8"
+    loosest: Kind = "fp16" if precisions <= {"fp16"} else "int8"
     if manifest.provenance.distilled is not None:
         loosest = "student"
     if KINDS.index(each.kind) > KINDS.index(loosest):
@@ -173,6 +185,17 @@ def _check_graphs(each: GateSummary, manifest: Manifest) -> None:
     must = {graph.title for graph in changed_graphs(manifest, each.consumer)}
     if not stated <= there or not must <= {title for title, *_ in stated}:
         raise misfit(manifest.parity, "graphs of a gate", str(sorted(there)), str(sorted(stated)))
+
+
+def _check_banks(each: GateSummary, manifest: Manifest) -> None:
+    """Every bank that is stored in less was there, and something was changed at all."""
+    stated = [(bank.head, bank.stored, bank.bytes_after) for bank in each.banks]
+    banks = [(head.name, head.bank) for head in manifest.heads if head.bank.stored != "float32"]
+    there = [(name, bank.stored, manifest.files[bank.file].size) for name, bank in banks]
+    if stated != there:
+        raise misfit(manifest.parity, "banks of a gate", str(there), str(stated))
+    if not each.graphs and not each.banks:
+        raise misfit(manifest.parity, "what a gate was held for", "a changed graph or bank", "neither")
 
 
 def _read(each: GateSummary, bundle: Bundle) -> _Report:

@@ -63,6 +63,17 @@ class Distilled(_Struct, frozen=True):
     """What it learned from, and was watched with."""
 
 
+class Repacking(_Struct, frozen=True):
+    """One time that a bundle was made of another one and what a site changed of its findings."""
+
+    bundle: Sha256
+    """Hash of the other."""
+    site_revision: Count
+    added: list[Key]
+    """Findings of the site; no original scored them."""
+    removed: list[Key]
+
+
 class Provenance(_Struct, frozen=True):
     """Where the bundle comes from."""
 
@@ -75,6 +86,8 @@ class Provenance(_Struct, frozen=True):
     """Other files the model was read from: configuration, vocabulary."""
     calibration: CalibrationSet | None = None
     distilled: Distilled | None = None
+    repacked: list[Repacking] = []
+    """The oldest first; all else is the first bundle's."""
 
 
 class TextRule(_Struct, frozen=True):
@@ -143,6 +156,8 @@ class BankRule(_Struct, frozen=True):
     row_bias: Text | None = None
     """The bank tensor added to attention logits."""
     row_bias_padding: float = -1.0e9
+    stored: Literal["float32", "float16"] = "float32"
+    """``float16``: in the file, float32 tensors other than `row_bias` are float16; the identity says so."""
 
 
 class MapFacts(_Struct, frozen=True):

@@ -204,6 +204,9 @@ def _check_bank(where: str, head: Head) -> None:
         refuse(f"{where}.identity", what, ", ".join(bank.identity))
     if bank.id != bank_id(bank.identity):
         refuse(f"{where}.id", f"is not the hash of its identity, {bank_id(bank.identity)}", bank.id)
+    if bank.identity.get("stored", "float32") != bank.stored:
+        what = "is not what its identity says, so a bank of other numbers would pass"
+        refuse(f"{where}.stored", what, bank.stored)
     unique(f"{where}.tensors[...].name", ["offsets", *(tensor.name for tensor in bank.tensors)])
     for index, tensor in enumerate(bank.tensors):
         names = [dim for dim in tensor.dims if isinstance(dim, str)]

@@ -27,7 +27,10 @@ def gates_folder(consumer: str) -> str:
 
 
 def changed_heads(manifest: Manifest, consumer: str) -> list[str]:
-    """Return the heads whose scores for a consumer come from a graph that is meant for it alone."""
+    """Return the heads whose scores for a consumer come from a graph that is meant for it alone.
+
+    Where one bank is not stored as its original, these are all: its consumers have the image graph.
+    """
     image = _has(manifest, "image", None, consumer)
     return [head.name for head in manifest.heads if image or _has(manifest, "head", head.name, consumer)]
 
@@ -46,7 +49,8 @@ def check_gated(manifest: Manifest) -> None:
     unique("$.graphs[...].consumers: of one role", pairs)
     unique("$.gated[...].consumer", [each.consumer for each in manifest.gated])
     asked = {name for _, name in pairs if "@" in name}
-    if manifest.provenance.distilled is not None:
+    lessened = any(head.bank.stored != "float32" for head in manifest.heads)
+    if manifest.provenance.distilled is not None or lessened:
         asked |= {name for graph in manifest.graphs if graph.role == "image" for name in graph.consumers}
     if missing := sorted(asked - {each.consumer for each in manifest.gated}):
         refuse("$.gated", "does not say what its changed graphs passed their gates on", missing[0])

@@ -49,6 +49,7 @@ def reference_recipe(folder: Path, pieces: Path, **changes: Any) -> Path:
         "text_model": str(source / "text_model"),
         "quantise": {
             **SCHEMES,
+            "bank": "float16",
             "calibration": {"images": str(pieces / "calibration"), "source": "pieces of films, seed 1"},
         },
         "gate": {"images": str(pieces / "gate"), "source": "pieces of films, seed 2"},

@@ -83,6 +83,21 @@ def test_verify_passes_with_both_differences(gated_bundle: Path) -> None:
     assert report.text_error is not None
 
 
+def test_an_added_prompt_is_rounded_as_the_bank_is(gated_bundle: Path, tmp_path: Path) -> None:
+    """It scores the same in the session that adds it and in the next one, and takes half the bytes."""
+    (head,) = Bundle.open(gated_bundle).manifest.heads
+    assert head.bank.stored == "float16"
+    with Scorer.open(gated_bundle, site=tmp_path) as scorer:
+        scorer.prompts.add("edema", "There is edema.", keep=True)
+        before = scorer.prompts.state.find("edema").entry
+    with Scorer.open(gated_bundle, site=tmp_path) as scorer:
+        after = scorer.prompts.state.find("edema").entry
+        exported = safetensors.numpy.load(scorer.prompts.export(["edema"]))
+    assert before.fingerprint == after.fingerprint
+    names = {name for name, tensor in exported.items() if tensor.dtype == np.float16}
+    assert names == {tensor.name for tensor in head.bank.tensors} - {head.bank.row_bias}
+
+
 def without_gates(parity: dict[str, Any]) -> None:
     parity["gates"] = []
 
@@ -95,11 +110,21 @@ def other_precision(parity: dict[str, Any]) -> None:
     parity["gates"][0]["graphs"][0]["precision"] = "fp32"
 
 
+def without_bank(parity: dict[str, Any]) -> None:
+    parity["gates"][0]["banks"] = []
+
+
+def smaller_bank(parity: dict[str, Any]) -> None:
+    parity["gates"][0]["banks"][0]["bytes_after"] -= 1
+
+
 def inconclusive(parity: dict[str, Any]) -> None:
     parity["gates"][0]["verdict"] = "inconclusive"
 
 
-@pytest.mark.parametrize("change", [without_gates, more_images, other_precision, inconclusive])
+@pytest.mark.parametrize(
+    "change", [without_gates, more_images, other_precision, without_bank, smaller_bank, inconclusive]
+)
 def test_a_tampered_summary_is_refused(copy: Path, change: Callable[[dict[str, Any]], None]) -> None:
     parity = json.loads((copy / "parity.json").read_bytes())
     change(parity)
