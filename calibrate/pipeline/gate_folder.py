@@ -1,4 +1,4 @@
-"""A build's folders of reports, ``OUTPUT.gate`` and ``OUTPUT.search``: replaced by the next, nobody else's."""
+"""A build's folders of reports, ``OUTPUT.gate`` and ``OUTPUT.search``: replaced by the next build only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from promptray.runtime.disk import write_new
 from promptray.runtime.errors import BuildError
