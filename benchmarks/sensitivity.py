@@ -69,7 +69,7 @@ def search(recipe: Path, folder: Path, cache: Path, show: Any) -> dict[str, Any]
         print("  " + " | ".join(row))
     gates = {
         each.stem: said(msgspec.json.decode(each.read_bytes(), type=GateReport))
-        for each in sorted(reports.rglob("*.json"))
+        for each in sorted(reports.rglob("head-*.json"))
     }
     return {
         "images": found.images.images,

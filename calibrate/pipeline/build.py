@@ -79,6 +79,8 @@ def build(
     recipe = read_recipe_as(recipe_path, BuildRecipe)
     require_writable(output)
     folder = GateFolder(output) if recipe.changes else None
+    by_search = recipe.quantise is not None and recipe.quantise.search is not None
+    trials = GateFolder(output, "search") if by_search else None
     root = cache or default_cache()
     with with_lines(recipe_path, recipe):
         sources = Sources(recipe, recipe_path)
@@ -111,10 +113,10 @@ def build(
         changed = Changed(fp32.draft, {})
         limits, teacher = limits_of(recipe, recipe_path.name), Model(original.draft)
         asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
-        if images.search is not None:
+        if trials is not None and images.search is not None:
             mixes = Mixes(recipe, fp32.draft, images.calibration, stages, others=True, change=change)
             by, part = Asked(images.search, limits, thresholds), _part(progress, 0.55, 0.6)
-            found = searched(teacher, mixes, by, stages, output, part)
+            found = searched(teacher, mixes, by, stages, trials, part)
             recipe, warnings = found.recipe, [*warnings, found.note]
         if recipe.quantise is not None:
             part = _part(progress, 0.55, 0.6)

@@ -1,4 +1,4 @@
-"""The folder of a build's gate reports, ``OUTPUT.gate``: replaced by the next build, and nobody else's."""
+"""A build's folders of reports, ``OUTPUT.gate`` and ``OUTPUT.search``: replaced by the next build only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 from promptray.runtime.disk import write_new
 from promptray.runtime.errors import BuildError
@@ -16,7 +17,7 @@ from promptray.runtime.errors import BuildError
 #: Lists what was written, so that only that is ever removed.
 MARK = "promptray-gate.list"
 _HEADER = "Reports of promptray build, which removes these files when it writes new ones:"
-_REPORT = re.compile(r"(head-[\w-]+|text)\.(json|html|txt)")
+_REPORT = re.compile(r"(head-[\w-]+|text|search)\.(json|html|txt)")
 
 
 class GateFolder:
@@ -26,6 +27,8 @@ class GateFolder:
     ----------
     output : Path
         The bundle to be made.
+    of : {"gate", "search"}, optional
+        Whose reports.
 
     Raises
     ------
@@ -33,8 +36,8 @@ class GateFolder:
         ``output.exists`` where something else has that name; ``output.unwritable``.
     """
 
-    def __init__(self, output: Path) -> None:
-        self._path = output.with_name(f"{output.name}.gate")
+    def __init__(self, output: Path, of: Literal["gate", "search"] = "gate") -> None:
+        self._path, self._of = output.with_name(f"{output.name}.{of}"), of
         with self._system_errors():
             if self._written() is not None:
                 os.rmdir(tempfile.mkdtemp(prefix=".promptray.", dir=self._path))
@@ -98,7 +101,7 @@ class GateFolder:
         except OSError as error:
             raise BuildError(
                 "output.unwritable",
-                f"the reports of the gates cannot be written: {error.strerror}",
+                f"the reports of the {self._of} cannot be written: {error.strerror}",
                 artefact=self.name,
                 cure="make room or give the right to write there, or choose another output; "
                 "finished stages are kept",
@@ -107,7 +110,7 @@ class GateFolder:
     def _not_ours(self, found: str) -> BuildError:
         return BuildError(
             "output.exists",
-            "what has the name of the gates' folder of reports was not written by an earlier build",
+            f"what has the name of the folder of the {self._of} was not written by an earlier build",
             artefact=self.name,
             expected="nothing, an empty folder, or the reports of an earlier build",
             found=found,

@@ -17,6 +17,7 @@ from promptray.calibrate.gates.report import Gate
 from promptray.calibrate.gates.verdict import verdict_of
 from promptray.calibrate.pipeline.effects import effects, findings
 from promptray.calibrate.pipeline.gate import Asked, Gates
+from promptray.calibrate.pipeline.gate_folder import GateFolder
 from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.recipe import BuildRecipe
@@ -57,7 +58,7 @@ def searched(
     mixes: Mixes,
     asked: Asked,
     stages: StageCache,
-    output: Path,
+    folder: GateFolder,
     progress: Progress,
 ) -> Searched:
     """Find the mix with the most multiplications quantised that is inside all bounds on some images.
@@ -72,8 +73,8 @@ def searched(
         Of images that are not the gate's.
     stages : StageCache
         Every group's effect and every trial is a stage, so that a killed search goes on.
-    output : Path
-        Of the build: ``<output>.search`` gets the ranking and the trials, whatever comes of it.
+    folder : GateFolder
+        Gets the ranking and the trials, whatever comes of it.
     progress : callable
 
     Raises
@@ -89,8 +90,8 @@ def searched(
     trials = _Trials(original, mixes, asked, stages, progress)
     mix = fastest_mix(mixes.groups, ranked.most_sensitive, trials.gate)
     report = _report(mixes, asked.images, ranked, mix)
-    folder = output.with_name(f"{output.name}.search")
-    _write(folder, report)
+    document = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    folder.replace({"search.json": document, "search.html": search_page(report).encode()})
     if mix.best is None:
         raise BuildError(
             "quantise.search",
@@ -192,19 +193,3 @@ def _nearest(trials: Sequence[TrialOf]) -> list[str]:
     order = sorted(trials, key=lambda each: (sum(not value.inside for value in each.verdict), -each.share))
     lines = [f"{each.share:.0%} quantised: {words_of(each)}" for each in order[:_SHOWN]]
     return lines + ([f"and {len(order) - _SHOWN} more"] if len(order) > _SHOWN else [])
-
-
-def _write(folder: Path, report: SearchReport) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-        (folder / "search.json").write_bytes(
-            msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-        )
-        (folder / "search.html").write_text(search_page(report), encoding="utf-8")
-    except OSError as error:
-        raise BuildError(
-            "output.unwritable",
-            f"the report of the search cannot be written: {error.strerror}",
-            artefact=folder.name,
-            cure="make room for a folder of this name beside the output, or choose another output",
-        ) from error

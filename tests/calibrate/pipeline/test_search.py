@@ -212,7 +212,7 @@ def test_a_file_in_the_place_of_the_report_is_said(place: Path) -> None:
     (place / "x.bundle.search").write_text("mine")
     with pytest.raises(BuildError) as refusal:
         build(searching(place), place / "x.bundle", cache=place / "cache")
-    assert refusal.value.code == "output.unwritable"
+    assert refusal.value.code == "output.exists"
     assert (place / "x.bundle.search").read_text() == "mine"
 
 
