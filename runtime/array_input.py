@@ -55,6 +55,10 @@ def grey_from_array(array: NDArray[np.generic], photometric: Photometric | None 
                 "the meaning of the array's values is not stated", "uint8, or photometric=", str(array.dtype)
             )
         return native.copy()
+    if not isinstance(photometric, Photometric):
+        raise _refused(
+            "photometric= is not the facts of an image", "a Photometric", type(photometric).__name__
+        )
     problem = photometric.problem()
     if problem:
         raise _refused(problem, "possible photometric facts", "impossible ones")

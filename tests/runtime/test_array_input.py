@@ -90,3 +90,9 @@ def test_an_absurd_size_is_refused_by_its_limit() -> None:
     with pytest.raises(ImageError, match="67108864") as refusal:
         grey_from_array(huge)
     assert refusal.value.code == "image.too-large"
+
+
+def test_the_name_of_an_interpretation_is_not_photometric_facts() -> None:
+    with pytest.raises(ImageError, match="not the facts") as refused:
+        grey_from_array(np.zeros((40, 40), np.uint16), "MONOCHROME2")  # type: ignore[arg-type]
+    assert refused.value.code == "image.array"
