@@ -79,7 +79,7 @@ def test_a_bank_alone_is_held_to_the_limits_of_float16() -> None:
     check_sections(asked, "recipe.yaml", ["findings"], text=True)
     assert asked.changes
     assert kind_of(asked, "recipe.yaml") == "fp16"
-    with_image = recipe(quantise={"bank": "float16", "image": {"scheme": "int8-dynamic"}}, gate=IMAGES)
+    with_image = recipe(quantise={"bank": "float16", "image": {"scheme": "weight-only"}}, gate=IMAGES)
     check_sections(with_image, "recipe.yaml", ["findings"], text=True)
     assert kind_of(with_image, "recipe.yaml") == "int8"
 
