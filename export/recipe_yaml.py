@@ -90,13 +90,22 @@ def _refuse_bombs(path: Path, text: str) -> None:
             )
 
 
+def _retagged(node: yaml.Node, resolver: _Loader) -> bool:
+    """Tell whether a tag makes of a text what it would not be without."""
+    if not isinstance(node, yaml.ScalarNode):
+        return False
+    plain = node.style is None
+    return bool(resolver.resolve(yaml.ScalarNode, node.value, (plain, not plain)) != node.tag)
+
+
 def _refuse_surprises(path: Path, tree: yaml.Node) -> None:
     """Refuse a key written twice, one that is not text, half a character, and every tag of no plain value."""
+    resolver = _Loader("")
     waiting: list[tuple[yaml.Node, str]] = [(tree, "")]
     while waiting:
         node, place = waiting.pop()
         line = node.start_mark.line + 1
-        if node.tag not in _TAGS:
+        if node.tag not in _TAGS or _retagged(node, resolver):
             raise invalid(path, line, "YAML tags are not allowed in a recipe", key=place, found=node.tag)
         if isinstance(node, yaml.ScalarNode):
             _refuse_surrogate(path, line, node.value, place)

@@ -193,6 +193,7 @@ def contents() -> st.SearchStrategy[bytes]:
 @example(content=b"a: " + b"9" * 5000)
 @example(content=b"a: 2026-01-31T25:61:00Z")
 @example(content=b"a: !!float x")
+@example(content=b"{a: !!int}")
 @example(content=b"=: =")
 def test_any_bytes_are_a_recipe_or_refused(tmp_path: Path, content: bytes) -> None:
     assert recipe_or_refused(tmp_path / "recipe.yaml", content) == "recipe.invalid"

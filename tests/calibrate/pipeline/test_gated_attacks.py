@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from promptray import BundleError, Scorer
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.bundle.gate_summary import ChangedGraph, GateSummary, ImagesOfGate
+from promptray.runtime.bundle.gate_summary import ChangedBank, ChangedGraph, GateSummary, ImagesOfGate
 from promptray.runtime.bundle.parity import read_parity
 from tests import bundle_factory as factory
 
@@ -67,13 +67,18 @@ SUMMARY: dict[tuple[str | int, ...], object] = {
     ("graphs", 0, "precision"): "fp32",
     ("graphs", 0, "bytes_before"): 0,
     ("graphs", 0, "bytes_after"): 1,
+    ("banks",): [],
+    ("banks", 0, "head"): "other",
+    ("banks", 0, "stored"): "float32",
+    ("banks", 0, "bytes_before"): 0,
+    ("banks", 0, "bytes_after"): 1,
 }
 #: Said by the build alone: nothing else in a bundle could bear it out.
 UNBORNE = {("measured_on", "sha256"), ("measured_on", "source"), ("measured_on", "refused"), ("tools",)}
 
 
 def test_every_field_of_a_summary_is_attacked() -> None:
-    nested = {"measured_on": ImagesOfGate, "graphs": ChangedGraph}
+    nested = {"measured_on": ImagesOfGate, "graphs": ChangedGraph, "banks": ChangedBank}
     every = {(name,) for name in GateSummary.__struct_fields__ if name != "measured_on"}
     for name, kind in nested.items():
         every |= {(name, each) for each in kind.__struct_fields__}
