@@ -224,10 +224,10 @@ def test_the_quantised_graph_comes_nearer_to_its_teacher(tmp_path: Path) -> None
         found: Tensor = head(dict(zip(names, outputs, strict=True)))
         return found
 
+    models, errors = (model, student_model(model, tmp_path)), []
     with torch.inference_mode():
         exact = logits(model.image.module(taken))
-        errors = []
-        for each in (model, student_model(model, tmp_path)):
+        for each in models:
             feeds = ImageFeeds(pictures, model.preprocessing)
             graph = quantise(export_graph(each.image, "image"), scheme, feeds).content
             found = logits([torch.from_numpy(values) for values in run(graph, taken.numpy())])
