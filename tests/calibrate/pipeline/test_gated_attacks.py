@@ -261,7 +261,8 @@ def test_a_graph_that_no_gate_judged_is_refused(copy: Path, reference_bundle: Pa
 
 def test_a_bank_that_no_gate_judged_is_refused(copy: Path) -> None:
     (head,) = Bundle.open(copy).manifest.heads
-    factory.relist(copy, head.bank.file, (copy / head.bank.file).read_bytes() + b"\0")
+    content = (copy / head.bank.file).read_bytes()
+    factory.relist(copy, head.bank.file, content[:-1] + bytes([content[-1] ^ 1]))
     assert "the model that a gate judged" in refuses_to_score(copy).message
 
 
