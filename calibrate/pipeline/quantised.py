@@ -91,7 +91,7 @@ def quantised(
         made = _with_graph(made, graph, precision_of(scheme), folder / "graph.onnx")
         reports[graph.title] = report
     if asked.text is not None:
-        made = _with_bank_identity(made)
+        made = with_bank_identity(made)
     if asked.image is None and fp32.manifest.provenance.distilled is not None:
         made = _with_student_for_here(made)
     if calibration is None:
@@ -210,7 +210,7 @@ def _with_student_for_here(made: Draft) -> Draft:
     return Draft(_replaced(made.manifest, graphs=graphs), made.files)
 
 
-def _with_bank_identity(made: Draft) -> Draft:
+def with_bank_identity(made: Draft) -> Draft:
     """Name the changed text graph in the identity of its bank.
 
     The shipped entries stay those of the fp32 text graph, which the identity holds; prompts added on the spot
