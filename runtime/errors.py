@@ -116,6 +116,7 @@ CODES: dict[str, str] = {
     "distil.settings": "A setting of the distillation is unknown, out of range or without effect.",
     "distil.student": "The student's architecture is unknown, or cannot take the place of the model's tower.",
     "distil.images": "Images to learn from are too few, or what a loss needs of them is absent.",
+    "distil.wordings": "Wordings to learn from are too few, or their file cannot be read.",
     "distil.state": "What an earlier distillation left in the folder is damaged, of another run, or in use.",
     "distil.diverged": "The loss of a distillation is no longer a finite number.",
     "distil.simulate": "The quantisation of the recipe cannot be simulated while a student learns.",

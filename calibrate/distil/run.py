@@ -76,7 +76,7 @@ def distil(
         ``distil.*``, ``checkpoint.*`` for the student's own weights, ``score.not-finite``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         student = new_student(model, settings)
         if weights is not None and isinstance(student, Student):
             load_tower(student, weights)
@@ -143,7 +143,8 @@ def _warnings(trained: Trained) -> list[str]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; ``distil.state`` where one is at work."""
     try:
         with FileLock(folder / ".lock", timeout=0):
             remove_partial(folder)

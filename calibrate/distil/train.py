@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -113,7 +114,12 @@ def scale_of(teacher: Teacher, targets: Targets, rows: Sequence[int]) -> Scale:
 
 
 def train(student: nn.Module, lesson: Lesson, settings: Distil, state: Path, progress: Progress) -> Trained:
-    """Train a student in place, and leave it with the weights of its best epoch.
+    """Train a student in the place of an image tower (see :func:`fit`)."""
+    return fit(ImageRun(student.to(settings.device), lesson, settings), state, progress)
+
+
+def fit(run: Run, state: Path, progress: Progress) -> Trained:
+    """Train a run's student in place, and leave it with the weights of its best epoch.
 
     Deterministic on a CPU: order and views of an epoch depend on seed and epoch alone, so training that was
     killed and goes on from `state` gives the same bits as training that was not.
@@ -123,12 +129,11 @@ def train(student: nn.Module, lesson: Lesson, settings: Distil, state: Path, pro
     PromptRayError
         ``distil.state``; ``distil.diverged`` if a loss is NaN or infinite.
     """
-    device, rest = settings.device, 0
-    run = _Run(student.to(device), lesson, settings)
-    kept = TrainingState(state, _run_hash(student, lesson, settings), Epoch, "distil.state")
+    student, lesson, settings, rest = run.student, run.lesson, run.settings, 0
+    kept = TrainingState(state, run.sha256(), Epoch, "distil.state")
     per_epoch = len(list(_batches(lesson.train, settings.batch)))
     last = min(settings.epochs * per_epoch, settings.steps or settings.epochs * per_epoch)
-    with _deterministic(device):
+    with _deterministic(settings.device):
         found = kept.load(student, run.optimiser)
         if found:
             best, history = found
@@ -151,18 +156,30 @@ def train(student: nn.Module, lesson: Lesson, settings: Distil, state: Path, pro
             progress("distil", said, min(rest, last) / last)
     student.load_state_dict(best)
     student.to("cpu").eval()
-    for module in (lesson.teacher.tower, *lesson.teacher.heads.values()):
+    for module in run.teachers():
         module.to("cpu")
     return Trained(history, _best(history))
 
 
-class _Run:
-    """A student with its optimiser, and one pass of its images at a time."""
+class Run(ABC):
+    """A student with its optimiser, and one pass of what it learns from at a time.
 
-    def __init__(self, student: nn.Module, lesson: Lesson, settings: Distil) -> None:
+    Parameters
+    ----------
+    student : module
+        On the settings' device.
+    lesson
+        Rows in ``train`` and ``val``, and what :meth:`terms` needs.
+    settings
+        How it learns.
+    """
+
+    #: Views of each row.
+    views = 1
+
+    def __init__(self, student: nn.Module, lesson: Any, settings: Any) -> None:
         self.student, self.lesson, self.settings = student, lesson, settings
-        self.scale = lesson.scale.to(settings.device)
-        for module in (lesson.teacher.tower, *lesson.teacher.heads.values()):
+        for module in self.teachers():
             module.to(settings.device)
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
@@ -185,7 +202,7 @@ class _Run:
         torch.manual_seed(int(np.random.default_rng([seed, number]).integers(2**31)))  # of dropped paths
         rng = np.random.default_rng([seed, number, 1])
         order = rng.permutation(self.lesson.train)
-        views = rng.integers(0, self.settings.augment.views, len(order))
+        views = rng.integers(0, self.views, len(order))
         self.student.train()
         total, seen = torch.zeros((), dtype=torch.float64), 0
         for places in _batches(np.arange(len(order)), self.settings.batch):
@@ -207,24 +224,74 @@ class _Run:
         return float(total) / seen
 
     def validate(self, taught: float | None, rate: float) -> Epoch:
-        """Return the losses of the images that only watch; of what will be deployed, if it is simulated."""
+        """Return the losses of the rows that only watch; of what will be deployed, if it is simulated."""
         self.take_ranges()
         sums: dict[str, float] = {}
         with torch.no_grad():
             for rows in _batches(self.lesson.val, self.settings.batch):
-                terms = self.terms(rows.tolist(), [0] * len(rows), self.lesson.simulation)
+                terms = self.terms(rows.tolist(), [0] * len(rows), self.deployed)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(rows) / len(self.lesson.val)
         return Epoch(taught, sum(sums.values()), rate, sums)
+
+    def simulated(self, step: int, last: int) -> Simulation | None:
+        """Return the quantisation of a step of training, if it is under one."""
+        return None
+
+    def take_ranges(self) -> None:
+        """Make ready to be watched."""
+        self.student.eval()
+
+    @property
+    def deployed(self) -> Simulation | None:
+        """The quantisation of what will be deployed, if it is quantised."""
+        return None
+
+    @abstractmethod
+    def terms(
+        self, rows: Sequence[int], views: Sequence[int], simulation: Simulation | None
+    ) -> dict[str, Tensor]:
+        """Return the weighted losses of some views by name."""
+
+    @abstractmethod
+    def teachers(self) -> Sequence[nn.Module]:
+        """Return what must be on the student's device, and is not trained."""
+
+    @abstractmethod
+    def sha256(self) -> str:
+        """Return a hash of all that the training depends on."""
+
+
+class ImageRun(Run):
+    """A student in the place of an image tower."""
+
+    def __init__(self, student: nn.Module, lesson: Lesson, settings: Distil) -> None:
+        super().__init__(student, lesson, settings)
+        self.scale = lesson.scale.to(settings.device)
+        self.views = settings.augment.views
+
+    def teachers(self) -> Sequence[nn.Module]:
+        """Return the teacher's tower and heads."""
+        return self.lesson.teacher.tower, *self.lesson.teacher.heads.values()
+
+    def sha256(self) -> str:
+        """Return a hash of student, teacher's answers, images and settings."""
+        return _run_hash(self.student, self.lesson, self.settings)
 
     def simulated(self, step: int, last: int) -> Simulation | None:
         """Return the quantisation of a step of training."""
         rule = self.settings.simulate
         return self.lesson.simulation if rule is not None and step >= rule.start * last else None
 
+    @property
+    def deployed(self) -> Simulation | None:
+        """The quantisation of what will be deployed, if it is simulated."""
+        simulation: Simulation | None = self.lesson.simulation
+        return simulation
+
     def take_ranges(self) -> None:
         """Take the ranges of what is quantised; they depend on the student's weights alone."""
-        self.student.eval()
+        super().take_ranges()
         rule, lesson = self.settings.simulate, self.lesson
         if lesson.simulation is not None and rule is not None:
             pictures = (lesson.targets.views([row], [0]) for row in lesson.train[: rule.images].tolist())

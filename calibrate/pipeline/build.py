@@ -7,6 +7,7 @@ machine; there is no way round.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from promptray.calibrate.pipeline.search import searched
 from promptray.calibrate.pipeline.sections import section_images
 from promptray.calibrate.pipeline.self_test import require_spread
 from promptray.calibrate.pipeline.speed import time_notes
+from promptray.calibrate.pipeline.text_student import added_wordings, text_taught
 from promptray.calibrate.pipeline.thresholds import thresholds_of
 from promptray.calibrate.quantise import quantise
 from promptray.export.build import Checked, checked, require_writable, write
@@ -110,29 +112,58 @@ def build(
             )
             fp32 = checked(taught, stages, _part(progress, 0.5, 0.55))
             warnings += [f"distillation: {warning}" for warning in taught.warnings]
-        changed = Changed(fp32.draft, {})
+        made, held_out = fp32.draft, None
+        if recipe.distil_text is not None:
+            smaller = text_taught(
+                recipe.distil_text,
+                recipe_path,
+                sources,
+                original.draft,
+                made,
+                stages,
+                _part(progress, 0.5, 0.55),
+                gated=images.gate.sha256s,
+                other_graphs_quantised=recipe.quantise is not None,
+            )
+            made, held_out = smaller.draft, smaller.held_out
+            warnings += [f"distillation of the text side: {warning}" for warning in smaller.warnings]
+        changed = Changed(made, {})
         limits, teacher = limits_of(recipe, recipe_path.name), Model(original.draft)
         asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
         if trials is not None and images.search is not None:
-            mixes = Mixes(recipe, fp32.draft, images.calibration, stages, others=True, change=change)
+            mixes = Mixes(recipe, made, images.calibration, stages, others=True, change=change)
             by, part = Asked(images.search, limits, thresholds), _part(progress, 0.55, 0.6)
             found = searched(teacher, mixes, by, stages, trials, part)
             recipe, warnings = found.recipe, [*warnings, found.note]
         if recipe.quantise is not None:
             part = _part(progress, 0.55, 0.6)
-            changed = quantised(recipe, fp32.draft, images.calibration, stages, part, change=change)
+            changed = quantised(recipe, made, images.calibration, stages, part, change=change)
             warnings += [f"calibration: {warning}" for warning in changed.warnings]
         gates = Gates(teacher, asked, stages, _part(progress, 0.6, 0.95))
-        held, made = _gated(recipe, gates, fp32, changed, stages, folder)
+        added = None
+        if held_out is not None:
+            before, after = added_wordings(original.draft, changed.draft, held_out, stages)
+            asked = dataclasses.replace(asked, limits=limits_of(recipe, recipe_path.name, added=True))
+            added = Gates(before, asked, stages, _part(progress, 0.6, 0.95)), after
+        held, passed = _gated(recipe, gates, added, fp32, changed, stages, folder)
         warnings += time_notes(original.draft, fp32.draft, changed.draft, stages, progress)
         parity = {**fp32.parity, "notes": [*fp32.parity["notes"], *warnings]}
-        kind, consumer = kind_of(recipe, recipe_path.name), made.manifest.gated[0].consumer
-        summaries = [summary(each, consumer, kind, images.gate, original.draft, changed) for each in held]
-        return write(output, made, {**parity, "gates": msgspec.to_builtins(summaries)}, progress)
+        consumer = passed.manifest.gated[0].consumer
+        summaries = []
+        for each in held:
+            kind = kind_of(recipe, recipe_path.name, added=each.of == "added prompts")
+            summaries.append(summary(each, consumer, kind, images.gate, original.draft, changed))
+        return write(output, passed, {**parity, "gates": msgspec.to_builtins(summaries)}, progress)
 
 
 def _gated(
-    recipe: BuildRecipe, gates: Gates, fp32: Checked, changed: Changed, stages: StageCache, folder: GateFolder
+    recipe: BuildRecipe,
+    gates: Gates,
+    added: tuple[Gates, Model] | None,
+    fp32: Checked,
+    changed: Changed,
+    stages: StageCache,
+    folder: GateFolder,
 ) -> tuple[list[Held], Draft]:
     """Hold the changed model against the original; return the gates, all passed, and the draft with them."""
     candidate, manifest = Model(changed.draft), changed.draft.manifest
@@ -144,12 +175,14 @@ def _gated(
     for each in heads:  # before the gates, which take minutes
         require_spread(manifest, each, golden.answers[each.name], model)
     held = [gates.hold(candidate, head, f"head-{head.name}", "scores") for head in heads]
-    text = added_prompts(changed.draft, stages) if "text" in changed.reports else None
+    before, text = added or (gates, None)
+    if added is None and "text" in changed.reports:
+        text = added_prompts(changed.draft, stages)
     if text is not None:
         head = manifest.text_head
         assert head is not None  # noqa: S101 - a text graph was changed
-        held.append(gates.hold(text, head, "text", "added prompts"))
-    cure = "train longer, on more images, or take a larger student (docs/distillation.md)"
+        held.append(before.hold(text, head, "text", "added prompts"))
+    cure = "train longer, on more images or wordings, or take a larger student (docs/distillation.md)"
     if recipe.quantise is not None:
         cure = "keep more layers high, or take another scheme (docs/quantisation.md)"
     require_passed(held, folder, f"{recipe.name} on {consumer}", cure)

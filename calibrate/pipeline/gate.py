@@ -145,6 +145,7 @@ class Gates:
                 manifest.name,
                 _parts(manifest),
                 msgspec.to_builtins(manifest.provenance.distilled),
+                msgspec.to_builtins(manifest.provenance.distilled_text),
             ],
         }
 
@@ -172,6 +173,12 @@ class Gates:
             notes.append(
                 "The candidate's findings were encoded by its own text graph, as prompts added later will be."
             )
+            if (text := candidate.draft.manifest.provenance.distilled_text) is not None:
+                notes.append(
+                    f"That graph has {text.layers} of the checkpoint's {text.teacher_layers} blocks and "
+                    f"learned from {text.wordings} wordings; those scored here, and the topics of held-out "
+                    "ones, were not among them."
+                )
         return notes
 
     def _refused(self, *, rows: bool) -> list[str]:

@@ -44,6 +44,9 @@ def summary(
     tools = {name: version for report in changed.reports.values() for name, version in report.tools.items()}
     if manifest.provenance.distilled is not None:
         tools |= {name: manifest.provenance.libraries[name] for name in ("timm", "torch", "onnxruntime")}
+    if manifest.provenance.distilled_text is not None:
+        libraries = ("transformers", "torch", "onnxruntime")
+        tools |= {name: manifest.provenance.libraries[name] for name in libraries}
     return GateSummary(
         consumer=consumer,
         report=f"{gates_folder(consumer)}/{held.name}.json",

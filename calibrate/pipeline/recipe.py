@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from promptray.calibrate.distil.settings import Distil
+from promptray.calibrate.distil.text_settings import TextDistil
 from promptray.calibrate.quantise.scheme import (
     ConvolutionInt8,
     DynamicInt8,
@@ -65,6 +66,18 @@ class DistilRecipe(Distil, frozen=True, kw_only=True):
     def taken_from(self) -> ImagesRecipe:
         """The images it is made of."""
         return ImagesRecipe(images=self.images, labels=self.labels, source=self.source)
+
+
+class TextDistilRecipe(TextDistil, frozen=True, kw_only=True):
+    """How a smaller text side is made, and of which wordings."""
+
+    wordings: Text | None = None
+    """A text file with wordings, one a line. No patient data: held-out ones are scored, all are learned."""
+
+    @property
+    def settings(self) -> TextDistil:
+        """How it is made."""
+        return TextDistil(**{name: getattr(self, name) for name in TextDistil.__struct_fields__})
 
 
 class QuantiseRecipe(_Struct, frozen=True, kw_only=True):
@@ -135,13 +148,14 @@ class BuildRecipe(Recipe, frozen=True, kw_only=True):
     """All that ``promptray build`` reads."""
 
     distil: DistilRecipe | None = None
+    distil_text: TextDistilRecipe | None = None
     quantise: QuantiseRecipe | None = None
     gate: GateRecipe | None = None
 
     @property
     def changes(self) -> bool:
         """Whether the bundle will hold other graphs or banks than the original's."""
-        return self.distil is not None or self.quantise is not None
+        return any(each is not None for each in (self.distil, self.distil_text, self.quantise))
 
     @property
     def simulated(self) -> Int8 | None:
@@ -173,11 +187,15 @@ def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text
     if not recipe.changes:
         if recipe.gate is not None:
             what = "nothing is changed, so there is nothing to gate"
-            raise _invalid(artefact, "gate", what, "a section 'distil' or 'quantise'")
+            raise _invalid(artefact, "gate", what, "a section 'distil', 'distil_text' or 'quantise'")
         return
     if recipe.gate is None:
         what = "changed graphs are used only after a gate, and the recipe has no images for it"
-        raise _invalid(artefact, "distil" if distil else "quantise", what, "a section 'gate'")
+        section = "distil" if distil else "quantise" if quantise else "distil_text"
+        raise _invalid(artefact, section, what, "a section 'gate'")
+    if recipe.distil_text is not None and not text:
+        what = "the bundle holds no text graph, or the model no text side"
+        raise _invalid(artefact, "distil_text", what, "text_graph: true, of a model that scores wordings")
     if quantise is not None:
         check_quantise(quantise, artefact, heads, text=text)
     if distil is not None and distil.simulate is not None:
@@ -235,8 +253,8 @@ def check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *,
         )
 
 
-def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
-    """Return whose limits are held.
+def kind_of(recipe: BuildRecipe, artefact: str, *, added: bool = False) -> Kind:
+    """Return whose limits are held for scores, or for prompts that are `added` by the bundle's text graph.
 
     Raises
     ------
@@ -248,6 +266,8 @@ def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
     if recipe.distil is not None:
         # The tower as it was, trained on, is not smaller for what it loses: it is held as if quantised only.
         own = "int8" if recipe.distil.layers == "all" else "student"
+    if added and recipe.distil_text is not None:
+        own = "student"
     asked = (recipe.gate.kind if recipe.gate else None) or own
     if KINDS.index(asked) > KINDS.index(own):
         what = f"the limits of {asked} are looser than those of {own}"
@@ -255,15 +275,15 @@ def kind_of(recipe: BuildRecipe, artefact: str) -> Kind:
     return asked
 
 
-def limits_of(recipe: BuildRecipe, artefact: str) -> Limits:
-    """Return the limits: those of the kind, tightened where the recipe says so.
+def limits_of(recipe: BuildRecipe, artefact: str, *, added: bool = False) -> Limits:
+    """Return the limits: those of the kind (see :func:`kind_of`), tightened where the recipe says so.
 
     Raises
     ------
     BuildError
         ``recipe.invalid`` for a limit that is looser.
     """
-    limits = LIMITS[kind_of(recipe, artefact)]
+    limits = LIMITS[kind_of(recipe, artefact, added=added)]
     asked = recipe.gate.limits if recipe.gate else LimitsRecipe()
     tighter = {}
     for name in (field.name for field in fields(Limits)):

@@ -18,7 +18,7 @@ from promptray.cli.output import (
     written,
 )
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.bundle.manifest import Provenance
+from promptray.runtime.bundle.manifest import Distilled, DistilledText, Provenance
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.site_calibration import facts, site_calibrations
 from promptray.runtime.site_choice import SiteChoice, open_site
@@ -118,8 +118,22 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
 
 
 def _student(provenance: Provenance) -> list[list[str]]:
-    """Say whose tower was replaced by what, and what that learned from."""
-    student = provenance.distilled
+    """Say whose tower and text side were replaced by what, and what that learned from."""
+    return [*_image_student(provenance.distilled), *_text_student(provenance.distilled_text)]
+
+
+def _text_student(text: DistilledText | None) -> list[list[str]]:
+    if text is None:
+        return []
+    blocks = f"{text.layers} of {text.teacher_layers} blocks of the checkpoint's text encoder"
+    return [
+        ["text side", f"{blocks}, for prompts that are added, sha256 {text.weights}"],
+        ["its teacher", f"text side and its head, sha256 of their weights {text.teacher}"],
+        ["distilled on", f"{text.wordings} wordings, sha256 with those held out {text.wordings_sha256}"],
+    ]
+
+
+def _image_student(student: Distilled | None) -> list[list[str]]:
     if student is None:
         return []
     images = student.images

@@ -161,7 +161,8 @@ def _check_kind(each: GateSummary, manifest: Manifest) -> None:
     """Limits of a student are for students, and those of INT8 for more than a change to FP16."""
     precisions = {graph.precision for graph in changed_graphs(manifest, each.consumer)}
     loosest: Kind = "fp16" if precisions <= {"fp16"} else "int8"
-    if manifest.provenance.distilled is not None:
+    of_text = each.of == "added prompts" and manifest.provenance.distilled_text is not None
+    if manifest.provenance.distilled is not None or of_text:
         loosest = "student"
     if KINDS.index(each.kind) > KINDS.index(loosest):
         raise misfit(manifest.parity, "kind of a gate", f"{loosest}, or a stricter one", each.kind)
@@ -169,11 +170,12 @@ def _check_kind(each: GateSummary, manifest: Manifest) -> None:
 
 def changed_graphs(manifest: Manifest, consumer: str) -> list[Graph]:
     """Return the graphs that are certainly not the original's: of a class of machines, or a student."""
-    student = manifest.provenance.distilled is not None
+    made = manifest.provenance
+    students = {"image": made.distilled is not None, "text": made.distilled_text is not None}
     return [
         graph
         for graph in manifest.graphs
-        if consumer in graph.consumers and ("@" in consumer or (student and graph.role == "image"))
+        if consumer in graph.consumers and ("@" in consumer or students.get(graph.role, False))
     ]
 
 

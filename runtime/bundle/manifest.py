@@ -74,6 +74,23 @@ class Repacking(_Struct, frozen=True):
     removed: list[Key]
 
 
+class DistilledText(_Struct, frozen=True):
+    """The smaller text side that encodes prompts added later: some of the teacher's blocks, trained again."""
+
+    layers: Count
+    """Blocks that it has."""
+    teacher_layers: Count
+    """Blocks of the checkpoint's text encoder."""
+    weights: Sha256
+    """Of the file of its blocks' weights."""
+    teacher: Sha256
+    """Of the weights of the text side and its head, read from `Provenance.checkpoint`."""
+    wordings: Count
+    """Wordings that it learned from."""
+    wordings_sha256: Sha256
+    """Of their tokens, with those that watched and those held out."""
+
+
 class Provenance(_Struct, frozen=True):
     """Where the bundle comes from."""
 
@@ -86,6 +103,7 @@ class Provenance(_Struct, frozen=True):
     """Other files the model was read from: configuration, vocabulary."""
     calibration: CalibrationSet | None = None
     distilled: Distilled | None = None
+    distilled_text: DistilledText | None = None
     repacked: list[Repacking] = []
     """The oldest first; all else is the first bundle's."""
 

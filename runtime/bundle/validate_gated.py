@@ -29,10 +29,19 @@ def gates_folder(consumer: str) -> str:
 def changed_heads(manifest: Manifest, consumer: str) -> list[str]:
     """Return the heads whose scores for a consumer come from a graph that is meant for it alone.
 
-    Where one bank is not stored as its original, these are all: its consumers have the image graph.
+    Where one bank is not stored as its original, these are all: its consumers have the image graph. A
+    back-end without a class of machines runs fp32 graphs: of those an image tower's student changes scores.
     """
+    as_original = manifest.provenance.distilled is None and not _lessened(manifest)
+    if "@" not in consumer and as_original:
+        return []
     image = _has(manifest, "image", None, consumer)
     return [head.name for head in manifest.heads if image or _has(manifest, "head", head.name, consumer)]
+
+
+def _lessened(manifest: Manifest) -> bool:
+    """Tell whether a bank is stored in less than the original's."""
+    return any(head.bank.stored != "float32" for head in manifest.heads)
 
 
 def check_gated(manifest: Manifest) -> None:
@@ -49,9 +58,10 @@ def check_gated(manifest: Manifest) -> None:
     unique("$.graphs[...].consumers: of one role", pairs)
     unique("$.gated[...].consumer", [each.consumer for each in manifest.gated])
     asked = {name for _, name in pairs if "@" in name}
-    lessened = any(head.bank.stored != "float32" for head in manifest.heads)
-    if manifest.provenance.distilled is not None or lessened:
+    if manifest.provenance.distilled is not None or _lessened(manifest):
         asked |= {name for graph in manifest.graphs if graph.role == "image" for name in graph.consumers}
+    if manifest.provenance.distilled_text is not None:
+        asked |= {name for graph in manifest.graphs if graph.role == "text" for name in graph.consumers}
     if missing := sorted(asked - {each.consumer for each in manifest.gated}):
         refuse("$.gated", "does not say what its changed graphs passed their gates on", missing[0])
     for index, each in enumerate(manifest.gated):
@@ -82,10 +92,11 @@ def _check_one(where: str, gated: Gated, manifest: Manifest) -> None:
             _check_positive(f"{here}.map_tolerance", each.map_tolerance)
         _check_file(f"{here}.report", each.report, f"{folder}/head-{each.head}.json")
         _check_file(f"{here}.page", each.page, f"{folder}/head-{each.head}.html")
-    # A back-end alone runs fp32 graphs: the text graph is the original's, also beside a student.
-    has_text = "@" in gated.consumer and _has(manifest, "text", None, gated.consumer)
+    # A back-end alone runs fp32 graphs: the text graph is the original's unless it has a student of its own.
+    changed_text = "@" in gated.consumer or manifest.provenance.distilled_text is not None
+    has_text = changed_text and _has(manifest, "text", None, gated.consumer)
     if (gated.text is not None) != has_text:
-        refuse(f"{where}.text", "is given exactly where the text graph is for this class of machines")
+        refuse(f"{where}.text", "is given exactly where the text graph is a changed one for this consumer")
     if gated.text is not None:
         if manifest.text is None or gated.text.head != manifest.text.head:
             refuse(f"{where}.text.head", "is not the head that reads text", gated.text.head)

@@ -54,9 +54,9 @@ def test_the_document_has_an_example_of_every_part() -> None:
 
 
 def test_examples_fit_together() -> None:
-    """They make a whole manifest, but for the graphs, the number of golden images and a student's gate."""
+    """They make a whole manifest, but for the graphs, the number of golden images and students' gates."""
     document = factory.document()
-    document["provenance"] = {**_example("Provenance"), "distilled": None}
+    document["provenance"] = {**_example("Provenance"), "distilled": None, "distilled_text": None}
     document["door"] = _example("Door")
     document["text"] = _example("TextRule")
     document["examination"] = {**_example("Examination"), "over_sides": "mean"}
