@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from promptray.calibrate.adapt.whole import replace_whole
+from promptray.calibrate.distil.fit import Epoch, Trained
 from promptray.calibrate.distil.own_tower import OwnTower
 from promptray.calibrate.distil.settings import Distil
 from promptray.calibrate.distil.student import Student
 from promptray.calibrate.distil.teacher import finish, model_sha256, tower_shapes
 from promptray.calibrate.distil.torch_side import sides_reference
-from promptray.calibrate.distil.train import Epoch, Trained
 from promptray.calibrate.quantise.scheme import Int8
 from promptray.export.families.base import LoadedModel, Side
 from promptray.export.layout import NO_KEY, fit_state_dict

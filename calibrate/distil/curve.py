@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from promptray.calibrate.distil.train import Epoch
+from promptray.calibrate.distil.fit import Epoch
 from promptray.calibrate.svg import Plot, span
 
 _COLOURS = ("#1b6ca8", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#334155")

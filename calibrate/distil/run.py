@@ -15,6 +15,7 @@ from promptray.calibrate.adapt.progress import Progress
 from promptray.calibrate.adapt.whole import remove_partial, replace_whole
 from promptray.calibrate.distil.checkpoint import StudentFacts, StudentSide, new_student, save_student
 from promptray.calibrate.distil.curve import loss_curve
+from promptray.calibrate.distil.fit import Trained
 from promptray.calibrate.distil.images import DistilImages
 from promptray.calibrate.distil.quantised import Simulation
 from promptray.calibrate.distil.reports import supervision
@@ -22,7 +23,7 @@ from promptray.calibrate.distil.settings import Distil
 from promptray.calibrate.distil.student import Student
 from promptray.calibrate.distil.targets import Targets
 from promptray.calibrate.distil.teacher import Findings, Teacher, teacher_of
-from promptray.calibrate.distil.train import Lesson, Trained, scale_of, train
+from promptray.calibrate.distil.train import Lesson, scale_of, train
 from promptray.calibrate.distil.views import pixels
 from promptray.calibrate.distil.weights import load_tower
 from promptray.calibrate.quantise.scheme import Int8

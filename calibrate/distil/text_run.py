@@ -15,13 +15,13 @@ from torch import Tensor
 from promptray.calibrate.adapt.progress import Progress
 from promptray.calibrate.adapt.whole import replace_whole
 from promptray.calibrate.distil.curve import loss_curve
+from promptray.calibrate.distil.fit import Epoch, fit
 from promptray.calibrate.distil.run import CURVE, HISTORY, STATE, alone
 from promptray.calibrate.distil.text_settings import TextDistil
 from promptray.calibrate.distil.text_student import require_open, text_student
 from promptray.calibrate.distil.text_targets import HeadOnImages, TextTargets, image_features
 from promptray.calibrate.distil.text_train import TextLesson, TextRun, scale_of
 from promptray.calibrate.distil.text_wordings import Wordings
-from promptray.calibrate.distil.train import Epoch, fit
 from promptray.export.families.base import LoadedModel, Side, weights_sha256
 from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.safetensors_checkpoint import METADATA, read_safetensors

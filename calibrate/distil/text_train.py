@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from promptray.calibrate.distil.fit import Run
 from promptray.calibrate.distil.quantised import Simulation
 from promptray.calibrate.distil.text_settings import TextDistil
 from promptray.calibrate.distil.text_student import TextStudent, call
 from promptray.calibrate.distil.text_targets import LOGITS, TextTargets
-from promptray.calibrate.distil.train import Run
 from promptray.export.families.base import weights_sha256
 from promptray.runtime.prompts import ROWS
 

@@ -7,8 +7,10 @@ machine; there is no way round.
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -24,7 +26,7 @@ from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
 from promptray.calibrate.pipeline.recipe import BuildRecipe, check_sections, kind_of, limits_of
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.pipeline.search import searched
-from promptray.calibrate.pipeline.sections import section_images
+from promptray.calibrate.pipeline.sections import SectionImages, section_images
 from promptray.calibrate.pipeline.self_test import require_spread
 from promptray.calibrate.pipeline.speed import time_notes
 from promptray.calibrate.pipeline.text_student import added_wordings, text_taught
@@ -38,6 +40,7 @@ from promptray.export.stage_cache import StageCache, default_cache
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.validate_gated import changed_heads
 from promptray.runtime.golden import read_golden
+from promptray.runtime.text import EncodedPrompt
 
 
 def build(
@@ -98,62 +101,100 @@ def build(
         stages = StageCache(root, promptray.calibrate)
         thresholds = thresholds_of(recipe.gate, manifest, recipe_path.name)
         images = section_images(recipe, recipe_path, manifest, stages, _part(progress, 0.3, 0.4))
-        fp32, warnings = original, list(images.unchecked)
-        if recipe.distil is not None and images.distil is not None:
-            taught = distilled(
-                recipe.distil,
-                recipe_path,
-                sources,
-                original,
-                images.distil,
-                stages,
-                _part(progress, 0.4, 0.5),
-                recipe.simulated,
-            )
-            fp32 = checked(taught, stages, _part(progress, 0.5, 0.55))
-            warnings += [f"distillation: {warning}" for warning in taught.warnings]
-        made, held_out = fp32.draft, None
-        if recipe.distil_text is not None:
-            smaller = text_taught(
-                recipe.distil_text,
-                recipe_path,
-                sources,
-                original.draft,
-                made,
-                stages,
-                _part(progress, 0.5, 0.55),
-                gated=images.gate.sha256s,
-                other_graphs_quantised=recipe.quantise is not None,
-            )
-            made, held_out = smaller.draft, smaller.held_out
-            warnings += [f"distillation of the text side: {warning}" for warning in smaller.warnings]
-        changed = Changed(made, {})
+        job = _Build(recipe, recipe_path, sources, original, images, stages, progress)
+        made = job.distilled()
         limits, teacher = limits_of(recipe, recipe_path.name), Model(original.draft)
         asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
         if trials is not None and images.search is not None:
-            mixes = Mixes(recipe, made, images.calibration, stages, others=True, change=change)
+            mixes = Mixes(recipe, made.draft, images.calibration, stages, others=True, change=change)
             by, part = Asked(images.search, limits, thresholds), _part(progress, 0.55, 0.6)
             found = searched(teacher, mixes, by, stages, trials, part)
-            recipe, warnings = found.recipe, [*warnings, found.note]
+            recipe, made = found.recipe, made.with_notes([found.note])
+        changed = Changed(made.draft, {})
         if recipe.quantise is not None:
             part = _part(progress, 0.55, 0.6)
-            changed = quantised(recipe, made, images.calibration, stages, part, change=change)
-            warnings += [f"calibration: {warning}" for warning in changed.warnings]
+            changed = quantised(recipe, made.draft, images.calibration, stages, part, change=change)
         gates = Gates(teacher, asked, stages, _part(progress, 0.6, 0.95))
-        added = None
-        if held_out is not None:
-            before, after = added_wordings(original.draft, changed.draft, held_out, stages)
-            asked = dataclasses.replace(asked, limits=limits_of(recipe, recipe_path.name, added=True))
-            added = Gates(before, asked, stages, _part(progress, 0.6, 0.95)), after
-        held, passed = _gated(recipe, gates, added, fp32, changed, stages, folder)
-        warnings += time_notes(original.draft, fp32.draft, changed.draft, stages, progress)
-        parity = {**fp32.parity, "notes": [*fp32.parity["notes"], *warnings]}
-        consumer = passed.manifest.gated[0].consumer
-        summaries = []
+        added = job.added(made, changed, asked)
+        held, passed = _gated(recipe, gates, added, made.fp32, changed, stages, folder)
+        notes = [*made.notes, *(f"calibration: {warning}" for warning in changed.warnings)]
+        notes += time_notes(original.draft, made.fp32.draft, changed.draft, stages, progress)
+        parity = {**made.fp32.parity, "notes": [*made.fp32.parity["notes"], *notes]}
+        return write(output, passed, {**parity, "gates": job.summaries(held, passed, changed)}, progress)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The fp32 model that is quantised or goes into the bundle: the original, or students of it."""
+
+    fp32: Checked
+    """With the original's text side."""
+    draft: Draft
+    notes: list[str]
+    held_out: Sequence[EncodedPrompt] | None = None
+    """Wordings that a smaller text side did not learn from."""
+
+    def with_notes(self, more: list[str]) -> _Made:
+        return replace(self, notes=[*self.notes, *more])
+
+
+@dataclass(frozen=True)
+class _Build:
+    """What the stages of one build rest on."""
+
+    recipe: BuildRecipe
+    path: Path
+    sources: Sources
+    original: Checked
+    images: SectionImages
+    stages: StageCache
+    progress: Progress
+
+    def distilled(self) -> _Made:
+        """Make the students that the recipe asks for."""
+        distil, images = self.recipe.distil, self.images.distil
+        made = _Made(self.original, self.original.draft, list(self.images.unchecked))
+        if distil is not None and images is not None:
+            part, simulated = _part(self.progress, 0.4, 0.5), self.recipe.simulated
+            taught = distilled(
+                distil, self.path, self.sources, self.original, images, self.stages, part, simulated
+            )
+            fp32 = checked(taught, self.stages, _part(self.progress, 0.5, 0.55))
+            made = replace(made, fp32=fp32, draft=fp32.draft)
+            made = made.with_notes([f"distillation: {warning}" for warning in taught.warnings])
+        if self.recipe.distil_text is None:
+            return made
+        smaller = text_taught(
+            self.recipe.distil_text,
+            self.path,
+            self.sources,
+            self.original.draft,
+            made.draft,
+            self.stages,
+            _part(self.progress, 0.5, 0.55),
+            gated=self.images.gate.sha256s,
+            other_graphs_quantised=self.recipe.quantise is not None,
+        )
+        made = replace(made, draft=smaller.draft, held_out=smaller.held_out)
+        return made.with_notes([f"distillation of the text side: {warning}" for warning in smaller.warnings])
+
+    def added(self, made: _Made, changed: Changed, asked: Asked) -> tuple[Gates, Model] | None:
+        """Return what a smaller text side is gated by, and the model with the wordings that it encoded."""
+        if made.held_out is None:
+            return None
+        before, after = added_wordings(self.original.draft, changed.draft, made.held_out, self.stages)
+        asked = replace(asked, limits=limits_of(self.recipe, self.path.name, added=True))
+        return Gates(before, asked, self.stages, _part(self.progress, 0.6, 0.95)), after
+
+    def summaries(self, held: Sequence[Held], passed: Draft, changed: Changed) -> list[dict[str, Any]]:
+        """Return what ``parity.json`` says of each gate."""
+        consumer, images = passed.manifest.gated[0].consumer, self.images.gate
+        said = []
         for each in held:
-            kind = kind_of(recipe, recipe_path.name, added=each.of == "added prompts")
-            summaries.append(summary(each, consumer, kind, images.gate, original.draft, changed))
-        return write(output, passed, {**parity, "gates": msgspec.to_builtins(summaries)}, progress)
+            kind = kind_of(self.recipe, self.path.name, added=each.of == "added prompts")
+            said.append(summary(each, consumer, kind, images, self.original.draft, changed))
+        found: list[dict[str, Any]] = msgspec.to_builtins(said)
+        return found
 
 
 def _gated(
