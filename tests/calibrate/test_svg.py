@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from promptray.calibrate.svg import Plot, span
+from promptray.calibrate.svg import Plot, bar_chart, span
 
 
 def test_a_file_is_well_formed_and_its_texts_are_escaped() -> None:
@@ -42,3 +42,13 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert 3 <= len(ticks) <= 6
     assert all(low <= tick <= high for tick in ticks)
     assert np.diff(ticks) == pytest.approx(np.full(len(ticks) - 1, ticks[1] - ticks[0]))
+
+
+def test_bars_are_as_long_as_their_values_and_names_are_escaped() -> None:
+    plot = bar_chart("<t>", "share", ["a<", "b", "c"], [0.5, 0.25, 0.0], standalone=True)
+    root = ElementTree.fromstring(plot)
+    texts = [element.text for element in root.iter() if element.text]
+    assert {"<t>", "a<", "b", "50.00%", "25.00%", "0.00%"} <= set(texts)
+    lengths = [float(length) for length in re.findall(r'width="([\d.]+)" height="11"', plot)]
+    assert lengths == [320.0, 160.0, 0.0]
+    ElementTree.fromstring(bar_chart("nothing moves", "share", ["a"], [0.0], standalone=True))
