@@ -3,7 +3,8 @@
     python -m benchmarks.qad --data DATA -o benchmarks/results/qad.json
 
 The reference model and a trained SqueezeNet, each quantised as it is (`int8-qdq`), and after its own tower,
-all layers of it, learned under that quantisation from fp32 answers. Both have the same images, a quarter of
+all layers of it, learned under that quantisation from fp32 answers. The reference model a second time with
+ranges by entropy, which clip it too hard. Both have the same images, a quarter of
 the patients, for ranges and to learn from; the gates of both are held on the others, against the original in
 fp32, with the limits of int8. Both models saw some of these images in their training: what is measured is
 agreement with fp32, nothing of new patients.
@@ -31,28 +32,30 @@ from benchmarks.timing import machine, save
 from promptray.calibrate.gates.report import GateReport
 from promptray.runtime.machine_class import machine_class
 
-#: A tower as it was is near what is asked of it: at ten times this rate SqueezeNet was worse after an epoch.
+#: Less than for a new student: the tower is nearly there. Many images watch, since there are few of them.
 LEARN = {
     "student": "teacher",
     "layers": "all",
     "simulate": {"from": 0.0},
     "batch": 8,
-    "rate": 1e-6,
+    "rate": 3e-5,
     "weight_decay": 0.0,
-    "augment": {"views": 2},
-    "validation": 0.15,
+    "augment": {"views": 4},
+    "validation": 0.3,
 }
 
 
-def compared(recipe: dict[str, Any], data: Path, learn: dict[str, Any]) -> dict[str, Any]:
+def compared(
+    recipe: dict[str, Any], scheme: dict[str, Any], data: Path, learn: dict[str, Any]
+) -> dict[str, Any]:
     """Build a model as it is and learned, and return what the gates said of both."""
     images = {"images": str((data / "cxr").resolve()), "labels": "calibration.csv", "source": SOURCES}
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_tables(data, folder)
-        for name, section in (("int8-qdq", {}), ("int8-qdq, learned", {"distil": {**learn, **images}})):
-            said = variant({**recipe, **section}, name, {"image": INT8}, data, folder)[1]
+        for name, section in (("as it is", {}), ("learned", {"distil": {**learn, **images}})):
+            said = variant({**recipe, **section}, name, {"image": scheme}, data, folder)[1]
             found[name] = {key: said[key] for key in ("bundle_written", "refusal")} | of_gates(folder, name)
     return found
 
@@ -81,12 +84,17 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with cxr/ and weights/")
     parser.add_argument("-o", "--output", type=Path, help="result file")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     learn = {**LEARN, "epochs": options.epochs}
-    recipes = {"SqueezeNet 1.1": squeezenet_recipe(options.data), "reference model": reference_recipe()}
+    squeezenet, reference = squeezenet_recipe(options.data), reference_recipe()
+    cases = {
+        "SqueezeNet 1.1": (squeezenet, INT8),
+        "reference model": (reference, INT8),
+        "reference model, ranges by entropy": (reference, {**INT8, "calibration": "entropy"}),
+    }
     content: dict[str, Any] = {
         "machine": {**machine(), "class": machine_class()},
         "tools": {"torch": str(torch.__version__)},
@@ -94,7 +102,7 @@ def main() -> None:
         "gpu": "not run",
         "images": SOURCES,
         "learned with": learn,
-        "models": {name: compared(recipe, options.data, learn) for name, recipe in recipes.items()},
+        "models": {name: compared(*case, options.data, learn) for name, case in cases.items()},
     }
     if options.output:
         save(options.output, content)

@@ -69,7 +69,7 @@ def test_a_student_that_learned_while_quantised_passes_the_limits_of_int8(
 
 UNFIT: dict[str, Any] = {
     "no quantisation": None,
-    "ranges of each call": {"image": {"scheme": "int8-dynamic"}},
+    "8 bits between convolutions": {**QUANTISE, "image": {"scheme": "int8-convolutions"}},
     "weights alone": {"image": {"scheme": "weight-only"}},
     "factors moved after training": {**QUANTISE, "image": {"scheme": "int8-qdq", "smooth": 0.5}},
 }
