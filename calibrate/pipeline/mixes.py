@@ -13,7 +13,7 @@ import msgspec
 import promptray.calibrate
 from promptray.calibrate.pipeline.image_set import ImageSet
 from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
-from promptray.calibrate.pipeline.recipe import BY_GROUPS, BuildRecipe, QuantiseRecipe
+from promptray.calibrate.pipeline.recipe import BY_GROUPS, BuildRecipe
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.quantise import Scheme, quantise
 from promptray.calibrate.quantise.once import quantise_with_ranges_once
@@ -31,8 +31,9 @@ class Mixes:
     """Choices of layers for the graphs that a recipe quantises by groups.
 
     A group is named after its graph, too: ``image: encoder.blocks.3``. Groups that the recipe keeps high are
-    not among those to choose from. Changed graphs are made anew for every mix and not kept: of a model of
-    300 MB there would be some twenty. What was measured of them is kept by the callers.
+    not among those to choose from; with banks in less only the image graph's are. Changed graphs are made
+    anew for every mix and not kept: of a model of 300 MB there would be some twenty. What was measured of
+    them is kept by the callers.
 
     Parameters
     ----------
@@ -68,10 +69,14 @@ class Mixes:
         self._others = others
         self._change = quantise_with_ranges_once() if change is quantise else change
         wanted = [(graph, self._asked.scheme_of(graph.role, graph.head)) for graph in fp32.manifest.graphs]
+        # A bank in less beside an fp32 image graph and a changed head would be for two consumers.
+        only_image = others and self._asked.bank != "float32" and isinstance(self._asked.image, BY_GROUPS)
         self.schemes: dict[str, Scheme] = {
             graph.title: scheme
             for graph, scheme in wanted
-            if isinstance(scheme, BY_GROUPS) and (only is None or graph.title in only)
+            if isinstance(scheme, BY_GROUPS)
+            and (only is None or graph.title in only)
+            and not (graph.role == "head" and only_image)
         }
         """Of the graphs to choose in, by title."""
 
@@ -139,12 +144,13 @@ class Mixes:
             for head in self.fp32.manifest.heads
             if (scheme := chosen[f"head {head.name}"]) is not None
         }
-        made = QuantiseRecipe(
+        made = msgspec.structs.replace(
+            self._asked,
             image=chosen["image"],
+            head=None,
             heads=heads,
             text=chosen.get("text"),
-            calibration=self._asked.calibration,
-            search=self._asked.search,
+            bank=self._asked.bank if self._others else "float32",
         )
         return msgspec.structs.replace(self._recipe, quantise=made)
 

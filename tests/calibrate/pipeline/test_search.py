@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from filelock import FileLock
 
@@ -26,7 +27,7 @@ from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.verify import verify
 from tests import asg_tiny
 from tests.calibrate.pipeline import squeezed
-from tests.calibrate.pipeline.conftest import Recipe
+from tests.calibrate.pipeline.conftest import SCHEMES, Recipe, write_pieces
 from tests.calibrate.pipeline.squeezed import GATE, QUANTISE, SEARCH, write_recipe
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "search.schema.json"
@@ -160,12 +161,13 @@ def test_a_mix_that_passes_its_gate_is_written_with_how_it_was_found(
     cache: Path, recipe: Recipe, pieces: Path, tmp_path: Path
 ) -> None:
     calibration = {"images": str(pieces / "calibration"), "source": "pieces of films, seed 1"}
-    head = {"head": {"scheme": "int8-qdq"}, "calibration": calibration, "search": "calibration"}
-    made = build(recipe(quantise=head), tmp_path / "x.bundle", cache=cache)
+    search = {"images": str(write_pieces(tmp_path / "search", 200, 3)), "source": "pieces of films, seed 3"}
+    quantise = {**SCHEMES, "calibration": calibration, "search": search}
+    made = build(recipe(quantise=quantise), tmp_path / "x.bundle", cache=cache)
     verify(made.path)
     notes = read_parity(made).notes
     assert any("A search chose the layers" in note and "had no part in it" in note for note in notes)
-    assert any("head findings int8-qdq" in note and "of the time of fp32" in note for note in notes)
+    assert any("image int8-qdq" in note and "of the time of fp32" in note for note in notes)
 
 
 def test_a_search_that_was_stopped_goes_on_and_a_second_makes_no_trial(
@@ -273,6 +275,15 @@ def test_groups_of_image_and_heads_are_chosen_together(asg_both_bundle: Path, tm
             layer.group for layer in changed.reports["image"].quantised
         }
     assert mixes.kept(image[1:]) == {"image": [image[0].partition(": ")[2]]}
+
+    # A bank in less is for every machine where the image graph is fp32, so that must be changed with it.
+    assert recipe.quantise is not None
+    less = msgspec.structs.replace(recipe, quantise=msgspec.structs.replace(recipe.quantise, bank="float16"))
+    mixes = mixes_of(less, path, cache, tmp_path)
+    assert list(mixes.schemes) == ["image"]
+    chosen = mixes.recipe(image[1:]).quantise
+    assert chosen is not None
+    assert (chosen.bank, list(chosen.heads), chosen.head) == ("float16", ["tags"], None)
 
 
 def mixes_of(recipe: BuildRecipe, path: Path, cache: Path, folder: Path) -> Mixes:
