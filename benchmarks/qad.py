@@ -4,7 +4,7 @@
 
 The reference model and a trained SqueezeNet, each quantised as it is (`int8-qdq`), and after its own tower,
 all layers of it, learned under that quantisation from fp32 answers. The reference model a second time with
-ranges by entropy, which clip it too hard. Both have the same images, a quarter of
+ranges by entropy, which cost it more. Both have the same images, a quarter of
 the patients, for ranges and to learn from; the gates of both are held on the others, against the original in
 fp32, with the limits of int8. Both models saw some of these images in their training: what is measured is
 agreement with fp32, nothing of new patients.
