@@ -64,7 +64,8 @@ class Simulation:
     side : Side
         As it will be exported. Not changed.
     scheme : Int8
-        Its layers to keep, and its rule for ranges. ``smooth`` is refused; ``rest`` is simulated as float32.
+        Its layers to keep, and its rule for ranges. ``smooth`` is refused; float16, of ``rest`` and of
+        positions, is simulated as float32.
 
     Raises
     ------

@@ -81,7 +81,8 @@ def test_the_simulation_gives_what_the_quantised_graph_gives(
 ) -> None:
     model = teacher()
     side = student_side(model, **changes)
-    pictures, scheme = pupils.pictures(8, model), Int8(calibration="percentile")
+    # Positions in float16 are not simulated: so small a change already moves values to another step.
+    pictures, scheme = pupils.pictures(8, model), Int8(calibration="percentile", embeddings="float32")
     simulation = ranged(model, side, scheme, pictures)
     made = quantise(export_graph(side, "image"), scheme, ImageFeeds(pictures, model.preprocessing))
     assert len(simulation.names) == len(made.report.quantised) == count
