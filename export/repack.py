@@ -33,6 +33,7 @@ from promptray.runtime.site import Site
 from promptray.runtime.site_calibration import CalibrationFile, SiteCalibration, site_calibrations
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 from promptray.runtime.site_prompts import ActiveFinding, with_site
+from promptray.runtime.text_check import check_text
 
 Progress = Callable[[str, str, float], None]
 
@@ -137,6 +138,7 @@ def repack(
     backend, _ = choose_backend("auto", threads=1, manifest=manifest)
     graphs = Graphs(bundle, backend, prompts_per_batch=None)
     check_golden(bundle, graphs, graphs.bind_all(banks))
+    check_text(bundle, graphs)
     made, groups = _manifest(manifest, step, head, active)
     bank = PromptBank(head.bank, [each.entry for each in active[head.name]])
     if head.relation in ALTERNATIVES:

@@ -30,6 +30,7 @@ from promptray.runtime.site_prompts import (
     same_prompts,
     with_site,
 )
+from promptray.runtime.text_check import check_text
 
 
 class ActivePrompts:
@@ -61,6 +62,7 @@ class ActivePrompts:
         self._closed = closed
         self._manifest = bundle.manifest
         self._graphs = graphs
+        self._bundle, self._text_checked = bundle, False
         self._site = site
         self._lock = threading.Lock()
         active = {
@@ -202,6 +204,9 @@ class ActivePrompts:
         return findings
 
     def _encoded(self, finding: Finding, origin: Origin, *, allow_empty: bool = False) -> ActiveFinding:
+        if not self._text_checked:  # a wrong entry would be scored with, and kept
+            check_text(self._bundle, self._graphs)
+            self._text_checked = True
         encoded = self._graphs.encode(
             finding.key, finding.prompts, finding.negative_prompts, allow_empty=allow_empty
         )

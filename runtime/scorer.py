@@ -364,7 +364,7 @@ def _precision(manifest: Manifest, backend: str) -> str:
 
 def _gated_as(manifest: Manifest, backend: str) -> str | None:
     gated = manifest.gated_for(consumers_here(backend))
-    return None if gated is None else gated.consumer
+    return gated.consumer if gated is not None and gated.heads else None
 
 
 def _fault(error: Exception, name: str) -> ScoringError:

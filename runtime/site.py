@@ -125,9 +125,20 @@ class Site:
         Raises
         ------
         BundleError
-            ``site.corrupt``.
+            ``site.corrupt``; ``site.not-found`` where what was there is there no longer: a share that is
+            no longer mounted must not take probabilities and flags away without a word.
         """
-        return Site(self.folder, self._readonly, self._timeout)
+        found = Site(self.folder, self._readonly, self._timeout)
+        if found.revision < self.revision:
+            raise BundleError(
+                "site.not-found",
+                "the site directory is gone, or older than it was when it was opened",
+                artefact=str(self.folder.parent),
+                expected=f"revision {self.revision} or later",
+                found=f"revision {found.revision}" if found.revision else "no site of this bundle",
+                cure="mount or restore it; or open the bundle again to score with what is there now",
+            )
+        return found
 
     @property
     def revision(self) -> int:

@@ -155,7 +155,7 @@ class Calibrations:
         Raises
         ------
         BundleError
-            As `site_calibrations`.
+            As `site_calibrations`; ``site.not-found`` where the site is no longer there.
         """
         site = None if self.site is None else self.site.reopened()
         try:

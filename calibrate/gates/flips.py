@@ -10,6 +10,10 @@ from promptray.calibrate.gates.data import GateData
 from promptray.calibrate.rate import independent_decisions, rate_interval
 from promptray.calibrate.reference_threshold import reference_threshold
 
+#: Patients that a stored threshold must leave on either side; a tenth of the 30 that other gates ask for lies
+#: beyond the reference operating point.
+LEAST_ASIDE = 3
+
 
 class FlipCounts:
     """Both models' decisions at the same thresholds, for every finding.
@@ -33,8 +37,17 @@ class FlipCounts:
             ]
         )
         self._flagged = original >= self.thresholds
+        #: Findings whose stored threshold hardly parts the original's scores: no decision could change there.
+        self.aside = [
+            stored and self._least_side(data, n) < LEAST_ASIDE for n, stored in enumerate(self.stored)
+        ]
         self._confidence = confidence
         self._independent = independent_decisions(data.patient_of)
+
+    def _least_side(self, data: GateData, finding: int) -> int:
+        """Return the patients on the side of a finding's threshold that has fewer."""
+        flagged = self._flagged[:, finding]
+        return min(len(np.unique(data.patient_of[side])) for side in (flagged, ~flagged))
 
     def changed(self, logits: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return which decisions (n, k) are others with these logits (n, k)."""

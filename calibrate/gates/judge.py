@@ -17,6 +17,7 @@ from promptray.calibrate.gates.statistics import FindingStatistics, Statistic
 from promptray.calibrate.gates.verdict import Sense, decisions_to_settle, verdict_of
 from promptray.runtime.gate_limits import Limits
 
+_ASIDE = "on one side of the stored threshold of {} is hardly an image: no decision could change"
 _CONSTANT = "the original, or the candidate, gives every image the same logit"
 
 
@@ -99,6 +100,10 @@ def _worst_difference(
     return worst(judged(name, bound, measured(n, finding)) for n, finding in enumerate(findings))
 
 
+def _asked(flips: FlipCounts, finding: int | None) -> Sequence[int]:
+    return range(len(flips.stored)) if finding is None else (finding,)
+
+
 def _flip_gates(data: GateData, limits: Limits, flips: FlipCounts, confidence: float) -> Iterator[Gate]:
     changed = flips.changed(data.candidate.logits)
     noise = None if data.again is None else flips.changed(data.again.logits)
@@ -111,6 +116,9 @@ def _flip_gates(data: GateData, limits: Limits, flips: FlipCounts, confidence: f
         if verdict == "inconclusive":
             needed = decisions_to_settle(found.rate, bound, confidence)
             reason = settles(needed, "independent decisions", found.patients)
+        aside = [data.findings[n] for n in _asked(flips, finding) if flips.aside[n]]
+        if aside and verdict == "passed":
+            verdict, reason = "inconclusive", _ASIDE.format(aside[0])
         floor = None if noise is None else flips.count(noise, finding).rate
         if verdict != "passed":
             reason = with_noise(reason, floor, bound)

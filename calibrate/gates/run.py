@@ -26,6 +26,7 @@ from promptray.calibrate.reference_threshold import REFERENCE_RATE
 from promptray.runtime.gate_limits import CONFIDENCE, Limits
 from promptray.runtime.version import VERSION
 
+_OF_LABELS = ("auroc_loss", "class_auroc_loss")
 _SHOWN = 8  # images that the report points out
 
 
@@ -98,7 +99,7 @@ def run_gates(
         images=data.images,
         patients=len(np.unique(data.patient_of)),
         clustered_by="image" if data.patients is None or not data.patients_known else "patient",
-        labelled=data.labels is not None,
+        labelled=any(gate.name in _OF_LABELS for gate in gates),
         draws=draws,
         seed=seed,
         confidence=confidence,

@@ -98,6 +98,7 @@ def build(
         )  # fmt: skip
         if folder is None or recipe.gate is None:
             return write(output, original.draft, original.parity, progress)
+        folder.clear()
         stages = StageCache(root, promptray.calibrate)
         thresholds = thresholds_of(recipe.gate, manifest, recipe_path.name)
         images = section_images(recipe, recipe_path, manifest, stages, _part(progress, 0.3, 0.4))

@@ -47,8 +47,8 @@ class GateFolder:
         """Base name, for messages."""
         return self._path.name
 
-    def replace(self, files: Mapping[str, bytes]) -> None:
-        """Write reports in the place of those of an earlier build; all else in the folder stays.
+    def clear(self) -> None:
+        """Remove the reports of an earlier build: beside one that fails they would speak of another model.
 
         Raises
         ------
@@ -58,6 +58,17 @@ class GateFolder:
         with self._system_errors():
             for name in self._written() or []:
                 self._remove(name)
+
+    def replace(self, files: Mapping[str, bytes]) -> None:
+        """Write reports in the place of those of an earlier build; all else in the folder stays.
+
+        Raises
+        ------
+        BuildError
+            As the constructor.
+        """
+        self.clear()
+        with self._system_errors():
             self._path.mkdir(exist_ok=True)
             mark = "\n".join([_HEADER, *sorted(files)]) + "\n"
             for name, content in {MARK: mark.encode(), **files}.items():

@@ -222,6 +222,8 @@ def _check_report(each: GateSummary, report: _Report, manifest: Manifest) -> Non
     must = {name for name, limit in limits.items() if limit is not None}
     if head is None or head.map is None:
         must.difference_update(_OF_MAPS)
+    if each.labelled != any(gate.name in _OF_LABELS for gate in report.gates):
+        raise misfit(each.report, "whether a gate saw labels", "its gates of AUROC", str(each.labelled))
     left_out = {gate.name for gate in report.not_run} & {*_OF_LABELS}
     if missing := sorted(must - {gate.name for gate in report.gates} - left_out):
         raise misfit(each.report, "gates that were held", ", ".join(sorted(must)), f"no {missing[0]}")

@@ -181,9 +181,14 @@ def test_a_site_that_is_damaged_meanwhile_gives_no_score_until_it_is_mended(
     assert rests_on(score(scorer), key_of(scorer)) == stored
 
 
-def test_a_site_that_is_deleted_has_no_calibration(scorer: Scorer, other: Site) -> None:
+def test_a_site_that_vanishes_is_an_error_until_it_is_back(scorer: Scorer, other: Site) -> None:
     store(other, scorer, 1.0)
     assert rests_on(score(scorer), key_of(scorer)) is not None
-    for path in sorted(other.folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    assert rests_on(score(scorer), key_of(scorer)) is None
+    away = other.folder.with_name("away")
+    other.folder.rename(away)
+    for _ in range(2):
+        with pytest.raises(PromptRayError) as refusal:
+            score(scorer)
+        assert refusal.value.code == "site.not-found"
+    away.rename(other.folder)
+    assert rests_on(score(scorer), key_of(scorer)) is not None

@@ -353,3 +353,19 @@ def test_the_same_data_and_seed_give_the_same_report() -> None:
 def test_settings_that_mean_nothing_are_an_error(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         run_gates(make(images=10), Limits(), **wrong)
+
+
+def test_labels_that_say_nothing_are_none() -> None:
+    report = run(make(labels=np.full((800, 2), np.nan)))
+    assert not report.labelled
+    assert "auroc_loss" in {each.name for each in report.not_run}
+
+
+@pytest.mark.parametrize("threshold", [50.0, -50.0])
+def test_a_stored_threshold_beyond_the_scores_settles_nothing(threshold: float) -> None:
+    """As of a probability or a percentage in the place of a logit: nothing could change sides."""
+    data = make(thresholds={"edema": threshold})
+    gates = {gate.name: gate for gate in run(with_logits(data, noise(data, 1e-6))).gates}
+    for name in ("flips", "finding_flips"):
+        assert gates[name].verdict == "inconclusive"
+        assert "threshold of edema" in str(gates[name].reason)

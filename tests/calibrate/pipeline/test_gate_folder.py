@@ -40,6 +40,12 @@ def test_reports_are_replaced_and_other_files_stay(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_reports_are_cleared_and_other_files_stay(folder: Path) -> None:
+    (folder / "notes of mine.txt").write_text("keep")
+    GateFolder(folder.with_suffix("")).clear()
+    assert [path.name for path in folder.iterdir()] == ["notes of mine.txt"]
+
+
 def test_a_report_that_somebody_removed_is_not_missed(folder: Path) -> None:
     (folder / "text.txt").unlink()
     GateFolder(folder.with_suffix("")).replace(FIRST)

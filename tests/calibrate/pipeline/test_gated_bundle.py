@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from promptray.export.draft import Draft
 from promptray.runtime import machine_class as machine_module
 from promptray.runtime.bank_file import pack
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.graphs import own_bank
+from promptray.runtime.graphs import Graphs, own_bank
+from promptray.runtime.prompts import BankEntry
 from promptray.runtime.verify import verify
 from tests import bundle_factory as factory
 
@@ -73,6 +75,25 @@ def test_a_machine_that_computes_otherwise_is_refused(
     with pytest.raises(BundleError, match="when it was gated") as refusal:
         Scorer.open(gated_bundle, site=None)
     assert refusal.value.code == "bundle.golden"
+
+
+def test_a_machine_that_encodes_text_otherwise_adds_no_prompts(
+    gated_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it encoded would be scored with, and kept: so the text graph is tested before its first prompt."""
+    (tmp_path / "site").mkdir()
+    with Scorer.open(gated_bundle, site=tmp_path / "site") as scorer:
+        encode = Graphs.encode
+
+        def otherwise(self: Graphs, *args: Any, **named: Any) -> BankEntry:
+            entry = encode(self, *args, **named)
+            return replace(entry, tensors={name: 1.1 * each for name, each in entry.tensors.items()})
+
+        monkeypatch.setattr(Graphs, "encode", otherwise)
+        with pytest.raises(BundleError, match="the text side encodes") as refusal:
+            scorer.prompts.add("rib fracture", "There is rib fracture.", keep=True)
+        assert refusal.value.code == "bundle.golden"
+        assert "rib fracture" not in scorer.prompts
 
 
 def test_verify_passes_with_both_differences(gated_bundle: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from promptray import BuildError
+from promptray.calibrate.pipeline import other_rounding
 from promptray.calibrate.pipeline.self_test import require_spread
 from promptray.runtime.answers import Answers
 from promptray.runtime.bundle.manifest import Manifest
@@ -47,3 +49,17 @@ def test_the_least_spread_of_any_finding_bounds_the_tolerance(
     original: tuple[float, ...], gated: tuple[float, ...]
 ) -> None:
     assert widest(answers(*original), answers(*gated)) == pytest.approx(0.2 * LARGEST_SHARE, rel=1e-4)
+
+
+def test_float16_numbers_move_as_what_they_were_rounded_from() -> None:
+    """By a whole step, and as rarely as a number within a millionth lies at the edge of one."""
+    values = np.random.default_rng(0).normal(size=(400, 500)).astype(np.float16)
+    graph = onnx.helper.make_graph([], "constants", [], [], [onnx.numpy_helper.from_array(values, "w")])
+    content = onnx.helper.make_model(graph).SerializeToString()
+    changed = other_rounding._changed(content, np.random.default_rng(1))
+    (tensor,) = onnx.load_from_string(changed).graph.initializer
+    found = onnx.numpy_helper.to_array(tensor)
+    moved = found != values
+    assert 0.0003 < moved.mean() < 0.003
+    steps = np.abs(found.astype(float) - values)[moved] / np.spacing(np.abs(values[moved])).astype(float)
+    assert set(steps) <= {0.5, 1.0}  # below a power of two a step is half as long
