@@ -140,7 +140,7 @@ def _shares(found: Sequence[Stack], layers: int, family: str) -> list[int]:
     if not found:
         raise _refused("this tower is no row of blocks that are alike", layers, f"a tower of {family}")
     said = "; ".join(f"{length} in {stack.name}" for stack, length in zip(found, lengths, strict=True))
-    if layers >= sum(lengths):  # with every block it would be no smaller, yet held to a student's wider limits
+    if layers >= sum(lengths):  # no smaller, yet it would be held to the wider limits of a student
         cure = "keep fewer blocks, or write `layers: all` for the whole tower"
         raise _refused("the tower has no blocks to leave out then", layers, said, cure)
     if layers < len(found):
