@@ -50,8 +50,8 @@ class OwnTower(nn.Module):
     model : LoadedModel
         The teacher. Not changed; its weights are copied.
     layers : int or 'all'
-        Blocks to keep, evenly spaced, the first and the last among them. Where a tower has several stacks
-        of blocks, each keeps its share, one at least.
+        Blocks to keep, fewer than it has, evenly spaced, the first and the last among them. Where a tower
+        has several stacks of blocks, each keeps its share, one at least.
 
     Attributes
     ----------
@@ -139,9 +139,12 @@ def _shares(found: Sequence[Stack], layers: int, family: str) -> list[int]:
     lengths = [len(stack.blocks) for stack in found]
     if not found:
         raise _refused("this tower is no row of blocks that are alike", layers, f"a tower of {family}")
-    if not len(found) <= layers <= sum(lengths):
-        said = "; ".join(f"{len(stack.blocks)} in {stack.name}" for stack in found)
-        raise _refused("the tower cannot keep that many blocks", layers, said)
+    said = "; ".join(f"{length} in {stack.name}" for stack, length in zip(found, lengths, strict=True))
+    if layers >= sum(lengths):  # no smaller, yet it would be held to the wider limits of a student
+        cure = "keep fewer blocks, or write `layers: all` for the whole tower"
+        raise _refused("the tower has no blocks to leave out then", layers, said, cure)
+    if layers < len(found):
+        raise _refused("every stack of blocks keeps one at least", layers, said)
     kept = [1] * len(found)
     for _ in range(layers - len(found)):
         wanted = [length * layers / sum(lengths) - have for length, have in zip(lengths, kept, strict=True)]
@@ -167,12 +170,17 @@ def _remove_unused(module: nn.Module, used: set[int]) -> None:
             _remove_unused(child, used)
 
 
-def _refused(what: str, layers: int, found: str) -> BuildError:
+def _refused(
+    what: str,
+    layers: int,
+    found: str,
+    cure: str = "keep another number of blocks, `layers: all`, or name a timm architecture as the student",
+) -> BuildError:
     return BuildError(
         "distil.student",
         what,
         artefact=f"distil.layers: {layers}",
         expected=_HELD,
         found=found,
-        cure="keep another number of blocks, `layers: all`, or name a timm architecture as the student",
+        cure=cure,
     )

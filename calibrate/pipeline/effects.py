@@ -36,7 +36,8 @@ def effects(mixes: Mixes, images: ImageSet, stages: StageCache, progress: Progre
     Raises
     ------
     BuildError
-        ``quantise.calibration`` of a single image, or ``quantise.*`` of a graph.
+        ``quantise.graph`` where there is no group, ``quantise.calibration`` of a single image, or
+        ``quantise.*`` of a graph.
     """
     if len(set(images.sha256s)) < _LEAST_IMAGES:
         raise BuildError(
@@ -45,6 +46,15 @@ def effects(mixes: Mixes, images: ImageSet, stages: StageCache, progress: Progre
             artefact=f"section {images.section}",
             expected=f"at least {_LEAST_IMAGES} different images",
             cure="give images like those the model will see",
+        )
+    if not mixes.groups:
+        raise BuildError(
+            "quantise.graph",
+            "there are no layers to rank or to choose from: the scheme finds none, or `keep` names all",
+            artefact=", ".join(mixes.schemes),
+            expected="a graph with layers of weights that its scheme quantises and `keep` does not name",
+            cure="name another graph, give it another scheme, or take names out of its `keep`; without such "
+            "a graph take quantise.search out",
         )
     total = len(mixes.groups) + 2
     done = 0

@@ -80,6 +80,18 @@ class Mixes:
         }
         """Of the graphs to choose in, by title."""
 
+    @property
+    def beside(self) -> dict[str, str]:
+        """Schemes of the graphs that are quantised in every mix, without a choice of layers, by title."""
+        asked = self._asked if self._others else None
+        return {
+            graph.title: str(scheme.__struct_config__.tag)
+            for graph in self.fp32.manifest.graphs
+            if asked is not None
+            and graph.title not in self.schemes
+            and (scheme := asked.scheme_of(graph.role, graph.head)) is not None
+        }
+
     @cached_property
     def key(self) -> dict[str, object]:
         """What every mix depends on, beside the choice itself."""

@@ -204,6 +204,11 @@ def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text
             what = "only explicit Q/DQ pairs whose places and weights are known before can be simulated"
             wanted = "a section 'quantise' with image: {scheme: int8-qdq}, without smooth"
             raise _invalid(artefact, "distil.simulate", what, wanted)
+        if quantise is not None and quantise.search is not None:
+            what = "a search chooses layers after the training, so what is simulated is not what would ship"
+            wanted = "distil.simulate or quantise.search, not both"
+            cure = "search first, without simulate, then write what it chose as `keep` and take search out"
+            raise _invalid(artefact, "distil.simulate", what, wanted, cure)
     limits_of(recipe, artefact)
 
 
@@ -304,11 +309,17 @@ def precision_of(scheme: Scheme) -> str:
     return f"{tag}-float16" if isinstance(scheme, Int8) and scheme.rest == "float16" else tag
 
 
-def _invalid(artefact: str, key: str, what: str, expected: str) -> BuildError:
+def _invalid(
+    artefact: str,
+    key: str,
+    what: str,
+    expected: str,
+    cure: str = "docs/recipe.md lists every key with an example",
+) -> BuildError:
     return BuildError(
         "recipe.invalid",
         what,
         artefact=f"{artefact}, key {key}",
         expected=expected,
-        cure="docs/recipe.md lists every key with an example",
+        cure=cure,
     )

@@ -170,6 +170,7 @@ def _report(mixes: Mixes, images: ImageSet, ranked: Sensitivity, mix: Mix[list[G
         machine=machine_class(),
         images=images.facts,
         schemes={title: str(each.__struct_config__.tag) for title, each in mixes.schemes.items()},
+        beside=mixes.beside,
         findings=findings(mixes),
         sensitivity=ranked,
         trials=mix.trials,

@@ -20,7 +20,7 @@ from onnxruntime.quantization import (
 )
 
 from promptray.calibrate.quantise.graph import Graph
-from promptray.calibrate.quantise.layers import Layer
+from promptray.calibrate.quantise.layers import Layer, linear_layers
 from promptray.calibrate.quantise.observe import Feeds
 from promptray.calibrate.quantise.scheme import WeightOnly
 
@@ -55,8 +55,15 @@ class _Reader(CalibrationDataReader):
 
 def quantise_convolutions(graph: Graph, layers: Sequence[Layer], feeds: Feeds) -> bytes:
     """Give convolutions int8 weights for each output channel, uint8 inputs and uint8 outputs."""
+    if not layers:  # to the tool, no names are all names
+        return _plain(onnx.load_from_string(graph.to_bytes()))
     taken = {layer.node.name for layer in layers}
-    between = {node.name for node in graph.nodes if node.op_type in _BETWEEN}
+    high = [
+        layer.node
+        for layer in linear_layers(graph)[0]
+        if layer.node.op_type == "Conv" and layer.node.name not in taken
+    ]
+    between = {node.name for node in graph.nodes if node.op_type in _BETWEEN} - _beside(graph, high)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "convolutions.onnx"
         quantize_static(
@@ -71,6 +78,22 @@ def quantise_convolutions(graph: Graph, layers: Sequence[Layer], feeds: Feeds) -
             weight_type=QuantType.QInt8,
         )
         return _plain(onnx.load(path))
+
+
+def _beside(graph: Graph, high: Sequence[onnx.NodeProto]) -> set[str]:
+    """Return what stands between convolutions and touches one that stays high, through others like it."""
+    touching: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.nodes:
+        if node.op_type in _BETWEEN:
+            for tensor in (*node.input, *node.output):
+                touching.setdefault(tensor, []).append(node)
+    found: set[str] = set()
+    reached = [tensor for node in high for tensor in (node.input[0], node.output[0])]
+    while reached:
+        for node in touching.pop(reached.pop(), []):
+            found.add(node.name)
+            reached += [*node.input, *node.output]
+    return found
 
 
 def quantise_weights(graph: Graph, layers: Sequence[Layer], scheme: WeightOnly) -> bytes:

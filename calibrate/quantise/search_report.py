@@ -56,6 +56,8 @@ class SearchReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """That mixes were chosen by. The gate has others."""
     schemes: dict[str, str]
     """Of the graphs that layers were chosen in."""
+    beside: dict[str, str]
+    """Of graphs that are quantised as the recipe says, without a choice: in every mix and in the bundle."""
     findings: list[str]
     """In the order that `worst_finding` counts in."""
     sensitivity: Sensitivity
@@ -63,8 +65,8 @@ class SearchReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     trials: list[TrialOf]
     best: TrialOf | None
     keep: dict[str, list[str]] | None
-    """What to write as `keep` of each graph instead of searching again; a graph that is not named stays
-    fp32. None where no mix will do."""
+    """What to write as `keep` of each graph instead of searching again. One of `schemes` that is not named
+    stays fp32; those of `beside` ship as the recipe has them. None where no mix will do."""
 
 
 def search_schema() -> dict[str, Any]:
@@ -101,8 +103,10 @@ def trials_table(report: SearchReport) -> Section:
 
 def search_page(report: SearchReport) -> str:
     """Return the report as one HTML page."""
+    beside = ", ".join(f"{title}: {tag}" for title, tag in report.beside.items())
     facts = [
         f"Model: {report.model}, {', '.join(f'{title}: {tag}' for title, tag in report.schemes.items())}",
+        *([f"Quantised as the recipe says, no layers chosen: {beside}"] if beside else []),
         f"Machine: {report.machine}",
         f"Chosen by: {report.images.images} images, {report.images.source}",
         "These are point estimates on images that the choice was made by. Whether the chosen mix may be used "

@@ -66,6 +66,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str], str, str]] = {
     "a scheme without layers": (
         {"quantise": {**squeezed.QUANTISE, "image": {"scheme": "fp16"}}}, [], "recipe.invalid", "by layers"
     ),
+    "a graph without layers": (
+        {"quantise": {**squeezed.QUANTISE, "head": {"scheme": "int8-qdq"}}}, ["--graph", "head:classes"],
+        "quantise.graph", "no layers to rank",
+    ),
     "a student": (
         {"distil": {"student": "test_vit", "images": "gate", "source": "blocks"}}, [], "recipe.invalid",
         "student",

@@ -159,6 +159,7 @@ def test_stages_keep_their_shares() -> None:
     [
         (SMALL, 1, "a tower of small"),
         (staged(), 1, "5 in first; 2 in second"),
+        (staged(), 7, "5 in first; 2 in second"),  # all of them: no smaller, so no student's limits
         (staged(), 8, "5 in first; 2 in second"),
     ],
 )

@@ -71,6 +71,7 @@ UNFIT: dict[str, Any] = {
     "no quantisation": None,
     "8 bits between convolutions": {**QUANTISE, "image": {"scheme": "int8-convolutions"}},
     "weights alone": {"image": {"scheme": "weight-only"}},
+    "layers chosen after training": {**QUANTISE, "search": "calibration"},
     "factors moved after training": {**QUANTISE, "image": {"scheme": "int8-qdq", "smooth": 0.5}},
 }
 

@@ -195,12 +195,16 @@ def test_a_search_that_was_stopped_goes_on_and_a_second_makes_no_trial(
 
 
 def test_the_calibration_images_may_choose(place: Path) -> None:
-    path = write_recipe(place, quantise={**QUANTISE, "search": "calibration"})
+    quantise = {**QUANTISE, "search": "calibration", "head": {"scheme": "fp16"}}
+    path = write_recipe(place, quantise=quantise)
     refused_by_gate(path, place / "x.bundle", place / "cache")
     report = report_of(place / "x.bundle")
     assert report["images"]["source"] == "blocks, seed 1"
     assert [trial["kept"] for trial in report["trials"]] == [[]]  # everything: it was asked for nothing
     assert report["keep"] == {"image": []}
+    assert report["beside"] == {"head classes": "fp16"}  # not named by keep, and not fp32 either
+    page = (place / "x.bundle.search" / "search.html").read_text(encoding="utf-8")
+    assert "Quantised as the recipe says, no layers chosen: head classes: fp16" in page
 
 
 def test_images_that_choose_are_none_of_the_gate(place: Path) -> None:
@@ -262,6 +266,7 @@ def test_groups_of_image_and_heads_are_chosen_together(asg_both_bundle: Path, tm
     mixes = mixes_of(recipe, path, cache, tmp_path)
     titles = {group.partition(": ")[0] for group in mixes.groups}
     assert titles == {"image", "head tags"}
+    assert mixes.beside == {"text": "int8-dynamic"}
     image = [group for group in mixes.groups if group.startswith("image")]
     with mixes.made(image[1:]) as changed:
         precisions = {graph.title: graph.precision for graph in changed.draft.manifest.graphs}
@@ -281,6 +286,7 @@ def test_groups_of_image_and_heads_are_chosen_together(asg_both_bundle: Path, tm
     less = msgspec.structs.replace(recipe, quantise=msgspec.structs.replace(recipe.quantise, bank="float16"))
     mixes = mixes_of(less, path, cache, tmp_path)
     assert list(mixes.schemes) == ["image"]
+    assert mixes.beside == {"head tags": "int8-qdq", "text": "int8-dynamic"}
     chosen = mixes.recipe(image[1:]).quantise
     assert chosen is not None
     assert (chosen.bank, list(chosen.heads), chosen.head) == ("float16", ["tags"], None)
