@@ -2,13 +2,13 @@
 
     python -m benchmarks.text_student --data DATA -o benchmarks/results/text_student.json
 
-Agreement: text students of the reference model (4 blocks) learn from its own training wordings, of which the
-recipe's findings are left out, with logits on the shipped golden images. The gates of a student hold them
-against the teacher on the openly licensed radiographs: the recipe's findings, which they did not learn from,
-and held-out wordings of other templates, one of each of the eight meanings in turn. Whether a wording is true
-of an image is known for all of them, so losses of AUROC are measured too. The teacher was trained on these
-images, which matters little for its text side; its wordings are few and its vocabulary is small, so a real
-model's text is harder.
+Agreement: text students of the reference model (4 blocks) learn from the wordings that it was trained and
+tested with and from generated ones, with logits on the shipped golden images. Wordings are divided by topic,
+as in a build, and the recipe's findings are left out. The gates of a student hold it against the teacher on
+the openly licensed radiographs: the recipe's findings and one wording of each held-out topic. Whether a
+wording is true of an image is known of the reference model's own, so losses of AUROC are measured of those
+only. The teacher was trained on these images, which matters little for its text side; its vocabulary is
+small, so a real model's text is harder.
 
 Size and time: the text graph of CARZero at its released size, random weights, with all and with fewer blocks,
 fp32 and int8-dynamic, one prompt of 8 words, taking turns. Differences of random weights would mean nothing.
@@ -19,9 +19,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Sequence
-from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from benchmarks.timing import interleaved, machine, report, save
 from promptray.calibrate.distil.text_run import distil_text, text_side
 from promptray.calibrate.distil.text_settings import TextDistil
 from promptray.calibrate.distil.text_student import text_student
-from promptray.calibrate.distil.text_wordings import Wordings, token_hash
+from promptray.calibrate.distil.text_wordings import Wordings, gather
 from promptray.calibrate.distil.torch_side import TorchGraph, torch_bank
 from promptray.calibrate.distil.views import pixels
 from promptray.calibrate.gates import LIMITS, GateData, ModelScores, run_gates
@@ -54,11 +54,9 @@ from reference.radiographs import LICENCE, SOURCE, read_radiographs
 from reference.wordings import MEANINGS
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-SETTINGS = TextDistil(layers=2, generated=0, epochs=30, rate=1e-3)
+SETTINGS = TextDistil(layers=2, generated=400, held_out=24, epochs=30, rate=1e-3)
 LAYERS = (3, 2, 1)
-HELD_OUT = 24
 FULL_SIZE = (6, 4, 2)
-_WATCH = 10  # every tenth wording watches
 
 
 def agreement(data: Path, settings: TextDistil, layers: Sequence[int]) -> dict[str, Any]:
@@ -68,9 +66,9 @@ def agreement(data: Path, settings: TextDistil, layers: Sequence[int]) -> dict[s
     teacher = family(recipe.family).load(checkpoint, text_model, recipe.model_options)
     assert teacher.text is not None
     encoder = TextEncoder(teacher.text.rule, teacher.text.tokenizer)
-    held = _held_out(HELD_OUT)
-    scored = {each.key: str(each.prompt) for each in recipe.findings} | {text: text for text, _ in held}
-    wordings = _learned(encoder, set(scored.values()))
+    prompts = {each.key: str(each.prompt) for each in recipe.findings}
+    wordings = divided(settings, encoder, teacher.text.rule.templates, list(prompts.values()))
+    keys = (*prompts, *(each.wording.text for each in wordings.held_out))
     shown = read_radiographs(data)
     paths = [each.path for each in shown]
     read = calibration_images(paths, recipe.door, teacher.preprocessing, source=SOURCE)
@@ -78,10 +76,12 @@ def agreement(data: Path, settings: TextDistil, layers: Sequence[int]) -> dict[s
     images = [
         graph.run({"pixels": pixels([each], teacher.preprocessing).numpy()}) for each in read.feeds.pictures
     ]
-    encoded = [encoder.encode_finding([text]) for text in scored.values()]
+    encoded = [encoder.encode_finding([text]) for text in prompts.values()]
+    encoded += [EncodedFinding((each,)) for each in wordings.held_out]
     theirs = _scores(teacher, encoded, images)
-    true_of = [MEANINGS[each.key].true_of for each in recipe.findings] + [true for _, true in held]
-    labels = [[each.label in true for true in true_of] for each in shown]
+    true_of = [MEANINGS[key].true_of for key in prompts]
+    true_of += [_true_of().get(each.wording.text) for each in wordings.held_out]
+    labels = [[math.nan if true is None else each.label in true for true in true_of] for each in shown]
     golden = pixels(
         list(read_pictures(golden_inputs(None, None), recipe.door, teacher.preprocessing)),
         teacher.preprocessing,
@@ -97,7 +97,7 @@ def agreement(data: Path, settings: TextDistil, layers: Sequence[int]) -> dict[s
         student = dataclasses.replace(teacher, text=dataclasses.replace(teacher.text, side=side))
         ours = _scores(student, encoded, images)
         gate = GateData(
-            tuple(scored),
+            keys,
             ModelScores("teacher", theirs[0], maps=theirs[1]),
             ModelScores(f"text student of {count} blocks", ours[0], maps=ours[1]),
             labels=np.array(labels, float),
@@ -116,26 +116,26 @@ def agreement(data: Path, settings: TextDistil, layers: Sequence[int]) -> dict[s
     return {
         "licence": f"{SOURCE}, {LICENCE}",
         "settings": msgspec.to_builtins(settings),
-        "wordings": {"learned": len(wordings.train), "watching": len(wordings.val), "gated": len(scored)},
+        "wordings": {"learned": len(wordings.train), "watching": len(wordings.val), "gated": len(keys)},
         "images": len(shown),
         "teacher_text_graph_bytes": len(export_graph(teacher.text.side, "text")),
         "students": found,
     }
 
 
-def _held_out(count: int) -> list[tuple[str, tuple[str, ...]]]:
-    """Return held-out wordings with the classes they are true of, the meanings taking turns."""
-    turns = zip_longest(*([(text, each.true_of) for text in each.held_out] for each in MEANINGS.values()))
-    return list(islice((pair for turn in turns for pair in turn if pair is not None), count))
+def divided(
+    settings: TextDistil, encoder: TextEncoder, templates: Sequence[str], excluded: Sequence[str]
+) -> Wordings:
+    """Divide the reference model's own wordings and generated ones as a build does."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "wordings.txt"
+        file.write_text("\n".join(_true_of()), encoding="utf-8")
+        return gather(settings, encoder, file=file, templates=templates, excluded=excluded)
 
 
-def _learned(encoder: TextEncoder, left_out: set[str]) -> Wordings:
-    out = {token_hash(encoder.encode(text)) for text in left_out}
-    encoded = [encoder.encode(text) for each in MEANINGS.values() for text in each.training]
-    different = {token_hash(each): each for each in encoded}
-    kept = [each for key, each in different.items() if key not in out]
-    train = tuple(each for number, each in enumerate(kept) if number % _WATCH)
-    return Wordings(train, tuple(kept[::_WATCH]))
+def _true_of() -> dict[str, tuple[str, ...]]:
+    """Return the classes that each of the reference model's own wordings is true of."""
+    return {text: each.true_of for each in MEANINGS.values() for text in (*each.training, *each.held_out)}
 
 
 def _scores(model: LoadedModel, findings: Sequence[EncodedFinding], images: Sequence[Any]) -> tuple[Any, Any]:

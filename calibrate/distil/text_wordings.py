@@ -89,18 +89,20 @@ def gather(
     """
     own = [] if file is None else read_wordings(file)
     out = {token_hash(encoder.encode(text)) for text in excluded}
-    different: dict[bytes, EncodedPrompt] = {}
-    for number, text in enumerate((*own, *generated(settings.generated, settings.seed, templates)), start=1):
+    made = generated(settings.generated, settings.seed, templates)
+    different: dict[bytes, tuple[str, EncodedPrompt]] = {}
+    for number, text in enumerate((*own, *made), start=1):
         try:
             encoded = encoder.encode(text)
         except PromptError as error:
             raise _refused(f"a wording cannot be encoded ({error.code})", found=f"line {number}") from None
         if encoded.wording.words:
-            different.setdefault(token_hash(encoded), encoded)
+            named = made.get(text) or topic(encoded.wording.text)
+            different.setdefault(token_hash(encoded), (named, encoded))
     topics: dict[str, list[EncodedPrompt]] = {}
-    for key, each in different.items():
+    for key, (named, each) in different.items():
         if key not in out:
-            topics.setdefault(topic(each.wording.text), []).append(each)
+            topics.setdefault(named, []).append(each)
     return _divided(topics, settings)
 
 

@@ -104,7 +104,9 @@ def build(
         images = section_images(recipe, recipe_path, manifest, stages, _part(progress, 0.3, 0.4))
         job = _Build(recipe, recipe_path, sources, original, images, stages, progress)
         made = job.distilled()
-        limits, teacher = limits_of(recipe, recipe_path.name), Model(original.draft)
+        only_added = not recipe.changes_scores
+        limits = limits_of(recipe, recipe_path.name, added=only_added)
+        teacher = Model(original.draft)
         asked = Asked(images.gate, limits, thresholds, recipe.gate.pictures, images.unchecked)
         if trials is not None and images.search is not None:
             mixes = Mixes(recipe, made.draft, images.calibration, stages, others=True, change=change)
@@ -174,7 +176,7 @@ class _Build:
             self.stages,
             _part(self.progress, 0.5, 0.55),
             gated=self.images.gate.sha256s,
-            other_graphs_quantised=self.recipe.quantise is not None,
+            other_graphs_quantised=bool(self.recipe.quantise and self.recipe.quantise.schemes),
         )
         made = replace(made, draft=smaller.draft, held_out=smaller.held_out)
         return made.with_notes([f"distillation of the text side: {warning}" for warning in smaller.warnings])

@@ -158,6 +158,14 @@ class BuildRecipe(Recipe, frozen=True, kw_only=True):
         return any(each is not None for each in (self.distil, self.distil_text, self.quantise))
 
     @property
+    def changes_scores(self) -> bool:
+        """Whether shipped findings will score otherwise: not where only the text graph changes."""
+        of = self.quantise
+        return self.distil is not None or (
+            of is not None and (bool(of.image or of.head or of.heads) or of.bank != "float32")
+        )
+
+    @property
     def simulated(self) -> Int8 | None:
         """The scheme that a student learns under, if it learns under one."""
         image = self.quantise.image if self.quantise else None
@@ -209,7 +217,9 @@ def check_sections(recipe: BuildRecipe, artefact: str, heads: list[str], *, text
             wanted = "distil.simulate or quantise.search, not both"
             cure = "search first, without simulate, then write what it chose as `keep` and take search out"
             raise _invalid(artefact, "distil.simulate", what, wanted, cure)
-    limits_of(recipe, artefact)
+    if recipe.changes_scores:
+        limits_of(recipe, artefact)
+    limits_of(recipe, artefact, added=True)
 
 
 def check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *, text: bool) -> None:

@@ -78,4 +78,9 @@ def section_images(
     if search is not calibration:
         made_with["searched for"] = search
     unchecked = require_disjoint(gate, {did: each for did, each in made_with.items() if each}, path.name)
+    if recipe.distil_text is not None:
+        unchecked.append(
+            "Whether patients of the golden images, whose logits the text side learned, are among those of "
+            "the gate was not checked: no patients are named for golden images."
+        )
     return SectionImages(gate, distil, calibration, search, unchecked)

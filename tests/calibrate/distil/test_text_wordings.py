@@ -11,6 +11,13 @@ from promptray.runtime.errors import BuildError
 from promptray.runtime.text import EncodedPrompt, TextEncoder
 from tests.calibrate.distil import pupils
 
+# Of packs, all but two; the lexicon knows none but the last three.
+NAMES = (
+    "bone cement", "alveolar pattern", "cervical rib", "pseudonodule", "dual chamber device",
+    "electrical device", "esophagic dilatation", "costophrenic angle blunting", "suboptimal study",
+    "scattered fibroglandular density", "axial hyperostosis", "heart insufficiency",
+    "osteosynthesis material", "lepidic adenocarcinoma", "zyzzyva sign", "swyer anomaly", "scoliosis", "gynecomastia", "goiter",
+)  # fmt: skip
 SECRET = "There is mbwana's zzyzx granuloma."
 
 
@@ -30,14 +37,22 @@ def texts(part: tuple[EncodedPrompt, ...]) -> list[str]:
     return [each.wording.text for each in part]
 
 
-def test_no_topic_is_in_two_parts(encoder: TextEncoder) -> None:
-    found = gathered(encoder)
-    topics = [{topic(text) for text in texts(part)} for part in (found.train, found.val, found.held_out)]
-    assert not topics[0] & topics[1]
-    assert not topics[0] & topics[2]
-    assert not topics[1] & topics[2]
-    assert len(found.held_out) == len(topics[2]) == 16
-    assert len(found.train) > 5 * len(found.val) > 0
+def test_what_a_wording_names_is_in_one_part(encoder: TextEncoder, tmp_path: Path) -> None:
+    file = tmp_path / "wordings.txt"
+    said = ("There is evidence of {}.", "No {} is seen in the left lung.", "Known mild {}, right apex.")
+    file.write_text("\n".join(each.format(name) for name in NAMES for each in said), encoding="utf-8")
+    held = 0
+    for seed in range(3):
+        found = gathered(encoder, file=file, held_out=40, seed=seed)
+        assert len(found.held_out) == 40
+        assert len(found.train) > 5 * len(found.val) > 0
+        for name in NAMES:
+            parts = [sum(name in text.lower() for text in texts(part)) for part in (
+                found.train, found.val, found.held_out
+            )]  # fmt: skip
+            assert parts in ([sum(parts), 0, 0], [0, sum(parts), 0], [0, 0, 1]), name
+            held += parts[2]
+    assert held >= 5
 
 
 def test_findings_of_the_recipe_are_in_no_part_however_they_are_written(encoder: TextEncoder) -> None:
@@ -52,12 +67,14 @@ def test_the_same_settings_give_the_same_and_another_seed_others(encoder: TextEn
     first, again, other = gathered(encoder), gathered(encoder), gathered(encoder, seed=1)
     assert first.sha256 == again.sha256 != other.sha256
     assert generated(300, 0) == generated(300, 0) != generated(300, 1)
-    assert generated(0, 0) == []
+    assert generated(0, 0) == {}
 
 
 def test_topics_are_what_a_wording_names() -> None:
     assert topic("There is an enlarged heart.") == topic("no cardiomegaly") == "cardiomegaly"
-    assert topic("Nothing of  note") == "nothing of note"
+    assert topic("No bone cement is seen.") == topic("Severe bone cement in the left hilum") == "bone cement"
+    assert topic("The lungs show zyzzyva.") == topic("There is no mild zyzzyva.") == "zyzzyva"
+    assert topic("肺  野") == "肺 野"
 
 
 def test_wordings_of_a_file_are_learned_and_equal_ones_are_one(encoder: TextEncoder, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_a_text_student_after_one_step_is_refused_and_not_written(place: Path) -
     keys = [each["key"] for each in report["findings"]]
     assert keys == [*open_clip_tiny.CLASSES, "held-out wording 1", "held-out wording 2"]
     assert any("2 of the checkpoint's 3 blocks" in note for note in report["notes"])
+    assert any("patients of the golden images" in note for note in report["notes"])
     assert not list((place / "one.bundle.gate").glob("head-*"))
 
 
@@ -231,6 +232,20 @@ def test_beside_a_quantised_image_graph_both_are_gated_for_this_class(
     verify(place / "x.bundle", site=None)
 
 
+def test_beside_a_bank_in_less_the_text_graph_is_for_any_machine(
+    small_text: Path, tmp_path: Path, wide: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(shutil.copytree(small_text.parent, tmp_path / "bank"))
+    monkeypatch.setitem(LIMITS, "fp16", lenient())
+    build(text_recipe(place, quantise={"bank": "float16"}), place / "x.bundle", cache=place / "cache")
+    gates = read_parity(Bundle.open(place / "x.bundle")).gates
+    assert [(each.consumer, each.of, each.kind) for each in gates] == [
+        ("onnxruntime-cpu", "scores", "fp16"),
+        ("onnxruntime-cpu", "added prompts", "student"),
+    ]
+    verify(place / "x.bundle", site=None)
+
+
 def test_inspect_names_the_text_side(small_text: Path, wide: None) -> None:
     shown = CliRunner().invoke(cli, ["inspect", str(small_text), "--no-site"], terminal_width=400).output
     assert "2 of 3 blocks" in " ".join(shown.split())
@@ -260,6 +275,20 @@ def test_limits_of_the_text_side_loosen_no_other(tmp_path: Path) -> None:
     assert kind_of(both, "x") == "int8"
     assert kind_of(both, "x", added=True) == "student"
     assert kind_of(sections(tmp_path, quantise=quantise, distil_text=None), "x", added=True) == "int8"
+
+
+def test_limits_of_scores_are_held_only_where_scores_change(tmp_path: Path) -> None:
+    wide = LIMITS["student"].mean_delta
+    assert wide > LIMITS["fp16"].mean_delta
+    gate = {**GATE, "kind": "student", "limits": {"mean_delta": wide}}
+    for quantise in (None, {"text": {"scheme": "int8-dynamic"}}):
+        recipe = sections(tmp_path, gate=gate, quantise=quantise)
+        check_sections(recipe, "recipe.yaml", ["findings"], text=True)
+    for key, asked in (("gate.kind", gate), ("gate.limits.mean_delta", {**gate, "kind": None})):
+        recipe = sections(tmp_path, gate=asked, quantise={"bank": "float16"})
+        with pytest.raises(BuildError) as refusal:
+            check_sections(recipe, "recipe.yaml", ["findings"], text=True)
+        assert key in str(refusal.value.artefact)
 
 
 @pytest.mark.parametrize(
