@@ -16,7 +16,8 @@ NAMES = (
     "bone cement", "alveolar pattern", "cervical rib", "pseudonodule", "dual chamber device",
     "electrical device", "esophagic dilatation", "costophrenic angle blunting", "suboptimal study",
     "scattered fibroglandular density", "axial hyperostosis", "heart insufficiency",
-    "osteosynthesis material", "lepidic adenocarcinoma", "zyzzyva sign", "swyer anomaly", "scoliosis", "gynecomastia", "goiter",
+    "osteosynthesis material", "lepidic adenocarcinoma", "zyzzyva sign", "swyer anomaly",
+    "scoliosis", "gynecomastia", "goiter",
 )  # fmt: skip
 SECRET = "There is mbwana's zzyzx granuloma."
 
