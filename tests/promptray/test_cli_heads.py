@@ -179,7 +179,7 @@ def test_compare_names_the_heads_of_both_sides(
     (document,) = call("compare", asg_both_bundle, asg_tags_bundle, *common, "--head", "prompts").documents
     assert document["error"]["code"] == "score.head"
     expected = "of A, the reference: one of prompts, tags; of B: one of tags"
-    assert (document["error"]["expected"], document["error"]["found"]) == (expected, "prompts")
+    assert (document["error"]["expected"], document["error"]["found"]) == (expected, "'prompts'")
 
 
 def test_check_names_the_head_of_a_finding(call: Call, asg_both_bundle: Path, tmp_path: Path) -> None:

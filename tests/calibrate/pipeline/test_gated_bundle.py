@@ -234,7 +234,7 @@ def test_a_bank_is_packed_to_the_same_bytes(gated_bundle: Path) -> None:
 
 def test_the_example_of_the_documentation_is_a_recipe() -> None:
     page = (Path(__file__).parents[3] / "docs" / "quantisation.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    example, *_ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     sections = yaml.safe_load(example)
     quantise = msgspec.convert(sections["quantise"], QuantiseRecipe)
     assert len(quantise.schemes) == 3
