@@ -36,7 +36,7 @@ from tests.calibrate.pipeline.conftest import CALIBRATION, GATE, GOLDEN, Recipe,
 
 
 def files_of(bundle: Path) -> dict[str, str]:
-    """Hash of every file but the manifest, which holds the date, and its seal; of times, that they are told."""
+    """Hash of every file but the manifest, which holds the date, and its seal; times only as told."""
     return {
         path.relative_to(bundle).as_posix(): hashlib.sha256(_untimed(path.read_bytes())).hexdigest()
         for path in bundle.rglob("*")
