@@ -37,7 +37,7 @@ class Limits:
     batch_delta : float
         Largest difference of the candidate's logits between shapes of call, in spreads.
     map_correlation, map_overlap : float
-        Least agreement of heat maps of any finding (:mod:`promptray.calibrate.gates.map_agreement`).
+        Least agreement of heat maps of any finding (``docs/gates.md``).
     """
 
     auroc_loss: float | None = None
