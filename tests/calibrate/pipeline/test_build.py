@@ -191,7 +191,9 @@ def test_flips_are_counted_at_the_recipe_s_thresholds(
     cache: Path, recipe: Recipe, pieces: Path, tmp_path: Path
 ) -> None:
     section = {"images": str(pieces / "gate"), "source": "pieces", "thresholds": {"pneumonia": 50}}
-    build(recipe(gate=section), tmp_path / "x.bundle", cache=cache)
+    with pytest.raises(BuildError) as refusal:  # beyond all scores: nothing could change sides
+        build(recipe(gate=section), tmp_path / "x.bundle", cache=cache)
+    assert refusal.value.code == "gate.inconclusive"
     report = json.loads(local(tmp_path / "x.bundle", "head-findings.json").read_bytes())
     for found in report["findings"]:
         stated = found["key"] == "pneumonia"
