@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -142,7 +143,8 @@ def variant(
         "gate": {**images, "labels": "gate.csv"},
     }
     path, output = folder / "recipe.yaml", folder / f"{name}.bundle".replace(" ", "-")
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    # A recipe is a JSON document, too; YAML's dump would share `images` by an alias, which a recipe may not.
+    path.write_text(json.dumps(content), encoding="utf-8")
     taken = Taken(list(schemes), everything_int8 if name == EVERYTHING else quantise)
     reports, refusal = output / "gates", None
     try:

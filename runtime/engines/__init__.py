@@ -1,0 +1,1 @@
+"""Engines: a bundle's graphs compiled and gated on one device, kept in the site directory."""

@@ -1,0 +1,152 @@
+"""What is known of a set of engines: what they were made from, for which device, and the gate they passed.
+
+A set is everything one backend needs to score with a bundle on one device: the image graph and every head,
+compiled together, gated together, stored and replaced together. Half a set is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from promptray.runtime.bundle.fields import Count, HeadName, Sha256, Text
+
+Capability = Annotated[str, Meta(max_length=8, pattern=r"^[0-9]{1,2}\.[0-9](?!\n)$")]
+Size = Annotated[int, Meta(ge=1)]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the structures: immutable, keyword-only, closed."""
+
+
+class Device(_Struct, frozen=True, kw_only=True):
+    """A GPU, by what decides which engine it can run and how that engine computes."""
+
+    name: Text
+    compute_capability: Capability
+    """``"8.7"`` is Orin, ``"9.0"`` Hopper."""
+    multiprocessors: Size
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{self.name} (compute capability {self.compute_capability})"
+
+
+class Range(_Struct, frozen=True, kw_only=True):
+    """Sizes of a dynamic dimension that an engine accepts, and the one that it is tuned for."""
+
+    least: Size = 1
+    tuned: Size
+    most: Size
+
+
+class Settings(_Struct, frozen=True, kw_only=True):
+    """What engines are built with, of a recipe's section ``tensorrt`` or of defaults."""
+
+    images: Range = Range(tuned=1, most=8)
+    """Images of one call."""
+    prompts: Range | None = None
+    """Prompts of one call to a head whose set is free; None: up to 256, or the bundle's own if more, tuned at
+    the bundle's own."""
+    workspace_bytes: Size = 2 << 30
+    """Most scratch memory of a layer while building; fits a Jetson with 8 GB."""
+
+
+class SourceGraph(_Struct, frozen=True, kw_only=True):
+    """The ONNX graph that an engine was compiled from."""
+
+    role: Literal["image", "head"]
+    head: HeadName | None
+    file: Text
+    """Its name in the bundle."""
+    sha256: Sha256
+    precision: Text
+
+
+class HeadGate(_Struct, frozen=True, kw_only=True):
+    """Largest differences of one head's scores and maps to the original's, on the golden pictures."""
+
+    head: HeadName
+    score_error: float
+    score_tolerance: float
+    map_error: float | None
+    map_tolerance: float | None
+
+
+class ImagesGate(_Struct, frozen=True, kw_only=True):
+    """The gates of ``docs/gates.md`` on images, held on this device."""
+
+    images: Size
+    sha256: Sha256
+    """Of the set of images, as in the gates' report."""
+    report: Sha256
+    """Of the report, which stays outside of the site directory."""
+
+
+class EngineGate(_Struct, frozen=True, kw_only=True):
+    """The gate of a set of engines on its device: golden pictures always, images where given."""
+
+    pictures: Size
+    heads: Annotated[list[HeadGate], Meta(min_length=1)]
+    images: ImagesGate | None = None
+
+    @property
+    def title(self) -> str:
+        """``golden`` or ``images(n, hash)``."""
+        return f"images({self.images.images}, {self.images.sha256[:12]})" if self.images else "golden"
+
+
+class EngineSpeed(_Struct, frozen=True, kw_only=True):
+    """Time of a call with one image and the bundle's own prompts, beside another set's in the same rounds."""
+
+    milliseconds: float
+    beside: Text | None = None
+    """Precision of the other set: fp16 for int8 and fp8; None: nothing to compare with."""
+    ratio: float | None = None
+    """Time over the other's, median of rounds; with quartiles."""
+    quartiles: tuple[float, float] | None = None
+
+
+class EngineSet(_Struct, frozen=True, kw_only=True):
+    """Facts of an entry of kind ``engine`` in the site directory; its payload holds the engines."""
+
+    format_version: Literal[1] = 1
+    backend: Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
+    version: Text
+    """Of the library that built and runs it."""
+    device: Device
+    precision: Text
+    graphs: Annotated[list[SourceGraph], Meta(min_length=1)]
+    settings: Settings
+    gate: EngineGate
+    speed: EngineSpeed | None
+    built: Text
+    """Date, ISO 8601."""
+    build_seconds: float
+    bytes: Count
+    """Of the engines together; 0 where the backend keeps none (ONNX Runtime)."""
+
+    @property
+    def key(self) -> str:
+        """Name of its entry (see :func:`engine_key`)."""
+        return engine_key(self.backend, self.version, self.device, self.graphs, self.settings)
+
+
+def engine_key(
+    backend: str, version: str, device: Device, graphs: list[SourceGraph], settings: Settings
+) -> str:
+    """Return the name of a set of engines: whatever changes what is computed changes it.
+
+    Returns
+    -------
+    str
+        ``backend-`` and 32 hexadecimal digits.
+    """
+    facts = msgspec.to_builtins([version, device, sorted(graphs, key=lambda each: each.file), settings])
+    content = json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()
+    return f"{backend}-{hashlib.sha256(content).hexdigest()[:32]}"
