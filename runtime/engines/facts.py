@@ -77,6 +77,13 @@ class HeadGate(_Struct, frozen=True, kw_only=True):
     map_error: float | None
     map_tolerance: float | None
 
+    @property
+    def passed(self) -> bool:
+        """Whether both are within their tolerances."""
+        return self.score_error <= self.score_tolerance and (self.map_error or 0.0) <= (
+            self.map_tolerance or 0.0
+        )
+
 
 class ImagesGate(_Struct, frozen=True, kw_only=True):
     """The gates of ``docs/gates.md`` on images, held on this device."""
@@ -112,21 +119,17 @@ class EngineSpeed(_Struct, frozen=True, kw_only=True):
     quartiles: tuple[float, float] | None = None
 
 
-class EngineSet(_Struct, frozen=True, kw_only=True):
-    """Facts of an entry of kind ``engine`` in the site directory; its payload holds the engines."""
+class EngineFacts(_Struct, frozen=True, kw_only=True):
+    """Engines as they were compiled: of which graphs, by which library, for which device. No gate yet."""
 
-    format_version: Literal[1] = 1
     backend: Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
     version: Text
     """Of the library that built and runs it."""
     device: Device
     precision: Text
+    """One word where all graphs have the same, else each with its precision."""
     graphs: Annotated[list[SourceGraph], Meta(min_length=1)]
     settings: Settings
-    gate: EngineGate
-    speed: EngineSpeed | None
-    built: Text
-    """Date, ISO 8601."""
     build_seconds: float
     bytes: Count
     """Of the engines together; 0 where the backend keeps none (ONNX Runtime)."""
@@ -135,6 +138,16 @@ class EngineSet(_Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """Name of its entry (see :func:`engine_key`)."""
         return engine_key(self.backend, self.version, self.device, self.graphs, self.settings)
+
+
+class EngineSet(EngineFacts, frozen=True, kw_only=True):
+    """Engines that passed their gate: facts of an entry of kind ``engine``; its payload holds the plans."""
+
+    format_version: Literal[1] = 1
+    gate: EngineGate
+    speed: EngineSpeed | None
+    built: Text
+    """Date, ISO 8601."""
 
 
 def engine_key(
