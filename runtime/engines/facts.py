@@ -14,9 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from promptray.runtime.bundle.fields import Count, HeadName, Sha256, Text
-
-Capability = Annotated[str, Meta(max_length=8, pattern=r"^[0-9]{1,2}\.[0-9](?!\n)$")]
-Size = Annotated[int, Meta(ge=1)]
+from promptray.runtime.engines.settings import Capability, Settings, Size
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,26 +33,6 @@ class Device(_Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """What people call it."""
         return f"{self.name} (compute capability {self.compute_capability})"
-
-
-class Range(_Struct, frozen=True, kw_only=True):
-    """Sizes of a dynamic dimension that an engine accepts, and the one that it is tuned for."""
-
-    least: Size = 1
-    tuned: Size
-    most: Size
-
-
-class Settings(_Struct, frozen=True, kw_only=True):
-    """What engines are built with, of a recipe's section ``tensorrt`` or of defaults."""
-
-    images: Range = Range(tuned=1, most=8)
-    """Images of one call."""
-    prompts: Range | None = None
-    """Prompts of one call to a head whose set is free; None: up to 256, or the bundle's own if more, tuned at
-    the bundle's own."""
-    workspace_bytes: Size = 2 << 30
-    """Most scratch memory of a layer while building; fits a Jetson with 8 GB."""
 
 
 class SourceGraph(_Struct, frozen=True, kw_only=True):
