@@ -139,18 +139,12 @@ def answers(
     batch : int
         Images of one call.
     """
-    found: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]] = {n: [] for n in heads}
+    found: dict[str, list[Answers]] = {name: [] for name in heads}
     for first in range(0, len(pixels), batch):
         features = graphs.features(pixels[first : first + batch])
         for name, head in heads.items():
-            found[name].append(head.run(features))
-    return {name: _joined(parts) for name, parts in found.items()}
-
-
-def _joined(parts: list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]) -> Answers:
-    logits, maps = zip(*parts, strict=True)
-    kept = [each for each in maps if each is not None]
-    return Answers(np.concatenate(logits), np.concatenate(kept) if kept else None)
+            found[name].append(Answers(*head.run(features)))
+    return {name: Answers.joined(parts) for name, parts in found.items()}
 
 
 def check_golden(

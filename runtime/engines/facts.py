@@ -113,6 +113,11 @@ class EngineFacts(_Struct, frozen=True, kw_only=True):
     """Of the engines together; 0 where the backend keeps none (ONNX Runtime)."""
 
     @property
+    def title(self) -> str:
+        """What people call them."""
+        return f"{self.backend} {self.version} {self.precision}, {self.device.title}"
+
+    @property
     def key(self) -> str:
         """Name of its entry (see :func:`engine_key`)."""
         return engine_key(self.backend, self.version, self.device, self.graphs, self.settings)

@@ -44,6 +44,10 @@ class StoredEngines:
             self._waiting = self._read()
         return self._waiting.pop(name)
 
+    def all_plans(self) -> dict[str, memoryview]:
+        """Return every plan by its name; none where the library keeps none."""
+        return self._read() if self.facts.bytes else {}
+
     def _read(self) -> dict[str, memoryview]:
         expected = {plan_name(graph.role, graph.head) for graph in self.facts.graphs}
         try:
@@ -89,7 +93,7 @@ class EngineStore:
         precision: str | None = None,
         settings: Settings | None = None,
     ) -> StoredEngines:
-        """Return the set for a device; where several fit, the fastest as it was measured.
+        """Return the set for a device; where several fit, the fastest as measured, and the newest of equals.
 
         Parameters
         ----------
@@ -113,9 +117,14 @@ class EngineStore:
         fitting = [each for each in own if not differing[each.key]]
         if not fitting:
             raise _refusal(backend, device, [differing[each.key] for each in own], precision)
-        chosen = min(fitting, key=lambda each: each.speed.milliseconds if each.speed else float("inf"))
+        newest_first = reversed(fitting)
+        chosen = min(newest_first, key=lambda each: each.speed.milliseconds if each.speed else float("inf"))
+        return self.opened(chosen)
+
+    def opened(self, facts: EngineSet) -> StoredEngines:
+        """Return one of :attr:`sets` with its plans."""
         assert self._site is not None  # noqa: S101 - where sets come from
-        return StoredEngines(chosen, self._site, self._entry(chosen.key))
+        return StoredEngines(facts, self._site, self._entry(facts.key))
 
     def fits(self, facts: EngineSet, version: str | None, device: Device | None) -> bool:
         """Tell whether a set is for this device and this version of its library; None: there is none here."""

@@ -8,7 +8,7 @@ import pytest
 
 from promptray import BuildError
 from promptray.calibrate.pipeline.disjoint import require_disjoint
-from tests.calibrate.pipeline.image_sets import noise_set
+from tests.calibrate.image_sets import noise_set
 
 
 def test_other_pictures_of_the_same_patients_are_refused_with_counts(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.calibrate.pipeline.image_sets import noise_set
+from tests.calibrate.image_sets import noise_set
 
 
 @pytest.mark.parametrize(
