@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ class _Running:
     def read(self, name: str) -> bytes:
         for graph in self.bundle.manifest.graphs:
             if graph.role != "text" and self._name(graph) == name:
-                return bytes(self.engines.plan(graph.role, graph.head)) or self.bundle.read(graph.file)
+                if self.engines.facts.bytes == 0:  # compiled when they are opened
+                    return self.bundle.read(graph.file)
+                return bytes(self.engines.plan(graph.role, graph.head))
         return self.bundle.read(name)
 
 
@@ -122,10 +125,10 @@ class CpuLibrary:
         content = bundle.read(graph.file)
         return self.spoil(content) if graph.role == "image" else content
 
-    def open(self, bundle: Bundle, engines: Engines) -> Graphs:
-        return Graphs(
-            _Running(bundle, engines), load_backend("onnxruntime-cpu", threads=1), prompts_per_batch=None
-        )
+    @contextmanager
+    def opened(self, bundle: Bundle, engines: Engines) -> Iterator[Graphs]:
+        cpu = load_backend("onnxruntime-cpu", threads=1)
+        yield Graphs(_Running(bundle, engines), cpu, prompts_per_batch=None)
 
 
 def timed(**milliseconds: float) -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -135,34 +136,44 @@ def build_set(
     made = _Made(bundle, library, chosen, asked, progress, cancelled or threading.Event())
     candidate, origin = made.candidate(store, there)
     progress("open", "loading the engines", 0.0)
-    opened = _Opened.of(bundle, library, candidate)
-    progress("golden", f"scoring {len(manifest.golden.images)} golden pictures", 0.0)
-    gate = hold_golden(bundle, opened.graphs, opened.heads, candidate.facts)
-    reports: dict[str, GateReport] = {}
-    if asked.images is not None:
-        reports = hold_images(bundle, opened.graphs, opened.heads, candidate.facts, asked.images, progress)
-        reported(reports)
-        gate = msgspec.structs.replace(gate, images=require_passed(reports, asked.images))
-    progress("speed", "timing one image", 0.0)
-    speed = _speed(bundle, library, candidate.facts, opened, baseline, measure)
+    with _opened(bundle, library, candidate) as (own, heads):
+        progress("golden", f"scoring {len(manifest.golden.images)} golden pictures", 0.0)
+        gate = hold_golden(bundle, own, heads, candidate.facts)
+        reports: dict[str, GateReport] = {}
+        if asked.images is not None:
+            reports = hold_images(bundle, own, heads, candidate.facts, asked.images, progress)
+            reported(reports)
+            gate = msgspec.structs.replace(gate, images=require_passed(reports, asked.images))
+        progress("speed", "timing one image", 0.0)
+        call = one_image(bundle, own, heads)
+        if baseline is None:
+            speed = time_alone(call, measure)
+        else:
+            with _opened(bundle, library, baseline.engines) as wider:
+                other = one_image(bundle, *wider)
+                speed = time_beside(candidate.facts, call, baseline.precision, other, measure)
     progress("store", "writing the site directory", 0.0)
     facts = _gated(candidate.facts, gate, speed)
     store.add(facts, candidate.plans)
     return Outcome(facts, origin, True, reports)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """Engines with the bundle's own banks."""
-
-    graphs: Graphs
-    heads: Mapping[str, BoundHead]
-
-    @classmethod
-    def of(cls, bundle: Bundle, library: Library, engines: Engines) -> _Opened:
-        graphs = library.open(bundle, engines)
+@contextmanager
+def _opened(
+    bundle: Bundle, library: Library, engines: Engines
+) -> Iterator[tuple[Graphs, Mapping[str, BoundHead]]]:
+    """Give the graphs that engines run, and all heads with the bundle's own banks."""
+    with library.opened(bundle, engines) as graphs:
         banks = {head.name: own_bank(bundle, head) for head in bundle.manifest.heads}
-        return cls(graphs, graphs.bind_all(banks))
+        yield graphs, graphs.bind_all(banks)
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    """The set that a quantised one must be faster than."""
+
+    precision: str
+    engines: StoredEngines
 
 
 @dataclass(frozen=True)
@@ -220,31 +231,16 @@ class _Made:
 
 def _baseline(
     bundle: Bundle, store: EngineStore, library: Library, graphs: Sequence[SourceGraph]
-) -> tuple[str, StoredEngines] | None:
-    """Return the set that a quantised one must be faster than: before a long build, for it must be there."""
+) -> _Baseline | None:
+    """Find what a quantised set is compared with: before a long build, for it must be there."""
     if not any(graph.precision.endswith("-qdq") for graph in graphs):
         return None
     there = precisions(bundle.manifest, library.backend, library.version)
     wider = next((each for each in BASELINES if each in there), None)
     if wider is None:
         return None
-    return wider, store.find(library.backend, library.version, library.device, precision=wider)
-
-
-def _speed(
-    bundle: Bundle,
-    library: Library,
-    facts: EngineFacts,
-    opened: _Opened,
-    baseline: tuple[str, StoredEngines] | None,
-    measure: Measure,
-) -> EngineSpeed:
-    call = one_image(bundle, opened.graphs, opened.heads)
-    if baseline is None:
-        return time_alone(call, measure)
-    name, engines = baseline
-    other = _Opened.of(bundle, library, engines)
-    return time_beside(facts, call, name, one_image(bundle, other.graphs, other.heads), measure)
+    found = store.find(library.backend, library.version, library.device, precision=wider)
+    return _Baseline(wider, found)
 
 
 def _gated(facts: EngineFacts, gate: EngineGate, speed: EngineSpeed) -> EngineSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,8 +77,8 @@ class Library(Protocol):
         """
         ...
 
-    def open(self, bundle: Bundle, engines: Engines) -> Graphs:
-        """Return the bundle's graphs as these engines run them.
+    def opened(self, bundle: Bundle, engines: Engines) -> AbstractContextManager[Graphs]:
+        """Give the bundle's graphs as these engines run them, and the device's memory back at the end.
 
         Raises
         ------

@@ -126,11 +126,9 @@ class EngineStore:
         assert self._site is not None  # noqa: S101 - where sets come from
         return StoredEngines(facts, self._site, self._entry(facts.key))
 
-    def fits(self, facts: EngineSet, version: str | None, device: Device | None) -> bool:
-        """Tell whether a set is for this device and this version of its library; None: there is none here."""
-        if version is None or device is None:
-            return False
-        return not self._differences(facts, version, device, None, None)
+    def differing(self, facts: EngineSet, version: str, device: Device) -> list[str]:
+        """Name what keeps a set from being used with this library on this device; nothing where it fits."""
+        return [each.field for each in self._differences(facts, version, device, None, None)]
 
     def add(self, facts: EngineSet, plans: Mapping[str, bytes | memoryview]) -> None:
         """Store a set that passed its gate, in the place of one of the same key.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,16 @@ def test_an_engine_that_is_wrong_for_several_images_is_refused(bundle: Bundle, s
     """Alone they are right: a call of several is held, too."""
 
     class Swapped(CpuLibrary):
-        def open(self, bundle: Bundle, engines: Any) -> Any:
-            graphs = super().open(bundle, engines)
-            features = graphs.features
+        @contextmanager
+        def opened(self, bundle: Bundle, engines: Any) -> Any:
+            with super().opened(bundle, engines) as graphs:
+                features = graphs.features
 
-            def mixed_up(pixels: Any) -> Any:
-                return {name: values[::-1].copy() for name, values in features(pixels).items()}
+                def mixed_up(pixels: Any) -> Any:
+                    return {name: values[::-1].copy() for name, values in features(pixels).items()}
 
-            graphs.features = mixed_up  # type: ignore[method-assign]
-            return graphs
+                graphs.features = mixed_up  # type: ignore[method-assign]
+                yield graphs
 
     refused("gate.failed", bundle, store, Swapped(), precision="fp32")
     built(
@@ -157,20 +159,9 @@ def test_a_quantised_set_must_be_faster_than_fp16(
 
 def test_engines_that_are_not_kept_are_gated_all_the_same(bundle: Bundle, store: EngineStore) -> None:
     library = CpuLibrary(backend="onnxruntime-cuda", keeps_plans=False)
-    library.open = lambda bundle, engines: CpuLibrary().open(  # type: ignore[method-assign]
-        bundle, _Nothing(engines)
-    )
     facts = built(bundle, store, library, precision="fp32").facts
     assert (facts.bytes, library.compiled) == (0, [])
-    assert EngineStore(store._site, bundle.manifest).sets == (facts,)
-
-
-class _Nothing:
-    def __init__(self, engines: Any) -> None:
-        self.facts = engines.facts
-
-    def plan(self, role: str, head: str | None = None) -> bytes:
-        return b""
+    assert store.find("onnxruntime-cuda", library.version, library.device).all_plans() == {}
 
 
 def test_a_cancelled_build_stores_nothing(bundle: Bundle, store: EngineStore, library: CpuLibrary) -> None:
