@@ -195,7 +195,7 @@ def _build(asked: _Command, as_json: bool) -> None:
     if library.keeps_plans:
         click.echo(
             f"Building for {library.device.title} with {library.backend} {library.version}. A first build "
-            "takes minutes, on a Jetson many; the library gives no estimate. Ctrl-C ends it, leaving nothing.",
+            "takes minutes, on a Jetson many; the library gives no estimate. Ctrl-C ends it cleanly.",
             err=True,
         )
     with tempfile.TemporaryDirectory() as folder, progress("building engines") as report:
