@@ -40,14 +40,17 @@ def canonical(name: str) -> str:
 
 
 def needed(
-    root: str, requires: Callable[[str], Iterable[str]], environment: Mapping[str, str]
+    root: str,
+    requires: Callable[[str], Iterable[str]],
+    environment: Mapping[str, str],
+    extras: Iterable[str] = (),
 ) -> dict[str, list[Requirement]]:
-    """Every distribution that installing `root` without extras needs, with what is required of it.
+    """Every distribution that installing `root` with these extras needs, with what is required of it.
 
     `requires` gives the requirements of a distribution by its canonical name; their markers are
     evaluated in `environment`.
     """
-    waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset())]
+    waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset(extras))]
     seen: set[tuple[str, frozenset[str]]] = set()
     found: dict[str, list[Requirement]] = {root: []}
     while waiting:
