@@ -3,7 +3,8 @@
     python -m tools.edge_install.resolve [--platform NAME]... [--python X.Y]...
 
 `make resolve` asks the package index whether every pinned distribution has a wheel on every platform and
-Python that PromptRay promises; on Linux, where Jetsons are, with the extra ``tensorrt``. Nothing is installed, and as a rule nothing is downloaded but metadata.
+Python that PromptRay promises; on Linux, where Jetsons are, with the extra ``tensorrt``. Nothing is
+installed, and as a rule nothing is downloaded but metadata.
 
 pip can choose another machine's wheels (``pip install --platform``) but evaluates markers for its own, so
 colorama would be missing on Windows. Here the pins are the resolution: pip only fetches the metadata of

@@ -1,0 +1,64 @@
+"""Timing of calls on a device that answers on the host, so that the host's clock tells all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from benchmarks.gpu.result import LEAST_CALLS, Latency, latency
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_WARM = 50
+
+
+def timed_calls(
+    call: Callable[[], object], *, calls: int = 2 * LEAST_CALLS, clock: Callable[[], float] = time.perf_counter
+) -> Latency:
+    """Call, once warm, one time after the other.
+
+    Parameters
+    ----------
+    call : callable
+        Returns when its answer is on the host.
+    calls : int
+    clock : callable, optional
+        Returns seconds.
+    """
+    for _ in range(_WARM):
+        call()
+    taken = []
+    for _ in range(calls):
+        start = clock()
+        call()
+        taken.append((clock() - start) * 1000.0)
+    return latency(taken)
+
+
+def images_per_second(
+    call_of: Callable[[int], Callable[[], object]],
+    batches: Sequence[int] = BATCHES,
+    *,
+    seconds: float = 2.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[int, float]:
+    """Return the rate of each batch.
+
+    Parameters
+    ----------
+    call_of : callable
+        Batch -> a call with so many images.
+    batches : sequence of int
+    seconds : float
+        Least time of each.
+    clock : callable, optional
+    """
+    rates = {}
+    for batch in batches:
+        call = call_of(batch)
+        call()
+        done, start = 0, clock()
+        while (taken := clock() - start) < seconds:
+            call()
+            done += batch
+        rates[batch] = done / taken
+    return rates
