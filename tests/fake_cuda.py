@@ -253,7 +253,7 @@ class Gpu:
         names = [name for name in dir(self) if name.startswith("cuda")]
         types = (cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode, cudaDeviceAttr)
         return SimpleNamespace(
-            cudaStreamNonBlocking=1, cudaEventDisableTiming=2, cudaHostAllocDefault=0,
+            cudaStream_t=Handle, cudaStreamNonBlocking=1, cudaEventDisableTiming=2, cudaHostAllocDefault=0,
             **{name: getattr(self, name) for name in names}, **{each.__name__: each for each in types},
         )  # fmt: skip
 
