@@ -32,10 +32,9 @@ class Answers:
             return score_error, 0.0 if self.maps is maps else math.inf
         return score_error, _difference(maps, self.maps)
 
-    def of(self, picture: int) -> Answers:
-        """Return those of one picture, G = 1."""
-        part = slice(picture, picture + 1)
-        return Answers(self.logits[part], None if self.maps is None else self.maps[part])
+    def first(self, pictures: int) -> Answers:
+        """Return those of the first pictures."""
+        return Answers(self.logits[:pictures], None if self.maps is None else self.maps[:pictures])
 
 
 def spreads_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ MAX_ELEMENT_BYTES = 2 * 1024 * 1024
 MAX_BANK_TENSOR_BYTES = 1024 * 1024 * 1024
 #: Most bytes of a bundle's file by its suffix; other files have the limit of an image. Protocol buffers
 #: end at 2 GiB, so an ONNX file cannot be larger.
-MAX_BUNDLE_FILE_BYTES = {".json": 64 << 20, ".onnx": 2 << 30, ".safetensors": 2 << 30}
+MAX_BUNDLE_FILE_BYTES = {".json": 64 << 20, ".onnx": 2 << 30, ".safetensors": 2 << 30, ".plan": 2 << 30}
 
 
 def check_size(rows: int, columns: int, pixel_bytes: int = 1) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from promptray.runtime.bundle.engines import NEWEST_OPSET, Engines, EngineSource, Precision, pick
 from promptray.runtime.bundle.fields import Consumer, Count, HeadName, Key, Sha256, Side, Text
 from promptray.runtime.bundle.gated import Gated
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
@@ -288,6 +289,8 @@ class Manifest(_Struct, frozen=True):
     """None: nothing says how several images are to be pooled, and they are not."""
     gated: list[Gated] = []
     """Of every backend and class of machine that changed graphs are for."""
+    engines: Engines | None = None
+    """What engines are compiled from, beside fp32 graphs; None: the recipe asks for nothing."""
 
     def graph(self, role: str, head: str | None = None) -> Graph | None:
         """Return the graph of a role, of a head by its name, or None where the bundle has none."""
@@ -297,6 +300,44 @@ class Manifest(_Struct, frozen=True):
         """Return the graph of a role that is meant for the first of the consumers that has one, or None."""
         own = [graph for graph in self.graphs if (graph.role, graph.head) == (role, head)]
         return next((graph for name in consumers for graph in own if name in graph.consumers), None)
+
+    def engine_sources(self, precision: Precision, opset: int = NEWEST_OPSET) -> list[EngineSource]:
+        """Return what a set of engines is compiled from: the image graph, then every head in its order.
+
+        Parameters
+        ----------
+        precision : {"fp32", "fp16", "int8-qdq", "fp8-qdq"}
+            Graphs without a source of it take part in fp16, else in fp32.
+        opset : int
+            Newest that the compiler reads: 20, and 17 of TensorRT 8.6.
+
+        Returns
+        -------
+        list of EngineSource
+            Empty where the bundle has no such set: no source of this precision, or none at all of a role.
+        """
+        roles = [("image", None), *(("head", head.name) for head in self.heads)]
+        known = self.all_engine_sources
+        found = [
+            pick([each for each in known if (each.role, each.head) == role], precision, opset)
+            for role in roles
+        ]
+        whole = [each for each in found if each is not None]
+        there = len(whole) == len(roles) and any(each.precision == precision for each in whole)
+        return whole if there else []
+
+    @property
+    def all_engine_sources(self) -> list[EngineSource]:
+        """Every graph that engines can be compiled from: fp32 graphs run, and are sources as well."""
+        own = [] if self.engines is None else self.engines.sources
+        running = [
+            EngineSource(
+                role=graph.role, head=graph.head, file=graph.file, precision="fp32", opset=graph.opset
+            )
+            for graph in self.graphs
+            if graph.role != "text" and graph.precision == "fp32" and graph.opset <= NEWEST_OPSET
+        ]
+        return [*own, *running]
 
     def gated_for(self, consumers: Sequence[str]) -> Gated | None:
         """Return what changed graphs were gated with, for the first of the consumers that has some."""

@@ -25,6 +25,7 @@ from promptray.runtime.bundle.manifest import (
 )
 from promptray.runtime.bundle.names import check_names
 from promptray.runtime.bundle.refusal import refuse, unique
+from promptray.runtime.bundle.validate_engines import check_engines
 from promptray.runtime.bundle.validate_gated import check_gated, gated_files
 from promptray.runtime.bundle.validate_preprocessing import check_preprocessing
 from promptray.runtime.bundle.words import body_part_words, key_fault
@@ -76,6 +77,7 @@ def check_manifest(manifest: Manifest, *, files_known: bool = True) -> None:
     _check_golden(manifest)
     _check_examination(manifest)
     check_gated(manifest)
+    check_engines(manifest)
     unique("$: a file's role", referenced_files(manifest))
 
 
@@ -86,6 +88,8 @@ def referenced_files(manifest: Manifest) -> list[str]:
     names += [head.bank.file for head in manifest.heads]
     if manifest.text:
         names.append(manifest.text.tokenizer)
+    if manifest.engines:
+        names += manifest.engines.files
     return names + gated_files(manifest)
 
 

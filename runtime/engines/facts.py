@@ -14,9 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from promptray.runtime.bundle.fields import Count, HeadName, Sha256, Text
-
-Capability = Annotated[str, Meta(max_length=8, pattern=r"^[0-9]{1,2}\.[0-9](?!\n)$")]
-Size = Annotated[int, Meta(ge=1)]
+from promptray.runtime.engines.settings import Capability, Settings, Size
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,26 +33,6 @@ class Device(_Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """What people call it."""
         return f"{self.name} (compute capability {self.compute_capability})"
-
-
-class Range(_Struct, frozen=True, kw_only=True):
-    """Sizes of a dynamic dimension that an engine accepts, and the one that it is tuned for."""
-
-    least: Size = 1
-    tuned: Size
-    most: Size
-
-
-class Settings(_Struct, frozen=True, kw_only=True):
-    """What engines are built with, of a recipe's section ``tensorrt`` or of defaults."""
-
-    images: Range = Range(tuned=1, most=8)
-    """Images of one call."""
-    prompts: Range | None = None
-    """Prompts of one call to a head whose set is free; None: up to 256, or the bundle's own if more, tuned at
-    the bundle's own."""
-    workspace_bytes: Size = 2 << 30
-    """Most scratch memory of a layer while building; fits a Jetson with 8 GB."""
 
 
 class SourceGraph(_Struct, frozen=True, kw_only=True):
@@ -76,6 +54,13 @@ class HeadGate(_Struct, frozen=True, kw_only=True):
     score_tolerance: float
     map_error: float | None
     map_tolerance: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether both are within their tolerances."""
+        return self.score_error <= self.score_tolerance and (self.map_error or 0.0) <= (
+            self.map_tolerance or 0.0
+        )
 
 
 class ImagesGate(_Struct, frozen=True, kw_only=True):
@@ -112,21 +97,17 @@ class EngineSpeed(_Struct, frozen=True, kw_only=True):
     quartiles: tuple[float, float] | None = None
 
 
-class EngineSet(_Struct, frozen=True, kw_only=True):
-    """Facts of an entry of kind ``engine`` in the site directory; its payload holds the engines."""
+class EngineFacts(_Struct, frozen=True, kw_only=True):
+    """Engines as they were compiled: of which graphs, by which library, for which device. No gate yet."""
 
-    format_version: Literal[1] = 1
     backend: Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
     version: Text
     """Of the library that built and runs it."""
     device: Device
     precision: Text
+    """One word where all graphs have the same, else each with its precision."""
     graphs: Annotated[list[SourceGraph], Meta(min_length=1)]
     settings: Settings
-    gate: EngineGate
-    speed: EngineSpeed | None
-    built: Text
-    """Date, ISO 8601."""
     build_seconds: float
     bytes: Count
     """Of the engines together; 0 where the backend keeps none (ONNX Runtime)."""
@@ -135,6 +116,16 @@ class EngineSet(_Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """Name of its entry (see :func:`engine_key`)."""
         return engine_key(self.backend, self.version, self.device, self.graphs, self.settings)
+
+
+class EngineSet(EngineFacts, frozen=True, kw_only=True):
+    """Engines that passed their gate: facts of an entry of kind ``engine``; its payload holds the plans."""
+
+    format_version: Literal[1] = 1
+    gate: EngineGate
+    speed: EngineSpeed | None
+    built: Text
+    """Date, ISO 8601."""
 
 
 def engine_key(

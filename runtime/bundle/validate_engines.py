@@ -1,0 +1,103 @@
+"""Rules of a manifest about engines: what they are compiled from, and those that travel ready made."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from promptray.runtime.bundle.engines import NEWEST_OPSET, EnginePlan, Engines, EngineSource, Precision
+from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.bundle.refusal import refuse, unique
+
+PREPARE = f"engines/prepare/fp32-{NEWEST_OPSET}.onnx"
+#: First opset and first compute capability that have float8.
+FP8_OPSET, FP8_TARGET = 19, (8, 9)
+
+
+def check_engines(manifest: Manifest) -> None:
+    """Check what a manifest says of engines.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.format``.
+    """
+    engines = manifest.engines
+    if engines is None:
+        return
+    _check_settings(engines, manifest)
+    unique("$.engines: file", engines.files)
+    for index, source in enumerate(engines.sources):
+        _check_source(f"$.engines.sources[{index}]", source, manifest)
+    if engines.prepare not in (None, PREPARE):
+        refuse("$.engines.prepare", f"is not {PREPARE!r}", engines.prepare)
+    known = {each.file: each for each in manifest.all_engine_sources}
+    for index, plan in enumerate(engines.plans):
+        _check_plan(f"$.engines.plans[{index}]", plan, known)
+    _check_plans_make_sets(engines, manifest)
+
+
+def _check_settings(engines: Engines, manifest: Manifest) -> None:
+    settings = engines.settings
+    for name, sizes in (("images", settings.images), ("prompts", settings.prompts)):
+        if sizes is not None and not sizes.rises:
+            found = f"{sizes.least}, {sizes.tuned}, {sizes.most}"
+            refuse(f"$.engines.settings.{name}", "is not least, tuned and most in this order", found)
+    if settings.prompts is not None and manifest.free_head is None:
+        what = "are given, and every head takes its whole fixed set"
+        refuse("$.engines.settings.prompts", what, str(settings.prompts.most))
+
+
+def _check_source(where: str, source: EngineSource, manifest: Manifest) -> None:
+    if (source.role == "head") != (source.head is not None) or (
+        source.head is not None and manifest.head(source.head) is None
+    ):
+        refuse(f"{where}.head", "is not a head of the bundle exactly where the role is 'head'", source.head)
+    if source.file != (name := f"{source.stem}.onnx"):
+        refuse(f"{where}.file", f"is not {name!r}", source.file)
+    if source.precision == "fp8-qdq" and source.opset < FP8_OPSET:
+        refuse(f"{where}.opset", f"has no float8, which opset {FP8_OPSET} brought", str(source.opset))
+    twice = [
+        graph.file
+        for graph in manifest.graphs
+        if (graph.role, graph.head, graph.precision, graph.opset)
+        == (source.role, source.head, "fp32", source.opset)
+    ]
+    if source.precision == "fp32" and twice:
+        refuse(where, f"is a second fp32 source of {source.title} and its opset, beside {twice[0]!r}")
+
+
+def _check_plan(where: str, plan: EnginePlan, known: dict[str, EngineSource]) -> None:
+    source = known.get(plan.source)
+    if source is None:
+        refuse(f"{where}.source", "is no graph that engines are compiled from", plan.source)
+    if plan.file != (name := f"{source.stem}.{plan.flavour}.plan"):
+        refuse(f"{where}.file", f"is not {name!r}", plan.file)
+    unique(f"{where}.targets", plan.targets)
+    below = [each for each in plan.targets if _capability(each) < FP8_TARGET]
+    if source.precision == "fp8-qdq" and below:
+        refuse(f"{where}.targets", "hold one without float8", below[0])
+
+
+def _check_plans_make_sets(engines: Engines, manifest: Manifest) -> None:
+    """Half a set is never used: each plan has the others of its set beside it, for each of its targets."""
+    if len({(plan.flavour, plan.version) for plan in engines.plans}) > 1:
+        versions = ", ".join(sorted({plan.version for plan in engines.plans}))
+        refuse("$.engines.plans", "were built by several versions", versions)
+    targets = {plan.source: set(plan.targets) for plan in engines.plans}
+    if len(targets) < len(engines.plans):
+        refuse("$.engines.plans", "hold two of one graph")
+    usable: set[tuple[str, str]] = set()
+    for precision in get_args(Precision):
+        members = [each.file for each in manifest.engine_sources(precision)]
+        shared = set.intersection(*(targets.get(each, set()) for each in members)) if members else set()
+        usable |= {(file, target) for file in members for target in shared}
+    for index, plan in enumerate(engines.plans):
+        for target in plan.targets:
+            if (plan.source, target) not in usable:
+                what = f"is part of no whole set of plans for {target}"
+                refuse(f"$.engines.plans[{index}]", what, plan.file)
+
+
+def _capability(target: str) -> tuple[int, int]:
+    major, _, minor = target.partition(".")
+    return int(major), int(minor)

@@ -1,0 +1,40 @@
+"""How engines are built: the sizes they accept and are tuned for, and the memory a build may take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Capability = Annotated[str, Meta(max_length=8, pattern=r"^[0-9]{1,2}\.[0-9](?!\n)$")]
+Size = Annotated[int, Meta(ge=1)]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the structures: immutable, keyword-only, closed."""
+
+
+class Range(_Struct, frozen=True, kw_only=True):
+    """Sizes of a dynamic dimension that an engine accepts, and the one that it is tuned for."""
+
+    least: Size = 1
+    tuned: Size
+    most: Size
+
+    @property
+    def rises(self) -> bool:
+        """Whether it is a range: the tuned size is inside."""
+        return self.least <= self.tuned <= self.most
+
+
+class Settings(_Struct, frozen=True, kw_only=True):
+    """What engines are built with, of a recipe's section ``tensorrt`` or of defaults."""
+
+    images: Range = Range(tuned=1, most=8)
+    """Images of one call."""
+    prompts: Range | None = None
+    """Prompts of one call to a head whose set is free; None: up to 256, or the bundle's own if more, tuned at
+    the bundle's own."""
+    workspace_bytes: Size = 2 << 30
+    """Most scratch memory of a layer while building; fits a Jetson with 8 GB."""

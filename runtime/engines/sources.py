@@ -1,0 +1,96 @@
+"""Which graphs of a bundle a set of engines is made from: the one rule that builder and reader share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+
+from promptray.runtime.bundle.engines import NEWEST_OPSET, OLDEST_OPSET, EngineSource, Precision
+from promptray.runtime.bundle.manifest import Graph, Manifest
+from promptray.runtime.engines.facts import SourceGraph
+from promptray.runtime.errors import ScoringError
+
+#: The narrowest first. ONNX Runtime's CUDA provider has no fast kernels for graphs with Q/DQ nodes.
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "tensorrt": ("fp8-qdq", "int8-qdq", "fp16", "fp32"),
+    "tensorrt_rtx": ("fp8-qdq", "int8-qdq", "fp16", "fp32"),
+    "onnxruntime-cuda": ("fp16", "fp32"),
+}
+
+
+def newest_opset(backend: str, version: str) -> int:
+    """Return the newest opset that a library's parser reads: TensorRT 8 ends earlier than later ones."""
+    return OLDEST_OPSET if backend == "tensorrt" and version.partition(".")[0] == "8" else NEWEST_OPSET
+
+
+def precisions(manifest: Manifest, backend: str, version: str) -> list[Precision]:
+    """Return the precisions that a set can be made in, the narrowest first."""
+    opset = newest_opset(backend, version)
+    return [each for each in PRECISIONS[backend] if manifest.engine_sources(each, opset)]
+
+
+def sources(
+    manifest: Manifest, backend: str, version: str, precision: str | None = None
+) -> list[EngineSource]:
+    """Return the image graph and every head's, of which a set is made.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    backend : str
+        One of :data:`PRECISIONS`.
+    version : str
+        Of its library.
+    precision : str, optional
+        By default the narrowest that the bundle has: beside fp32, its recipe asked for it.
+
+    Raises
+    ------
+    ScoringError
+        ``engine.source`` where the bundle has no such set.
+    """
+    there = precisions(manifest, backend, version)
+    if not there or precision not in (None, *there):
+        opset = newest_opset(backend, version)
+        raise ScoringError(
+            "engine.source",
+            "the bundle holds no graphs that this library can make such engines of",
+            artefact=manifest.name,
+            expected=f"graphs in {precision or 'any precision'}, of opset {opset} or older, which "
+            f"{backend} {version} reads",
+            found=", ".join(there) or "none",
+            cure="choose a --precision that it has; or build it again with a section `tensorrt` in its recipe"
+            + (" and `opset_17: true` there" if opset == OLDEST_OPSET else ""),
+        )
+    chosen = there[0] if precision is None else cast(Precision, precision)
+    return manifest.engine_sources(chosen, newest_opset(backend, version))
+
+
+def facts_of(graphs: Sequence[EngineSource], manifest: Manifest) -> list[SourceGraph]:
+    """Return what is recorded of the graphs of a set."""
+    return [
+        SourceGraph(
+            role=each.role,
+            head=each.head,
+            file=each.file,
+            sha256=manifest.files[each.file].sha256,
+            precision=each.precision,
+        )
+        for each in graphs
+    ]
+
+
+def as_graph(source: EngineSource, manifest: Manifest) -> Graph:
+    """Return a source as the graph that runs in its place: same inputs and outputs, another file."""
+    running = manifest.graph(source.role, source.head)
+    assert running is not None  # noqa: S101 - the manifest was checked: every role has one
+    return msgspec.structs.replace(running, file=source.file, precision=source.precision, opset=source.opset)
+
+
+def precision_of(graphs: Sequence[EngineSource]) -> str:
+    """Name the precision of a set: one word where all graphs agree, else each with its own."""
+    if len({graph.precision for graph in graphs}) == 1:
+        return graphs[0].precision
+    return ", ".join(f"{graph.title} {graph.precision}" for graph in graphs)
