@@ -6,7 +6,7 @@ gated (`gated_answers`). The golden set of a student holds the student's answers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.engines.facts import EngineGate
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
-from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
+from promptray.runtime.graphs import BoundHead, BundleContent, Graphs, HeadScores
 from promptray.runtime.preprocess import normalise
 
 
@@ -139,15 +139,14 @@ def answers(
     batch : int
         Images of one call.
     """
-    found: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]] = {n: [] for n in heads}
-    for first in range(0, len(pixels), batch):
-        features = graphs.features(pixels[first : first + batch])
-        for name, head in heads.items():
-            found[name].append(head.run(features))
-    return {name: _joined(parts) for name, parts in found.items()}
+    if not heads:
+        return {}
+    chain = graphs.chain(heads.values())
+    found = [chain.run(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
+    return {name: _joined(parts) for name, parts in zip(heads, zip(*found, strict=True), strict=True)}
 
 
-def _joined(parts: list[tuple[NDArray[np.float32], NDArray[np.float32] | None]]) -> Answers:
+def _joined(parts: Sequence[HeadScores]) -> Answers:
     logits, maps = zip(*parts, strict=True)
     kept = [each for each in maps if each is not None]
     return Answers(np.concatenate(logits), np.concatenate(kept) if kept else None)

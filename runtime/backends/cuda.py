@@ -80,9 +80,7 @@ class Pinned(Memory):
 
     def __init__(self, address: int, size: int) -> None:
         super().__init__(address, size)
-        self.bytes: NDArray[np.uint8] = np.frombuffer(
-            (ctypes.c_ubyte * size).from_address(address), np.uint8, size
-        )
+        self.bytes: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))
 
 
 class Stream:
@@ -104,6 +102,17 @@ class Recorded:
 
     def __init__(self, own: Any) -> None:
         self.own = own
+
+
+class Kept:
+    """A library's object that holds resources of the device; `value` is None once they were given back."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def let_go(self) -> None:
+        """Drop it: its destructor gives the resources back."""
+        self.value = None
 
 
 class Cuda:
@@ -161,14 +170,11 @@ class Cuda:
         own = self.call("cudaEventCreateWithFlags", self._runtime.cudaEventDisableTiming)
         return self._own(Event(own), lambda: self._runtime.cudaEventDestroy(own))
 
-    def keep(self, owner: Any, resource: Any) -> None:
+    def keep(self, owner: Any, resource: Any) -> Kept:
         """Keep what a library allocated on the device until `owner` is gone and it is allowed to free."""
-
-        def let_go() -> None:
-            nonlocal resource
-            resource = None
-
-        self._own(owner, let_go)
+        kept = Kept(resource)
+        self._own(owner, kept.let_go)
+        return kept
 
     def collect(self) -> None:
         """Give back what nothing refers to any longer."""
@@ -371,7 +377,7 @@ def _device(runtime: Any) -> Device:
             "backend.unavailable",
             "there is no GPU that CUDA can use",
             found=name.decode() + ("" if failed is None else f" ({int(failed)})"),
-            cure="install NVIDIA's driver for this GPU, at least as new as the CUDA version of cuda-bindings; "
+            cure="install NVIDIA's driver for this GPU, as new as the CUDA of cuda-bindings at least; "
             "`nvidia-smi` must list the GPU (on a Jetson: JetPack's own driver)",
         )
     properties, major, minor, multiprocessors = (answer[1] for answer in answers[1:])

@@ -65,7 +65,9 @@ def _of_interface(pixels: Any) -> DeviceArray:
     facts = pixels.__cuda_array_interface__
     if facts.get("version", 0) < 3 or facts.get("stream", 0) == 0:
         # Before version 3 it does not say what to wait for: a guess would score a half-written picture.
-        raise _refused("version 3 of __cuda_array_interface__ with its stream", f"version {facts.get('version')}")
+        raise _refused(
+            "version 3 of __cuda_array_interface__ with its stream", f"version {facts.get('version')}"
+        )
     if facts["typestr"] != "<f4":
         raise _refused("float32 (<f4)", facts["typestr"])
     if facts.get("mask") is not None:
