@@ -19,7 +19,7 @@ import msgspec
 from promptray.export.repacked_golden import repacked_golden
 from promptray.export.repacked_report import repacked_report
 from promptray.runtime.alternatives import require_alternatives
-from promptray.runtime.backends import choose_backend
+from promptray.runtime.backends.choice import choose_backend
 from promptray.runtime.bank_file import pack
 from promptray.runtime.bundle import Bundle, write_bundle
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, Manifest, Repacking

@@ -139,12 +139,14 @@ def answers(
     batch : int
         Images of one call.
     """
-    found: dict[str, list[Answers]] = {name: [] for name in heads}
-    for first in range(0, len(pixels), batch):
-        features = graphs.features(pixels[first : first + batch])
-        for name, head in heads.items():
-            found[name].append(Answers(*head.run(features)))
-    return {name: Answers.joined(parts) for name, parts in found.items()}
+    if not heads:
+        return {}
+    chain = graphs.chain(heads.values())
+    found = [chain.run(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
+    return {
+        name: Answers.joined([Answers(*scores) for scores in parts])
+        for name, parts in zip(heads, zip(*found, strict=True), strict=True)
+    }
 
 
 def check_golden(

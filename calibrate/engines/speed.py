@@ -8,7 +8,7 @@ from promptray.calibrate.interleaved import interleaved
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import EngineFacts, EngineSpeed
 from promptray.runtime.errors import BuildError
-from promptray.runtime.golden import answers, read_golden
+from promptray.runtime.golden import read_golden
 from promptray.runtime.graphs import BoundHead, Graphs
 from promptray.runtime.preprocess import normalise
 
@@ -28,7 +28,8 @@ def measured(calls: Calls, baseline: str) -> Mapping[str, Mapping[str, float]]:
 def one_image(bundle: Bundle, graphs: Graphs, heads: Mapping[str, BoundHead]) -> Callable[[], object]:
     """Return a call that scores one golden picture against the bundle's own prompts."""
     pixels = normalise(read_golden(bundle).pictures[:1], bundle.manifest.preprocessing)
-    return lambda: answers(graphs, heads, pixels)
+    chain = graphs.chain(heads.values())
+    return lambda: chain.run(pixels)
 
 
 def time_alone(call: Callable[[], object], measure: Measure = measured) -> EngineSpeed:
