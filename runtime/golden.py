@@ -16,9 +16,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from promptray.runtime.answers import Answers
-from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.gated import Gated, GatedHead
 from promptray.runtime.bundle.manifest import Head, Manifest
-from promptray.runtime.engines.facts import EngineGate
+from promptray.runtime.engines.facts import EngineGate, HeadGate
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
@@ -196,7 +196,8 @@ def check_golden(
 
 def _tolerances(head: Head, gated: Gated | None, gate: EngineGate | None) -> tuple[float, float | None]:
     """Return how near scores and maps must come: as the head says, or as changed ones were gated."""
-    for each in [*(gated.heads if gated else []), *(gate.heads if gate else [])]:
+    held: list[GatedHead | HeadGate] = [*(gated.heads if gated else []), *(gate.heads if gate else [])]
+    for each in held:
         if each.head == head.name:
             return each.score_tolerance, each.map_tolerance
     return head.score_tolerance, head.map.tolerance if head.map else None

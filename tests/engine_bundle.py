@@ -19,13 +19,14 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from promptray.calibrate.engines.library import Engines, Told
+from promptray.calibrate.engines.library import Told
 from promptray.runtime.backends import load_backend
+from promptray.runtime.backends.choice import OpenedEngines
 from promptray.runtime.bundle import Bundle, write_bundle
 from promptray.runtime.bundle.engines import Engines as EnginesSection
 from promptray.runtime.bundle.engines import EngineSource
 from promptray.runtime.bundle.manifest import Graph, Manifest
-from promptray.runtime.engines.facts import Device
+from promptray.runtime.engines.facts import Device, EngineBackend
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import BuildError
 from promptray.runtime.graphs import Graphs
@@ -71,7 +72,7 @@ class _Running:
     """The bundle with the engines' graphs in the place of its own."""
 
     bundle: Bundle
-    engines: Engines
+    engines: OpenedEngines
 
     @property
     def manifest(self) -> Manifest:
@@ -108,7 +109,7 @@ class CpuLibrary:
         Files that were compiled.
     """
 
-    backend: str = "tensorrt"
+    backend: EngineBackend = "tensorrt"
     version: str = VERSION
     device: Device = ORIN
     keeps_plans: bool = True
@@ -126,9 +127,42 @@ class CpuLibrary:
         return self.spoil(content) if graph.role == "image" else content
 
     @contextmanager
-    def opened(self, bundle: Bundle, engines: Engines) -> Iterator[Graphs]:
+    def opened(self, bundle: Bundle, engines: OpenedEngines) -> Iterator[Graphs]:
         cpu = load_backend("onnxruntime-cpu", threads=1)
         yield Graphs(_Running(bundle, engines), cpu, prompts_per_batch=None)
+
+
+class WrongLibrary(CpuLibrary):
+    """Engines whose scores are changed on the way out.
+
+    Attributes
+    ----------
+    change : callable
+        Pixels and the scores of a head (logits or maps, a row an image) -> what is answered.
+    """
+
+    def __init__(self, change: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.change = change
+
+    @contextmanager
+    def opened(self, bundle: Bundle, engines: OpenedEngines) -> Iterator[Graphs]:
+        with super().opened(bundle, engines) as graphs:
+            chain = graphs.chain
+            graphs.chain = lambda heads: _WrongChain(chain(heads), self.change)  # type: ignore[assignment, method-assign, return-value]
+            yield graphs
+
+
+@dataclass(frozen=True)
+class _WrongChain:
+    right: Any
+    change: Callable[[Any, Any], Any]
+
+    def run(self, pixels: Any) -> list[Any]:
+        return [
+            tuple(None if each is None else self.change(pixels, each) for each in scores)
+            for scores in self.right.run(pixels)
+        ]
 
 
 def timed(**milliseconds: float) -> Any:

@@ -17,11 +17,12 @@ import msgspec
 
 from promptray.calibrate.engines.golden_gate import hold_golden
 from promptray.calibrate.engines.images_gate import hold_images, require_passed
-from promptray.calibrate.engines.library import Candidate, Engines, Library
+from promptray.calibrate.engines.library import Candidate, Library
 from promptray.calibrate.engines.ready_made import ready_made
 from promptray.calibrate.engines.speed import BASELINES, Measure, measured, one_image, time_alone, time_beside
 from promptray.calibrate.gates.report import GateReport
 from promptray.calibrate.image_set import ImageSet, Progress
+from promptray.runtime.backends.choice import OpenedEngines
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.engines import EngineSource
 from promptray.runtime.engines.facts import (
@@ -160,7 +161,7 @@ def build_set(
 
 @contextmanager
 def _opened(
-    bundle: Bundle, library: Library, engines: Engines
+    bundle: Bundle, library: Library, engines: OpenedEngines
 ) -> Iterator[tuple[Graphs, Mapping[str, BoundHead]]]:
     """Give the graphs that engines run, and all heads with the bundle's own banks."""
     with library.opened(bundle, engines) as graphs:

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from promptray.calibrate.engines.library import Engines, Library, Told
+from promptray.calibrate.engines.library import Library, Told
 from promptray.calibrate.engines.timing_cache import TimingCache
 from promptray.export.tensorrt import build_engine, load_flavour, profiles_for
-from promptray.runtime.backends.choice import engine_version, open_engines
+from promptray.runtime.backends.choice import OpenedEngines, engine_version, open_engines
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.engines.device import device_here
+from promptray.runtime.engines.facts import EngineBackend
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.graphs import Graphs, own_bank
 
 
-def open_library(backend: str, timing_caches: Path | None) -> Library:
+def open_library(backend: EngineBackend, timing_caches: Path | None) -> Library:
     """Find a library and the GPU that it works for.
 
     Parameters
@@ -41,7 +42,7 @@ class _Installed:
     """What both have in common: the runtime's own backend opens the engines that a gate is held on."""
 
     @contextmanager
-    def opened(self, bundle: Bundle, engines: Engines) -> Iterator[Graphs]:
+    def opened(self, bundle: Bundle, engines: OpenedEngines) -> Iterator[Graphs]:
         """Give the bundle's graphs as these engines run them (see `Library`)."""
         backend = open_engines(engines)
         try:
@@ -53,7 +54,7 @@ class _Installed:
 class OnnxRuntimeCuda(_Installed):
     """ONNX Runtime's CUDA provider: it compiles when it opens, so what is stored is only the gate."""
 
-    backend = "onnxruntime-cuda"
+    backend: EngineBackend = "onnxruntime-cuda"
     keeps_plans = False
 
     def __init__(self) -> None:
@@ -71,7 +72,7 @@ class TensorRt(_Installed):
 
     keeps_plans = True
 
-    def __init__(self, backend: str, timing_caches: Path | None) -> None:
+    def __init__(self, backend: EngineBackend, timing_caches: Path | None) -> None:
         self.backend = backend
         self._flavour = load_flavour(backend)
         self.version, self.device = self._flavour.version, device_here()

@@ -8,25 +8,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from promptray.runtime.backends.choice import OpenedEngines
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph
-from promptray.runtime.engines.facts import Device, EngineFacts
+from promptray.runtime.engines.facts import Device, EngineBackend, EngineFacts
 from promptray.runtime.engines.plans import plan_name
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.graphs import Graphs
 
 #: Called with (phase, fraction of it) while a graph is compiled.
 Told = Callable[[str, float], None]
-
-
-class Engines(Protocol):
-    """A set of engines as a backend opens it: facts, and the plan of each graph."""
-
-    facts: EngineFacts
-
-    def plan(self, role: str, head: str | None = None) -> bytes | memoryview:
-        """Return the plan of a graph."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +51,7 @@ class Library(Protocol):
         False where graphs are compiled whenever they are opened, and what is stored is only the gate.
     """
 
-    backend: str
+    backend: EngineBackend
     version: str
     device: Device
     keeps_plans: bool
@@ -77,7 +68,7 @@ class Library(Protocol):
         """
         ...
 
-    def opened(self, bundle: Bundle, engines: Engines) -> AbstractContextManager[Graphs]:
+    def opened(self, bundle: Bundle, engines: OpenedEngines) -> AbstractContextManager[Graphs]:
         """Give the bundle's graphs as these engines run them, and the device's memory back at the end.
 
         Raises

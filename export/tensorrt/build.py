@@ -12,7 +12,7 @@ from promptray.export.tensorrt.messages import Request
 from promptray.export.tensorrt.model import read_model, require_readable
 from promptray.export.tensorrt.process import Progress, build_in_process
 from promptray.export.tensorrt.profiles import Profile
-from promptray.runtime.engines.facts import Settings
+from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import BuildError
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from promptray.runtime.bundle.manifest import Graph, Head, Manifest, TensorFacts
-from promptray.runtime.engines.facts import Range, Settings
+from promptray.runtime.engines.settings import Range, Settings
 from promptray.runtime.errors import BuildError
 from promptray.runtime.prompts import PROMPTS, ROWS, BankBatch, PromptBank
 

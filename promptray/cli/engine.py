@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from promptray.cli.output import (
     site_option,
 )
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.engines.facts import EngineBackend
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import PromptRayError
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from promptray.calibrate.image_set import ImageSet
 
 _PATH = click.Path(path_type=Path)
-_BACKENDS = ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
+_BACKENDS: tuple[EngineBackend, ...] = ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
 
 
 @click.command("engine")
@@ -221,7 +223,7 @@ class _Reports:
         names = [f"head-{name}.{ending}" for name in heads for ending in ("json", "txt")]
         self._folder = None if folder is None else OutputFolder(folder, names)
 
-    def write(self, reports: dict[str, GateReport]) -> None:
+    def write(self, reports: Mapping[str, GateReport]) -> None:
         from promptray.calibrate.engines.images_gate import as_document
         from promptray.calibrate.gates.table import gate_text
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from promptray.runtime.engines.facts import EngineSet, EngineSpeed
+from promptray.runtime.engines.facts import Device, EngineSet, EngineSpeed
 from promptray.runtime.engines.here import here
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import PromptRayError
@@ -45,12 +45,13 @@ def engine_rows(documents: list[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-def _unusable(store: EngineStore, facts: EngineSet, machine: object) -> str | None:
+def _unusable(
+    store: EngineStore, facts: EngineSet, machine: tuple[str, Device] | PromptRayError
+) -> str | None:
     """Say why a set cannot be used on this machine; None where it can."""
     if isinstance(machine, PromptRayError):
         return f"no: {machine.message}"
-    version, device = machine  # type: ignore[misc]
-    differing = store.differing(facts, version, device)
+    differing = store.differing(facts, *machine)
     return f"no: another {', '.join(differing)}" if differing else None
 
 

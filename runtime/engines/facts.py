@@ -16,6 +16,8 @@ from msgspec import Meta
 from promptray.runtime.bundle.fields import Count, HeadName, Sha256, Text
 from promptray.runtime.engines.settings import Capability, Settings, Size
 
+EngineBackend = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
+
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the structures: immutable, keyword-only, closed."""
@@ -100,7 +102,7 @@ class EngineSpeed(_Struct, frozen=True, kw_only=True):
 class EngineFacts(_Struct, frozen=True, kw_only=True):
     """Engines as they were compiled: of which graphs, by which library, for which device. No gate yet."""
 
-    backend: Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
+    backend: EngineBackend
     version: Text
     """Of the library that built and runs it."""
     device: Device

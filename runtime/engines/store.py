@@ -9,8 +9,9 @@ from functools import cached_property
 import msgspec
 
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.engines.facts import Device, EngineSet, Settings
+from promptray.runtime.engines.facts import Device, EngineSet
 from promptray.runtime.engines.plans import pack, plan_name, unpack
+from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.sources import facts_of, sources
 from promptray.runtime.errors import BundleError, ScoringError
 from promptray.runtime.site import Site, SiteEntry

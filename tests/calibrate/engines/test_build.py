@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from promptray.runtime.engines.settings import Range, Settings
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site import Site
-from tests.engine_bundle import HEAD, CpuLibrary, disturbed, timed, write_with_sources
+from tests.engine_bundle import HEAD, CpuLibrary, WrongLibrary, disturbed, timed, write_with_sources
 from tests.engine_factory import ADA
 
 
@@ -115,22 +114,11 @@ def test_disturbed_weights_are_refused_by_the_golden_gate(
 def test_an_engine_that_is_wrong_for_several_images_is_refused(bundle: Bundle, store: EngineStore) -> None:
     """Alone they are right: a call of several is held, too."""
 
-    class Swapped(CpuLibrary):
-        @contextmanager
-        def opened(self, bundle: Bundle, engines: Any) -> Any:
-            with super().opened(bundle, engines) as graphs:
-                features = graphs.features
-
-                def mixed_up(pixels: Any) -> Any:
-                    return {name: values[::-1].copy() for name, values in features(pixels).items()}
-
-                graphs.features = mixed_up  # type: ignore[method-assign]
-                yield graphs
-
-    refused("gate.failed", bundle, store, Swapped(), precision="fp32")
-    built(
-        bundle, store, Swapped(), precision="fp32", settings=Settings(images=Range(tuned=1, most=1))
-    )  # where calls have one image, there is nothing to mix up
+    swapped = WrongLibrary(lambda pixels, scores: scores[::-1].copy())
+    refused("gate.failed", bundle, store, swapped, precision="fp32")
+    assert store.sets == ()
+    one_at_a_time = Settings(images=Range(tuned=1, most=1))  # there is nothing to mix up
+    built(bundle, store, swapped, precision="fp32", settings=one_at_a_time)
 
 
 def test_not_a_number_is_refused(bundle: Bundle, store: EngineStore) -> None:

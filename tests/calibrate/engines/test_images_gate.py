@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from promptray.runtime.errors import PromptRayError
 from promptray.runtime.golden import read_golden
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.site import Site
-from tests.engine_bundle import HEAD, CpuLibrary, timed, write_with_sources
+from tests.engine_bundle import HEAD, CpuLibrary, WrongLibrary, timed, write_with_sources
 
 IMAGES = 320  # fewer are inconclusive about flips
 
@@ -115,23 +114,16 @@ def test_too_few_images_are_inconclusive_and_nothing_is_stored(
     assert store.sets == ()
 
 
-class RightOnGolden(CpuLibrary):
-    """Engines that are right on the pictures that everybody has."""
+def right_on_golden(bundle: Bundle) -> WrongLibrary:
+    """Engines that are right on the pictures that everybody has, and no others."""
+    pictures = normalise(read_golden(bundle).pictures, bundle.manifest.preprocessing)
+    known = {picture.tobytes() for picture in pictures}
 
-    @contextmanager
-    def opened(self, bundle: Bundle, engines: Any) -> Any:
-        pictures = normalise(read_golden(bundle).pictures, bundle.manifest.preprocessing)
-        known = {picture.tobytes() for picture in pictures}
-        with super().opened(bundle, engines) as graphs:
-            features = graphs.features
+    def wrong_elsewhere(pixels: Any, scores: Any) -> Any:
+        sign = np.array([1 if picture.tobytes() in known else -1 for picture in pixels], np.float32)
+        return scores * sign.reshape(-1, *[1] * (scores.ndim - 1))
 
-            def wrong_elsewhere(pixels: Any) -> Any:
-                sign = np.array([1 if picture.tobytes() in known else -1 for picture in pixels], np.float32)
-                found = features(pixels)
-                return {name: each * sign.reshape(-1, *[1] * (each.ndim - 1)) for name, each in found.items()}
-
-            graphs.features = wrong_elsewhere  # type: ignore[method-assign]
-            yield graphs
+    return WrongLibrary(wrong_elsewhere)
 
 
 def test_engines_that_disagree_on_images_are_refused_though_golden_pictures_pass(
@@ -139,7 +131,7 @@ def test_engines_that_disagree_on_images_are_refused_though_golden_pictures_pass
 ) -> None:
     images, said = image_set(bundle, films, tmp_path / "cache", slice(None)), {}
     with pytest.raises(PromptRayError) as caught:
-        built(bundle, store, images, said, library=RightOnGolden())
+        built(bundle, store, images, said, library=right_on_golden(bundle))
     assert caught.value.code == "gate.failed"
     assert "rank correlation" in str(caught.value.found)
     assert said[HEAD].verdict == "refused"
