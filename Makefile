@@ -14,7 +14,7 @@ TESTS ?= tests
 FUZZ ?= dicom bundle png jpeg recipe
 FUZZ_SECONDS ?= 3600
 
-.PHONY: help setup test fuzz demo check lint types imports licences format constraints resolve wheelhouse clean
+.PHONY: help setup test gpu fuzz demo check lint types imports licences format constraints resolve wheelhouse clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -42,6 +42,11 @@ fuzz: $(READY) ## Fuzz the readers for an hour in all; FUZZ_SECONDS=..., FUZZ="d
 		$(BIN)/python -m tests.fuzz $$target --seconds $$(($(FUZZ_SECONDS) / $(words $(FUZZ)))) \
 			|| failed="$$failed $$target"; done; \
 	[ -z "$$failed" ] || { echo "findings in build/fuzz:$$failed" >&2; exit 1; }
+
+gpu: $(READY) ## On a machine with a GPU: the tests that need one, then the measurements; MODELS="carzero" chooses
+	@$(BIN)/python -m benchmarks.gpu --check
+	@$(BIN)/pytest -q -rfEs -m gpu tests/gpu
+	@$(BIN)/python -m benchmarks.gpu $(MODELS)
 
 demo: $(READY) ## Build a bundle, verify it and score sample radiographs
 	@$(BIN)/python examples/demo.py

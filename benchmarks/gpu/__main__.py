@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu [MODEL...] [-o benchmarks/results] [--work FOLDER]
 
-Models are those of benchmarks/gpu/cases.py, by a word of their name. In order: ONNX Runtime CUDA, torch eager,
-torch.compile, TensorRT. Every row says version and precision; a contestant that is not here says why. Without
-a GPU nothing is written, and the exit code is 1.
+Models are those of benchmarks/gpu/cases.py, by a word of their name. In order: ONNX Runtime CUDA, torch
+eager, torch.compile, TensorRT. Every row says version and precision; a contestant that is not here says why.
+Without a GPU nothing is written, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ def commit() -> str:
     """Return the commit that is measured, and whether files differ from it."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        )
         return done.stdout.strip()
 
-    return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    return git("rev-parse", "HEAD") + (
+        "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,21 +44,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "gpu", help="folder for bundles")
+    parser.add_argument("--check", action="store_true", help="only say whether there is a GPU")
     options = parser.parse_args(arguments)
     try:
         device = device_here()
     except PromptRayError as error:
         print(f"not run: no GPU ({error.message})", file=sys.stderr)
         return 1
+    if options.check:
+        print(f"GPU: {device.title}")
+        return 0
     from benchmarks.gpu.cases import chosen
     from benchmarks.gpu.contestants import gpu_facts, rows_of
 
     cases = chosen(options.models)
     gpu = gpu_facts(device)
     rows = [row for case in cases for row in rows_of(case, options.work, gpu)]
-    result = GpuResult(
-        commit=commit(), date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(), gpu=gpu, rows=rows
-    )
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    result = GpuResult(commit=commit(), date=today, gpu=gpu, rows=rows)
     path = options.output / file_name(result)
     path.write_bytes(document(result))
     print(f"wrote {path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,11 @@ def engine_rows(
 ) -> Iterator[Row]:
     """Build, gate and measure a set of engines, with and without CUDA graphs."""
     empty = Row(
-        model=case.name, contestant=backend, precision=precision, version=None, cuda_graph=None  # type: ignore[arg-type]
+        model=case.name,
+        contestant=backend,
+        precision=precision,
+        version=None,
+        cuda_graph=None,  # type: ignore[arg-type]
     )
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -102,18 +106,22 @@ def engine_rows(
             gpu_options = GpuOptions(cuda_graphs=cuda_graphs)
             with Scorer.open(bundle.path, backend=backend, site=folder, gpu=gpu_options) as scorer:
                 sample = next(SAMPLE.glob("*.dcm"))
-                rates = images_per_second(
-                    lambda batch, run=scorer.score_pixels: lambda: run(_repeated(pixels, batch))
-                )
+                rates = images_per_second(lambda batch, own=scorer: _call(own, _repeated(pixels, batch)))
                 yield msgspec.structs.replace(
                     empty,
                     version=library.version,
                     cuda_graph=cuda_graphs,
-                    latency=timed_calls(lambda run=scorer.score_pixels: run(pixels)),
+                    latency=timed_calls(_call(scorer, pixels)),
                     throughput=best(rates, products, gpu.matrix_tflops.get(precision)),
-                    submit_ms=timed_calls(lambda submit=scorer.submit_pixels: submit(pixels)),
-                    file_to_score=timed_calls(lambda score=scorer.score: score(sample)),
+                    submit_ms=timed_calls(
+                        lambda own=scorer: own.submit_pixels(pixels), settle=lambda pending: pending.result()
+                    ),
+                    file_to_score=timed_calls(lambda score=scorer.score, film=sample: score(film)),
                 )
+
+
+def _call(scorer: Scorer, pixels: Any) -> Callable[[], object]:
+    return lambda: scorer.submit_pixels(pixels).result()
 
 
 def _repeated(pixels: Any, batch: int) -> Any:

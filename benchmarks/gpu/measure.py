@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from benchmarks.gpu.result import LEAST_CALLS, Latency, latency
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _WARM = 50
+T = TypeVar("T")
 
 
 def timed_calls(
-    call: Callable[[], object], *, calls: int = 2 * LEAST_CALLS, clock: Callable[[], float] = time.perf_counter
+    call: Callable[[], T],
+    *,
+    settle: Callable[[T], object] = lambda answer: None,
+    calls: int = 2 * LEAST_CALLS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
     """Call, once warm, one time after the other.
 
     Parameters
     ----------
     call : callable
-        Returns when its answer is on the host.
+        Returns when its answer is on the host; or with what `settle` waits for, outside of the time.
+    settle : callable, optional
     calls : int
     clock : callable, optional
         Returns seconds.
     """
     for _ in range(_WARM):
-        call()
+        settle(call())
     taken = []
     for _ in range(calls):
         start = clock()
-        call()
+        answer = call()
         taken.append((clock() - start) * 1000.0)
+        settle(answer)
     return latency(taken)
 
 

@@ -94,9 +94,7 @@ def latency(milliseconds: Sequence[float]) -> Latency:
     def percentile(share: float) -> float:
         return ordered[min(math.ceil(share * len(ordered)), len(ordered) - 1)]
 
-    return Latency(
-        calls=len(ordered), p50=percentile(0.5), p90=percentile(0.9), p99=percentile(0.99)
-    )
+    return Latency(calls=len(ordered), p50=percentile(0.5), p90=percentile(0.9), p99=percentile(0.99))
 
 
 def best(rates: dict[int, float], multiply_adds: float, tflops: float | None) -> Throughput:
