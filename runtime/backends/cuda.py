@@ -320,15 +320,16 @@ class Cuda:
         code = int(error)
         if code == 0 and "out of memory" in message.lower():
             code = _OUT_OF_MEMORY
-        return self._error(what, code, message or self._name(error))
+        return self.explained(what, code, message or self._name(error))
 
     def _check(self, name: str, result: tuple[Any, ...]) -> Any:
         code = int(result[0])
         if code:
-            raise self._error(name, code, self._name(result[0]))
+            raise self.explained(name, code, self._name(result[0]))
         return result[1] if len(result) > 1 else None
 
-    def _error(self, what: str, code: int, message: str) -> ScoringError:
+    def explained(self, what: str, code: int, message: str) -> ScoringError:
+        """Return the error for a code of CUDA; after one that tells of a lost device nothing goes on."""
         if code == _OUT_OF_MEMORY:
             return ScoringError(
                 "backend.out-of-memory",
