@@ -1,8 +1,8 @@
 """ONNX Runtime's CUDA provider: the road for a GPU without TensorRT, in true float32 (TF32 off).
 
 The graphs are compiled when the bundle is opened; its set of engines is the record that they passed their
-gate on this GPU with this version. The bank and the features stay on the device (IO binding); of each shape the
-work is recorded as a CUDA graph.
+gate on this GPU with this version. The bank and the features stay on the device (IO binding); the work of
+each shape is recorded as a CUDA graph.
 
 Thread rules. Every method may be called from any thread; calls run one after the other, since a session with
 CUDA graphs runs one at a time. ONNX Runtime frees a recorded graph with its session only: where prompts

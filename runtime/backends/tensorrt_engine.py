@@ -46,7 +46,7 @@ def load_library(flavour: str) -> Any:
         "its library cannot be loaded",
         artefact=flavour,
         found=reason,
-        cure=_INSTALL[flavour],
+        cure=f"{_INSTALL[flavour]}; `promptray doctor` shows what is there",
     )
 
 

@@ -9,7 +9,6 @@ import pytest
 from promptray.runtime.backends import NAMES, GpuOptions, load_backend
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.scorer import Scorer
-from tests.engine_factory import ORIN
 from tests.fake_cuda import Gpu
 from tests.fake_tensorrt import simulated_tensorrt
 from tests.runtime.backends.test_tensorrt import error_of
@@ -34,7 +33,7 @@ def test_auto_takes_engines_that_are_for_this_device(miniature: Bundle, site: Pa
 
 
 def test_auto_says_why_it_passes_engines_over(miniature: Bundle, site: Path) -> None:
-    store_engines(miniature, site, Gpu(), device=ORIN)
+    store_engines(miniature, site, Gpu("Orin", (8, 7), 8))
     name, reason = opened(miniature, site)
     assert name == "onnxruntime-cpu"
     assert "the engines for tensorrt are not for this machine (backend.unavailable)" in reason
@@ -62,7 +61,7 @@ def test_engines_of_another_version_or_gpu_are_explained(miniature: Bundle, site
     for error, code, found in (
         (stale, "engine.stale", "10.3.0"),
         (foreign, "engine.foreign", "Simulated GPU"),
-        (missing, "engine.missing", "None"),
+        (missing, "engine.missing", "none"),
     ):
         assert error
         assert error.code == code

@@ -96,6 +96,7 @@ def late(tensorrt: Simulated) -> Iterator[int]:
     address = gpu.array(np.full(PIXELS.shape, 7.0, np.float32))
     gpu.queue(LEGACY_STREAM, lambda: gpu.write(address, PIXELS))
     yield address
+    gpu.bindings.cudaStreamSynchronize(LEGACY_STREAM)
     gpu.release(address)
 
 
