@@ -260,7 +260,7 @@ class Cuda:
             enqueue()
         (graph,) = graphs
         try:
-            own = self.call("cudaGraphInstantiate", graph, 0)
+            own = self.call("cudaGraphInstantiateWithFlags", graph, 0)
         finally:
             self._runtime.cudaGraphDestroy(graph)
         return self._own(Recorded(own), lambda: self._runtime.cudaGraphExecDestroy(own))
@@ -325,6 +325,7 @@ class Cuda:
     def _check(self, name: str, result: tuple[Any, ...]) -> Any:
         code = int(result[0])
         if code:
+            self._runtime.cudaGetLastError()  # or a library's next fault would be taken for it
             raise self.explained(name, code, self._name(result[0]))
         return result[1] if len(result) > 1 else None
 
@@ -367,8 +368,12 @@ def _device(runtime: Any) -> Device:
         answers += [
             runtime.cudaGetDeviceProperties(0),
             *(
-                runtime.cudaDeviceGetAttribute(getattr(attributes, f"cudaDevAttr{name}"), 0)
-                for name in ("ComputeCapabilityMajor", "ComputeCapabilityMinor", "MultiProcessorCount")
+                runtime.cudaDeviceGetAttribute(attribute, 0)
+                for attribute in (
+                    attributes.cudaDevAttrComputeCapabilityMajor,
+                    attributes.cudaDevAttrComputeCapabilityMinor,
+                    attributes.cudaDevAttrMultiProcessorCount,
+                )
             ),
         ]
     failed = next((answer[0] for answer in answers if int(answer[0])), None)

@@ -60,10 +60,11 @@ def test_out_of_memory_at_every_allocation_of_opening(
 def test_out_of_memory_while_a_prompt_is_added_changes_nothing(
     miniature: Bundle, site: Path, expected: list[list[float]]
 ) -> None:
-    with simulated_tensorrt() as (gpu, _):
+    with simulated_tensorrt() as (gpu, library):
         store_engines(miniature, site, gpu)
         with open_on_gpu(miniature, site, gpu=ONE_STREAM) as scorer:
             add = partial(scorer.prompts.add, "new", "There is a rib fracture")
+            add_another = partial(scorer.prompts.add, "another", "There is a rib fracture")
             place = 0
             while "new" not in scorer.prompts:
                 gpu.refuse_allocation(place)
@@ -73,6 +74,8 @@ def test_out_of_memory_while_a_prompt_is_added_changes_nothing(
                 place += 1
             assert place > 8
             gpu.heal()
+            library.fails_next = True
+            assert code_of(add_another) == "backend.failed", "the fault before is not taken for this one"
             held = gpu.held
             scorer.prompts.remove("new")
             score(scorer, PICTURES[0])
