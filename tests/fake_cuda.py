@@ -142,7 +142,7 @@ class Gpu:
         self.violations: list[str] = []
         self.calls: Counter[str] = Counter()
         self.patience, self.hangs, self.refuses_capture = 1, False, False
-        self.lost = False
+        self.lost, self._last = False, OK
         self._lose_in = self._refuse_in = -1
         self._lock = threading.RLock()
         self._next = _FIRST_ADDRESS
@@ -273,7 +273,8 @@ class Gpu:
         return OK, cudaError_t(error).name.encode()
 
     def cudaGetLastError(self) -> tuple[cudaError_t]:
-        return (cudaError_t.cudaErrorLaunchFailure if self.lost else OK,)
+        error, self._last = self._last, OK
+        return (cudaError_t.cudaErrorLaunchFailure if self.lost else error,)
 
     def cudaMalloc(self, size: int) -> tuple[cudaError_t, int | None]:
         with self._lock:
@@ -406,9 +407,9 @@ class Gpu:
                 return cudaError_t.cudaErrorStreamCaptureInvalidated, None
             return OK, self._keep(self._graphs, capture.work)
 
-    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[cudaError_t, Handle | None]:
+    def cudaGraphInstantiateWithFlags(self, graph: Any, flags: int) -> tuple[cudaError_t, Handle | None]:
         with self._lock:
-            error = self._enter("cudaGraphInstantiate", allocates=True)
+            error = self._enter("cudaGraphInstantiateWithFlags", allocates=True)
             if error is not OK:
                 return error, None
             return OK, self._keep(self._execs, list(self._graphs[int(graph)]))
@@ -451,6 +452,7 @@ class Gpu:
                 self.calls["allocation"] += 1
                 self._refuse_in -= 1
                 if self._refuse_in == -1:
+                    self._last = cudaError_t.cudaErrorMemoryAllocation
                     return cudaError_t.cudaErrorMemoryAllocation
             return OK
 

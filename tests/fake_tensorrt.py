@@ -73,11 +73,14 @@ class TensorIOMode(enum.IntEnum):
 
 
 class TensorRT:
-    """The module; ``version`` is what it says it is, and `fails_next` fails the next execution."""
+    """The module; ``version`` is what it says it is, `fails_next` fails the next execution.
+
+    Attribute `gives_nan`: executions give what is no number, as where numbers leave float16's range.
+    """
 
     def __init__(self, gpu: Gpu, version: str = VERSION) -> None:
         self.gpu, self.version = gpu, version
-        self.fails_next = False
+        self.fails_next = self.gives_nan = False
 
     @property
     def module(self) -> SimpleNamespace:
@@ -219,6 +222,7 @@ class Context:
                 return self._error(f"{name} has no memory on the device")
         self.settled = True
         alive, session = weakref.ref(self), self.engine.session
+        library = self.library
         gpu, inputs, outputs = self.gpu, list(self.engine.inputs), list(self.engine.outputs)
 
         def work() -> None:
@@ -226,7 +230,7 @@ class Context:
                 gpu.violations.append("a context was destroyed while its work was queued")
             feeds = {name: gpu.read(addresses[name], *places[name]) for name in inputs}
             for name, values in zip(outputs, session.run(outputs, feeds), strict=True):
-                gpu.write(addresses[name], values)
+                gpu.write(addresses[name], values * np.nan if library.gives_nan else values)
 
         return self.gpu.enqueue(stream_handle, work)
 

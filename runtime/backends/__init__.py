@@ -85,7 +85,7 @@ class GpuOptions:
     ----------
     streams : int
         Images under way at once: each stream has memory and execution contexts of its own. A further call
-        waits for the oldest.
+        waits for the oldest. ONNX Runtime has one at a time.
     cuda_graphs : bool
         Record the work of a call once and launch it whole. Without, every layer is queued anew for each call.
     """

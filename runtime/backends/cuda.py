@@ -260,7 +260,7 @@ class Cuda:
             enqueue()
         (graph,) = graphs
         try:
-            own = self.call("cudaGraphInstantiate", graph, 0)
+            own = self.call("cudaGraphInstantiateWithFlags", graph, 0)
         finally:
             self._runtime.cudaGraphDestroy(graph)
         return self._own(Recorded(own), lambda: self._runtime.cudaGraphExecDestroy(own))
@@ -320,15 +320,17 @@ class Cuda:
         code = int(error)
         if code == 0 and "out of memory" in message.lower():
             code = _OUT_OF_MEMORY
-        return self._error(what, code, message or self._name(error))
+        return self.explained(what, code, message or self._name(error))
 
     def _check(self, name: str, result: tuple[Any, ...]) -> Any:
         code = int(result[0])
         if code:
-            raise self._error(name, code, self._name(result[0]))
+            self._runtime.cudaGetLastError()  # or a library's next fault would be taken for it
+            raise self.explained(name, code, self._name(result[0]))
         return result[1] if len(result) > 1 else None
 
-    def _error(self, what: str, code: int, message: str) -> ScoringError:
+    def explained(self, what: str, code: int, message: str) -> ScoringError:
+        """Return the error for a code of CUDA; after one that tells of a lost device nothing goes on."""
         if code == _OUT_OF_MEMORY:
             return ScoringError(
                 "backend.out-of-memory",
@@ -366,8 +368,12 @@ def _device(runtime: Any) -> Device:
         answers += [
             runtime.cudaGetDeviceProperties(0),
             *(
-                runtime.cudaDeviceGetAttribute(getattr(attributes, f"cudaDevAttr{name}"), 0)
-                for name in ("ComputeCapabilityMajor", "ComputeCapabilityMinor", "MultiProcessorCount")
+                runtime.cudaDeviceGetAttribute(attribute, 0)
+                for attribute in (
+                    attributes.cudaDevAttrComputeCapabilityMajor,
+                    attributes.cudaDevAttrComputeCapabilityMinor,
+                    attributes.cudaDevAttrMultiProcessorCount,
+                )
             ),
         ]
     failed = next((answer[0] for answer in answers if int(answer[0])), None)

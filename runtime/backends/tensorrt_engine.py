@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from promptray.runtime.backends.cuda import Cuda, Stream
-from promptray.runtime.backends.declared import require_declared
+from promptray.runtime.backends.declared import Tensors, require_declared
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError
 
@@ -46,7 +46,7 @@ def load_library(flavour: str) -> Any:
         "its library cannot be loaded",
         artefact=flavour,
         found=reason,
-        cure=_INSTALL[flavour],
+        cure=f"{_INSTALL[flavour]}; `promptray doctor` shows what is there",
     )
 
 
@@ -101,28 +101,14 @@ class Engine:
 
     def __init__(self, library: Library, plan: bytes | memoryview, facts: GraphFacts) -> None:
         self.library, self.facts = library, facts
-        engine = library.runtime.deserialize_cuda_engine(plan)
-        if engine is None:
+        # No variable here holds the engine itself: a traceback would keep it beyond closing.
+        self._own = library.cuda.keep(self, library.runtime.deserialize_cuda_engine(plan))
+        if self._own.value is None:
             raise library.failed(f"the engine of the {facts.title} graph cannot be loaded")
-        self._own = library.cuda.keep(self, engine)
-        trt = library.trt
-        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
-        sides: dict[Any, dict[str, tuple[str, int]]] = {
-            trt.TensorIOMode.INPUT: {},
-            trt.TensorIOMode.OUTPUT: {},
-        }
-        self.dtypes: dict[str, np.dtype[Any]] = {}
-        for name in names:
-            self.dtypes[name] = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
-            rank = len(engine.get_tensor_shape(name))
-            sides[engine.get_tensor_mode(name)][name] = (self.dtypes[name].name, rank)
-        self.inputs = tuple(sides[trt.TensorIOMode.INPUT])
-        self.outputs = tuple(sides[trt.TensorIOMode.OUTPUT])
-        require_declared(facts, sides[trt.TensorIOMode.INPUT], sides[trt.TensorIOMode.OUTPUT])
-        self._profiles: list[dict[str, Profile]] = [
-            {name: _profile(engine, name, number) for name in self.inputs}
-            for number in range(engine.num_optimization_profiles)
-        ]
+        self.dtypes, sides = _tensors(self._own.value, library.trt)
+        self.inputs, self.outputs = (tuple(side) for side in sides)
+        require_declared(facts, *sides)
+        self._profiles = _profiles(self._own.value, self.inputs)
 
     def context(self) -> Any:
         """Make one of TensorRT's own contexts; None where it cannot."""
@@ -183,14 +169,18 @@ class Context:
     def __init__(self, engine: Engine, shapes: Mapping[str, Shape], stream: Stream) -> None:
         self.engine, self._library = engine, engine.library
         profile = engine.profile_for(shapes)
-        own = engine.context()
-        if own is None:
+        self._own = self._library.cuda.keep(self, engine.context())
+        if self._own.value is None:
             raise self._failed("there is no execution context")
-        self._own = self._library.cuda.keep(self, own)
-        self._require(own.set_optimization_profile_async(profile, stream.handle), "a profile was refused")
+        self.shapes = self._fix(profile, shapes, stream)
+
+    def _fix(self, profile: int, shapes: Mapping[str, Shape], stream: Stream) -> dict[str, Shape]:
+        """Set the shapes of the inputs and return those of the outputs."""
+        done = self._own.value.set_optimization_profile_async(profile, stream.handle)
+        self._require(done, "a profile was refused")
         for name, shape in shapes.items():
-            self._require(own.set_input_shape(name, shape), f"the shape of input {name} was refused")
-        self.shapes: dict[str, Shape] = {name: tuple(own.get_tensor_shape(name)) for name in engine.outputs}
+            self._require(self._own.value.set_input_shape(name, shape), f"the shape of {name} was refused")
+        return {name: tuple(self._own.value.get_tensor_shape(name)) for name in self.engine.outputs}
 
     def place(self, name: str, address: int) -> None:
         """Say where a tensor lies."""
@@ -209,9 +199,28 @@ class Context:
         return self._library.failed(f"{self.engine.facts.title} engine: {what}")
 
 
-def _profile(engine: Any, name: str, number: int) -> Profile:
-    least, tuned, most = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, number))
-    return least, tuned, most
+def _tensors(engine: Any, trt: Any) -> tuple[dict[str, np.dtype[Any]], tuple[Tensors, Tensors]]:
+    """Return the type of every tensor, and inputs and outputs with type and number of dimensions."""
+    dtypes: dict[str, np.dtype[Any]] = {}
+    inputs: dict[str, tuple[str, int]] = {}
+    outputs: dict[str, tuple[str, int]] = {}
+    for number in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(number)
+        dtypes[name] = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+        side = inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs
+        side[name] = dtypes[name].name, len(engine.get_tensor_shape(name))
+    return dtypes, (inputs, outputs)
+
+
+def _profiles(engine: Any, inputs: Sequence[str]) -> list[dict[str, Profile]]:
+    found = []
+    for number in range(engine.num_optimization_profiles):
+        profile: dict[str, Profile] = {}
+        for name in inputs:
+            least, tuned, most = (tuple(each) for each in engine.get_tensor_profile_shape(name, number))
+            profile[name] = least, tuned, most
+        found.append(profile)
+    return found
 
 
 def _within(shape: Shape, profile: Profile) -> bool:

@@ -162,6 +162,27 @@ def test_without_any_library_every_reason_is_said(
     assert "doctor" in error["cure"]
 
 
+def test_ctrl_c_leaves_nothing(call: Call, bundle: Path, site: Path, spoil: Any) -> None:
+    def interrupted(content: bytes) -> bytes:
+        raise KeyboardInterrupt
+
+    spoil.append(interrupted)
+    answer = call("engine", bundle, "--backend", "tensorrt", "--site", site, "--json")
+    assert answer.code == 130
+    assert answer.documents[0]["error"]["code"] == "command.interrupted"
+    assert list(site.iterdir()) == []
+
+
+def test_engines_that_cannot_be_used_here_say_why(call: Call, bundle: Path, site: Path, gpu: Any) -> None:
+    call("engine", bundle, "--backend", "tensorrt", "--site", site)
+    gpu.multiprocessors = 8
+    (document,) = call("engine", bundle, "--site", site, "--list", "--json").documents
+    assert document["engines"][0]["unusable"] == "no: another multiprocessors"
+    refused = call("score", bundle, "-", "--backend", "tensorrt", "--site", site, "--json")
+    assert refused.code == 1
+    assert refused.documents[0]["error"]["code"] == "engine.foreign"
+
+
 def test_help_has_examples(call: Call) -> None:
     help_text = call("engine", "--help").out
     assert "Examples:" in help_text
