@@ -28,7 +28,7 @@ from promptray.export.families import family
 from promptray.export.families.base import LoadedModel, Side
 from promptray.export.onnx_graph import export_graph
 from promptray.export.tensorrt import Built, Layer, Profile, build_engine, load_flavour
-from promptray.runtime.engines.facts import Settings
+from promptray.runtime.engines.settings import Settings
 
 RESULT = Path(__file__).parent / "results" / "rtx_layers.json"
 #: Typed as engines are to be: all that is no product of a quantised weight is float16.

@@ -34,7 +34,6 @@ _GROUPS = {
     "dicom": "DICOM objects",
     "prompt": "Prompts and findings",
     "backend": "Backends",
-    "engine": "Engines",
     "score": "Scoring",
     "exam": "Examinations",
     "report": "Radiology reports",

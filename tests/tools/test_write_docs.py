@@ -11,10 +11,9 @@ def test_without_a_measurement_it_says_not_run() -> None:
 
 def test_the_fastest_contestant_of_each_model_is_named_with_its_version() -> None:
     def row(contestant: str, p50: float) -> dict[str, object]:
-        return {
-            "model": "CARZero, 192 prompts", "contestant": contestant, "version": "8.6.1", "precision": "fp16",
-            "latency": {"p50": p50, "p99": 2 * p50},
-        }  # fmt: skip
+        latency = {"p50": p50, "p99": 2 * p50}
+        named = {"model": "CARZero, 192 prompts", "contestant": contestant}
+        return {**named, "version": "8.6.1", "precision": "fp16", "latency": latency}
 
     not_run = {"model": "ConvNeXt-Base", "contestant": "tensorrt", "latency": None}
     result = {"gpu": {"name": "H200"}, "rows": [row("torch eager", 2.0), row("tensorrt", 0.9), not_run]}
