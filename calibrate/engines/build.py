@@ -133,6 +133,7 @@ def build_set(
     there = next((each for each in store.sets if each.key == key), None)
     if there is not None and not asked.rebuild and asked.images is None:
         return Outcome(there, "of the site", False, {})
+    store.require_writable()
     baseline = _baseline(bundle, store, library, graphs)
     made = _Made(bundle, library, chosen, asked, progress, cancelled or threading.Event())
     candidate, origin = made.candidate(store, there)

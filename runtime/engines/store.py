@@ -131,6 +131,18 @@ class EngineStore:
         """Name what keeps a set from being used with this library on this device; nothing where it fits."""
         return [each.field for each in self._differences(facts, version, device, None, None)]
 
+    def require_writable(self) -> None:
+        """Refuse to begin long work for a site that cannot keep its result.
+
+        Raises
+        ------
+        BundleError
+            ``site.unwritable``.
+        """
+        if self._site is None:
+            raise ValueError("without a site there is nowhere to store engines")
+        self._site.require_writable()
+
     def add(self, facts: EngineSet, plans: Mapping[str, bytes | memoryview]) -> None:
         """Store a set that passed its gate, in the place of one of the same key.
 

@@ -152,6 +152,14 @@ def test_engines_that_are_not_kept_are_gated_all_the_same(bundle: Bundle, store:
     assert store.find("onnxruntime-cuda", library.version, library.device).all_plans() == {}
 
 
+def test_a_site_that_cannot_be_written_is_refused_before_the_build(
+    bundle: Bundle, library: CpuLibrary, tmp_path: Path
+) -> None:
+    readonly = EngineStore(Site.open(tmp_path, bundle.hash, readonly=True), bundle.manifest)
+    refused("site.unwritable", bundle, readonly, library, precision="fp32")
+    assert library.compiled == []
+
+
 def test_a_cancelled_build_stores_nothing(bundle: Bundle, store: EngineStore, library: CpuLibrary) -> None:
     cancelled = threading.Event()
     cancelled.set()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.calibrate.image_sets import noise_set
 
 from promptray import BuildError
 from promptray.calibrate.pipeline.disjoint import require_disjoint
+from tests.calibrate.pipeline.image_sets import noise_set
 
 
 def test_other_pictures_of_the_same_patients_are_refused_with_counts(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.calibrate.image_sets import noise_set
+
+from tests.calibrate.pipeline.image_sets import noise_set
 
 
 @pytest.mark.parametrize(
