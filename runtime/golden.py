@@ -155,7 +155,6 @@ def check_golden(
     heads: Mapping[str, BoundHead],
     *,
     pictures: int | None = None,
-    gate: EngineGate | None = None,
 ) -> GoldenReport:
     """Score golden pictures on this machine and compare with the stored answers.
 
@@ -168,13 +167,12 @@ def check_golden(
         Every head bound to the bundle's OWN bank, in the manifest's order of findings.
     pictures : int, optional
         Only the first few; all by default.
-    gate : EngineGate, optional
-        That a set of engines passed, which the graphs run on: its tolerances are for the original's answers.
 
     Raises
     ------
     BundleError
-        ``bundle.golden`` when a score or a map is further off than its head's tolerance.
+        ``bundle.golden`` when a score or a map is further off than its head's tolerance, of engines that of
+        the gate they passed.
     """
     manifest, golden = bundle.manifest, read_golden(bundle)
     gated = graphs.gated
@@ -187,7 +185,7 @@ def check_golden(
     for head in scored:
         answer, stored = found[head.name], golden.answers[head.name].first(count)
         bound = own[head.name].first(count) if head.name in own else stored
-        tolerances = _tolerances(head, gated, gate)
+        tolerances = _tolerances(head, gated, graphs.engine_gate)
         reports.append(_report(manifest, head, tolerances, head.name in own, answer, bound, stored))
     for report in reports:
         _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}")

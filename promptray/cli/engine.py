@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from promptray.calibrate.engines.build import Outcome
     from promptray.calibrate.engines.library import Library
     from promptray.calibrate.gates.report import GateReport
-    from promptray.calibrate.image_set import ImageSet
+    from promptray.calibrate.image_set import ImageSet, Progress
 
 _PATH = click.Path(path_type=Path)
 _BACKENDS: tuple[EngineBackend, ...] = ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
+_HOW_LONG = {
+    "tensorrt": "A first build takes minutes, on a Jetson many; TensorRT gives no estimate.",
+    "tensorrt_rtx": "TensorRT-RTX takes seconds to a minute for each graph.",
+}
 
 
 @click.command("engine")
@@ -194,12 +198,6 @@ def _build(asked: _Command, as_json: bool) -> None:
     from promptray.calibrate.engines.build import Asked, build_set
 
     library = asked.library()
-    if library.keeps_plans:
-        click.echo(
-            f"Building for {library.device.title} with {library.backend} {library.version}. A first build "
-            "takes minutes, on a Jetson many; the library gives no estimate. Ctrl-C ends it cleanly.",
-            err=True,
-        )
     with tempfile.TemporaryDirectory() as folder, progress("building engines") as report:
         reports = _Reports(asked.options["report"], [head.name for head in asked.bundle.manifest.heads])
         wanted = Asked(
@@ -209,9 +207,29 @@ def _build(asked: _Command, as_json: bool) -> None:
             rebuild=asked.options["rebuild"],
         )
         outcome = build_set(
-            asked.bundle, asked.store, library, wanted, progress=report, reported=reports.write
+            asked.bundle,
+            asked.store,
+            library,
+            wanted,
+            progress=_warning_first(report, library),
+            reported=reports.write,
         )
     _tell(outcome, as_json)
+
+
+def _warning_first(report: Progress, library: Library) -> Progress:
+    """Return a progress that says, before the first graph is compiled, that it takes long."""
+    said = False
+
+    def told(stage: str, message: str, fraction: float) -> None:
+        nonlocal said
+        if stage == "compile" and not said:
+            said = True
+            how_long = _HOW_LONG[library.backend]
+            click.echo(f"Building for {library.device.title}. {how_long} Ctrl-C ends it cleanly.", err=True)
+        report(stage, message, fraction)
+
+    return told
 
 
 class _Reports:

@@ -90,7 +90,9 @@ def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path
 def test_it_is_not_built_again_unless_asked(call: Call, bundle: Path, site: Path) -> None:
     options = ("engine", bundle, "--backend", "tensorrt", "--site", site)
     assert "Engines compiled" in call(*options).out
-    assert "The site has these engines" in call(*options).out
+    again = call(*options)
+    assert "The site has these engines" in again.out
+    assert "minutes" not in again.err
     assert "Engines compiled" in call(*options, "--rebuild").out
 
 
@@ -188,3 +190,17 @@ def test_help_has_examples(call: Call) -> None:
     assert "Examples:" in help_text
     assert "--images films" in help_text
     assert json.dumps(help_text)
+
+
+def test_verify_holds_the_engines_to_the_tolerance_of_their_gate(
+    call: Call, bundle: Path, site: Path
+) -> None:
+    assert call("engine", bundle, "--backend", "tensorrt", "--site", site).code == 0
+    answer = call("verify", bundle, "--backend", "tensorrt", "--site", site, "--json")
+    assert answer.code == 0, answer.err
+    (document,) = answer.documents
+    (head,) = document["golden"]["heads"]
+    assert document["backend"].startswith("tensorrt")
+    assert document["site_entries"] == 1
+    assert head["map_tolerance"] == 0.1  # an fp16 set's
+    assert head["score_error"] <= head["score_tolerance"]

@@ -167,3 +167,15 @@ def test_a_cancelled_build_stores_nothing(bundle: Bundle, store: EngineStore, li
     assert store.sets == ()
     assert store._site is not None
     assert not store._site.folder.exists()
+
+
+def test_every_head_of_a_bundle_is_gated(asg_both_bundle: Path, tmp_path: Path) -> None:
+    """One with maps and one without; a fixed set goes whole."""
+    both = Bundle.open(asg_both_bundle)
+    store = EngineStore(Site.open(tmp_path, both.hash), both.manifest)
+    facts = built(both, store, CpuLibrary()).facts
+    assert [each.head for each in facts.gate.heads] == [head.name for head in both.manifest.heads]
+    assert [each.map_error is None for each in facts.gate.heads] == [
+        head.map is None for head in both.manifest.heads
+    ]
+    assert len(facts.graphs) == 3
