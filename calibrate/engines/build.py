@@ -138,32 +138,55 @@ def build_set(
     made = _Made(bundle, library, chosen, asked, progress, cancelled or threading.Event())
     candidate, origin = made.candidate(store, there)
     progress("open", "loading the engines", 0.0)
-    with _opened(bundle, library, candidate) as (own, heads):
-        progress("golden", f"scoring {len(manifest.golden.images)} golden pictures", 0.0)
-        gate = hold_golden(bundle, own, heads, candidate.facts)
-        reports: dict[str, GateReport] = {}
-        if asked.images is not None:
-            reports = hold_images(bundle, own, heads, candidate.facts, asked.images, progress)
-            reported(reports)
-            gate = msgspec.structs.replace(gate, images=require_passed(reports, asked.images))
+    with _opened(bundle, library, candidate) as opened:
+        gate, reports = _gates(bundle, opened, candidate.facts, asked.images, progress, reported)
         progress("speed", "timing one image", 0.0)
-        call = one_image(bundle, own, heads)
-        if baseline is None:
-            speed = time_alone(call, measure)
-        else:
-            with _opened(bundle, library, baseline.engines) as wider:
-                other = one_image(bundle, *wider)
-                speed = time_beside(candidate.facts, call, baseline.precision, other, measure)
+        speed = _speed(bundle, library, opened, candidate.facts, baseline, measure)
     progress("store", "writing the site directory", 0.0)
     facts = _gated(candidate.facts, gate, speed)
     store.add(facts, candidate.plans)
     return Outcome(facts, origin, True, reports)
 
 
+_Opened = tuple[Graphs, Mapping[str, BoundHead]]
+
+
+def _gates(
+    bundle: Bundle,
+    opened: _Opened,
+    facts: EngineFacts,
+    images: ImageSet | None,
+    progress: Progress,
+    reported: Reported,
+) -> tuple[EngineGate, Mapping[str, GateReport]]:
+    """Hold the gate on golden pictures and, where there are images, the gates on them."""
+    progress("golden", f"scoring {len(bundle.manifest.golden.images)} golden pictures", 0.0)
+    gate = hold_golden(bundle, *opened, facts)
+    if images is None:
+        return gate, {}
+    reports = hold_images(bundle, *opened, facts, images, progress)
+    reported(reports)
+    return msgspec.structs.replace(gate, images=require_passed(reports, images)), reports
+
+
+def _speed(
+    bundle: Bundle,
+    library: Library,
+    opened: _Opened,
+    facts: EngineFacts,
+    baseline: _Baseline | None,
+    measure: Measure,
+) -> EngineSpeed:
+    """Time one image, in the same rounds as the set that a quantised one must be faster than."""
+    call = one_image(bundle, *opened)
+    if baseline is None:
+        return time_alone(call, measure)
+    with _opened(bundle, library, baseline.engines) as wider:
+        return time_beside(facts, call, baseline.precision, one_image(bundle, *wider), measure)
+
+
 @contextmanager
-def _opened(
-    bundle: Bundle, library: Library, engines: OpenedEngines
-) -> Iterator[tuple[Graphs, Mapping[str, BoundHead]]]:
+def _opened(bundle: Bundle, library: Library, engines: OpenedEngines) -> Iterator[_Opened]:
     """Give the graphs that engines run, and all heads with the bundle's own banks."""
     with library.opened(bundle, engines) as graphs:
         banks = {head.name: own_bank(bundle, head) for head in bundle.manifest.heads}
