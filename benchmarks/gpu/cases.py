@@ -13,6 +13,8 @@ from benchmarks.full_size import FAMILIES, write_recipe
 from promptray.calibrate.pipeline import build
 from promptray.runtime.bundle import Bundle
 
+SAMPLES = Path(__file__).parents[2] / "examples" / "samples"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -43,7 +45,11 @@ def bundle_of(case: Case, folder: Path, precision: str = "fp16") -> tuple[Bundle
         torch.manual_seed(0)
         write_recipe(own, FAMILIES[case.family](own), case.prompts)
         stated: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-        stated["tensorrt"] = {"precision": precision, "images": {"tuned": 1, "most": 64}}
+        stated["tensorrt"] = {
+            "precision": precision,
+            "images": {"tuned": 1, "most": 64},
+            "calibration": {"images": str(SAMPLES), "source": "the sample radiographs"},
+        }
         recipe.write_text(yaml.safe_dump(stated, sort_keys=False), encoding="utf-8")
         build(recipe, output, cache=folder / "cache")
     return Bundle.open(output), recipe

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.gpu.cases import Case, bundle_of
+from benchmarks.gpu.cases import SAMPLES, Case, bundle_of
 from benchmarks.gpu.measure import images_per_second, timed_calls
 from benchmarks.gpu.result import Gpu, Row, best
 from benchmarks.gpu.torch_runner import TYPES, TorchRunner
@@ -31,7 +31,6 @@ from promptray.runtime.site import Site
 
 PRECISIONS = ("fp32", "fp16")
 TENSORRTS: tuple[EngineBackend, ...] = ("tensorrt", "tensorrt_rtx")
-SAMPLES = Path(__file__).parents[2] / "examples" / "samples"
 _SIDE, _PRODUCTS = 8192, 20
 
 
