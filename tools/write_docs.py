@@ -34,6 +34,7 @@ _GROUPS = {
     "prompt": "Prompts and findings",
     "backend": "Backends",
     "score": "Scoring",
+    "engine": "Engines",
     "exam": "Examinations",
     "report": "Radiology reports",
     "recipe": "Recipes",

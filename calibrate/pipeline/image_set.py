@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.calibrate.pipeline.recipe import ImagesRecipe
+from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
 from promptray.calibrate.quantise.calibration_images import set_sha256
 from promptray.calibrate.same_picture import picture_sha256, united_patients
 from promptray.calibrate.score_images import locate
@@ -28,9 +28,9 @@ from promptray.calibrate.tables.labels import (
     patient_key,
 )
 from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.gate_summary import ImagesOfGate
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
-from promptray.runtime.bundle.manifest import CalibrationSet
 from promptray.runtime.disk import hash_file
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError, ImageError
