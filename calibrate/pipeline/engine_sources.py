@@ -18,6 +18,7 @@ import onnx
 from promptray.calibrate.pipeline.as_written import check_sources
 from promptray.calibrate.pipeline.changed_graph import GraphInputs, Quantise, changed_graph
 from promptray.calibrate.pipeline.image_set import ImageSet, Progress
+from promptray.calibrate.pipeline.plans import with_plans
 from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe
 from promptray.calibrate.quantise import Scheme
 from promptray.calibrate.quantise.calibration_images import warnings_of
@@ -89,6 +90,9 @@ def with_engine_sources(
     draft = _with_sources(asked, made, found, calibration)
     progress("engines", "golden scores of the graphs as they are written", 0.6)
     checked = check_sources(draft, fp32, stages)
+    if asked.ahead_of_time:
+        part = lambda stage, message, done: progress(stage, message, 0.7 + 0.3 * done)  # noqa: E731
+        draft = with_plans(asked, draft, stages, part)
     if calibration is None:
         return Sourced(draft, checked)
     different = len(set(calibration.sha256s))
