@@ -20,7 +20,7 @@ from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.bundle.parity import LARGEST_TOLERANCE, CheckedSources
 from promptray.runtime.engines.facts import HeadGate
 from promptray.runtime.engines.sources import SourceSet, source_sets
-from promptray.runtime.errors import BuildError
+from promptray.runtime.errors import BuildError, ScoringError
 from promptray.runtime.gated_answers import widest
 from promptray.runtime.golden import GoldenSet, read_golden
 from promptray.runtime.graphs import BoundHead, own_bank
@@ -113,7 +113,10 @@ def _checked(asked: SourceSet, made: Draft, fp32: Draft, stages: StageCache) -> 
     )
 
     def run(out: Path) -> None:
-        answers = _answers(asked, made, fp32)
+        try:
+            answers = _answers(asked, made, fp32)
+        except ScoringError as error:  # NaN or infinity
+            raise _refused(asked.precision, asked.opset, fp32, "numbers", error.message) from error
         (out / "checked.json").write_bytes(msgspec.json.encode(_compared(asked, fp32, answers)))
 
     folder, _ = stages.run("engine-check", key, run)
@@ -177,13 +180,19 @@ def _require_within(found: CheckedSources, head: HeadGate, fp32: Draft) -> None:
         return
     maps = "" if head.map_tolerance is None else f", maps within {head.map_tolerance:g}"
     off = "" if head.map_error is None else f", maps by {head.map_error:.3g}"
-    raise BuildError(
+    expected = f"scores of {head.head} within {head.score_tolerance:.3g}{maps}"
+    off_by = f"scores off by {head.score_error:.3g}{off}"
+    raise _refused(found.precision, found.opset, fp32, expected, off_by)
+
+
+def _refused(precision: str, opset: int, fp32: Draft, expected: str, found: str) -> BuildError:
+    return BuildError(
         "gate.failed",
-        f"the {found.precision} graphs that engines would be compiled from give other golden answers, "
+        f"the {precision} graphs that engines would be compiled from give other golden answers, "
         "computed as they are written",
-        artefact=f"{fp32.manifest.name}, head {head.head}, opset {found.opset}",
-        expected=f"scores within {head.score_tolerance:.3g}{maps}",
-        found=f"scores off by {head.score_error:.3g}{off}",
+        artefact=f"{fp32.manifest.name}, opset {opset}",
+        expected=expected,
+        found=found,
         cure="keep more layers high (recipe key tensorrt.precision.image.keep, or .head.keep; `promptray "
         "sensitivity` ranks them), or take another precision",
     )

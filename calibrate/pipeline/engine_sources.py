@@ -20,6 +20,7 @@ from promptray.calibrate.pipeline.changed_graph import GraphInputs, Quantise, ch
 from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.plans import with_plans
 from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe
+from promptray.calibrate.pipeline.with_prepare_graph import with_prepare_graph
 from promptray.calibrate.quantise import Scheme
 from promptray.calibrate.quantise.calibration_images import warnings_of
 from promptray.calibrate.quantise.scheme import Int8
@@ -90,6 +91,8 @@ def with_engine_sources(
     draft = _with_sources(asked, made, found, calibration)
     progress("engines", "golden scores of the graphs as they are written", 0.6)
     checked = check_sources(draft, fp32, stages)
+    if asked.prepare:
+        draft = with_prepare_graph(draft)
     if asked.ahead_of_time:
         part = lambda stage, message, done: progress(stage, message, 0.7 + 0.3 * done)  # noqa: E731
         draft = with_plans(asked, draft, stages, part)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
 from promptray.calibrate.quantise.scheme import Float8, Float16, Int8, Scheme
@@ -15,9 +14,12 @@ from promptray.runtime.bundle.engines import Precision
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.validate_engines import FP8_TARGET, capability
-from promptray.runtime.engines.settings import Capability, Range, Settings, Size
+from promptray.runtime.engines.settings import Range, Settings, Size
 from promptray.runtime.errors import BuildError
+from promptray.runtime.prepare_graph import prepare_fault
 
+_WORKSPACE = "[1-9][0-9]{0,5} (MiB|GiB)"
+_CAPABILITY = r"[0-9]{1,2}\.[0-9]"
 _UNITS = {"MiB": 1 << 20, "GiB": 1 << 30}
 #: GPUs of this age have no matrix products of float32 in TensorRT-RTX.
 _FP32_TARGET = (8, 0)
@@ -62,10 +64,10 @@ class TensorRTRecipe(_Struct, frozen=True, kw_only=True):
     precision: Precision | PrecisionsRecipe = "fp16"
     images: SizesRecipe = SizesRecipe(tuned=1, most=8)
     prompts: SizesRecipe | None = None
-    workspace: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,5} (MiB|GiB)(?!\n)$")] = "2 GiB"
+    workspace: Text = "2 GiB"
     opset_17: bool = False
     """Also variants that TensorRT 8.6 reads."""
-    ahead_of_time: list[Capability] = []
+    ahead_of_time: list[Text] = []
     """Compute capabilities that TensorRT-RTX plans are built for and carried."""
     prepare: bool = False
     """Also a graph that takes stored values to pixels on the device."""
@@ -150,9 +152,11 @@ def check_tensorrt(asked: TensorRTRecipe, artefact: str, manifest: Manifest) -> 
 def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
     both = [asked.asked("image"), asked.asked("head")]
     kinds = {each.precision for each in both}
-    targets = [capability(each) for each in asked.ahead_of_time]
+    known = all(re.fullmatch(_CAPABILITY, each) for each in asked.ahead_of_time)
+    targets = [capability(each) for each in asked.ahead_of_time] if known else []
     free, sizes = manifest.free_head, asked.prompts
     own = len(manifest.findings_of(free.name)) if free else 0
+    fault = prepare_fault(manifest.preprocessing)
     return [
         _Rule(
             len(kinds & {*LOW}) < 2,
@@ -184,6 +188,12 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
             "opset 17 has no float8, and neither have the GPUs that TensorRT 8.6 is for",
             "false beside fp8-qdq",
         ),
+        _Rule(
+            re.fullmatch(_WORKSPACE, asked.workspace) is not None,
+            "workspace",
+            "the limit of scratch memory is no whole number of MiB or GiB",
+            "for example 2 GiB",
+        ),
         _Rule(asked.images.range.rises, "images", "tuned is beyond most", "tuned <= most"),
         _Rule(
             sizes is None or free is not None,
@@ -204,6 +214,12 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
             f"most of at least {own}",
         ),
         _Rule(
+            known,
+            "ahead_of_time",
+            "what engines are built for is no compute capability of a GPU",
+            'a list such as ["8.6", "8.9"], in quotes',
+        ),
+        _Rule(
             len(set(targets)) == len(targets),
             "ahead_of_time",
             "a compute capability is written twice",
@@ -216,10 +232,16 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
             '"8.9" or later among them',
         ),
         _Rule(
-            kinds != {"fp32"} or not targets or min(targets) >= _FP32_TARGET,
+            "fp32" not in kinds or not targets or min(targets) >= _FP32_TARGET,
             "ahead_of_time",
             "TensorRT-RTX has no float32 products for a compute capability below 8.0",
-            'precision: fp16, or "8.0" and later',
+            'no graph of precision fp32, or "8.0" and later',
+        ),
+        _Rule(
+            not (asked.prepare and fault),
+            "prepare",
+            f"images of this model cannot be prepared by a graph: {fault}",
+            "false: they are prepared on the CPU",
         ),
     ]
 

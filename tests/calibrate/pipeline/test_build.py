@@ -50,7 +50,7 @@ def _untimed(path: Path) -> bytes:
     if path.suffix != ".json":
         return content
     note = rb"\"[^\"]*[0-9.]+ \([0-9.]+ to [0-9.]+\) of the time of "
-    return re.sub(note, b"\"TIME of the time of ", content)
+    return re.sub(note, b'"TIME of the time of ', content)
 
 
 def test_every_graph_is_for_this_class_of_machine_and_smaller(gated_bundle: Path) -> None:
