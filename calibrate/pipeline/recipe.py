@@ -234,8 +234,9 @@ def check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *,
     if quantise.text is not None and not text:
         raise _invalid(artefact, "quantise.text", "the bundle holds no text graph", "text_graph: true")
     if any(isinstance(scheme, Float8) for scheme in quantise.schemes):
-        what = "no backend of this version runs fp8-qdq graphs with the optimisations of deployment"
-        raise _invalid(artefact, "quantise", what, "another scheme")
+        what = "fp8-qdq graphs run on no CPU with the optimisations of deployment"
+        wanted = "another scheme; or precision: fp8-qdq in a section 'tensorrt', for GPUs"
+        raise _invalid(artefact, "quantise", what, wanted)
     of_images = [quantise.image, quantise.head, *quantise.heads.values()]
     if any(isinstance(each, DynamicInt8) for each in of_images):
         named = {"image": quantise.image, "head": quantise.head}

@@ -33,6 +33,7 @@ from promptray.runtime.dicom.read import transfer_syntax
 from promptray.runtime.errors import ImageError, PromptRayError
 from promptray.runtime.prepare_graph import PrepareFeeds, prepare_fault
 from promptray.runtime.preprocess import preprocess
+from tests import tensorrt_rtx
 
 SIDE, STD = 224, [0.2449, 0.2, 0.3]
 
@@ -189,3 +190,11 @@ def test_steps_that_one_resize_cannot_express_are_refused(steps: list[Step]) -> 
 
 def test_the_graph_is_the_same_bytes_every_time() -> None:
     assert prepare_graph(RULES["asg"][0]) == prepare_graph(RULES["asg"][0])
+
+
+@pytest.mark.parametrize("target", [tensorrt_rtx.SM86, tensorrt_rtx.SM89], ids=["sm86", "sm89"])
+@pytest.mark.parametrize("name", ["carzero", "open_clip"])
+def test_tensorrt_rtx_compiles_it(name: str, target: Any) -> None:
+    feeds, _ = session(name)[1].of_grey(np.zeros((300, 260), np.uint8) + np.arange(260, dtype=np.uint8))
+    engine = tensorrt_rtx.build(prepare_graph(RULES[name][0]), feeds, target)
+    assert engine.products("Float") == (4 if name == "open_clip" else 2)
