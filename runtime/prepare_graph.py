@@ -170,4 +170,5 @@ class PrepareFeeds:
                 down, across = down[top : top + step.size], across[:, left : left + step.size]
                 border = border[top : top + step.size, left : left + step.size]
                 geometry = geometry.then(step.size, step.size, AxisMap(offset=-top), AxisMap(offset=-left))
-        return SizePlan(*map(np.ascontiguousarray, (down, across, border)), geometry)
+        down, across, border = (np.ascontiguousarray(each) for each in (down, across, border))
+        return SizePlan(down, across, border, geometry)

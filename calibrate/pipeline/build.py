@@ -103,9 +103,8 @@ def build(
             check_tensorrt(recipe.tensorrt, recipe_path.name, manifest)
         stages = StageCache(root, promptray.calibrate)
         if folder is None or recipe.gate is None:
-            asked = recipe.tensorrt.calibration if recipe.tensorrt else None
-            part = _part(progress, 0.3, 0.4)
-            own = images_of(ENGINES, asked, recipe_path, manifest, stages, part) if asked else None
+            typed, part = recipe.tensorrt and recipe.tensorrt.calibration, _part(progress, 0.3, 0.4)
+            own = images_of(ENGINES, typed, recipe_path, manifest, stages, part) if typed else None
             sourced = _sourced(recipe, original.draft, original.draft, own, stages, progress, change)
             return write(output, sourced.draft, _with_sources(original.parity, sourced), progress)
         folder.clear()

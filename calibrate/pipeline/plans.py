@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -21,7 +21,7 @@ from promptray.runtime.graphs import own_bank
 if TYPE_CHECKING:
     from promptray.export.tensorrt import Flavour
 
-FLAVOUR = "tensorrt_rtx"
+FLAVOUR: Literal["tensorrt_rtx"] = "tensorrt_rtx"
 
 
 class _Facts(msgspec.Struct, frozen=True):

@@ -87,9 +87,9 @@ class TensorRTRecipe(_Struct, frozen=True, kw_only=True):
     def asked(self, role: str) -> TypedRecipe:
         """Return the precision of a graph with what it keeps high."""
         of = self.precision
-        if isinstance(of, PrecisionsRecipe):
-            of = of.image if role == "image" else of.head
-        return of if isinstance(of, TypedRecipe) else TypedRecipe(precision=of)
+        both = of if isinstance(of, PrecisionsRecipe) else PrecisionsRecipe(image=of, head=of)
+        own = both.image if role == "image" else both.head
+        return own if isinstance(own, TypedRecipe) else TypedRecipe(precision=own)
 
     def schemes(self, role: str) -> dict[Precision, Scheme | None]:
         """Return how each source of a graph is made, by its precision; None: it is the fp32 graph itself.

@@ -76,7 +76,7 @@ class Engines(_Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> list[str]:
         """Names of all its files."""
-        named = [each.file for each in (*self.sources, *self.plans)]
+        named = [each.file for each in self.sources] + [each.file for each in self.plans]
         return named if self.prepare is None else [*named, self.prepare]
 
 

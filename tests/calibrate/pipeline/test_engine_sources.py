@@ -150,7 +150,7 @@ def test_opset_17_variants_are_the_same_functions(typed_bundle: Path) -> None:
     pictures = normalise(read_golden(bundle).pictures[:2], bundle.manifest.preprocessing)
     new, old = (bundle.read(f"engines/image/fp16-{opset}.onnx") for opset in (20, 17))
     require_opset_17(old)
-    one_step = 2.0**-11  # of float16, where a last bit of the activation crosses a rounding
+    one_step = 2.0**-9  # of float16, where a last bit of the activation crosses a rounding
     require_equal(run(old, {"pixels": pictures}), run(new, {"pixels": pictures}), one_step)
     quantised = bundle.read("engines/image/int8-qdq-17.onnx")
     graph = require_opset_17(quantised).graph
