@@ -26,9 +26,9 @@ from promptray.calibrate.tables.labels import (
     patient_key,
 )
 from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.gate_summary import ImagesOfGate
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
-from promptray.runtime.bundle.manifest import CalibrationSet
 from promptray.runtime.disk import hash_file
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError, ImageError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -130,7 +130,7 @@ def read_recipe_as(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
     try:
         recipe = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        raise _from_validation(path, tree, str(error)) from error
+        raise _from_validation(path, tree, kind, str(error)) from error
     for number, part in enumerate(recipe.door.refused_body_parts):
         if not body_part_words(part):
             line = line_of(tree, ["door", "refused_body_parts", number])
@@ -182,7 +182,7 @@ def _pack_findings(path: Path, tree: yaml.Node, recipe: Recipe) -> list[FindingR
     return list(found.values())
 
 
-def _from_validation(path: Path, tree: yaml.Node, message: str) -> BuildError:
+def _from_validation(path: Path, tree: yaml.Node, kind: type[Recipe], message: str) -> BuildError:
     """Turn msgspec's ``message - at `$.findings[0].key``` into file, line and key."""
     what, _, where = message.partition(" - at `$")
     steps = steps_of(where.rstrip("`"))
@@ -194,13 +194,28 @@ def _from_validation(path: Path, tree: yaml.Node, message: str) -> BuildError:
     if missing:
         key = f"{key}.{missing[1]}".lstrip(".")
     expected = None
-    if what.startswith("Invalid enum value"):  # of a key at the top, or of one in `examination`
-        kind = get_type_hints(Recipe if len(steps) == 1 else Examination)[str(steps[-1])]
-        choices = [
-            value for part in (kind, *get_args(kind)) for value in get_args(part) if not get_args(value)
-        ]
-        expected = f"one of {', '.join(str(value) for value in choices if value is not type(None))}"
+    if what.startswith("Invalid enum value"):
+        expected = f"one of {', '.join(_choices(kind, steps))}"
     return invalid(path, line_of(tree, steps), in_words(what), key=key, expected=expected)
+
+
+def _choices(kind: object, steps: Sequence[object]) -> list[str]:
+    """Return the values of the closed set at a place below a structure, through lists and unions."""
+    kinds = [kind]
+    for step in steps:
+        structures = [each for each in _members(kinds) if hasattr(each, "__struct_fields__")]
+        own = [get_type_hints(each).get(str(step)) for each in structures]
+        kinds = [each for each in own if each is not None] or kinds  # a place in a list, a key of a mapping
+    return [str(each) for each in _members(kinds) if isinstance(each, str)]
+
+
+def _members(kinds: Sequence[object]) -> list[object]:
+    """Return what types are made of, down to structures and the values of closed sets."""
+    found: list[object] = []
+    for kind in kinds:
+        parts = get_args(kind)
+        found += _members(parts) if parts else [kind]
+    return found
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import msgspec
+
 from promptray.export.parity import check_parity
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.parity import ParityReport
@@ -45,7 +47,9 @@ def repacked_report(content: BundleContent, before: ParityReport, progress: Call
     note = f"Repacked from bundle {step.bundle[:12]} and revision {step.site_revision} of a site: {changes}."
     if step.added:
         note += " No original scored what was added: its golden answers are of these graphs."
-    return json.dumps({**report, "notes": [*before.notes, note]}, indent=2).encode() + b"\n"
+    # What engines are compiled from is the same graphs; they were held with the first bundle's findings.
+    kept = {"notes": [*before.notes, note], "sources": msgspec.to_builtins(before.sources)}
+    return json.dumps({**report, **kept}, indent=2).encode() + b"\n"
 
 
 def _without_original(manifest: Manifest) -> list[str]:

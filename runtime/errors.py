@@ -64,10 +64,12 @@ CODES: dict[str, str] = {
     "backend.device-lost": "The GPU failed; nothing can be scored on it in this process any more.",
     "backend.capture": "The engines cannot be recorded as a CUDA graph.",
     "backend.shape": "The engines were not built for so many images, prompts or rows.",
+    # engines
     "engine.missing": "There is no gated engine for this device.",
     "engine.stale": "The engines are of another library version, or of other graphs or settings.",
     "engine.foreign": "The engines were built for another GPU.",
     "engine.source": "The bundle holds no graph that an engine can be made of for this library.",
+    # scoring
     "score.not-finite": "The model produced NaN or infinity.",
     "score.deadline": "The deadline passed before the score was ready.",
     "score.cancelled": "The caller cancelled the call.",

@@ -61,5 +61,8 @@ def interpolate(
     if picture.dtype == np.float32 and picture.ndim == 3:  # Pillow has no picture of three float channels
         planes = [interpolate(plane, rows, columns, interpolation) for plane in np.moveaxis(picture, 2, 0)]
         return np.stack(planes, axis=-1)
+    # Columns first, as all of Pillow did before 13: it now takes rows first where these shrink more, which
+    # gives other levels. One pass a call leaves it no choice.
     image = Image.fromarray(np.ascontiguousarray(picture))
-    return np.array(image.resize((columns, rows), _PILLOW[interpolation]))
+    narrow = image.resize((columns, image.height), _PILLOW[interpolation])
+    return np.array(narrow.resize((columns, rows), _PILLOW[interpolation]))

@@ -27,6 +27,9 @@ from promptray.runtime.geometry import AxisMap, Geometry
 from promptray.runtime.interpolation import interpolate
 from promptray.runtime.limits import MAX_PIXELS
 
+#: The steps that give a picture another size by a filter.
+Resize = ResizeLongerSide | ResizeShorterSide | Squash
+
 #: Grey levels 0..255, uint8 or (where fractions are kept) float32; shape (rows, columns), or in colour
 #: (rows, columns, 3).
 Levels = NDArray[Any]
@@ -134,47 +137,15 @@ def normalise(pictures: Levels, spec: Preprocessing) -> NDArray[np.float32]:
     return pixels
 
 
-def _resize_longer_side(
-    picture: Levels, step: ResizeLongerSide, geometry: Geometry
-) -> tuple[Levels, Geometry]:
-    rows, columns = picture.shape[:2]
-    if step.rounding == "nearest":  # open_clip's ResizeKeepRatio
-        ratio = max(rows, columns) / step.size
-        height, width = round(rows / ratio), round(columns / ratio)
-    else:
-        # Published CARZero: the factor first, then the product, truncated. For some squares (49, 98, 103 ...)
-        # this gives one column less than `size`, which padding then adds.
-        factor = step.size / max(rows, columns)
-        height, width = int(rows * factor), int(columns * factor)
-        if step.rounding == "truncate":
-            height, width = (step.size, width) if rows >= columns else (height, step.size)
-    return _resized(picture, height, width, step, geometry)
+def resized_size(step: Resize, rows: int, columns: int) -> tuple[int, int]:
+    """Return height and width of a picture of `rows` x `columns` after a step that resizes it.
 
-
-def _resize_shorter_side(
-    picture: Levels, step: ResizeShorterSide, geometry: Geometry
-) -> tuple[Levels, Geometry]:
-    rows, columns = picture.shape[:2]
-    # torchvision's Resize of one number: the product first, truncated.
-    if rows <= columns:
-        height, width = step.size, int(step.size * columns / rows)
-    else:
-        height, width = int(step.size * rows / columns), step.size
-    return _resized(picture, height, width, step, geometry)
-
-
-def _squash(picture: Levels, step: Squash, geometry: Geometry) -> tuple[Levels, Geometry]:
-    return _resized(picture, step.size, step.size, step, geometry)
-
-
-def _resized(
-    picture: Levels,
-    height: int,
-    width: int,
-    step: ResizeLongerSide | ResizeShorterSide | Squash,
-    geometry: Geometry,
-) -> tuple[Levels, Geometry]:
-    rows, columns = picture.shape[:2]
+    Raises
+    ------
+    ImageError
+        ``image.too-small`` when a side would vanish; ``image.too-large``.
+    """
+    height, width = _SIZES[type(step)](step, rows, columns)
     if min(height, width) < 1:
         raise ImageError(
             "image.too-small",
@@ -189,6 +160,43 @@ def _resized(
             expected=f"at most {MAX_PIXELS} pixels",
             found=f"{height} x {width}",
         )
+    return height, width
+
+
+def _longer_side(step: ResizeLongerSide, rows: int, columns: int) -> tuple[int, int]:
+    if step.rounding == "nearest":  # open_clip's ResizeKeepRatio
+        ratio = max(rows, columns) / step.size
+        return round(rows / ratio), round(columns / ratio)
+    # Published CARZero: the factor first, then the product, truncated. For some squares (49, 98, 103 ...)
+    # this gives one column less than `size`, which padding then adds.
+    factor = step.size / max(rows, columns)
+    height, width = int(rows * factor), int(columns * factor)
+    if step.rounding == "truncate":
+        return (step.size, width) if rows >= columns else (height, step.size)
+    return height, width
+
+
+def _shorter_side(step: ResizeShorterSide, rows: int, columns: int) -> tuple[int, int]:
+    # torchvision's Resize of one number: the product first, truncated.
+    if rows <= columns:
+        return step.size, int(step.size * columns / rows)
+    return int(step.size * rows / columns), step.size
+
+
+def _squash(step: Squash, rows: int, columns: int) -> tuple[int, int]:
+    return step.size, step.size
+
+
+_SIZES: dict[type, Callable[[Any, int, int], tuple[int, int]]] = {
+    ResizeLongerSide: _longer_side,
+    ResizeShorterSide: _shorter_side,
+    Squash: _squash,
+}
+
+
+def _resize(picture: Levels, step: Resize, geometry: Geometry) -> tuple[Levels, Geometry]:
+    rows, columns = picture.shape[:2]
+    height, width = resized_size(step, rows, columns)
     made = interpolate(picture, height, width, step.interpolation)
     return made, geometry.then(height, width, AxisMap(height / rows), AxisMap(width / columns))
 
@@ -196,7 +204,7 @@ def _resized(
 def _pad_square(picture: Levels, step: PadSquare, geometry: Geometry) -> tuple[Levels, Geometry]:
     rows, columns = picture.shape[:2]
     _require(rows <= step.size and columns <= step.size, "pad_square", "at most", step.size, picture)
-    top, left = (step.size - rows) // 2, (step.size - columns) // 2
+    top, left = padding_before(step.size, rows), padding_before(step.size, columns)
     padded = np.full((step.size, step.size, *picture.shape[2:]), step.value, picture.dtype)
     padded[top : top + rows, left : left + columns] = picture
     return padded, geometry.then(step.size, step.size, AxisMap(offset=top), AxisMap(offset=left))
@@ -205,10 +213,22 @@ def _pad_square(picture: Levels, step: PadSquare, geometry: Geometry) -> tuple[L
 def _centre_crop(picture: Levels, step: CentreCrop, geometry: Geometry) -> tuple[Levels, Geometry]:
     rows, columns = picture.shape[:2]
     _require(rows >= step.size and columns >= step.size, "centre_crop", "at least", step.size, picture)
-    # torchvision's CenterCrop: half the margin, rounded half to even.
-    top, left = round((rows - step.size) / 2), round((columns - step.size) / 2)
+    top, left = cropping_before(step.size, rows), cropping_before(step.size, columns)
     cropped = picture[top : top + step.size, left : left + step.size]
     return cropped, geometry.then(step.size, step.size, AxisMap(offset=-top), AxisMap(offset=-left))
+
+
+def padding_before(size: int, side: int) -> int:
+    """Return the rows above, or columns to the left, that pad a side; the odd one goes after."""
+    return (size - side) // 2
+
+
+def cropping_before(size: int, side: int) -> int:
+    """Return the rows above, or columns to the left, that are cut off a side.
+
+    torchvision's CenterCrop: half the margin, rounded half to even.
+    """
+    return round((side - size) / 2)
 
 
 def _require(fits: bool, operation: str, bound: str, size: int, picture: Levels) -> None:
@@ -224,9 +244,9 @@ def _require(fits: bool, operation: str, bound: str, size: int, picture: Levels)
 
 #: What each kind of step does. A new step is a structure in the manifest and a row here.
 OPERATIONS: dict[type, Callable[[Levels, Any, Geometry], tuple[Levels, Geometry]]] = {
-    ResizeLongerSide: _resize_longer_side,
-    ResizeShorterSide: _resize_shorter_side,
-    Squash: _squash,
+    ResizeLongerSide: _resize,
+    ResizeShorterSide: _resize,
+    Squash: _resize,
     PadSquare: _pad_square,
     CentreCrop: _centre_crop,
 }

@@ -17,7 +17,6 @@ different order moves ties. tests/runtime/test_resize.py compares with cv2 itsel
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,7 @@ def resize_area(picture: Grey, rows: int, columns: int) -> Grey:
         return picture.copy()
     vertical, horizontal = 1.0 / (rows / height), 1.0 / (columns / width)
     if vertical < 1.0 or horizontal < 1.0:
-        return blend(picture, across=_grown(width, columns), down=_grown(height, rows))
+        return blend(picture, across=grown_weights(width, columns), down=grown_weights(height, rows))
     if _is_integer(vertical) and _is_integer(horizontal):
         return _box_mean(picture, rows, columns, round(vertical), round(horizontal))
     return _weighted(picture, rows, columns)
@@ -68,19 +67,16 @@ def _box_mean(picture: Grey, rows: int, columns: int, tall: int, wide: int) -> G
     return np.rint(mean).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class _Taps:
-    """For each output pixel of one axis: its source pixels and weights, in OpenCV's order.
+def area_weights(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return the weights of ``computeResizeAreaTab`` for each output pixel of an axis that does not grow.
 
-    `index` and `weight` have the shape (taps, outputs); missing taps repeat a pixel with weight 0.
+    Returns
+    -------
+    index : intp (taps, target)
+        Source pixels in OpenCV's order: left edge, whole pixels, right edge.
+    weight : float32 (taps, target)
+        Missing taps have weight 0.
     """
-
-    index: NDArray[np.intp]
-    weight: NDArray[np.float32]
-
-
-def _area_taps(source: int, target: int) -> _Taps:
-    """Return the weights of ``computeResizeAreaTab``: left edge, whole pixels, right edge."""
     scale = 1.0 / (target / source)
     runs = [_area_run(output, scale, source) for output in range(target)]
     longest = max(len(weights) for _, weights in runs)
@@ -89,7 +85,7 @@ def _area_taps(source: int, target: int) -> _Taps:
     for output, (first, weights) in enumerate(runs):
         index[: len(weights), output] = np.arange(first, first + len(weights))
         weight[: len(weights), output] = weights
-    return _Taps(index, weight)
+    return index, weight
 
 
 def _area_run(output: int, scale: float, source: int) -> tuple[int, list[float]]:
@@ -111,18 +107,17 @@ def _area_run(output: int, scale: float, source: int) -> tuple[int, list[float]]
 
 def _weighted(picture: Grey, rows: int, columns: int) -> Grey:
     height, width = picture.shape
-    across, down = _area_taps(width, columns), _area_taps(height, rows)
     narrow = np.zeros((height, columns), np.float32)
-    for index, weight in zip(across.index, across.weight, strict=True):
+    for index, weight in zip(*area_weights(width, columns), strict=True):
         narrow += picture.take(index, axis=1) * weight
     total = np.zeros((rows, columns), np.float32)
-    for index, weight in zip(down.index, down.weight, strict=True):
+    for index, weight in zip(*area_weights(height, rows), strict=True):
         total += narrow.take(index, axis=0) * weight[:, None]
     return np.clip(np.rint(total), 0, 255).astype(np.uint8)
 
 
-def _grown(source: int, target: int) -> Between:
-    """Return the two source pixels that an output pixel overlaps."""
+def grown_weights(source: int, target: int) -> Between:
+    """Return the two source pixels that each output pixel overlaps, on an axis where either axis grows."""
     scale, inverse = 1.0 / (target / source), target / source
     output = np.arange(target, dtype=np.float64)
     first = np.floor(output * scale)

@@ -34,16 +34,16 @@ def resize_cubic(picture: NDArray[np.float32], rows: int, columns: int) -> NDArr
     """
     height, width = picture.shape
     wide = picture.astype(np.float64)
-    places, weights = _taps(width, columns)
+    places, weights = cubic_taps(width, columns)
     wide = sum(wide.take(place, axis=1) * weight for place, weight in zip(places, weights, strict=True))
-    places, weights = _taps(height, rows)
+    places, weights = cubic_taps(height, rows)
     made = sum(
         wide.take(place, axis=0) * weight[:, None] for place, weight in zip(places, weights, strict=True)
     )
     return np.ascontiguousarray(made, np.float32)
 
 
-def _taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def cubic_taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return for each output of one axis its four source pixels and their weights, both (4, target)."""
     scale = np.float64(np.float32(source) / np.float32(target))
     # Torch's float32 product and difference are one operation with one rounding on today's processors.

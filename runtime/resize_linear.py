@@ -53,14 +53,20 @@ def resize_linear(picture: Grey, rows: int, columns: int) -> Grey:
     if (height, width) == (2 * rows, 2 * columns):  # OpenCV takes the mean of four there
         boxes = picture.reshape(rows, 2, columns, 2).sum(axis=(1, 3), dtype=np.int32)
         return ((boxes + 2) >> 2).astype(np.uint8)
-    (left, right_share), (upper, lower_share) = _centres(width, columns), _centres(height, rows)
+    left, right_share = _centres(width, columns)
     # Beyond the outermost centres OpenCV gives a column its whole weight; a row shares it with itself.
     right_share[(left < 0) | (left >= width - 1)] = 0
     return blend(
         picture,
         across=Between.of(left.clip(0), right_share, width),
-        down=Between.of(upper, lower_share, height),
+        down=linear_weights(height, rows),
     )
+
+
+def linear_weights(source: int, target: int) -> Between:
+    """Return the two source pixels about each output's centre; a border pixel shares with itself."""
+    first, share = _centres(source, target)
+    return Between.of(first, share, source)
 
 
 def _centres(source: int, target: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -11,7 +11,9 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
+import yaml
 
+from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe
 from promptray.cli import run
 from promptray.export.recipe import Recipe, read_recipe
 from promptray.runtime.errors import CODES
@@ -114,3 +116,19 @@ def test_every_key_of_a_recipe_is_in_an_example_and_explained() -> None:
     assert {"minimum_side", "allow_empty", "scheme", "licence"} <= names
     assert [name for name in names if not re.search(rf"^[ -]*{name}:", example, re.MULTILINE)] == []
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_section_about_engines_is_read_and_explains_every_key() -> None:
+    page = (DOCS / "recipe.md").read_text(encoding="utf-8").partition("### `tensorrt`")[2]
+    example = re.search(r"\n\n((?:    .*\n)+)", page)
+    assert example
+    section = msgspec.convert(yaml.safe_load(example[1])["tensorrt"], TensorRTRecipe)
+    assert set(TensorRTRecipe.__struct_fields__) <= yaml.safe_load(example[1])["tensorrt"].keys()
+    assert [name for name in TensorRTRecipe.__struct_fields__ if f"| `{name}` |" not in page] == []
+    optional = re.findall(r"^      ?(\w+):.*# optional: (fp16|false|none)", example[1], re.MULTILINE)
+    plain = TensorRTRecipe()
+    stated = {"fp16": "fp16", "false": False, "none": []}
+    assert {name: stated[word] for name, word in optional} == {
+        name: getattr(plain, name) for name, _ in optional
+    }
+    assert section.settings.workspace_bytes == plain.settings.workspace_bytes

@@ -24,7 +24,7 @@ from promptray.calibrate.quantise.scheme import Int8
 from promptray.export.families.base import LoadedModel, Side
 from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.safetensors_checkpoint import METADATA, read_safetensors
-from promptray.runtime.bundle.manifest import CalibrationSet
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from promptray.calibrate.adapt.split import divide
 from promptray.calibrate.adapt.units import units_of
-from promptray.runtime.bundle.manifest import CalibrationSet
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.errors import BuildError
 
 #: Fewer images than this are warned of: a student of a few hundred learns those and little of others.

@@ -1,4 +1,4 @@
-"""Recipe -> load -> export fp32 -> check -> distil -> quantise -> gate -> bundle.
+"""Recipe -> load -> export fp32 -> check -> distil -> quantise -> gate -> (sources of engines) -> bundle.
 
 The stages before `distil` are those of `promptray.export.build`; a student goes through them, too. A changed
 model is written only when it passed its gates against the original in fp32, as the runtime runs it on this
@@ -15,20 +15,23 @@ from typing import Any
 import msgspec
 
 import promptray.calibrate
-from promptray.calibrate.image_set import Progress
+from promptray.calibrate.image_set import ImageSet, Progress
+from promptray.calibrate.pipeline.changed_graph import Quantise
 from promptray.calibrate.pipeline.distilled import distilled
+from promptray.calibrate.pipeline.engine_sources import Sourced, with_engine_sources
 from promptray.calibrate.pipeline.gate import Asked, Gates, Held
 from promptray.calibrate.pipeline.gate_folder import GateFolder
 from promptray.calibrate.pipeline.gated import added_prompts, summary, with_gates
 from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.passed import require_passed
-from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
+from promptray.calibrate.pipeline.quantised import Changed, quantised
 from promptray.calibrate.pipeline.recipe import BuildRecipe, check_sections, kind_of, limits_of
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.pipeline.search import searched
-from promptray.calibrate.pipeline.sections import SectionImages, section_images
+from promptray.calibrate.pipeline.sections import ENGINES, SectionImages, images_of, section_images
 from promptray.calibrate.pipeline.self_test import require_spread
 from promptray.calibrate.pipeline.speed import time_notes
+from promptray.calibrate.pipeline.tensorrt_recipe import check_tensorrt
 from promptray.calibrate.pipeline.text_student import added_wordings, text_taught
 from promptray.calibrate.pipeline.thresholds import thresholds_of
 from promptray.calibrate.quantise import quantise
@@ -89,17 +92,22 @@ def build(
     root = cache or default_cache()
     with with_lines(recipe_path, recipe):
         sources = Sources(recipe, recipe_path)
-        plain = _part(progress, 0.0, 0.3 if recipe.changes else 1.0)
+        plain = _part(progress, 0.0, 0.3 if recipe.changes or recipe.tensorrt else 1.0)
         original = checked(sources, StageCache(root), plain)
         manifest = original.draft.manifest
         check_sections(
             recipe, recipe_path.name, [head.name for head in manifest.heads],
             text=manifest.graph("text") is not None,
         )  # fmt: skip
-        if folder is None or recipe.gate is None:
-            return write(output, original.draft, original.parity, progress)
-        folder.clear()
+        if recipe.tensorrt is not None:
+            check_tensorrt(recipe.tensorrt, recipe_path.name, manifest)
         stages = StageCache(root, promptray.calibrate)
+        if folder is None or recipe.gate is None:
+            typed, part = recipe.tensorrt and recipe.tensorrt.calibration, _part(progress, 0.3, 0.4)
+            own = images_of(ENGINES, typed, recipe_path, manifest, stages, part) if typed else None
+            sourced = _sourced(recipe, original.draft, original.draft, own, stages, progress, change)
+            return write(output, sourced.draft, _with_sources(original.parity, sourced), progress)
+        folder.clear()
         thresholds = thresholds_of(recipe.gate, manifest, recipe_path.name)
         images = section_images(recipe, recipe_path, manifest, stages, _part(progress, 0.3, 0.4))
         job = _Build(recipe, recipe_path, sources, original, images, stages, progress)
@@ -123,7 +131,32 @@ def build(
         notes = [*made.notes, *(f"calibration: {warning}" for warning in changed.warnings)]
         notes += time_notes(original.draft, made.fp32.draft, changed.draft, stages, progress)
         parity = {**made.fp32.parity, "notes": [*made.fp32.parity["notes"], *notes]}
-        return write(output, passed, {**parity, "gates": job.summaries(held, passed, changed)}, progress)
+        parity["gates"] = job.summaries(held, passed, changed)
+        sourced = _sourced(recipe, made.fp32.draft, passed, images.engines, stages, progress, change)
+        return write(output, sourced.draft, _with_sources(parity, sourced), progress)
+
+
+def _sourced(
+    recipe: BuildRecipe,
+    fp32: Draft,
+    made: Draft,
+    images: ImageSet | None,
+    stages: StageCache,
+    progress: Progress,
+    change: Quantise,
+) -> Sourced:
+    """Add what engines are compiled from, where the recipe asks for it."""
+    if recipe.tensorrt is None:
+        return Sourced(made, [])
+    part = _part(progress, 0.95, 0.97) if recipe.changes else _part(progress, 0.4, 0.97)
+    return with_engine_sources(recipe.tensorrt, fp32, made, images, stages, part, change=change)
+
+
+def _with_sources(parity: dict[str, Any], sourced: Sourced) -> dict[str, Any]:
+    """Say in ``parity.json`` what the sources of engines were held for."""
+    notes = [f"ranges of the sources of engines: {warning}" for warning in sourced.warnings]
+    checked: list[dict[str, Any]] = msgspec.to_builtins(sourced.checked)
+    return {**parity, "notes": [*parity["notes"], *notes], "sources": checked}
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from promptray.calibrate.tables.csv_file import read_table
 from promptray.export.build import Checked, encoded_findings
 from promptray.export.sources import Sources
 from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.fields import Sha256, Text
-from promptray.runtime.bundle.manifest import CalibrationSet, Distilled, Provenance
+from promptray.runtime.bundle.manifest import Distilled, Provenance
 from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError
 

@@ -12,7 +12,8 @@ import msgspec
 
 import promptray.calibrate
 from promptray.calibrate.image_set import ImageSet
-from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
+from promptray.calibrate.pipeline.changed_graph import Quantise
+from promptray.calibrate.pipeline.quantised import Changed, quantised
 from promptray.calibrate.pipeline.recipe import BY_GROUPS, BuildRecipe
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.quantise import Scheme, quantise

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import onnx
 
 from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.banks import with_added_by, with_float16_banks
+from promptray.calibrate.pipeline.changed_graph import GraphInputs, Quantise, changed_graph
 from promptray.calibrate.pipeline.recipe import BuildRecipe, precision_of
-from promptray.calibrate.quantise import Scheme, quantise
-from promptray.calibrate.quantise.calibration_images import ImageFeeds, warnings_of
-from promptray.calibrate.quantise.feeds import LazyFeeds, head_feeds, text_feeds
-from promptray.calibrate.quantise.observe import Feeds
+from promptray.calibrate.quantise import quantise
+from promptray.calibrate.quantise.calibration_images import warnings_of
 from promptray.calibrate.quantise.report import Report
 from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
-from promptray.runtime.bundle.manifest import Graph, Head, Manifest
-from promptray.runtime.graphs import own_bank
-from promptray.runtime.machine_class import consumers_here, machine_class
-from promptray.runtime.text import TextEncoder
-
-#: What a graph was changed by; tests give one that is broken on purpose.
-Quantise = Callable[[bytes, Scheme, Feeds], Any]
+from promptray.runtime.bundle.manifest import Graph, Manifest
+from promptray.runtime.machine_class import consumers_here
 
 
 @dataclass(frozen=True)
@@ -81,11 +73,11 @@ def quantised(
     assert asked is not None  # noqa: S101 - the caller looked
     wanted = [(graph, asked.scheme_of(graph.role, graph.head)) for graph in fp32.manifest.graphs]
     todo = [(graph, scheme) for graph, scheme in wanted if scheme is not None]
-    inputs = _Inputs(fp32, calibration)
+    inputs = GraphInputs(fp32, calibration)
     made, reports = fp32, {}
     for number, (graph, scheme) in enumerate(todo):
         progress("quantise", f"{graph.title}: {precision_of(scheme)}", number / len(todo))
-        folder = _stage(graph, fp32.read(graph.file), scheme, inputs, stages, change)
+        folder = changed_graph(graph, fp32.read(graph.file), scheme, inputs, stages, change)
         report = msgspec.json.decode((folder / "report.json").read_bytes(), type=Report)
         made = _with_graph(made, graph, precision_of(scheme), folder / "graph.onnx")
         reports[graph.title] = report
@@ -101,86 +93,6 @@ def quantised(
     provenance = msgspec.structs.replace(made.manifest.provenance, calibration=used)
     made = replace(made, manifest=_replaced(made.manifest, provenance=provenance))
     return Changed(made, reports, tuple(warnings_of(used.images, different, calibration.classes())))
-
-
-class _Inputs:
-    """Real inputs of each graph, made when a stage has to run; their hashes before."""
-
-    def __init__(self, fp32: Draft, calibration: ImageSet | None) -> None:
-        self._fp32, self._images = fp32, calibration
-
-    def key(self, graph: Graph) -> object:
-        """Return what the inputs of a graph depend on."""
-        manifest = self._fp32.manifest
-        if graph.role == "text":
-            rule = manifest.text
-            assert rule is not None  # noqa: S101 - a text graph has a rule
-            tokenizer = hashlib.sha256(self._fp32.read(rule.tokenizer)).hexdigest()
-            wordings = [[each.prompts, each.negative_prompts] for each in self._text_findings()]
-            return [msgspec.to_builtins(rule), tokenizer, wordings]
-        parts: dict[str, object] = {
-            "images": self._images.sha256s if self._images else None,
-            "preprocessing": msgspec.to_builtins(manifest.preprocessing),
-        }
-        if graph.role == "head":
-            head = self._head(graph)
-            parts["bank"] = hashlib.sha256(self._fp32.read(head.bank.file)).hexdigest()
-            parts["image"] = hashlib.sha256(self._image_graph()).hexdigest()
-        return parts
-
-    def feeds(self, graph: Graph) -> Feeds:
-        manifest = self._fp32.manifest
-        if graph.role == "text":
-            assert manifest.text is not None  # noqa: S101 - a text graph has a rule
-            encoder = TextEncoder(manifest.text, self._fp32.read(manifest.text.tokenizer))
-            return text_feeds(
-                [
-                    encoder.encode_finding(each.prompts, each.negative_prompts)
-                    for each in self._text_findings()
-                ]
-            )
-        if self._images is None:
-            return ()
-        pictures = np.stack(self._images.pictures(self._images.rows))
-        feeds = ImageFeeds(pictures, self._images.preprocessing)
-        if graph.role == "image":
-            return feeds
-        return head_feeds(self._image_graph(), own_bank(self._fp32, self._head(graph)), feeds)
-
-    def _text_findings(self) -> Sequence[Any]:
-        head = self._fp32.manifest.text_head
-        return self._fp32.manifest.findings_of(head.name) if head else []
-
-    def _head(self, graph: Graph) -> Head:
-        head = self._fp32.manifest.head(graph.head or "")
-        assert head is not None  # noqa: S101 - the manifest's own graph
-        return head
-
-    def _image_graph(self) -> bytes:
-        graph = self._fp32.manifest.graph("image")
-        assert graph is not None  # noqa: S101 - every model has one
-        return self._fp32.read(graph.file)
-
-
-def _stage(
-    graph: Graph, content: bytes, scheme: Scheme, inputs: _Inputs, stages: StageCache, change: Quantise
-) -> Path:
-    def produce(folder: Path) -> None:
-        made = change(content, scheme, LazyFeeds(lambda: inputs.feeds(graph)))
-        (folder / "graph.onnx").write_bytes(made.content)
-        (folder / "report.json").write_bytes(msgspec.json.encode(made.report))
-
-    key = stages.key(
-        "quantise",
-        {
-            "change": f"{change.__module__}.{change.__qualname__}",
-            "machine": machine_class(),  # ranges are taken from what this machine computes
-            "graph": hashlib.sha256(content).hexdigest(),
-            "scheme": msgspec.to_builtins(scheme),
-            "inputs": inputs.key(graph),
-        },
-    )
-    return stages.run("quantise", key, produce)[0]
 
 
 def _with_graph(made: Draft, graph: Graph, precision: str, file: Path) -> Draft:

@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from promptray.calibrate.distil.settings import Distil
 from promptray.calibrate.distil.text_settings import TextDistil
+from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
+from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe
 from promptray.calibrate.quantise.scheme import (
     ConvolutionInt8,
     DynamicInt8,
@@ -33,18 +35,6 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 #: Schemes of which groups of layers can be kept high one by one: `search` and `promptray sensitivity`.
 BY_GROUPS = (Int8, ConvolutionInt8)
-
-
-class ImagesRecipe(_Struct, frozen=True, kw_only=True):
-    """A folder of images. Paths are relative to the recipe's folder."""
-
-    images: Text
-    """The folder, with any sub-folders: DICOM, PNG, JPEG."""
-    labels: Text | None = None
-    """A CSV as `promptray evaluate` reads it: which of the images, whose they are, what is in them. Without
-    one, every file of the folder."""
-    source: Text
-    """What the images are, for people: the name of a data set, never of a patient."""
 
 
 class DistilRecipe(Distil, frozen=True, kw_only=True):
@@ -137,7 +127,7 @@ class GateRecipe(ImagesRecipe, frozen=True, kw_only=True):
     """Whose limits: by default ``student`` of a student, ``fp16`` where all schemes are, else ``int8``.
     Never a looser one."""
     limits: LimitsRecipe = LimitsRecipe()
-    thresholds: dict[Text, float | dict[Text, float]] = {}
+    thresholds: dict[Text, float | dict[Text, float]] = msgspec.field(default_factory=dict)
     """Flips are counted at this logit: of a finding, or of a head's findings by the head's name. Of those
     without one, at the reference operating point."""
     pictures: bool = False
@@ -151,6 +141,7 @@ class BuildRecipe(Recipe, frozen=True, kw_only=True):
     distil_text: TextDistilRecipe | None = None
     quantise: QuantiseRecipe | None = None
     gate: GateRecipe | None = None
+    tensorrt: TensorRTRecipe | None = None
 
     @property
     def changes(self) -> bool:
@@ -243,8 +234,9 @@ def check_quantise(quantise: QuantiseRecipe, artefact: str, heads: list[str], *,
     if quantise.text is not None and not text:
         raise _invalid(artefact, "quantise.text", "the bundle holds no text graph", "text_graph: true")
     if any(isinstance(scheme, Float8) for scheme in quantise.schemes):
-        what = "no backend of this version runs fp8-qdq graphs with the optimisations of deployment"
-        raise _invalid(artefact, "quantise", what, "another scheme")
+        what = "fp8-qdq graphs run on no CPU with the optimisations of deployment"
+        wanted = "another scheme; or precision: fp8-qdq in a section 'tensorrt', for GPUs"
+        raise _invalid(artefact, "quantise", what, wanted)
     of_images = [quantise.image, quantise.head, *quantise.heads.values()]
     if any(isinstance(each, DynamicInt8) for each in of_images):
         named = {"image": quantise.image, "head": quantise.head}

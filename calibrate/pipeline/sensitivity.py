@@ -8,8 +8,9 @@ from pathlib import Path
 import promptray.calibrate
 from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.effects import effects, findings
+from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
 from promptray.calibrate.pipeline.mixes import Mixes
-from promptray.calibrate.pipeline.recipe import BY_GROUPS, BuildRecipe, ImagesRecipe, check_quantise
+from promptray.calibrate.pipeline.recipe import BY_GROUPS, BuildRecipe, check_quantise
 from promptray.calibrate.quantise.sensitivity_report import SensitivityReport
 from promptray.export.build import checked
 from promptray.export.draft import Draft

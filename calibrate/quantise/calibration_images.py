@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.calibrate.same_picture import picture_sha256, set_sha256
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
-from promptray.runtime.bundle.manifest import CalibrationSet
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BuildError
 from promptray.runtime.preprocess import normalise, preprocess

@@ -19,8 +19,9 @@ from promptray.cli.output import (
     written,
 )
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.bundle.manifest import Distilled, DistilledText, Provenance
+from promptray.runtime.bundle.manifest import Distilled, DistilledText, Manifest, Provenance
 from promptray.runtime.bundle.parity import read_parity
+from promptray.runtime.engines.sources import source_sets
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.site_calibration import facts, site_calibrations
 from promptray.runtime.site_choice import SiteChoice, open_site
@@ -97,6 +98,7 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
     for head in parity["heads"]:
         _print_gates(bundle, parity, head)
     _print_changed(bundle, parity)
+    _print_sources(manifest, parity)
     if parity["notes"]:
         print_table("What the build assumed", [""], [[note] for note in parity["notes"]])
     for each in manifest.heads:
@@ -120,6 +122,35 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
     )
     if kept:
         print_table("Site", ["head", "key", ""], kept)
+
+
+def _print_sources(manifest: Manifest, parity: dict[str, Any]) -> None:
+    """Print what engines are compiled from, what was proved of it, and the engines that travel ready made."""
+    if manifest.engines is None:
+        return
+    proved = {(each["precision"], each["opset"]): each for each in parity["sources"]}
+    rows = []
+    for each in source_sets(manifest):
+        held = proved.get((each.precision, each.opset))
+        off = "runs as it is" if held is None else "; ".join(map(_off_by, held["heads"]))
+        files = "\n".join(source.file for source in each.sources)
+        rows.append([f"{each.precision}, opset {each.opset}", files, off])
+    print_table(
+        "What engines are compiled from, computed as it is written; engines are gated on their device",
+        ["set", "graphs", "golden answers"],
+        rows,
+    )
+    plans = [
+        [each.file, f"{each.flavour} {each.version}", ", ".join(each.targets)]
+        for each in manifest.engines.plans
+    ]
+    if plans:
+        print_table("Engines built ahead of time", ["plan", "built by", "compute capability"], plans)
+
+
+def _off_by(head: dict[str, Any]) -> str:
+    maps = "" if head["map_error"] is None else f", maps {head['map_error']:.2g}"
+    return f"{head['head']}: scores {head['score_error']:.2g} of {head['score_tolerance']:.2g}{maps}"
 
 
 def _student(provenance: Provenance) -> list[list[str]]:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.fields import HeadName, Text
 from promptray.runtime.engines.settings import Capability, Settings
 
@@ -66,6 +67,8 @@ class Engines(_Struct, frozen=True, kw_only=True):
 
     settings: Settings
     sources: list[EngineSource] = []
+    calibration: CalibrationSet | None = None
+    """The images that the sources' ranges were taken from; None where all are fp32."""
     plans: list[EnginePlan] = []
     prepare: Text | None = None
     """File of the graph that takes stored values to pixels on the device."""
@@ -73,7 +76,7 @@ class Engines(_Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> list[str]:
         """Names of all its files."""
-        named = [each.file for each in (*self.sources, *self.plans)]
+        named = [each.file for each in self.sources] + [each.file for each in self.plans]
         return named if self.prepare is None else [*named, self.prepare]
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.engines import NEWEST_OPSET, Engines, EngineSource, Precision, pick
 from promptray.runtime.bundle.fields import Consumer, Count, HeadName, Key, Sha256, Side, Text
 from promptray.runtime.bundle.gated import Gated
@@ -41,14 +42,6 @@ class SourceFile(_Struct, frozen=True):
 
     name: Text
     sha256: Sha256
-
-
-class CalibrationSet(_Struct, frozen=True):
-    """The images used to quantise or calibrate: count and hash, no patient data."""
-
-    images: Count
-    sha256: Sha256
-    source: Text
 
 
 class Distilled(_Struct, frozen=True):

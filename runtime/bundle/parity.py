@@ -17,8 +17,12 @@ from promptray.runtime.bundle.gate_summary import GateSummary, check_gates, misf
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.reader import Bundle
+from promptray.runtime.engines.facts import HeadGate
+from promptray.runtime.engines.sources import source_sets
 from promptray.runtime.errors import BundleError
 
+#: Most that a map of a source of engines may be off.
+LARGEST_TOLERANCE = 0.1
 Difference = Annotated[float, Meta(ge=0)]
 
 
@@ -60,6 +64,19 @@ class HeadParity(_Struct, frozen=True):
     noise: list[Variation]
 
 
+class CheckedSources(_Struct, frozen=True):
+    """A set of graphs that engines are compiled from, held against the golden answers as they are written.
+
+    That says that the graphs compute what they should. Whether an engine does is for the device's gate.
+    """
+
+    precision: Text
+    opset: Count
+    """Newest of the set's graphs: 20, or 17 for TensorRT 8.6."""
+    backend: Text
+    heads: list[HeadGate]
+
+
 class ParityReport(_Struct, frozen=True):
     """All of ``parity.json``."""
 
@@ -75,6 +92,8 @@ class ParityReport(_Struct, frozen=True):
     """What the build had to assume of the model."""
     gates: list[GateSummary] = []
     """Of changed graphs, in the order of the manifest's ``gated``."""
+    sources: list[CheckedSources] = []
+    """Of every set with a graph of the manifest's ``engines``."""
 
 
 def read_parity(bundle: Bundle) -> ParityReport:
@@ -99,7 +118,36 @@ def read_parity(bundle: Bundle) -> ParityReport:
         ) from error
     _require_own(report, bundle.manifest)
     check_gates(report.gates, bundle)
+    _check_sources(report, bundle.manifest)
     return report
+
+
+def _check_sources(report: ParityReport, manifest: Manifest) -> None:
+    """Every set with a graph that does not run was held, for every head and within its bounds."""
+    running = {graph.file for graph in manifest.graphs}
+    must = [
+        (each.precision, each.opset)
+        for each in source_sets(manifest)
+        if not running.issuperset(source.file for source in each.sources)
+    ]
+    said = [(each.precision, each.opset) for each in report.sources]
+    if said != must:
+        raise misfit(manifest.parity, "sources of engines", str(must), str(said))
+    for each in report.sources:
+        what = f"{each.precision} sources of engines, opset {each.opset}"
+        heads = [(head.name, head.map is not None) for head in manifest.heads]
+        told = [(head.head, head.map_tolerance is not None) for head in each.heads]
+        if told != heads:
+            raise misfit(manifest.parity, f"{what}: heads, with or without maps", str(heads), str(told))
+        for head in each.heads:
+            for bound, error in (
+                (head.score_tolerance, head.score_error),
+                (head.map_tolerance or 0.0, head.map_error or 0.0),
+            ):
+                if not 0 <= error <= bound:
+                    raise misfit(manifest.parity, what, f"within {bound:g}", f"off by {error:g}")
+            if (head.map_tolerance or 0.0) > LARGEST_TOLERANCE:
+                raise misfit(manifest.parity, what, f"at most {LARGEST_TOLERANCE}", f"{head.map_tolerance:g}")
 
 
 def _require_own(report: ParityReport, manifest: Manifest) -> None:

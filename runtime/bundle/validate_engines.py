@@ -73,7 +73,7 @@ def _check_plan(where: str, plan: EnginePlan, known: dict[str, EngineSource]) ->
     if plan.file != (name := f"{source.stem}.{plan.flavour}.plan"):
         refuse(f"{where}.file", f"is not {name!r}", plan.file)
     unique(f"{where}.targets", plan.targets)
-    below = [each for each in plan.targets if _capability(each) < FP8_TARGET]
+    below = [each for each in plan.targets if capability(each) < FP8_TARGET]
     if source.precision == "fp8-qdq" and below:
         refuse(f"{where}.targets", "hold one without float8", below[0])
 
@@ -98,6 +98,7 @@ def _check_plans_make_sets(engines: Engines, manifest: Manifest) -> None:
                 refuse(f"$.engines.plans[{index}]", what, plan.file)
 
 
-def _capability(target: str) -> tuple[int, int]:
+def capability(target: str) -> tuple[int, int]:
+    """Return a compute capability as numbers, which sort: ``"8.9"`` is (8, 9)."""
     major, _, minor = target.partition(".")
     return int(major), int(minor)

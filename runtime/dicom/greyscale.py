@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from promptray.runtime.dicom import greyscale_reference as reference
 from promptray.runtime.dicom.photometric import Photometric
 
+#: Bytes of a stored value, of which all values can be tabulated.
+LARGEST_CONTAINER = 2
 #: Pixels per look-up: the 64-bit indices NumPy makes of a block stay in the processor's cache.
 _BLOCK = 65536
 
@@ -32,15 +34,39 @@ def to_grey(stored: NDArray[np.integer], photometric: Photometric) -> NDArray[np
     ndarray of uint8, shape (rows, columns)
         C-contiguous.
     """
-    if stored.dtype.itemsize > 2:
+    if stored.dtype.itemsize > LARGEST_CONTAINER:
         return _by_blocks(np.ascontiguousarray(stored).ravel(), photometric).reshape(stored.shape)
-    bits = 8 * stored.dtype.itemsize
-    container = np.dtype(f"u{stored.dtype.itemsize}")
-    codes = np.ascontiguousarray(stored).view(container).ravel()
-    every = np.arange(1 << bits).astype(container).view(stored.dtype)
-    present = every if photometric.has_voi else _present(stored, codes, every, photometric)
+    codes = codes_of(stored)
+    return _look_up(grey_table(stored, codes, photometric), codes.ravel()).reshape(stored.shape)
+
+
+def codes_of(stored: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
+    """Return the place of each stored value in :func:`grey_table`: its bits, read as unsigned."""
+    return np.ascontiguousarray(stored).view(np.dtype(f"u{stored.dtype.itemsize}"))
+
+
+def grey_table(
+    stored: NDArray[np.integer], codes: NDArray[np.unsignedinteger], photometric: Photometric
+) -> NDArray[np.uint8]:
+    """Return the grey of every value that the container of an image can hold.
+
+    Parameters
+    ----------
+    stored : ndarray of integers, shape (rows, columns)
+        8 or 16-bit container.
+    codes : ndarray of unsigned integers, shape (rows, columns)
+        Of :func:`codes_of`.
+    photometric : Photometric
+
+    Returns
+    -------
+    ndarray of uint8, shape (256 or 65536,)
+        By code.
+    """
+    every = np.arange(1 << 8 * codes.dtype.itemsize).astype(codes.dtype).view(stored.dtype)
+    present = every if photometric.has_voi else _present(stored, codes.ravel(), every, photometric)
     full_range = None if photometric.has_voi else reference.range_of(_image_values(present, photometric))
-    return _look_up(_grey(every, photometric, full_range), codes).reshape(stored.shape)
+    return _grey(every, photometric, full_range)
 
 
 def _by_blocks(stored: NDArray[np.integer], photometric: Photometric) -> NDArray[np.uint8]:

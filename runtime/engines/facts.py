@@ -14,7 +14,20 @@ import msgspec
 from msgspec import Meta
 
 from promptray.runtime.bundle.fields import Count, HeadName, Sha256, Text
-from promptray.runtime.engines.settings import Capability, Settings, Size
+from promptray.runtime.engines.settings import Capability, Range, Settings, Size
+
+__all__ = [
+    "Device",
+    "EngineGate",
+    "EngineSet",
+    "EngineSpeed",
+    "HeadGate",
+    "ImagesGate",
+    "Range",
+    "Settings",
+    "SourceGraph",
+    "engine_key",
+]
 
 EngineBackend = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
 

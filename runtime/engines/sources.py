@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 import msgspec
 
@@ -17,6 +19,35 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "tensorrt_rtx": ("fp8-qdq", "int8-qdq", "fp16", "fp32"),
     "onnxruntime-cuda": ("fp16", "fp32"),
 }
+
+
+@dataclass(frozen=True)
+class SourceSet:
+    """The graphs of one set of engines.
+
+    Attributes
+    ----------
+    precision : str
+    opset : int
+        Newest that its compiler reads.
+    sources : tuple of EngineSource
+        The image graph, then every head in the manifest's order.
+    """
+
+    precision: Precision
+    opset: int
+    sources: tuple[EngineSource, ...]
+
+
+def source_sets(manifest: Manifest) -> list[SourceSet]:
+    """Return every set of graphs that engines can be compiled from; those of opset 20 first."""
+    found: list[SourceSet] = []
+    for opset in (NEWEST_OPSET, OLDEST_OPSET):
+        for precision in get_args(Precision):
+            sources = tuple(manifest.engine_sources(precision, opset))
+            if sources and all(sources != each.sources for each in found):
+                found.append(SourceSet(precision, opset, sources))
+    return found
 
 
 def newest_opset(backend: str, version: str) -> int:

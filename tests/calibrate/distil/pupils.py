@@ -21,8 +21,9 @@ from promptray.calibrate.distil.torch_side import sides_reference
 from promptray.export.families import family
 from promptray.export.families.base import LoadedModel, Reference, Side, tensor
 from promptray.export.families.classifier import describe_classifier
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.image_rules import Greyscale, Normalise, Preprocessing, Squash
-from promptray.runtime.bundle.manifest import CalibrationSet, MapFacts
+from promptray.runtime.bundle.manifest import MapFacts
 from promptray.runtime.text import EncodedFinding, TextEncoder
 from tests import asg_tiny, carzero_tiny, convnext_tiny, open_clip_tiny
 

@@ -1,0 +1,118 @@
+"""The stage that builds TensorRT-RTX plans ahead of time, to travel in the bundle; no GPU is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from promptray.calibrate.image_set import Progress
+from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe, targets_of
+from promptray.export.draft import Draft
+from promptray.export.stage_cache import StageCache
+from promptray.runtime.bundle.engines import EnginePlan, Engines, EngineSource
+from promptray.runtime.bundle.manifest import Graph
+from promptray.runtime.graphs import own_bank
+
+if TYPE_CHECKING:
+    from promptray.export.tensorrt import Flavour
+
+FLAVOUR: Literal["tensorrt_rtx"] = "tensorrt_rtx"
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    """What a stage says of its plan."""
+
+    version: str
+    targets: list[str]
+
+
+def with_plans(asked: TensorRTRecipe, made: Draft, stages: StageCache, progress: Progress) -> Draft:
+    """Build a plan of every source that the recipe's sets take, each a stage of its own.
+
+    Parameters
+    ----------
+    asked : TensorRTRecipe
+    made : Draft
+        With a section `engines`.
+    stages : StageCache
+    progress : callable
+
+    Raises
+    ------
+    BuildError
+        ``engine.*``: TensorRT-RTX is not installed, or does not take a graph or a compute capability.
+    """
+    # Imported here: only these recipes need TensorRT-RTX.
+    from promptray.export.tensorrt import load_flavour
+
+    engines = made.manifest.engines
+    assert engines is not None  # noqa: S101 - the caller made it
+    flavour = load_flavour(FLAVOUR)
+    todo = _wanted(asked, made)
+    plans, files = [], {}
+    for number, source in enumerate(todo):
+        progress("plans", f"{source.title}, {source.precision}", number / len(todo))
+        targets = targets_of(source.precision, asked.ahead_of_time)
+        folder = _stage(source, targets, engines, made, flavour, stages)
+        facts = msgspec.json.decode((folder / "facts.json").read_bytes(), type=_Facts)
+        plan = EnginePlan(
+            file=f"{source.stem}.{FLAVOUR}.plan",
+            flavour=FLAVOUR,
+            version=facts.version,
+            targets=facts.targets,
+            source=source.file,
+        )
+        plans.append(plan)
+        files[plan.file] = folder / "engine.plan"
+    manifest = msgspec.structs.replace(made.manifest, engines=msgspec.structs.replace(engines, plans=plans))
+    return replace(made, manifest=manifest, files={**made.files, **files})
+
+
+def _wanted(asked: TensorRTRecipe, made: Draft) -> list[EngineSource]:
+    """Return the sources of every set that the recipe asks for, each once."""
+    precisions = dict.fromkeys(name for role in ("image", "head") for name in asked.schemes(role))
+    found = [source for name in precisions for source in made.manifest.engine_sources(name)]
+    return [each for each in dict.fromkeys(found) if targets_of(each.precision, asked.ahead_of_time)]
+
+
+def _stage(
+    source: EngineSource,
+    targets: Sequence[str],
+    engines: Engines,
+    made: Draft,
+    flavour: Flavour,
+    stages: StageCache,
+) -> Path:
+    from promptray.export.tensorrt import build_engine, profiles_for
+
+    graph = made.manifest.graph(source.role, source.head)
+    head = made.manifest.head(source.head or "")
+    assert graph is not None  # noqa: S101 - a source has the graph that runs beside it
+    facts: Graph = graph
+    own = own_bank(made, head) if head else None
+    profiles = profiles_for(facts, made.manifest, engines.settings, own=own)
+    content = made.read(source.file)
+
+    def produce(out: Path) -> None:
+        built: Any = build_engine(content, profiles, engines.settings, flavour, targets=targets)
+        (out / "engine.plan").write_bytes(built.plan)
+        (out / "facts.json").write_bytes(
+            msgspec.json.encode(_Facts(version=built.version, targets=list(built.targets)))
+        )
+
+    key = stages.key(
+        "plan",
+        {
+            "graph": hashlib.sha256(content).hexdigest(),
+            "profiles": msgspec.to_builtins(profiles),
+            "settings": msgspec.to_builtins(engines.settings),
+            "flavour": [flavour.name, flavour.version],
+            "targets": list(targets),
+        },
+    )
+    return stages.run("plan", key, produce)[0]

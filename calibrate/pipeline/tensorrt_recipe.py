@@ -1,0 +1,252 @@
+"""The section ``tensorrt`` of a recipe: what engines will be compiled from, and the sizes they are for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
+from promptray.calibrate.quantise.scheme import Float8, Float16, Int8, Scheme
+from promptray.runtime.bundle.engines import Precision
+from promptray.runtime.bundle.fields import Text
+from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.bundle.validate_engines import FP8_TARGET, capability
+from promptray.runtime.engines.settings import Range, Settings, Size
+from promptray.runtime.errors import BuildError
+from promptray.runtime.prepare_graph import prepare_fault
+
+_WORKSPACE = "[1-9][0-9]{0,5} (MiB|GiB)"
+_CAPABILITY = r"[0-9]{1,2}\.[0-9]"
+_UNITS = {"MiB": 1 << 20, "GiB": 1 << 30}
+#: GPUs of this age have no matrix products of float32 in TensorRT-RTX.
+_FP32_TARGET = (8, 0)
+#: Precisions that are worth their error only where they are faster than fp16.
+LOW: tuple[Precision, ...] = ("int8-qdq", "fp8-qdq")
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the section's structures: unknown keys are refused."""
+
+
+class TypedRecipe(_Struct, frozen=True, kw_only=True):
+    """The precision of a graph, with what stays high in it."""
+
+    precision: Precision
+    keep: list[Text] = []
+    """Layers, or groups of them, that stay high (`promptray sensitivity` lists them)."""
+
+
+class PrecisionsRecipe(_Struct, frozen=True, kw_only=True):
+    """A precision for the image graph, and one for every head."""
+
+    image: Precision | TypedRecipe = "fp16"
+    head: Precision | TypedRecipe = "fp16"
+
+
+class SizesRecipe(_Struct, frozen=True, kw_only=True):
+    """The size that an engine is tuned for, and the greatest it takes; the least is 1."""
+
+    tuned: Size
+    most: Size
+
+    @property
+    def range(self) -> Range:
+        """The same, as the bundle says it."""
+        return Range(tuned=self.tuned, most=self.most)
+
+
+class TensorRTRecipe(_Struct, frozen=True, kw_only=True):
+    """What engines are compiled from; docs/recipe.md has an example."""
+
+    precision: Precision | PrecisionsRecipe = "fp16"
+    images: SizesRecipe = SizesRecipe(tuned=1, most=8)
+    prompts: SizesRecipe | None = None
+    workspace: Text = "2 GiB"
+    opset_17: bool = False
+    """Also variants that TensorRT 8.6 reads."""
+    ahead_of_time: list[Text] = []
+    """Compute capabilities that TensorRT-RTX plans are built for and carried."""
+    prepare: bool = False
+    """Also a graph that takes stored values to pixels on the device."""
+    calibration: ImagesRecipe | None = None
+    """The images that ranges are taken from."""
+
+    @property
+    def settings(self) -> Settings:
+        """What the bundle says engines are built with."""
+        number, _, unit = self.workspace.partition(" ")
+        return Settings(
+            images=self.images.range,
+            prompts=self.prompts.range if self.prompts else None,
+            workspace_bytes=int(number) * _UNITS[unit],
+        )
+
+    def asked(self, role: str) -> TypedRecipe:
+        """Return the precision of a graph with what it keeps high."""
+        of = self.precision
+        both = of if isinstance(of, PrecisionsRecipe) else PrecisionsRecipe(image=of, head=of)
+        own = both.image if role == "image" else both.head
+        return own if isinstance(own, TypedRecipe) else TypedRecipe(precision=own)
+
+    def schemes(self, role: str) -> dict[Precision, Scheme | None]:
+        """Return how each source of a graph is made, by its precision; None: it is the fp32 graph itself.
+
+        What is of 8 bits has an fp16 source beside it: on the device, the two are compared in time.
+        """
+        asked = self.asked(role)
+        found: dict[Precision, Scheme | None] = {}
+        if asked.precision in LOW:
+            found["fp16"] = Float16()
+        found[asked.precision] = _SCHEMES[asked.precision](asked.keep)
+        return found
+
+
+_SCHEMES: dict[Precision, Callable[[list[str]], Scheme | None]] = {
+    "fp32": lambda keep: None,
+    "fp16": lambda keep: Float16(keep=keep),
+    "int8-qdq": lambda keep: Int8(rest="float16", keep=keep),
+    "fp8-qdq": lambda keep: Float8(rest="float16", keep=keep),
+}
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What must hold of the section, which key breaks it, and what would do."""
+
+    holds: bool
+    key: str
+    what: str
+    expected: str
+
+
+def check_tensorrt(asked: TensorRTRecipe, artefact: str, manifest: Manifest) -> None:
+    """Refuse a section that does not fit itself or the model, before the long work.
+
+    Parameters
+    ----------
+    asked : TensorRTRecipe
+    artefact : str
+        Base name of the recipe.
+    manifest : Manifest
+        Of the fp32 bundle.
+
+    Raises
+    ------
+    BuildError
+        ``recipe.invalid``, naming the key.
+    """
+    for rule in _rules(asked, manifest):
+        if not rule.holds:
+            raise BuildError(
+                "recipe.invalid",
+                rule.what,
+                artefact=f"{artefact}, key tensorrt.{rule.key}",
+                expected=rule.expected,
+                cure="docs/recipe.md lists every key with an example",
+            )
+
+
+def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
+    both = [asked.asked("image"), asked.asked("head")]
+    kinds = {each.precision for each in both}
+    known = all(re.fullmatch(_CAPABILITY, each) for each in asked.ahead_of_time)
+    targets = [capability(each) for each in asked.ahead_of_time] if known else []
+    free, sizes = manifest.free_head, asked.prompts
+    own = len(manifest.findings_of(free.name)) if free else 0
+    fault = prepare_fault(manifest.preprocessing)
+    return [
+        _Rule(
+            len(kinds & {*LOW}) < 2,
+            "precision",
+            "a set of engines has one precision of 8 bits, beside which others are higher",
+            "int8-qdq or fp8-qdq, not both",
+        ),
+        _Rule(
+            not any(each.keep and each.precision == "fp32" for each in both),
+            "precision",
+            "a graph that stays fp32 keeps everything high",
+            "keep with fp16, int8-qdq or fp8-qdq",
+        ),
+        _Rule(
+            kinds == {"fp32"} or asked.calibration is not None,
+            "calibration",
+            "ranges are taken from images, and the section names none",
+            "a section 'calibration' in it, with 'images' and 'source'",
+        ),
+        _Rule(
+            kinds != {"fp32"} or asked.calibration is None,
+            "calibration",
+            "fp32 graphs take no ranges from images",
+            "no section 'calibration' beside precision: fp32",
+        ),
+        _Rule(
+            not (asked.opset_17 and "fp8-qdq" in kinds),
+            "opset_17",
+            "opset 17 has no float8, and neither have the GPUs that TensorRT 8.6 is for",
+            "false beside fp8-qdq",
+        ),
+        _Rule(
+            re.fullmatch(_WORKSPACE, asked.workspace) is not None,
+            "workspace",
+            "the limit of scratch memory is no whole number of MiB or GiB",
+            "for example 2 GiB",
+        ),
+        _Rule(asked.images.range.rises, "images", "tuned is beyond most", "tuned <= most"),
+        _Rule(
+            sizes is None or free is not None,
+            "prompts",
+            "every head takes its whole fixed set, so there is no size to choose",
+            "no key 'prompts' for this model",
+        ),
+        _Rule(
+            sizes is None or sizes.range.rises,
+            "prompts",
+            "tuned is beyond most",
+            "tuned <= most",
+        ),
+        _Rule(
+            sizes is None or own <= sizes.most,
+            "prompts",
+            f"the recipe has {own} findings, and one call takes fewer",
+            f"most of at least {own}",
+        ),
+        _Rule(
+            known,
+            "ahead_of_time",
+            "what engines are built for is no compute capability of a GPU",
+            'a list such as ["8.6", "8.9"], in quotes',
+        ),
+        _Rule(
+            len(set(targets)) == len(targets),
+            "ahead_of_time",
+            "a compute capability is written twice",
+            "each once",
+        ),
+        _Rule(
+            "fp8-qdq" not in kinds or not targets or max(targets) >= FP8_TARGET,
+            "ahead_of_time",
+            "none of these compute capabilities has float8",
+            '"8.9" or later among them',
+        ),
+        _Rule(
+            "fp32" not in kinds or not targets or min(targets) >= _FP32_TARGET,
+            "ahead_of_time",
+            "TensorRT-RTX has no float32 products for a compute capability below 8.0",
+            'no graph of precision fp32, or "8.0" and later',
+        ),
+        _Rule(
+            not (asked.prepare and fault),
+            "prepare",
+            f"images of this model cannot be prepared by a graph: {fault}",
+            "false: they are prepared on the CPU",
+        ),
+    ]
+
+
+def targets_of(precision: Precision, targets: list[str]) -> list[str]:
+    """Return the compute capabilities that plans of a precision can be built for."""
+    least = {"fp8-qdq": FP8_TARGET, "fp32": _FP32_TARGET}.get(precision, (0, 0))
+    return [each for each in targets if capability(each) >= least]
