@@ -127,8 +127,9 @@ def allow_types(trt: Any, config: Any, flavour: Flavour, types: Collection[str])
     """
     if flavour.strongly_typed:
         return
-    for flag in ("FP16", "INT8"):
-        if flag in types:
-            config.set_flag(getattr(trt.BuilderFlag, flag))
+    if "FP16" in types:
+        config.set_flag(trt.BuilderFlag.FP16)
+    if "INT8" in types:
+        config.set_flag(trt.BuilderFlag.INT8)
     # Its cuDNN 8 and cuBLAS 12 may be absent, and its own kernels suffice for these graphs.
     config.set_tactic_sources(0)

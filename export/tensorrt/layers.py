@@ -12,11 +12,18 @@ import msgspec
 
 HEADING = "Layers:"
 _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), (?P<rest>.*)$")
-_TYPE = re.compile(r"Datatype: (\w+)")
+_TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: .*?, Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\]")
 #: What TensorRT calls its fused attention; a number is the version of the kernel.
 _ATTENTION = re.compile(r"_mha_|_mha\b|fmha")
 _PRODUCTS = frozenset({"gemm", "correlation", "runtime_fusion"})
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """What a layer reads or writes: a name, and a type as TensorRT names it: Float, Half, Int8, FP8."""
+
+    name: str
+    type: str
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,17 +35,16 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     kind : str
         ``gemm`` and ``correlation`` are products; ``runtime_fusion`` is a product with what surrounds it;
         ``kgen`` is generated code, fused attention among it.
-    inputs, constants, outputs : tuple of str
-        Types, as TensorRT names them: ``Float``, ``Half``, ``Int8``, ``FP8``.
+    inputs, constants, outputs : tuple of Tensor
     nodes : tuple of str
         ONNX nodes that became part of it.
     """
 
     name: str
     kind: str
-    inputs: tuple[str, ...]
-    constants: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     nodes: tuple[str, ...]
 
     @property
@@ -54,7 +60,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def operands(self) -> tuple[str, ...]:
         """Types of a product's two operands: an input and a weight, or two inputs."""
-        return (*self.inputs, *self.constants)[:2]
+        return tuple(tensor.type for tensor in (*self.inputs, *self.constants)[:2])
 
 
 def layers_of(message: str) -> list[Layer]:
@@ -76,8 +82,12 @@ def _layer(found: re.Match[str]) -> Layer:
     return Layer(
         name=found["name"],
         kind=found["kind"],
-        inputs=tuple(_TYPE.findall(inputs)),
-        constants=tuple(_TYPE.findall(constants)),
-        outputs=tuple(_TYPE.findall(outputs)),
+        inputs=_tensors(inputs),
+        constants=_tensors(constants),
+        outputs=_tensors(outputs),
         nodes=tuple(dict.fromkeys(_NODE.findall(found["rest"]))),
     )
+
+
+def _tensors(listed: str) -> tuple[Tensor, ...]:
+    return tuple(Tensor(name, kind) for name, kind in _TENSOR.findall(listed))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from promptray.export.tensorrt.messages import Refused
 
-_TYPED = "name the graph's precision in section `tensorrt` of the recipe, and build the bundle again"
+#: How the builder names a node; the parser has functions for it.
+_OPERATION = re.compile(r"operation '([^']+)'")
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,12 @@ def refusal(line: str, node: str | None = None) -> Refused:
     line : str
         First error of TensorRT's log, or of its parser.
     node : str, optional
-        The node that the parser names.
+        The node that the parser names; that of the message by default.
     """
     known = next((each for each in _KNOWN if each.pattern.search(line)), None)
+    named = _OPERATION.search(line)
+    if node is None and named:
+        node = f"node {named[1]}"
     return Refused(
         code="engine.build-failed",
         message=known.meaning if known else "TensorRT refuses the graph",
