@@ -111,10 +111,9 @@ def _unavailable(name: str, what: str, expected: str | None = None) -> BuildErro
 
 def create_network(trt: Any, builder: Any, flavour: Flavour) -> Any:
     """Return an empty network of a builder."""
-    flags = trt.NetworkDefinitionCreationFlag
-    return builder.create_network(
-        1 << int(flags.STRONGLY_TYPED if flavour.strongly_typed else flags.EXPLICIT_BATCH)
-    )
+    if flavour.strongly_typed:
+        return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
 
 
 def allow_types(trt: Any, config: Any, flavour: Flavour, types: Collection[str]) -> None:

@@ -60,7 +60,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def operands(self) -> tuple[str, ...]:
         """Types of a product's two operands: an input and a weight, or two inputs."""
-        return tuple(tensor.type for tensor in (*self.inputs, *self.constants)[:2])
+        return tuple(each.type for each in (*self.inputs, *self.constants)[:2])
 
 
 def layers_of(message: str) -> list[Layer]:

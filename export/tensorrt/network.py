@@ -72,16 +72,18 @@ def compile_network(
     )
     if refused:
         return refused
+    cache = None
     if not flavour.ahead_of_time:
         # A cache of another device or version is ignored by TensorRT, which says so in its log.
-        config.set_timing_cache(config.create_timing_cache(timing_cache or b""), ignore_mismatch=False)
+        cache = config.create_timing_cache(timing_cache or b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
     monitor = open_monitor(trt, phases)
     if monitor is not None:
         config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         return refusal(log.first_error())
-    measured = None if flavour.ahead_of_time else bytes(config.get_timing_cache().serialize())
+    measured = None if cache is None else bytes(cache.serialize())
     seconds = time.monotonic() - started
     return Compiled(bytes(plan), layers_of(log.layers), list(request.targets), seconds, measured)
 
@@ -90,9 +92,10 @@ def _parser_refusal(parser: Any, log: Log) -> Refused:
     """Return the parser's first error with the node that it names."""
     if not parser.num_errors:
         return refusal(log.first_error())
-    error = parser.get_error(0)
-    node = f"node {error.node_name()}, {error.node_operator()}" if error.node_operator() else None
-    return refusal(one_line(error.desc()), node)
+    parser_error = parser.get_error(0)
+    operator = parser_error.node_operator()
+    node = f"node {parser_error.node_name()}, {operator}" if operator else None
+    return refusal(one_line(parser_error.desc()), node)
 
 
 def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> Refused | None:
