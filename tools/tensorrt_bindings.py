@@ -44,7 +44,15 @@ def main() -> int:
     for requirement in wanted():
         folder = folder_of(requirement)
         if is_for_here(requirement) and not folder.exists():
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-input",
+                "--disable-pip-version-check",
+            ]
             options = ["--no-deps", "--only-binary", ":all:", "--target", str(folder)]
             subprocess.run([*pip, *options, f"{requirement.name}{requirement.specifier}"], check=True)
             print(f"  {requirement.name} {version_of(requirement)}")

@@ -46,6 +46,6 @@ def open_log(trt: Any) -> Log:
 
 
 def one_line(message: str) -> str:
-    """Return what a message says, without TensorRT's own places in its source."""
-    line = next((each.strip() for each in message.splitlines() if each.strip()), "")
+    """Return what a message says in one line, without places in TensorRT's own source."""
+    line = ": ".join(each.strip() for each in message.splitlines() if each.strip())
     return _WHERE.sub("", line).strip(". ")[:400]

@@ -6,6 +6,7 @@ All of it is common to TensorRT 10.3, 10.16 and 11.4 and TensorRT-RTX 1.7; what 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> Refused | Non
         return None
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):
-        capability = getattr(trt.ComputeCapability, f"SM{target.replace('.', '')}", None)
+        name = f"SM{target.replace('.', '')}" if re.fullmatch(r"\d{1,2}\.\d", target) else ""
+        capability = getattr(trt.ComputeCapability, name, None) if name else None
         if capability is None or not config.set_compute_capability(capability, index):
             known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
             return Refused(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-#: Least seconds between two reports: TensorRT does thousands of steps in a second.
+#: TensorRT does thousands of steps in a second.
 _INTERVAL = 0.05
 
 
@@ -18,14 +19,16 @@ class Phases:
     ----------
     report : callable
         Takes the name of the innermost phase and the share of steps done, 0 to 1.
+    interval : float
+        Least seconds between two reports.
     """
 
-    def __init__(self, report: Callable[[str, float], None]) -> None:
-        self._report = report
+    def __init__(self, report: Callable[[str, float], None], *, interval: float = _INTERVAL) -> None:
+        self._report, self._interval = report, interval
         self._lock = threading.Lock()
         self._phases: dict[str, tuple[str | None, int, int]] = {}  # name -> parent, steps, done
         self._fraction = 0.0
-        self._last = -_INTERVAL
+        self._last = -math.inf
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """Enter a phase of so many steps, inside another one or at the top."""
@@ -47,17 +50,16 @@ class Phases:
             self._phases.pop(name, None)
 
     def _tell(self, name: str) -> None:
-        share, inner = 0.0, name
+        share = 0.0
         at: str | None = name
         while at in self._phases:
-            parent, steps, done = self._phases[at]
+            at, steps, done = self._phases[at]
             share = min(done + share, steps) / steps
-            at = parent
         self._fraction = max(self._fraction, share)
         now = time.monotonic()
-        if now - self._last >= _INTERVAL:
+        if now - self._last >= self._interval:
             self._last = now
-            self._report(inner, self._fraction)
+            self._report(name, self._fraction)
 
 
 def open_monitor(trt: Any, phases: Phases) -> Any:

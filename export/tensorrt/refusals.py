@@ -55,6 +55,11 @@ _KNOWN = [
             "give a profile for every input",
         ),
         (
+            r"[Dd]imension mismatch for tensor .* and profile",
+            "the shapes that an engine is asked for do not fit the graph",
+            "change images or prompts of section `tensorrt` of the recipe, and build the bundle again",
+        ),
+        (
             r"Plugin not found",
             "the graph has an operator that this TensorRT does not have",
             "build the bundle again with this version, which exports operators of the standard alone",

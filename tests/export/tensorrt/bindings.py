@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
 from tests.export.tensorrt.stub_library import write_stub_library
 from tools.tensorrt_bindings import folder_of, is_for_here, version_of
 

@@ -64,7 +64,10 @@ def build(*, parsed: bool = True, plan: bytes | None = b"plan") -> tuple[Compile
         timing_cache_bytes=None,
     )
     flavour = Flavour("tensorrt", "tensorrt_bindings", trt.__version__)
-    with patch.object(trt, "Builder", lambda log: builder), patch.object(trt, "OnnxParser", lambda *_: parser):
+    with (
+        patch.object(trt, "Builder", lambda log: builder),
+        patch.object(trt, "OnnxParser", lambda *_: parser),
+    ):
         made = compile_network(trt, flavour, request, b"onnx", None, Phases(lambda *_: None))
     return made, builder, config
 

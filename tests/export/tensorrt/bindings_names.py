@@ -1,6 +1,6 @@
 """Print the names of the bindings as JSON: object -> its attributes, "trt" for the module.
 
-    python -m tests.export.tensorrt.bindings_names
+python -m tests.export.tensorrt.bindings_names
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A shared library of a few functions that return 0, written byte by byte: no compiler is needed for it.
 
-The real Python bindings of TensorRT load where such libraries stand for TensorRT's own, whose wheels cannot be
-had everywhere. ELF as in the System V ABI, edition 4.1, chapters 4 and 5: https://refspecs.linuxfoundation.org/
+The real Python bindings of TensorRT load where such libraries stand for TensorRT's own, which cannot be
+had everywhere. Source: System V ABI, edition 4.1, chapters 4 and 5 (ELF).
 """
 
 from __future__ import annotations

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import tensorrt_rtx_bindings
 from packaging.requirements import Requirement
+
 from tests.export.tensorrt.bindings import run_with
 from tests.export.tensorrt.bindings_names import names_of
 from tests.export.tensorrt.used_names import unknown, used_names
 from tools.tensorrt_bindings import version_of, wanted
 
 ROOT = Path(__file__).parents[3]
-SOURCES = sorted([*(ROOT / "export/tensorrt").glob("*.py"), *(ROOT / "runtime/backends").glob("tensorrt*.py")])
+SOURCES = sorted(
+    [*(ROOT / "export/tensorrt").glob("*.py"), *(ROOT / "runtime/backends").glob("tensorrt*.py")]
+)
 #: Of RTX alone, behind `Flavour.ahead_of_time` and targets.
 RTX_ALONE = {
     "trt.ComputeCapability",
