@@ -226,11 +226,10 @@ def table(result: Mapping[str, Any]) -> str:
     rows = ["| decoder | what | fp16 | int8 | fp8 |", "| --- | --- | --- | --- | --- |"]
     for decoder, schemes in result["decoders"].items():
         for title in DECODERS[decoder]:
-            cells = [
-                _cell({at: each["attentions"][title] for at, each in schemes[name].items()})
-                for name in SCHEMES
+            found = [
+                {at: each["attentions"][title] for at, each in schemes[name].items()} for name in SCHEMES
             ]
-            rows.append(f"| {decoder} | {title} | {' | '.join(cells)} |")
+            rows.append(f"| {decoder} | {title} | {' | '.join(map(_cell, found))} |")
         counts = [
             _cell({at: _counted(each["products"]) for at, each in schemes[name].items()}) for name in SCHEMES
         ]

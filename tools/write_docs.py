@@ -42,6 +42,7 @@ _GROUPS = {
     "export": "Export",
     "gate": "Gates",
     "quantise": "Quantisation",
+    "engine": "Engines",
     "repack": "Repacking",
     "family": "Families",
     "table": "Labels, scores and boxes",

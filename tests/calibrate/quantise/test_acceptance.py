@@ -57,7 +57,7 @@ def make(graphs: Graphs) -> Make:
 
 
 def products(content: bytes, feed: Mapping[str, Any], target: str) -> Counter[tuple[str, ...]]:
-    """Build for one GPU and for calls of the shapes of `feed`; count products by the types of their operands."""
+    """Build for one GPU and for calls of the shapes of `feed`; count products by their operands' types."""
     shapes = {name: (np.shape(values),) * 3 for name, values in feed.items()}
     rtx = load_flavour("tensorrt_rtx")
     built = build_engine(content, [Profile(shapes)], Settings(), rtx, targets=[target])
