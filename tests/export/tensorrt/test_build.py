@@ -145,6 +145,15 @@ def test_a_tensorrt_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
 
 
+def test_no_heavy_library_is_imported_before_a_flavour_is_asked_for() -> None:
+    say = "import sys; import promptray.export.tensorrt; print(*sys.modules)"
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", say], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "onnx", "onnxruntime", "tensorrt_rtx_bindings"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("version", "typed"), [("8.6.1", False), ("9.2.0", False), ("10.3.0", True), ("11.4.0.106", True)]
 )
