@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable
 from typing import IO, TypeAlias
 
+import msgspec
+
 from promptray.export.tensorrt.messages import (
     Finished,
     Refused,
@@ -116,7 +118,7 @@ def _listen(worker: subprocess.Popen[bytes], heard: queue.Queue[_Heard]) -> None
         plan = read_exactly(stream, reply.plan_bytes)
         size = reply.timing_cache_bytes
         heard.put((reply, plan, None if size is None else read_exactly(stream, size)))
-    except (EOFError, OSError, ValueError):  # ValueError: closed, or no message
+    except (EOFError, OSError, ValueError, msgspec.MsgspecError):  # ValueError: closed
         heard.put(None)
 
 

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-from typing import IO
 
 from promptray.export.tensorrt.flavour import load_flavour
 from promptray.export.tensorrt.messages import (
@@ -37,7 +36,7 @@ def main() -> None:
     content = read_exactly(questions, request.content_bytes)
     size = request.timing_cache_bytes
     timing_cache = None if size is None else read_exactly(questions, size)
-    threading.Thread(target=_end_with, args=(questions,), daemon=True).start()
+    threading.Thread(target=_end_with_the_other, daemon=True).start()
     flavour = load_flavour(request.flavour)
     phases = Phases(lambda phase, fraction: send(answers, Step(phase=phase, fraction=fraction)))
     made = compile_network(flavour.load(), flavour, request, content, timing_cache, phases)
@@ -55,9 +54,9 @@ def main() -> None:
         send(answers, finished, made.plan, cache or b"")
 
 
-def _end_with(questions: IO[bytes]) -> None:
-    """Wait for the end of the other process, or of its interest."""
-    questions.read()
+def _end_with_the_other() -> None:
+    """Wait for the end of the other process, or of its interest: nothing more comes from it."""
+    os.read(0, 1)  # not through `sys.stdin`, whose lock a thread must not hold when Python ends
     os._exit(1)
 
 

@@ -51,19 +51,21 @@ def objects(*, parsed: bool, plan: bytes | None) -> tuple[Any, Any, Any]:
     return builder, parser, config
 
 
-def build(*, parsed: bool = True, plan: bytes | None = b"plan") -> tuple[Compiled | Refused, Any, Any]:
-    """Build once; also return the builder and its configuration."""
+def build(
+    *, parsed: bool = True, plan: bytes | None = b"plan", version: str = trt.__version__
+) -> tuple[Compiled | Refused, Any, Any]:
+    """Build once, as for a version; also return the builder and its configuration."""
     builder, parser, config = objects(parsed=parsed, plan=plan)
     request = Request(
         flavour="tensorrt",
         profiles=[Profile({"pixels": SHAPES})],
         targets=[],
         workspace_bytes=1 << 30,
-        types=["FP16"],
+        types=["FP16", "INT8"],
         content_bytes=4,
         timing_cache_bytes=None,
     )
-    flavour = Flavour("tensorrt", "tensorrt_bindings", trt.__version__)
+    flavour = Flavour("tensorrt", "tensorrt_bindings", version)
     with (
         patch.object(trt, "Builder", lambda log: builder),
         patch.object(trt, "OnnxParser", lambda *_: parser),
@@ -89,6 +91,16 @@ def main() -> None:
     assert (refused.artefact, refused.found) == ("node here, Foo", "no such operator")
     failed, _, _ = build(plan=None)
     assert isinstance(failed, Refused)
+    if trt.__version__.startswith("10."):  # the last to have what 8.6 is asked
+        made, builder, config = build(version="8.6.1")
+        assert isinstance(made, Compiled)
+        explicit = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+        builder.create_network.assert_called_once_with(explicit)
+        assert [call.args for call in config.set_flag.call_args_list] == [
+            (trt.BuilderFlag.FP16,),
+            (trt.BuilderFlag.INT8,),
+        ]
+        config.set_tactic_sources.assert_called_once_with(0)
     print(trt.__version__)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from promptray.export.tensorrt import Built, Profile, build_engine, load_flavour
-from promptray.runtime.engines.facts import Settings
+from promptray.runtime.engines.settings import Settings
 
 WIDTH = 64
 

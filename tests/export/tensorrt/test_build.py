@@ -18,7 +18,7 @@ from promptray.export.tensorrt import build_engine, load_flavour, process
 from promptray.export.tensorrt.flavour import Flavour
 from promptray.export.tensorrt.messages import Step
 from promptray.export.tensorrt.progress import Phases
-from promptray.runtime.engines.facts import Settings
+from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import BuildError
 from tests.export.tensorrt.small import build, product, profile
 
@@ -143,6 +143,15 @@ def test_a_tensorrt_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch, t
             load_flavour("tensorrt")
         (tmp_path / "tensorrt.py").unlink()
         monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+
+
+def test_no_heavy_library_is_imported_before_a_flavour_is_asked_for() -> None:
+    say = "import sys; import promptray.export.tensorrt; print(*sys.modules)"
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", say], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "onnx", "onnxruntime", "tensorrt_rtx_bindings"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize(

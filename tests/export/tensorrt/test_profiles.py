@@ -9,7 +9,7 @@ import pytest
 
 from promptray.export.tensorrt import profiles_for
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.engines.facts import Range, Settings
+from promptray.runtime.engines.settings import Range, Settings
 from promptray.runtime.errors import BuildError
 from promptray.runtime.prompts import BankEntry, PromptBank
 from tests.bundle_factory import HEAD_GRAPH, SIDE, WIDTH, document, manifest

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from promptray.export.tensorrt import Flavour, Profile, build_engine
-from promptray.runtime.engines.facts import Settings
+from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import BuildError
 from tests.export.tensorrt.small import WIDTH, build, graph, product, profile
 
