@@ -183,8 +183,8 @@ def kad_parts(stages: int) -> dict[str, nn.Module]:
         Of the ResNet-50: 3 for 224 pixels a side, 4 for 512 and 1024.
     """
     image, text, decoder = nn.Module(), nn.Module(), nn.Module()
-    image.resnet = resnet50()
-    image.res_features = nn.Sequential(*list(image.resnet.children())[: stages - 6])
+    image.resnet = resnet = resnet50()
+    image.res_features = nn.Sequential(*list(resnet.children())[: stages - 6])
     features = 1024 if stages == 3 else 2048
     image.res_l1, image.res_l2 = nn.Linear(features, features), nn.Linear(features, 768)
     text.bert_model = BertModel(BertConfig(vocab_size=30522))
