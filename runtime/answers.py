@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,12 @@ class Answers:
         if self.maps is None or maps is None:
             return score_error, 0.0 if self.maps is maps else math.inf
         return score_error, _difference(maps, self.maps)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Return the answers to all pictures of the parts, one part after the other."""
+        maps = [each.maps for each in parts if each.maps is not None]
+        return cls(np.concatenate([each.logits for each in parts]), np.concatenate(maps) if maps else None)
 
     def first(self, pictures: int) -> Answers:
         """Return those of the first pictures."""

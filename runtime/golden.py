@@ -6,7 +6,7 @@ gated (`gated_answers`). The golden set of a student holds the student's answers
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,12 +16,12 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from promptray.runtime.answers import Answers
-from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.gated import Gated, GatedHead
 from promptray.runtime.bundle.manifest import Head, Manifest
-from promptray.runtime.engines.facts import EngineGate
+from promptray.runtime.engines.facts import EngineGate, HeadGate
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
-from promptray.runtime.graphs import BoundHead, BundleContent, Graphs, HeadScores
+from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
 from promptray.runtime.preprocess import normalise
 
 
@@ -143,13 +143,10 @@ def answers(
         return {}
     chain = graphs.chain(heads.values())
     found = [chain.run(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
-    return {name: _joined(parts) for name, parts in zip(heads, zip(*found, strict=True), strict=True)}
-
-
-def _joined(parts: Sequence[HeadScores]) -> Answers:
-    logits, maps = zip(*parts, strict=True)
-    kept = [each for each in maps if each is not None]
-    return Answers(np.concatenate(logits), np.concatenate(kept) if kept else None)
+    return {
+        name: Answers.joined([Answers(*scores) for scores in parts])
+        for name, parts in zip(heads, zip(*found, strict=True), strict=True)
+    }
 
 
 def check_golden(
@@ -158,7 +155,6 @@ def check_golden(
     heads: Mapping[str, BoundHead],
     *,
     pictures: int | None = None,
-    gate: EngineGate | None = None,
 ) -> GoldenReport:
     """Score golden pictures on this machine and compare with the stored answers.
 
@@ -171,13 +167,12 @@ def check_golden(
         Every head bound to the bundle's OWN bank, in the manifest's order of findings.
     pictures : int, optional
         Only the first few; all by default.
-    gate : EngineGate, optional
-        That a set of engines passed, which the graphs run on: its tolerances are for the original's answers.
 
     Raises
     ------
     BundleError
-        ``bundle.golden`` when a score or a map is further off than its head's tolerance.
+        ``bundle.golden`` when a score or a map is further off than its head's tolerance, of engines that of
+        the gate they passed.
     """
     manifest, golden = bundle.manifest, read_golden(bundle)
     gated = graphs.gated
@@ -190,7 +185,7 @@ def check_golden(
     for head in scored:
         answer, stored = found[head.name], golden.answers[head.name].first(count)
         bound = own[head.name].first(count) if head.name in own else stored
-        tolerances = _tolerances(head, gated, gate)
+        tolerances = _tolerances(head, gated, graphs.engine_gate)
         reports.append(_report(manifest, head, tolerances, head.name in own, answer, bound, stored))
     for report in reports:
         _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}")
@@ -199,7 +194,8 @@ def check_golden(
 
 def _tolerances(head: Head, gated: Gated | None, gate: EngineGate | None) -> tuple[float, float | None]:
     """Return how near scores and maps must come: as the head says, or as changed ones were gated."""
-    for each in [*(gated.heads if gated else []), *(gate.heads if gate else [])]:
+    held: list[GatedHead | HeadGate] = [*(gated.heads if gated else []), *(gate.heads if gate else [])]
+    for each in held:
         if each.head == head.name:
             return each.score_tolerance, each.map_tolerance
     return head.score_tolerance, head.map.tolerance if head.map else None

@@ -26,6 +26,7 @@ from promptray.runtime.bank_precision import rounded
 from promptray.runtime.bundle.gated import Gated
 from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
 from promptray.runtime.deadline import Deadline
+from promptray.runtime.engines.facts import EngineGate, EngineSet
 from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.fixed_set import require_whole
@@ -258,6 +259,12 @@ class Graphs:
         if self._backend.engines is not None:
             return None
         return self._bundle.manifest.gated_for(consumers_here(self._backend.name))
+
+    @property
+    def engine_gate(self) -> EngineGate | None:
+        """The gate of the set of engines that runs; None without engines, or while their gate is held."""
+        engines = self._backend.engines
+        return engines.gate if isinstance(engines, EngineSet) else None
 
     def require_usable(self) -> None:
         """Refuse to go on with a device that was lost (``score.closed``)."""

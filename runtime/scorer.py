@@ -20,7 +20,6 @@ from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.door import Source, open_picture, source_name
-from promptray.runtime.engines.facts import EngineSet
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.exam import score_exam
@@ -143,8 +142,7 @@ class Scorer:
         graphs = Graphs(bundle, backend, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
-        gate = backend.engines.gate if isinstance(backend.engines, EngineSet) else None
-        check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1, gate=gate)
+        check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
         facts = backend_facts(manifest, backend, reason)
         closed = threading.Event()
         calibrations = Calibrations(local, manifest, facts, strict=strict)

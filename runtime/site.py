@@ -146,6 +146,20 @@ class Site:
         """Number of the index read or written last; 0 when there is none. Results name it."""
         return self._index.revision
 
+    def require_writable(self) -> None:
+        """Refuse a site that cannot be written, before long work whose result would be lost. Writes nothing.
+
+        Raises
+        ------
+        BundleError
+            ``site.unwritable``.
+        """
+        if self._readonly:
+            raise self._unwritable("it was opened for reading only")
+        nearest = next(each for each in (self.folder, *self.folder.parents) if os.path.lexists(each))
+        if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK):
+            raise self._unwritable("no right to write there, or no folder")
+
     def entries(self, kind: Kind) -> tuple[SiteEntry, ...]:
         """Return the entries of a kind in the order they were added."""
         return tuple(entry for entry in self._index.entries if entry.kind == kind)

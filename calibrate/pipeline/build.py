@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 import promptray.calibrate
+from promptray.calibrate.image_set import Progress
 from promptray.calibrate.pipeline.distilled import distilled
 from promptray.calibrate.pipeline.gate import Asked, Gates, Held
 from promptray.calibrate.pipeline.gate_folder import GateFolder
 from promptray.calibrate.pipeline.gated import added_prompts, summary, with_gates
-from promptray.calibrate.pipeline.image_set import Progress
 from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.passed import require_passed
 from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised

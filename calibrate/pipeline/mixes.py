@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 import promptray.calibrate
-from promptray.calibrate.pipeline.image_set import ImageSet
+from promptray.calibrate.image_set import ImageSet
 from promptray.calibrate.pipeline.quantised import Changed, Quantise, quantised
 from promptray.calibrate.pipeline.recipe import BY_GROUPS, BuildRecipe
 from promptray.calibrate.pipeline.scores import Model

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import onnx
 
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.banks import with_added_by, with_float16_banks
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.recipe import BuildRecipe, precision_of
 from promptray.calibrate.quantise import Scheme, quantise
 from promptray.calibrate.quantise.calibration_images import ImageFeeds, warnings_of

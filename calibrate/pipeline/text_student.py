@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from promptray.calibrate.distil.text_wordings import Wordings, gather, token_hash
+from promptray.calibrate.image_set import Progress
 from promptray.calibrate.pipeline.banks import with_added_by
-from promptray.calibrate.pipeline.image_set import Progress
 from promptray.calibrate.pipeline.recipe import TextDistilRecipe
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.same_picture import picture_sha256

@@ -16,6 +16,8 @@ from msgspec import Meta
 from promptray.runtime.bundle.fields import Count, HeadName, Sha256, Text
 from promptray.runtime.engines.settings import Capability, Settings, Size
 
+EngineBackend = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
+
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the structures: immutable, keyword-only, closed."""
@@ -100,7 +102,7 @@ class EngineSpeed(_Struct, frozen=True, kw_only=True):
 class EngineFacts(_Struct, frozen=True, kw_only=True):
     """Engines as they were compiled: of which graphs, by which library, for which device. No gate yet."""
 
-    backend: Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
+    backend: EngineBackend
     version: Text
     """Of the library that built and runs it."""
     device: Device
@@ -111,6 +113,11 @@ class EngineFacts(_Struct, frozen=True, kw_only=True):
     build_seconds: float
     bytes: Count
     """Of the engines together; 0 where the backend keeps none (ONNX Runtime)."""
+
+    @property
+    def title(self) -> str:
+        """What people call them."""
+        return f"{self.backend} {self.version} {self.precision}, {self.device.title}"
 
     @property
     def key(self) -> str:

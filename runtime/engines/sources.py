@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import msgspec
 
@@ -64,7 +63,7 @@ def sources(
             cure="choose a --precision that it has; or build it again with a section `tensorrt` in its recipe"
             + (" and `opset_17: true` there" if opset == OLDEST_OPSET else ""),
         )
-    chosen = there[0] if precision is None else cast(Precision, precision)
+    chosen = next(each for each in there if precision in (None, each))
     return manifest.engine_sources(chosen, newest_opset(backend, version))
 
 

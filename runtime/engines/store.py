@@ -9,8 +9,9 @@ from functools import cached_property
 import msgspec
 
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.engines.facts import Device, EngineSet, Settings
+from promptray.runtime.engines.facts import Device, EngineSet
 from promptray.runtime.engines.plans import pack, plan_name, unpack
+from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.sources import facts_of, sources
 from promptray.runtime.errors import BundleError, ScoringError
 from promptray.runtime.site import Site, SiteEntry
@@ -43,6 +44,10 @@ class StoredEngines:
         if name not in self._waiting:
             self._waiting = self._read()
         return self._waiting.pop(name)
+
+    def all_plans(self) -> dict[str, memoryview]:
+        """Return every plan by its name; none where the library keeps none."""
+        return self._read() if self.facts.bytes else {}
 
     def _read(self) -> dict[str, memoryview]:
         expected = {plan_name(graph.role, graph.head) for graph in self.facts.graphs}
@@ -89,7 +94,7 @@ class EngineStore:
         precision: str | None = None,
         settings: Settings | None = None,
     ) -> StoredEngines:
-        """Return the set for a device; where several fit, the fastest as it was measured.
+        """Return the set for a device; where several fit, the fastest as measured, and the newest of equals.
 
         Parameters
         ----------
@@ -113,15 +118,30 @@ class EngineStore:
         fitting = [each for each in own if not differing[each.key]]
         if not fitting:
             raise _refusal(backend, device, [differing[each.key] for each in own], precision)
-        chosen = min(fitting, key=lambda each: each.speed.milliseconds if each.speed else float("inf"))
-        assert self._site is not None  # noqa: S101 - where sets come from
-        return StoredEngines(chosen, self._site, self._entry(chosen.key))
+        newest_first = reversed(fitting)
+        chosen = min(newest_first, key=lambda each: each.speed.milliseconds if each.speed else float("inf"))
+        return self.opened(chosen)
 
-    def fits(self, facts: EngineSet, version: str | None, device: Device | None) -> bool:
-        """Tell whether a set is for this device and this version of its library; None: there is none here."""
-        if version is None or device is None:
-            return False
-        return not self._differences(facts, version, device, None, None)
+    def opened(self, facts: EngineSet) -> StoredEngines:
+        """Return one of :attr:`sets` with its plans."""
+        assert self._site is not None  # noqa: S101 - where sets come from
+        return StoredEngines(facts, self._site, self._entry(facts.key))
+
+    def differing(self, facts: EngineSet, version: str, device: Device) -> list[str]:
+        """Name what keeps a set from being used with this library on this device; nothing where it fits."""
+        return [each.field for each in self._differences(facts, version, device, None, None)]
+
+    def require_writable(self) -> None:
+        """Refuse to begin long work for a site that cannot keep its result.
+
+        Raises
+        ------
+        BundleError
+            ``site.unwritable``.
+        """
+        if self._site is None:
+            raise ValueError("without a site there is nowhere to store engines")
+        self._site.require_writable()
 
     def add(self, facts: EngineSet, plans: Mapping[str, bytes | memoryview]) -> None:
         """Store a set that passed its gate, in the place of one of the same key.

@@ -57,9 +57,9 @@ def test_a_set_is_found_again_with_its_plans(bundle: Bundle, store: EngineStore,
     assert bytes(found.plan("head", factory.HEAD)) == PLANS[f"head.{factory.HEAD}"]
     assert bytes(found.plan("image")) == PLANS["image"]
     assert bytes(found.plan("image")) == PLANS["image"]  # read again, for it was let go of
-    assert again.fits(facts, VERSION, ORIN)
-    assert not again.fits(facts, VERSION, ADA)
-    assert not again.fits(facts, None, None)
+    assert again.differing(facts, VERSION, ORIN) == []
+    assert again.differing(facts, VERSION, ADA) == ["name", "compute capability", "multiprocessors"]
+    assert again.differing(facts, "10.4", ORIN) == ["version of tensorrt"]
 
 
 def test_engines_without_plans_are_only_facts(bundle: Bundle, store: EngineStore, site: Site) -> None:
