@@ -18,98 +18,43 @@ code follows the rules. It shows nothing of a real GPU's numbers or speed.
 
 from __future__ import annotations
 
-import ctypes
-import enum
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-_FIRST_ADDRESS = 0x7_0000_0000_0000
-_GAP = 1 << 20
-_POISON = 0xFF  # four of them are a NaN
+from tests.fake_cuda_rules import (
+    OK,
+    POISON,
+    Capture,
+    Event,
+    Fault,
+    Handle,
+    Rules,
+    Stream,
+    Work,
+    cudaDeviceAttr,
+    cudaError_t,
+    cudaMemcpyKind,
+    cudaStreamCaptureMode,
+)
 
 
-class cudaError_t(enum.IntEnum):
-    cudaSuccess = 0
-    cudaErrorInvalidValue = 1
-    cudaErrorMemoryAllocation = 2
-    cudaErrorInvalidDevicePointer = 17
-    cudaErrorInsufficientDriver = 35
-    cudaErrorNoDevice = 100
-    cudaErrorInvalidResourceHandle = 400
-    cudaErrorNotReady = 600
-    cudaErrorIllegalAddress = 700
-    cudaErrorLaunchFailure = 719
-    cudaErrorStreamCaptureUnsupported = 900
-    cudaErrorStreamCaptureInvalidated = 901
+def simulated_module(name: str, **members: Any) -> ModuleType:
+    """Make a module; others ask `sys.modules` for the specification of what they find there."""
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    vars(module).update(members)
+    return module
 
 
-class cudaMemcpyKind(enum.IntEnum):
-    cudaMemcpyHostToHost = 0
-    cudaMemcpyHostToDevice = 1
-    cudaMemcpyDeviceToHost = 2
-    cudaMemcpyDeviceToDevice = 3
-
-
-class cudaStreamCaptureMode(enum.IntEnum):
-    cudaStreamCaptureModeGlobal = 0
-    cudaStreamCaptureModeThreadLocal = 1
-    cudaStreamCaptureModeRelaxed = 2
-
-
-class cudaDeviceAttr(enum.IntEnum):
-    cudaDevAttrMultiProcessorCount = 16
-    cudaDevAttrComputeCapabilityMajor = 75
-    cudaDevAttrComputeCapabilityMinor = 76
-
-
-Work = Callable[[], None]
-OK = cudaError_t.cudaSuccess
-
-
-class Handle:
-    """What the bindings give for a stream, an event or a graph: no number, but ``int()`` gives one."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __int__(self) -> int:
-        return self._number
-
-
-@dataclass
-class _Stream:
-    queue: list[Work] = field(default_factory=list)
-    capture: _Capture | None = None
-
-
-@dataclass
-class _Capture:
-    thread: int
-    mode: cudaStreamCaptureMode
-    work: list[Work] = field(default_factory=list)
-    valid: bool = True
-
-
-@dataclass
-class _Event:
-    stream: _Stream | None = None
-    done: bool = True
-
-
-class _Fault(Exception):
-    """A rule was broken while queued work was done."""
-
-
-class Gpu:
+class Gpu(Rules):
     """One GPU.
 
     Parameters
@@ -139,21 +84,7 @@ class Gpu:
         multiprocessors: int = 4,
     ) -> None:
         self.name, self.compute_capability, self.multiprocessors = name, compute_capability, multiprocessors
-        self.violations: list[str] = []
-        self.calls: Counter[str] = Counter()
-        self.patience, self.hangs, self.refuses_capture = 1, False, False
-        self.lost, self._last = False, OK
-        self._lose_in = self._refuse_in = -1
-        self._lock = threading.RLock()
-        self._next = _FIRST_ADDRESS
-        self._device: dict[int, np.ndarray] = {}
-        self._pinned: dict[int, np.ndarray] = {}
-        self._freed_pinned: list[np.ndarray] = []
-        self._streams: dict[int, _Stream] = {1: _Stream()}  # 1: the legacy default stream
-        self._events: dict[int, _Event] = {}
-        self._graphs: dict[int, list[Work]] = {}
-        self._execs: dict[int, list[Work]] = {}
-        self._queries: Counter[int] = Counter()
+        super().__init__()
 
     # Tests
 
@@ -180,7 +111,7 @@ class Gpu:
     def assert_clean(self) -> None:
         """Fail where a rule was broken or something was not given back; a lost device takes all with it."""
         assert not self.violations, self.violations
-        assert all((buffer == _POISON).all() for buffer in self._freed_pinned), "written after it was freed"
+        assert all((buffer == POISON).all() for buffer in self._freed_pinned), "written after it was freed"
         if not self.lost:
             assert self.held == 0, f"{self.held} resources were not given back"
 
@@ -214,7 +145,7 @@ class Gpu:
         """Tell whether memory is this device's, and as large."""
         try:
             self._span(address, size, strict=False)
-        except _Fault:
+        except Fault:
             return False
         return True
 
@@ -248,12 +179,13 @@ class Gpu:
     # The functions of cuda.bindings.runtime
 
     @property
-    def bindings(self) -> SimpleNamespace:
+    def bindings(self) -> ModuleType:
         """The module ``cuda.bindings.runtime``."""
         names = [name for name in dir(self) if name.startswith("cuda")]
         types = (cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode, cudaDeviceAttr)
-        return SimpleNamespace(
-            cudaStream_t=Handle, cudaStreamNonBlocking=1, cudaEventDisableTiming=2, cudaHostAllocDefault=0,
+        return simulated_module(
+            "cuda.bindings.runtime", cudaStream_t=Handle,
+            cudaStreamNonBlocking=1, cudaEventDisableTiming=2, cudaHostAllocDefault=0,
             **{name: getattr(self, name) for name in names}, **{each.__name__: each for each in types},
         )  # fmt: skip
 
@@ -298,7 +230,7 @@ class Gpu:
             error = self._enter("cudaHostAlloc", allocates=True)
             if error is not OK:
                 return error, None
-            buffer = np.full(size, _POISON, np.uint8)
+            buffer = np.full(size, POISON, np.uint8)
             self._pinned[buffer.ctypes.data] = buffer
             return OK, buffer.ctypes.data
 
@@ -310,7 +242,7 @@ class Gpu:
             buffer = self._pinned.pop(int(address), None)
             if buffer is None:
                 return (self._violation("freed host memory that is not pinned"),)
-            buffer[:] = _POISON
+            buffer[:] = POISON
             self._freed_pinned.append(buffer)  # kept, so that a write after this is seen
             return (OK,)
 
@@ -332,7 +264,7 @@ class Gpu:
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[cudaError_t, Handle | None]:
         with self._lock:
             error = self._enter("cudaStreamCreateWithFlags", allocates=True)
-            return (error, None) if error is not OK else (OK, self._keep(self._streams, _Stream()))
+            return (error, None) if error is not OK else (OK, self._keep(self._streams, Stream()))
 
     def cudaStreamDestroy(self, stream: Any) -> tuple[cudaError_t]:
         return self._destroy("cudaStreamDestroy", self._streams, stream)
@@ -356,7 +288,7 @@ class Gpu:
     def cudaEventCreateWithFlags(self, flags: int) -> tuple[cudaError_t, Handle | None]:
         with self._lock:
             error = self._enter("cudaEventCreateWithFlags", allocates=True)
-            return (error, None) if error is not OK else (OK, self._keep(self._events, _Event()))
+            return (error, None) if error is not OK else (OK, self._keep(self._events, Event()))
 
     def cudaEventDestroy(self, event: Any) -> tuple[cudaError_t]:
         return self._destroy("cudaEventDestroy", self._events, event)
@@ -394,7 +326,7 @@ class Gpu:
             error, found = self._enter_stream("cudaStreamBeginCapture", stream)
             if found is None or error is not OK:
                 return (error,)
-            found.capture = _Capture(threading.get_ident(), mode)
+            found.capture = Capture(threading.get_ident(), mode)
             return (OK,)
 
     def cudaStreamEndCapture(self, stream: Any) -> tuple[cudaError_t, Handle | None]:
@@ -430,115 +362,6 @@ class Gpu:
             for work in self._execs[int(graph)]:
                 self._put(found, work)
             return (OK,)
-
-    # Rules
-
-    def _enter(self, name: str, *, allocates: bool = False, waits: bool = False) -> cudaError_t:
-        with self._lock:
-            self.calls[name] += 1
-            if self._lose_in == 0:
-                self.lost = True
-            self._lose_in -= 1
-            if self.lost:
-                return cudaError_t.cudaErrorLaunchFailure
-            for stream in self._streams.values():
-                capture = stream.capture
-                if capture and (allocates or waits):
-                    everyone = capture.mode is cudaStreamCaptureMode.cudaStreamCaptureModeGlobal
-                    if everyone or capture.thread == threading.get_ident():
-                        capture.valid = False
-                        return cudaError_t.cudaErrorStreamCaptureUnsupported
-            if allocates:
-                self.calls["allocation"] += 1
-                self._refuse_in -= 1
-                if self._refuse_in == -1:
-                    self._last = cudaError_t.cudaErrorMemoryAllocation
-                    return cudaError_t.cudaErrorMemoryAllocation
-            return OK
-
-    def _enter_stream(
-        self, name: str, stream: Any, *, waits: bool = False
-    ) -> tuple[cudaError_t, _Stream | None]:
-        error = self._enter(name, waits=waits)
-        if error is not OK:
-            return error, None
-        found = self._streams.get(int(stream))
-        return (OK, found) if found else (cudaError_t.cudaErrorInvalidResourceHandle, None)
-
-    def _keep(self, table: dict[int, Any], item: Any) -> Handle:
-        self._next += _GAP
-        table[self._next] = item
-        return Handle(self._next)
-
-    def _destroy(self, name: str, table: dict[int, Any], handle: Any) -> tuple[cudaError_t]:
-        with self._lock:
-            error = self._enter(name)
-            if error is not OK:
-                return (error,)
-            found = table.get(int(handle))
-            if found is None:
-                return (self._violation(f"{name} of what is none any more"),)
-            if isinstance(found, _Stream):
-                self._work(found)
-            del table[int(handle)]
-            return (OK,)
-
-    def _allocate(self, size: int) -> int:
-        self._next += _GAP + size
-        address = self._next - self._next % 256
-        self._device[address] = np.full(size, _POISON, np.uint8)
-        return address
-
-    def _span(self, address: int, size: int, *, strict: bool = True) -> np.ndarray:
-        for first, memory in self._device.items():
-            if first <= address and address + size <= first + len(memory):
-                return memory[address - first : address - first + size]
-        if strict:
-            self._violation(f"{size} bytes at {address:#x} are not allocated on the device")
-        raise _Fault
-
-    def _copy(self, to: int, source: int, size: int, kind: cudaMemcpyKind) -> Work:
-        def copy() -> None:
-            if kind is cudaMemcpyKind.cudaMemcpyHostToDevice:
-                self._span(to, size)[:] = self._host(source, size)
-            elif kind is cudaMemcpyKind.cudaMemcpyDeviceToHost:
-                self._host(to, size)[:] = self._span(source, size)
-            else:
-                self._span(to, size)[:] = self._span(source, size)
-
-        return copy
-
-    def _host(self, address: int, size: int) -> np.ndarray:
-        if address >= _FIRST_ADDRESS:
-            self._violation("a device address was used as the host's")
-            raise _Fault
-        for freed in self._freed_pinned:
-            if freed.ctypes.data <= address < freed.ctypes.data + len(freed):
-                self._violation("a copy used pinned memory that was freed")
-                raise _Fault
-        return np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8)
-
-    def _put(self, stream: _Stream, work: Work) -> None:
-        (stream.queue if stream.capture is None else stream.capture.work).append(work)
-
-    def _work(self, stream: _Stream) -> cudaError_t:
-        while stream.queue:
-            error = self._do(stream.queue.pop(0))
-            if error is not OK:
-                return error
-        return OK
-
-    def _do(self, work: Work) -> cudaError_t:
-        try:
-            work()
-        except _Fault:
-            return cudaError_t.cudaErrorIllegalAddress
-        return OK
-
-    def _violation(self, what: str) -> cudaError_t:
-        self.violations.append(what)
-        self.lost = True
-        return cudaError_t.cudaErrorIllegalAddress
 
 
 @contextmanager

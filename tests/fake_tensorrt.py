@@ -18,14 +18,14 @@ import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from tests.fake_cuda import Gpu, simulated
+from tests.fake_cuda import Gpu, simulated, simulated_module
 
 VERSION = "10.3.0"
 _MAGIC = b"simulated plan\n"
@@ -82,10 +82,10 @@ class TensorRT:
         self.gpu, self.version = gpu, version
         self.fails_next = self.gives_nan = False
 
-    @property
-    def module(self) -> SimpleNamespace:
-        return SimpleNamespace(
-            __version__=self.version, ILogger=ILogger, TensorIOMode=TensorIOMode,
+    def module(self, name: str) -> ModuleType:
+        """The Python module of this library."""
+        return simulated_module(
+            name, __version__=self.version, ILogger=ILogger, TensorIOMode=TensorIOMode,
             Runtime=lambda logger: Runtime(self, logger), nptype=lambda dtype: dtype,
         )  # fmt: skip
 
@@ -256,5 +256,5 @@ def simulated_tensorrt(
     """Put the simulated GPU behind ``cuda.bindings.runtime`` and this library behind ``tensorrt``."""
     with simulated(gpu) as made, pytest.MonkeyPatch.context() as patch:
         library = TensorRT(made, version)
-        patch.setitem(sys.modules, flavour, library.module)
+        patch.setitem(sys.modules, flavour, library.module(flavour))
         yield made, library

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.fake_cuda import Gpu, cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+from tests.fake_cuda import Gpu
+from tests.fake_cuda_rules import cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
 
 TO_DEVICE, TO_HOST = cudaMemcpyKind.cudaMemcpyHostToDevice, cudaMemcpyKind.cudaMemcpyDeviceToHost
 OK = cudaError_t.cudaSuccess

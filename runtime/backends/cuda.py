@@ -340,7 +340,7 @@ class Cuda:
                 cure="close what else uses the GPU, use fewer streams (GpuOptions) or fewer prompts",
             )
         if code in _LOST:
-            self.fault = self.fault or ScoringError(
+            self.fault = ScoringError(
                 "backend.device-lost",
                 f"the GPU failed and can do no further work in this process: {what}: {message}",
                 artefact=self.device.title,

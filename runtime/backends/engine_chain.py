@@ -99,7 +99,7 @@ class Program:
     def __init__(
         self, cuda: Cuda, image: BoundEngine, heads: Sequence[BoundEngine], pixels: Shape, cuda_graph: bool
     ) -> None:
-        self._cuda, self._heads = cuda, heads  # the banks must live as long as this
+        self._cuda = cuda
         self.stream, self.event = cuda.stream(), cuda.event()
         size = math.prod(pixels) * image.engine.dtypes[_PIXELS].itemsize
         self._input, self._pixels = cuda.pinned(size), cuda.memory(size)

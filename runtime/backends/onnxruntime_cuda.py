@@ -216,7 +216,7 @@ class _Call:
         self, bound: OnnxRuntimeCudaBoundGraph, inputs: Mapping[str, ort.OrtValue], images: int
     ) -> None:
         self._bound, backend = bound, bound.backend
-        sizes = {**bound.sizes, bound.facts.outputs[0].dims[0]: images}
+        sizes = {**bound.sizes, str(bound.facts.outputs[0].dims[0]): images}
         self.outputs: dict[str, ort.OrtValue] = {}
         self._binding = bound.session.io_binding()
         for tensor in bound.facts.inputs:

@@ -71,7 +71,7 @@ def test_result_says_who_scored_what(scorer: Scorer) -> None:
     result = scorer.score(IMAGES[0], modality="DX")
     document = result.to_json()
     assert document["schema"] == "promptray-result"
-    assert document["schema_version"] == 4
+    assert document["schema_version"] == 5
     assert document["bundle"]["sha256"] == scorer.bundle.hash
     assert document["bundle"]["model"]["intended_use"] == "tests"
     assert document["backend"]["name"] == "onnxruntime-cpu"

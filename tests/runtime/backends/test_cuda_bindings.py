@@ -99,8 +99,12 @@ def test_every_name_exists_in_the_real_bindings_and_in_the_simulated_ones() -> N
     names = _names()
     assert {"cudaMalloc", "cudaGraphLaunch", "cudaStreamNonBlocking", "cudaMemcpyKind"} <= names
     simulated = Gpu().bindings
-    members = {"cudaMemcpyHost": "cudaMemcpyKind", "cudaMemcpyDevice": "cudaMemcpyKind",
-               "cudaStreamCaptureModeT": "cudaStreamCaptureMode", "cudaDevAttr": "cudaDeviceAttr"}  # fmt: skip
+    members = {
+        "cudaMemcpyHost": "cudaMemcpyKind",
+        "cudaMemcpyDevice": "cudaMemcpyKind",
+        "cudaStreamCaptureModeT": "cudaStreamCaptureMode",
+        "cudaDevAttr": "cudaDeviceAttr",
+    }
     for real in (runtime, simulated):
         for name in names:
             own = next((kind for prefix, kind in members.items() if name.startswith(prefix)), None)
@@ -116,7 +120,7 @@ def test_a_made_up_name_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numbers_of_errors_are_the_real_ones() -> None:
     from cuda.bindings import runtime
 
-    from tests.fake_cuda import cudaError_t
+    from tests.fake_cuda_rules import cudaError_t
 
     for error in cudaError_t:
         assert int(getattr(runtime.cudaError_t, error.name)) == error

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from promptray.runtime.backends import GpuOptions
+from promptray.runtime.backends.choice import open_engines
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.errors import ScoringError
+from tests.engine_factory import engine_set
+from tests.fake_tensorrt import simulated_tensorrt
 from tests.runtime.backends.test_tensorrt import (
     PICTURES,
     Simulated,
@@ -19,7 +22,7 @@ from tests.runtime.backends.test_tensorrt import (
     open_on_gpu,
     score,
 )
-from tests.simulated_engines import store_engines
+from tests.simulated_engines import device_of, plans_of, store_engines
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,30 @@ def test_an_answer_that_waits_can_be_read_after_closing(
             call()
         assert refusal.value.code == "score.closed"
     scorer.close()
+
+
+def test_closing_frees_nothing_under_somebody_who_still_prepares(
+    miniature: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("promptray.runtime.backends.tensorrt._PATIENCE", 0.01)
+    with simulated_tensorrt() as (gpu, _):
+        plans = plans_of(miniature, gpu)
+        graph = miniature.manifest.graph("image")
+        assert graph
+
+        class Opened:
+            facts = engine_set(miniature.manifest, plans, device=device_of(gpu))
+
+            def plan(self, role: str, head: str | None = None) -> bytes:
+                backend.close()  # as another thread would, while this one loads
+                return plans["image"]
+
+        backend = open_engines(Opened())
+        loaded = backend.load(bytes, graph)
+        assert gpu.held == 1, "its memory is left to the end of the process"
+        with pytest.raises(ScoringError) as refusal:
+            loaded.bind({})
+        assert refusal.value.code == "score.closed"
 
 
 def test_streams_must_be_some() -> None:
