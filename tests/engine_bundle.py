@@ -26,12 +26,14 @@ from promptray.runtime.bundle import Bundle, write_bundle
 from promptray.runtime.bundle.engines import Engines as EnginesSection
 from promptray.runtime.bundle.engines import EngineSource
 from promptray.runtime.bundle.manifest import Graph, Manifest
+from promptray.runtime.bundle.parity import CheckedSources, ParityReport
 from promptray.runtime.engines.facts import Device, EngineBackend
 from promptray.runtime.engines.settings import Settings
+from promptray.runtime.engines.sources import source_sets
 from promptray.runtime.errors import BuildError
 from promptray.runtime.graphs import Graphs
 from tests import bundle_factory as factory
-from tests.engine_factory import ORIN, VERSION
+from tests.engine_factory import ORIN, VERSION, gate
 from tests.fuzz.small_bundle import write_small
 
 
@@ -64,7 +66,19 @@ def write_with_sources(path: Path, *precisions: str) -> Bundle:
         added[source.file] = disturbed(image, 1e-4)
     section = EnginesSection(settings=Settings(), sources=sources)
     manifest = msgspec.structs.replace(plain.manifest, engines=section, files={})
+    added[manifest.parity] = _with_sources(plain.read(manifest.parity), manifest)
     return write_bundle(path, manifest, {**files, **added})
+
+
+def _with_sources(parity: bytes, manifest: Manifest) -> bytes:
+    """The report of a build that held every set with a typed graph against the golden answers."""
+    report = msgspec.json.decode(parity, type=ParityReport)
+    held = [
+        CheckedSources(precision=each.precision, opset=each.opset, backend="none", heads=gate(manifest).heads)
+        for each in source_sets(manifest)
+        if each.precision != "fp32"
+    ]
+    return msgspec.json.encode(msgspec.structs.replace(report, sources=held))
 
 
 @dataclass(frozen=True)
