@@ -132,3 +132,11 @@ def allow_types(trt: Any, config: Any, flavour: Flavour, types: Collection[str])
         config.set_flag(trt.BuilderFlag.INT8)
     # Its cuDNN 8 and cuBLAS 12 may be absent, and its own kernels suffice for these graphs.
     config.set_tactic_sources(0)
+
+
+def node_of(parser_error: Any, flavour: Flavour) -> str | None:
+    """Return how people find the node that a parser complains of; 8.6 has its number alone."""
+    if not flavour.strongly_typed:
+        return f"node number {parser_error.node()}"
+    operator = parser_error.node_operator()
+    return f"node {parser_error.node_name()}, {operator}" if operator else None

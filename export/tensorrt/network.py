@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptray.export.tensorrt.flavour import Flavour, allow_types, create_network
+from promptray.export.tensorrt.flavour import Flavour, allow_types, create_network, node_of
 from promptray.export.tensorrt.layers import Layer, layers_of
 from promptray.export.tensorrt.log import Log, one_line, open_log
 from promptray.export.tensorrt.messages import Refused, Request
@@ -62,7 +62,7 @@ def compile_network(
     network = create_network(trt, builder, flavour)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(content):
-        return _parser_refusal(parser, log)
+        return _parser_refusal(parser, log, flavour)
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -73,30 +73,35 @@ def compile_network(
     )
     if refused:
         return refused
-    cache = None
     if not flavour.ahead_of_time:
-        # A cache of another device or version is ignored by TensorRT, which says so in its log.
-        cache = config.create_timing_cache(timing_cache or b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
+        _use_timing_cache(config, timing_cache)
     monitor = open_monitor(trt, phases)
     if monitor is not None:
         config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         return refusal(log.first_error())
-    measured = None if cache is None else bytes(cache.serialize())
+    measured = None
+    if not flavour.ahead_of_time:
+        cache = config.get_timing_cache()
+        measured = bytes(cache.serialize())
     seconds = time.monotonic() - started
     return Compiled(bytes(plan), layers_of(log.layers), list(request.targets), seconds, measured)
 
 
-def _parser_refusal(parser: Any, log: Log) -> Refused:
+def _use_timing_cache(config: Any, earlier: bytes | None) -> None:
+    """Go on with the times of an earlier build; begin anew where TensorRT says they are of another device."""
+    cache = config.create_timing_cache(earlier or b"")
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+
+
+def _parser_refusal(parser: Any, log: Log, flavour: Flavour) -> Refused:
     """Return the parser's first error with the node that it names."""
     if not parser.num_errors:
         return refusal(log.first_error())
     parser_error = parser.get_error(0)
-    operator = parser_error.node_operator()
-    node = f"node {parser_error.node_name()}, {operator}" if operator else None
-    return refusal(one_line(parser_error.desc()), node)
+    return refusal(one_line(parser_error.desc()), node_of(parser_error, flavour))
 
 
 def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> Refused | None:

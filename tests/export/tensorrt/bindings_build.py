@@ -37,7 +37,12 @@ def objects(*, parsed: bool, plan: bytes | None) -> tuple[Any, Any, Any]:
     tensor.name, tensor.shape = "pixels", (-1, 3)
     network.num_inputs, network.get_input.return_value = 1, tensor
     cache = of(trt.ITimingCache, serialize=b"measured")
-    config = of(trt.IBuilderConfig, create_timing_cache=cache, add_optimization_profile=0)
+    config = of(
+        trt.IBuilderConfig,
+        create_timing_cache=cache,
+        get_timing_cache=cache,
+        add_optimization_profile=0,
+    )
     builder = of(
         trt.Builder,
         create_network=network,
@@ -45,7 +50,7 @@ def objects(*, parsed: bool, plan: bytes | None) -> tuple[Any, Any, Any]:
         create_optimization_profile=of(trt.IOptimizationProfile),
         build_serialized_network=plan,
     )
-    fault = of(trt.ParserError, desc="no such operator", node_name="here", node_operator="Foo")
+    fault = of(trt.ParserError, desc="no such operator", node_name="here", node_operator="Foo", node=7)
     parser = create_autospec(trt.OnnxParser, instance=True)
     parser.parse.return_value, parser.num_errors, parser.get_error.return_value = parsed, 1, fault
     return builder, parser, config
@@ -101,6 +106,9 @@ def main() -> None:
             (trt.BuilderFlag.INT8,),
         ]
         config.set_tactic_sources.assert_called_once_with(0)
+        refused, _, _ = build(parsed=False, version="8.6.1")
+        assert isinstance(refused, Refused)
+        assert refused.artefact == "node number 7"
     print(trt.__version__)
 
 

@@ -1,7 +1,8 @@
 """The names of TensorRT's Python API that code uses, read off its source.
 
-A chain that begins with ``trt`` is a name of the module. An attribute of a variable called as in `OBJECTS`
-(``config.x``, ``self._config.x``) is one of that class.
+A chain with ``trt`` is a name of the module. An attribute of what is called as in `OBJECTS` (``config.x``,
+``self._config.x``) is one of that class, unless it is an argument annotated as a class of our own. What
+``_own.value`` holds is an engine or a context: its attributes are names of either.
 """
 
 from __future__ import annotations
@@ -24,33 +25,47 @@ OBJECTS = {
 }
 
 
+#: Written for an attribute of an engine or a context.
+EITHER = "trt.ICudaEngine|IExecutionContext"
+
+
 def used_names(source: str) -> set[str]:
     """Return dotted names, each beginning with ``trt``."""
-    tree = ast.parse(source)
-    inside = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    return {
-        name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and id(node) not in inside
-        for name in _names(node)
-    }
+    found: set[str] = set()
+    _collect(ast.parse(source), frozenset(), found)
+    return found
 
 
-def _names(node: ast.Attribute) -> Iterator[str]:
-    parts: list[str] = []
-    at: ast.expr = node
-    while isinstance(at, ast.Attribute):
-        parts.insert(0, at.attr)
-        at = at.value
-    if isinstance(at, ast.Name):
-        parts.insert(0, at.id)
-    if parts[0] == "self":
-        parts.pop(0)
-    owner = parts[0].lstrip("_")
-    if owner == "trt":
-        yield ".".join(["trt", *parts[1:]])
-    elif owner in OBJECTS and len(parts) > 1:
-        yield f"trt.{OBJECTS[owner]}.{parts[1]}"
+def _collect(node: ast.AST, ours: frozenset[str], found: set[str]) -> None:
+    """Walk a tree; `ours` are the arguments that are of classes of our own."""
+    if isinstance(node, ast.FunctionDef):
+        stated = [(each.arg, each.annotation) for each in (*node.args.args, *node.args.kwonlyargs)]
+        ours |= {name for name, kind in stated if kind is not None and ast.unparse(kind) != "Any"}
+    if isinstance(node, ast.Attribute):
+        parts: list[str] = []
+        at: ast.expr = node
+        while isinstance(at, ast.Attribute):
+            parts.insert(0, at.attr)
+            at = at.value
+        if isinstance(at, ast.Name):
+            parts.insert(0, at.id)
+            found.update(_names(parts, ours))
+            return
+    for child in ast.iter_child_nodes(node):
+        _collect(child, ours, found)
+
+
+def _names(parts: list[str], ours: frozenset[str]) -> Iterator[str]:
+    if "trt" in parts[:-1]:
+        yield ".".join(parts[parts.index("trt") :])
+    elif parts[-3:-1] == ["_own", "value"]:
+        yield f"{EITHER}.{parts[-1]}"
+    elif len(parts) > 1 and parts[0] not in ours:
+        owner = parts[-2] if parts[0] != "self" or parts[-2].startswith("_") else ""
+        if (kind := OBJECTS.get(owner.lstrip("_"))) is not None:
+            yield f"trt.{kind}.{parts[-1]}"
+    elif parts[-2:-1] == ["runtime"]:
+        yield f"trt.Runtime.{parts[-1]}"
 
 
 def unknown(used: set[str], names: Mapping[str, list[str]]) -> set[str]:
@@ -59,6 +74,8 @@ def unknown(used: set[str], names: Mapping[str, list[str]]) -> set[str]:
 
 
 def _exists(parts: list[str], names: Mapping[str, list[str]]) -> bool:
+    if "|" in parts[1]:
+        return any(_exists(["trt", kind, *parts[2:]], names) for kind in parts[1].split("|"))
     path = parts[0]
     for part in parts[1:]:
         if path not in names:  # beyond what has names of its own: the value of an enumeration, say
