@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from promptray.runtime.backends import GpuOptions
     from promptray.runtime.bundle import Bundle
     from promptray.runtime.dicom.photometric import Photometric
     from promptray.runtime.errors import (
@@ -33,6 +34,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "ExamResult",
+    "GpuOptions",
     "ImageError",
     "Photometric",
     "PromptError",
@@ -48,6 +50,7 @@ _ERRORS = ("BuildError", "BundleError", "ImageError", "PromptError", "PromptRayE
 _HOMES: dict[str, tuple[str, str]] = {
     "Bundle": ("promptray.runtime.bundle", "Bundle"),
     "ExamResult": ("promptray.runtime.exam_result", "ExamResult"),
+    "GpuOptions": ("promptray.runtime.backends", "GpuOptions"),
     "Photometric": ("promptray.runtime.dicom.photometric", "Photometric"),
     "Refused": ("promptray.runtime.result", "Refused"),
     "Result": ("promptray.runtime.result", "Result"),

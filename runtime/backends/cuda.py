@@ -350,7 +350,7 @@ class Cuda:
             return self.fault
         return ScoringError(
             "backend.failed",
-            f"{what} failed: {message}",
+            f"{what}: {message}",
             artefact=self.device.title,
             cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from promptray.runtime.backends.declared import require_declared
 from promptray.runtime.backends.onnx_files import require_self_contained
 from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.cores import host_threads
 from promptray.runtime.errors import ScoringError
 
 # The binding raises its own exception classes, which share no base below Exception.
@@ -84,12 +84,9 @@ class OnnxRuntimeCpu:
     engines = None
 
     def __init__(self, *, threads: int | None = None) -> None:
-        most = max(8, 4 * usable_cores())
-        if threads is not None and not 1 <= threads <= most:
-            raise ValueError(f"threads must be 1 to {most} on this machine")
+        self.threads = host_threads(threads)
         refuse_mixed_wheels()
         self.version = ort.__version__
-        self.threads = threads or usable_cores()
 
     def load(self, model: Callable[[], bytes], facts: GraphFacts) -> OnnxRuntimeGraph:
         """Compile an ONNX model held in memory: the bytes that were hashed are the bytes that run.
@@ -224,10 +221,3 @@ def failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:
         artefact=facts.file,
         cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
     )
-
-
-def usable_cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

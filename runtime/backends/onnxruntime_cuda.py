@@ -32,10 +32,10 @@ from promptray.runtime.backends.onnxruntime import (
     failed,
     make_session,
     refuse_mixed_wheels,
-    usable_cores,
 )
 from promptray.runtime.backends.sequential import Done
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.cores import host_threads
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.errors import ScoringError
@@ -94,7 +94,7 @@ class OnnxRuntimeCuda:
         provider: str = _PROVIDER,
         memory: str = "cuda",
     ) -> None:
-        self._opened, self.threads = engines, threads or usable_cores()
+        self._opened, self.threads = engines, host_threads(threads)
         self.version, self.provider, self.memory = str(ort.__version__), provider, memory
         self.cuda = Cuda()
         self.device = self.cuda.device.title

@@ -21,6 +21,7 @@ from promptray.runtime.backends.engine_chain import BoundEngine, EngineChain
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.tensorrt_engine import Engine, Library, load_library
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.cores import host_threads
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.errors import ScoringError
@@ -54,12 +55,12 @@ class TensorRt:
         For this GPU and this version of the library; its plans are read when their graph is loaded.
     options : GpuOptions
     threads : int, optional
-        Of the host's backend, for text; shown, not used here.
+        Of one call on the host, which encodes text.
     """
 
     def __init__(self, engines: OpenedEngines, options: GpuOptions, *, threads: int | None = None) -> None:
         self._opened, self._options = engines, options
-        self.name, self.threads = engines.facts.backend, threads or 1
+        self.name, self.threads = engines.facts.backend, host_threads(threads)
         self._cuda = Cuda()
         self._library = Library(self.name, self._cuda)
         self.version, self.device = self._library.version, self._cuda.device.title

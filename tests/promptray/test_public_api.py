@@ -52,6 +52,11 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     )
 
 
+def test_importing_the_scorer_loads_no_backend() -> None:
+    names = ("onnxruntime", "tensorrt", "tensorrt_rtx_bindings", "cuda", "promptray.runtime.backends.cuda")
+    assert loaded_after("from promptray import GpuOptions, Scorer", *names) == []
+
+
 def test_the_command_lines_help_loads_nothing_heavy() -> None:
     code = "from promptray.cli import run; import io, contextlib\n"
     code += "with contextlib.redirect_stdout(io.StringIO()): run(['--help'])"
