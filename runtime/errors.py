@@ -70,7 +70,7 @@ CODES: dict[str, str] = {
     "score.head": "The bundle has no such head, or several, and none was chosen.",
     "score.region": "The region asked about is not on the picture, or the network did not see it.",
     # engines
-    "engine.no-source": "The bundle holds no graphs of this precision that an engine is compiled from.",
+    "engine.source": "The bundle holds no graph that an engine can be made of for this library.",
     # examinations
     "exam.no-rule": "The bundle stores no rule for examinations, so images are not pooled.",
     "exam.view": "A declared view is none, or contradicts the tags.",

@@ -1,17 +1,24 @@
-"""Which sets of graphs a bundle offers to compile engines from."""
+"""Which graphs of a bundle a set of engines is made from: the one rule that builder and reader share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from promptray.runtime.bundle.engines import NEWEST_OPSET, OLDEST_OPSET, EngineSource, Precision
-from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.engines.facts import SourceGraph
-from promptray.runtime.errors import BundleError
+import msgspec
 
-#: What ONNX Runtime's CUDA provider runs faster than fp32.
-_OF_CUDA: tuple[Precision, ...] = ("fp32", "fp16")
+from promptray.runtime.bundle.engines import NEWEST_OPSET, OLDEST_OPSET, EngineSource, Precision
+from promptray.runtime.bundle.manifest import Graph, Manifest
+from promptray.runtime.engines.facts import SourceGraph
+from promptray.runtime.errors import ScoringError
+
+#: The narrowest first. ONNX Runtime's CUDA provider has no fast kernels for graphs with Q/DQ nodes.
+PRECISIONS: dict[str, tuple[Precision, ...]] = {
+    "tensorrt": ("fp8-qdq", "int8-qdq", "fp16", "fp32"),
+    "tensorrt_rtx": ("fp8-qdq", "int8-qdq", "fp16", "fp32"),
+    "onnxruntime-cuda": ("fp16", "fp32"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,37 +50,56 @@ def source_sets(manifest: Manifest) -> list[SourceSet]:
     return found
 
 
-def sources_for(manifest: Manifest, backend: str, version: str, precision: Precision) -> list[SourceGraph]:
-    """Return the graphs that a backend compiles a set of engines from.
+def newest_opset(backend: str, version: str) -> int:
+    """Return the newest opset that a library's parser reads: TensorRT 8 ends earlier than later ones."""
+    return OLDEST_OPSET if backend == "tensorrt" and version.partition(".")[0] == "8" else NEWEST_OPSET
+
+
+def precisions(manifest: Manifest, backend: str, version: str) -> list[Precision]:
+    """Return the precisions that a set can be made in, the narrowest first."""
+    opset = newest_opset(backend, version)
+    return [each for each in PRECISIONS[backend] if manifest.engine_sources(each, opset)]
+
+
+def sources(
+    manifest: Manifest, backend: str, version: str, precision: str | None = None
+) -> list[EngineSource]:
+    """Return the image graph and every head's, of which a set is made.
 
     Parameters
     ----------
     manifest : Manifest
-        Of a bundle, whose files are listed.
-    backend : {"tensorrt", "tensorrt_rtx", "onnxruntime-cuda"}
+    backend : str
+        One of :data:`PRECISIONS`.
     version : str
-        Of the library that compiles.
-    precision : str
+        Of its library.
+    precision : str, optional
+        By default the narrowest that the bundle has: beside fp32, its recipe asked for it.
 
     Raises
     ------
-    BundleError
-        ``engine.no-source`` with the precisions that the bundle has sources of.
+    ScoringError
+        ``engine.source`` where the bundle has no such set.
     """
-    opset = OLDEST_OPSET if backend == "tensorrt" and version.startswith("8.") else NEWEST_OPSET
-    allowed = _OF_CUDA if backend == "onnxruntime-cuda" else get_args(Precision)
-    sources = manifest.engine_sources(precision, opset) if precision in allowed else []
-    if not sources:
-        there = [name for name in allowed if manifest.engine_sources(name, opset)]
-        more = ", and opset_17: true for TensorRT 8.6" if opset == OLDEST_OPSET else ""
-        raise BundleError(
-            "engine.no-source",
-            f"the bundle holds no {precision} graphs that {backend} {version} compiles engines from",
+    there = precisions(manifest, backend, version)
+    if not there or precision not in (None, *there):
+        opset = newest_opset(backend, version)
+        raise ScoringError(
+            "engine.source",
+            "the bundle holds no graphs that this library can make such engines of",
             artefact=manifest.name,
-            expected=f"one of {', '.join(there)}" if there else "a set of graphs of this opset and precision",
-            found=", ".join(f"{each.precision}, opset {each.opset}" for each in source_sets(manifest)),
-            cure=f"build it with a recipe whose section 'tensorrt' says precision: {precision}{more}",
+            expected=f"graphs in {precision or 'any precision'}, of opset {opset} or older, which "
+            f"{backend} {version} reads",
+            found=", ".join(there) or "none",
+            cure="choose a --precision that it has; or build it again with a section `tensorrt` in its recipe"
+            + (" and `opset_17: true` there" if opset == OLDEST_OPSET else ""),
         )
+    chosen = next(each for each in there if precision in (None, each))
+    return manifest.engine_sources(chosen, newest_opset(backend, version))
+
+
+def facts_of(graphs: Sequence[EngineSource], manifest: Manifest) -> list[SourceGraph]:
+    """Return what is recorded of the graphs of a set."""
     return [
         SourceGraph(
             role=each.role,
@@ -82,5 +108,19 @@ def sources_for(manifest: Manifest, backend: str, version: str, precision: Preci
             sha256=manifest.files[each.file].sha256,
             precision=each.precision,
         )
-        for each in sources
+        for each in graphs
     ]
+
+
+def as_graph(source: EngineSource, manifest: Manifest) -> Graph:
+    """Return a source as the graph that runs in its place: same inputs and outputs, another file."""
+    running = manifest.graph(source.role, source.head)
+    assert running is not None  # noqa: S101 - the manifest was checked: every role has one
+    return msgspec.structs.replace(running, file=source.file, precision=source.precision, opset=source.opset)
+
+
+def precision_of(graphs: Sequence[EngineSource]) -> str:
+    """Name the precision of a set: one word where all graphs agree, else each with its own."""
+    if len({graph.precision for graph in graphs}) == 1:
+        return graphs[0].precision
+    return ", ".join(f"{graph.title} {graph.precision}" for graph in graphs)

@@ -24,7 +24,8 @@ from promptray.export.repack import repack
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.engines.settings import Range, Settings
-from promptray.runtime.engines.sources import source_sets, sources_for
+from promptray.runtime.engines.sources import facts_of, source_sets, sources
+from promptray.runtime.errors import ScoringError
 from promptray.runtime.golden import read_golden
 from promptray.runtime.preprocess import normalise
 from tests import bundle_factory as factory
@@ -126,23 +127,25 @@ def test_the_runtime_runs_none_of_it(typed_bundle: Path, reference_bundle: Path)
 
 def test_a_backend_is_told_which_graphs_a_set_is_compiled_from(typed_bundle: Path) -> None:
     manifest = Bundle.open(typed_bundle).manifest
-    new = sources_for(manifest, "tensorrt", "10.3.0", "int8-qdq")
-    assert [(each.title if hasattr(each, "title") else each.role, each.precision) for each in new] == [
-        ("image", "int8-qdq"), ("head", "fp16"),
-    ]  # fmt: skip
-    assert all(each.sha256 == manifest.files[each.file].sha256 for each in new)
-    old = sources_for(manifest, "tensorrt", "8.6.1", "fp16")
+    new = sources(manifest, "tensorrt", "10.3.0", "int8-qdq")
+    assert [(each.title, each.precision) for each in new] == [
+        ("image", "int8-qdq"),
+        ("head findings", "fp16"),
+    ]
+    assert [each.sha256 for each in facts_of(new, manifest)] == [
+        manifest.files[each.file].sha256 for each in new
+    ]
+    old = sources(manifest, "tensorrt", "8.6.1", "fp16")
     assert all(each.file.endswith("fp16-17.onnx") for each in old)
     for backend, version, precision in (
         ("tensorrt", "8.6.1", "fp32"),
         ("tensorrt", "10.3.0", "fp8-qdq"),
         ("onnxruntime-cuda", "1.31.1", "int8-qdq"),
     ):
-        with pytest.raises(BundleError) as caught:
-            sources_for(manifest, backend, version, precision)  # type: ignore[arg-type]
-        assert caught.value.code == "engine.no-source"
-        assert f"precision: {precision}" in str(caught.value.cure)
-        assert "fp16" in str(caught.value.expected)
+        with pytest.raises(ScoringError, match=precision) as caught:
+            sources(manifest, backend, version, precision)
+        assert caught.value.code == "engine.source"
+        assert "fp16" in str(caught.value.found)
 
 
 def test_opset_17_variants_are_the_same_functions(typed_bundle: Path) -> None:
