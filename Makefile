@@ -1,5 +1,5 @@
 # Every target does its own set-up; all that is assumed is make, and a Python 3.10 to 3.13 with venv.
-# The environment is in .venv; make installs into it again when pyproject.toml or constraints.txt change.
+# The environment is in .venv; make installs into it again when one of the files changes that say what is in it.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,14 +14,14 @@ TESTS ?= tests
 FUZZ ?= dicom bundle png jpeg recipe
 FUZZ_SECONDS ?= 3600
 
-.PHONY: help setup test fuzz demo check lint types imports licences format constraints resolve wheelhouse clean
+.PHONY: help setup test gpu fuzz demo check lint types imports licences format constraints resolve wheelhouse clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
 setup: $(READY) ## Install everything, at the pinned versions, into .venv
 
-$(READY): pyproject.toml setup.py constraints.txt
+$(READY): pyproject.toml setup.py constraints.txt tools/tensorrt_bindings.txt
 	@[ -n "$(PYTHON)" ] || { echo "PromptRay needs Python 3.10 to 3.13, and none is on the path;" \
 		"say where it is: make setup PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(SUPPORTED)' || { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1);" \
@@ -31,6 +31,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	@$(BIN)/python -m pip install --no-input --disable-pip-version-check --progress-bar off \
 		-c constraints.txt -e '.[calibrate,dev,fuzz]' \
 		| sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p; s/^\(Installing collected packages\).*/\1 .../p'
+	@$(BIN)/python -m tools.tensorrt_bindings
 	@touch $@
 
 test: $(READY) ## Run the tests; TESTS="tests/runtime --data DIR" selects and passes options
@@ -41,6 +42,11 @@ fuzz: $(READY) ## Fuzz the readers for an hour in all; FUZZ_SECONDS=..., FUZZ="d
 		$(BIN)/python -m tests.fuzz $$target --seconds $$(($(FUZZ_SECONDS) / $(words $(FUZZ)))) \
 			|| failed="$$failed $$target"; done; \
 	[ -z "$$failed" ] || { echo "findings in build/fuzz:$$failed" >&2; exit 1; }
+
+gpu: $(READY) ## On a machine with a GPU: the tests that need one, then the measurements; MODELS="carzero" chooses
+	@$(BIN)/python -m benchmarks.gpu --check
+	@$(BIN)/pytest -q -rfEs -m gpu tests/gpu
+	@$(BIN)/python -m benchmarks.gpu $(MODELS)
 
 demo: $(READY) ## Build a bundle, verify it and score sample radiographs
 	@$(BIN)/python examples/demo.py

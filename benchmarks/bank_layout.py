@@ -80,7 +80,7 @@ def attention_sessions(heads: int, width: int, threads: int) -> tuple[Any, Any]:
     )  # fmt: skip
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    return tuple(ort.InferenceSession(export_graph(side, "attention"), options) for side in (padded, packed))  # type: ignore[return-value]
+    return tuple(ort.InferenceSession(export_graph(side, "attention"), options) for side in (padded, packed))
 
 
 def with_buckets(bank: PromptBank, buckets: Sequence[int]) -> PromptBank:

@@ -15,6 +15,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def timed(teacher: LoadedModel, students: Sequence[Distil], rounds: int, threads
     shape = 1, facts.channels, facts.height, facts.width
     feed = {"pixels": np.random.default_rng(0).normal(size=shape).astype(np.float32)}
     found = interleaved(
-        {name: (lambda each=each: each.run(None, feed)) for name, each in sessions.items()},
+        {name: partial(each.run, None, feed) for name, each in sessions.items()},
         rounds=rounds,
         baseline="teacher",
     )
@@ -71,8 +72,8 @@ def full_size() -> LoadedModel:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         facts = write_carzero(Path(folder))
-        names = (Path(folder) / facts[key] for key in ("checkpoint", "text_model"))
-        return family("carzero").load(*names, {})
+        checkpoint, text_model = (Path(folder) / facts[key] for key in ("checkpoint", "text_model"))
+        return family("carzero").load(checkpoint, text_model, {})
 
 
 def reference_model() -> LoadedModel:

@@ -15,6 +15,8 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,12 @@ from promptray.runtime.packs import read_pack
 
 ensure_torchvision_imports()
 
-import timm  # noqa: E402 - timm and transformers import torchvision
+from timm.models.vision_transformer import VisionTransformer  # noqa: E402 - imports torchvision
 from torchvision.models import convnext_base, resnet50  # noqa: E402
 from transformers import BertConfig, BertModel  # noqa: E402
 
+#: Of every tower's attention heads.
+HEAD_WIDTH = 64
 TINY = Path(__file__).parents[1] / "tests" / "data"
 CARZERO_SIZES = CARZeroSizes(
     width=768,
@@ -49,7 +53,7 @@ CARZERO_SIZES = CARZeroSizes(
     bert_heads=12,
     bert_mlp=3072,
 )
-BIOMEDCLIP = {
+BIOMEDCLIP: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 512,
         "vision_cfg": {
@@ -74,9 +78,24 @@ BIOMEDCLIP = {
 }
 
 
-def write_carzero(folder: Path) -> dict[str, Any]:
-    """Write CARZero's checkpoint and text model; return what its recipe says of them."""
-    state = {f"CARZero.{key}": tensor for key, tensor in CARZero(CARZERO_SIZES).state_dict().items()}
+def write_carzero(folder: Path, *, depth: int = 12, heads: int = 12) -> dict[str, Any]:
+    """Write CARZero's checkpoint and text model; return what its recipe says of them.
+
+    Towers of another depth, at least 4, leave the head what it is. Attention heads stay 64 wide, so that
+    with fewer of them everything else is narrower.
+    """
+    width = HEAD_WIDTH * heads
+    sizes = replace(
+        CARZERO_SIZES,
+        width=width,
+        vit_depth=depth,
+        vit_heads=heads,
+        vit_mlp=4 * width,
+        bert_depth=depth,
+        bert_heads=heads,
+        bert_mlp=4 * width,
+    )
+    state = {f"CARZero.{key}": tensor for key, tensor in CARZero(sizes).state_dict().items()}
     torch.save({"state_dict": state, "epoch": 0}, folder / "carzero_full.ckpt")
     text = folder / "text_model"
     text.mkdir(exist_ok=True)
@@ -85,51 +104,72 @@ def write_carzero(folder: Path) -> dict[str, Any]:
     )
     config = {
         "hidden_act": "gelu",
-        "num_attention_heads": CARZERO_SIZES.bert_heads,
-        "hidden_size": CARZERO_SIZES.width,
+        "num_attention_heads": sizes.bert_heads,
+        "hidden_size": sizes.width,
     }
     (text / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return {"family": "carzero", "checkpoint": "carzero_full.ckpt", "text_model": "text_model"}
 
 
-def write_biomedclip(folder: Path) -> dict[str, Any]:
-    """Write BiomedCLIP's folder as it is published; return what its recipe says of it."""
+def write_biomedclip(folder: Path, *, depth: int = 12, heads: int = 12) -> dict[str, Any]:
+    """Write BiomedCLIP's folder as it is published; return what its recipe says of it.
+
+    Depth and heads are as those of :func:`write_carzero`; with others than 12 no architecture is named.
+    """
+    width = HEAD_WIDTH * heads
+    bert = _bert(30522, depth, heads)
     # open_clip's modules under open_clip's names, from the libraries that open_clip takes them from.
     model = nn.Module()
     model.visual, model.text = nn.Module(), nn.Module()
-    model.visual.trunk = timm.create_model("vit_base_patch16_224", num_classes=0)
+    model.visual.trunk = _vit(depth, heads)
     model.visual.head = nn.Sequential()
-    model.visual.head.add_module("proj", nn.Linear(768, 512, bias=False))
-    model.text.transformer = BertModel(BertConfig(), add_pooling_layer=False)
+    model.visual.head.add_module("proj", nn.Linear(width, 512, bias=False))
+    model.text.transformer = BertModel(bert, add_pooling_layer=False)
+    middle = (width + 512) // 2
     model.text.proj = nn.Sequential(
-        nn.Linear(768, 640, bias=False), nn.GELU(), nn.Linear(640, 512, bias=False)
+        nn.Linear(width, middle, bias=False), nn.GELU(), nn.Linear(middle, 512, bias=False)
     )
     state = model.state_dict()
     state["logit_scale"] = torch.tensor(4.4454)
     state["text.transformer.embeddings.position_ids"] = torch.arange(512)[None]
     torch.save(state, folder / "open_clip_pytorch_model.bin")
-    (folder / "open_clip_config.json").write_text(json.dumps(BIOMEDCLIP, indent=1), encoding="utf-8")
-    write_vocabulary(folder / "vocab.txt", TINY / "biomedclip_tiny" / "vocab.txt", BertConfig().vocab_size)
-    return {"family": "biomedclip", "checkpoint": "open_clip_pytorch_model.bin"}
+    write_vocabulary(folder / "vocab.txt", TINY / "biomedclip_tiny" / "vocab.txt", bert.vocab_size)
+    facts = {"family": "biomedclip", "checkpoint": "open_clip_pytorch_model.bin"}
+    config = deepcopy(BIOMEDCLIP)
+    if (depth, heads) != (12, 12):
+        config["model_cfg"]["vision_cfg"]["timm_model_name"] = "no published one"
+        text = folder / "text_model"
+        text.mkdir(exist_ok=True)
+        said = {"num_attention_heads": heads, "hidden_size": width}
+        (text / "config.json").write_text(json.dumps(said), encoding="utf-8")
+        facts["text_model"] = text.name
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    return facts
 
 
-def write_asg(folder: Path) -> dict[str, Any]:
-    """Write ASG's checkpoint and text model; return what its recipe says of them."""
-    bert = BertConfig(vocab_size=28996)
-    report = BertModel(BertConfig(vocab_size=28996, num_hidden_layers=6), add_pooling_layer=False)
+def write_asg(folder: Path, *, depth: int = 12, heads: int = 12) -> dict[str, Any]:
+    """Write ASG's checkpoint and text model; return what its recipe says of them.
+
+    Depth and heads are as those of :func:`write_carzero`; the report encoder has half as many blocks.
+    """
+    width = HEAD_WIDTH * heads
+    bert = _bert(28996, depth, heads)
+    report = BertModel(_bert(28996, depth // 2, heads), add_pooling_layer=False)
     parts: dict[str, nn.Module] = {
-        "img_encoder_q.model": timm.create_model("vit_base_patch16_224", num_classes=0),
+        "img_encoder_q.model": _vit(depth, heads),
         "text_encoder_q.model": report,
         "text_encoder": BertModel(bert, add_pooling_layer=False),
         "irl.decoder": nn.TransformerDecoder(
-            nn.TransformerDecoderLayer(768, 4, 1024, norm_first=True), 4, norm=nn.LayerNorm(768)
+            nn.TransformerDecoderLayer(width, 4, 1024, norm_first=True), 4, norm=nn.LayerNorm(width)
         ),
-        "irl.decoder_norm": nn.LayerNorm(768),
-        "irl.mlp_head": nn.Sequential(nn.Linear(768, 1)),
+        "irl.decoder_norm": nn.LayerNorm(width),
+        "irl.mlp_head": nn.Sequential(nn.Linear(width, 1)),
     }
     for side in ("img_encoder_q", "text_encoder_q"):
-        parts[f"{side}.global_embed.head"] = _asg_projection(nn.Linear(768, 2048), nn.Linear(2048, 128))
-        parts[f"{side}.local_embed.head"] = _asg_projection(nn.Conv1d(768, 2048, 1), nn.Conv1d(2048, 128, 1))
+        linear = nn.Linear(width, 2048), nn.Linear(2048, 128)
+        parts[f"{side}.global_embed.head"] = _asg_projection(*linear)
+        pointwise = nn.Conv1d(width, 2048, 1), nn.Conv1d(2048, 128, 1)
+        parts[f"{side}.local_embed.head"] = _asg_projection(*pointwise)
     state = {
         f"{stem}.{key}": tensor
         for stem, module in parts.items()
@@ -142,9 +182,28 @@ def write_asg(folder: Path) -> dict[str, Any]:
     text.mkdir(exist_ok=True)
     write_vocabulary(text / "vocab.txt", TINY / "asg_tiny" / "text_model" / "vocab.txt", bert.vocab_size)
     (text / "config.json").write_text(
-        json.dumps({"hidden_act": "gelu", "num_attention_heads": 12, "hidden_size": 768}), encoding="utf-8"
+        json.dumps({"hidden_act": "gelu", "num_attention_heads": heads, "hidden_size": width}),
+        encoding="utf-8",
     )
     return {"family": "asg", "checkpoint": "asg.ckpt", "text_model": "text_model"}
+
+
+def _vit(depth: int, heads: int) -> nn.Module:
+    """Make timm's ``vit_base_patch16_224``, or one like it."""
+    width = HEAD_WIDTH * heads
+    return VisionTransformer(embed_dim=width, depth=depth, num_heads=heads, num_classes=0)
+
+
+def _bert(vocabulary: int, depth: int, heads: int) -> BertConfig:
+    """Describe BERT-base, or one like it."""
+    width = HEAD_WIDTH * heads
+    return BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+    )
 
 
 def _asg_projection(first: nn.Module, last: nn.Module) -> nn.Module:
@@ -183,8 +242,8 @@ def kad_parts(stages: int) -> dict[str, nn.Module]:
         Of the ResNet-50: 3 for 224 pixels a side, 4 for 512 and 1024.
     """
     image, text, decoder = nn.Module(), nn.Module(), nn.Module()
-    image.resnet = resnet50()
-    image.res_features = nn.Sequential(*list(image.resnet.children())[: stages - 6])
+    image.resnet = resnet = resnet50()
+    image.res_features = nn.Sequential(*list(resnet.children())[: stages - 6])
     features = 1024 if stages == 3 else 2048
     image.res_l1, image.res_l2 = nn.Linear(features, features), nn.Linear(features, 768)
     text.bert_model = BertModel(BertConfig(vocab_size=30522))

@@ -20,6 +20,7 @@ import json
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +154,11 @@ def squeezenet_case(data: Path) -> Case:
     module.__class__ = Logits
     size = facts["resize"][0]
     side = Side(
-        "image",
         module,
         [TensorFacts(name="pixels", dtype="float32", dims=["batch", 3, size, size])],
         [TensorFacts(name="logits", dtype="float32", dims=["batch", 3])],
     )
-    content = export_graph(side)
+    content = export_graph(side, "image")
     preprocessing = Preprocessing(
         greyscale=Greyscale(), steps=[Squash(size=size, interpolation="bilinear")], channels=3,
         normalise=Normalise(mean=facts["mean"], std=facts["std"]), height=size, width=size,
@@ -217,7 +217,7 @@ def run(case: Case, rounds: int, threads: int) -> dict[str, Any]:
     sessions = {name: open_session(content, "all", threads=threads) for name, content in graphs.items()}
     feed = dict(case.inputs[0])
     times = interleaved(
-        {name: (lambda session=session: session.run(None, feed)) for name, session in sessions.items()},
+        {name: partial(session.run, None, feed) for name, session in sessions.items()},
         rounds=rounds, baseline="fp32",
     )  # fmt: skip
     few = case.inputs[:8]
@@ -242,12 +242,12 @@ def run(case: Case, rounds: int, threads: int) -> dict[str, Any]:
     facts: dict[str, Any] = {"schemes": found, "calibration_inputs": len(case.calibration)}
     if logits is not None:
         facts |= {"images": len(logits), "score_std": float(logits.std(axis=0).mean())}
-    if case.score:
+    if (score_graph := case.score) is not None:
         prepared = Prepared(case.content, SENSITIVITY, case.calibration)
 
         def score(on: Collection[str]) -> Any:
             keep = set(prepared.groups) - set(on)
-            return case.score(prepared.make(keep=keep).content if on else case.content)
+            return score_graph(prepared.make(keep=keep).content if on else case.content)
 
         ranked = sensitivity(prepared.groups, score)
         facts["sensitivity"] = msgspec.to_builtins(ranked)

@@ -20,7 +20,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ def timed(graphs: Mapping[str, bytes], feed: Mapping[str, Any], title: str, roun
     """Return size and time of a graph's variants, fp32 first."""
     sessions = {name: open_session(content, "all", threads=threads) for name, content in graphs.items()}
     found = interleaved(
-        {name: (lambda each=each: each.run(None, dict(feed))) for name, each in sessions.items()},
+        {name: partial(each.run, None, dict(feed)) for name, each in sessions.items()},
         rounds=rounds, baseline="fp32",
     )  # fmt: skip
     report(title, found)
@@ -212,8 +212,8 @@ def main() -> None:
             for name, schemes in VARIANTS[model].items():
                 taken, variants[name] = variant(recipe, name, schemes, options.data, folder)
                 feeds |= taken.feeds
-                for role, (scheme, content) in taken.made.items():
-                    graphs.setdefault(role, {"fp32": taken.fp32[role]})[scheme] = content
+                for role, (scheme, graph) in taken.made.items():
+                    graphs.setdefault(role, {"fp32": taken.fp32[role]})[scheme] = graph
         models[model] = {
             "variants": variants,
             "graphs": {

@@ -22,6 +22,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def agreement(data: Path, settings: TextDistil, layers: Sequence[int]) -> dict[s
     encoded = [encoder.encode_finding([text]) for text in prompts.values()]
     encoded += [EncodedFinding((each,)) for each in wordings.held_out]
     theirs = _scores(teacher, encoded, images)
-    true_of = [MEANINGS[key].true_of for key in prompts]
+    true_of: list[tuple[str, ...] | None] = [MEANINGS[key].true_of for key in prompts]
     true_of += [_true_of().get(each.wording.text) for each in wordings.held_out]
     labels = [[math.nan if true is None else each.label in true for true in true_of] for each in shown]
     golden = pixels(
@@ -150,8 +151,8 @@ def full_size(rounds: int, threads: int) -> dict[str, Any]:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         facts = write_carzero(Path(folder))
-        names = (Path(folder) / facts[key] for key in ("checkpoint", "text_model"))
-        teacher = family("carzero").load(*names, {})
+        checkpoint, text_model = (Path(folder) / facts[key] for key in ("checkpoint", "text_model"))
+        teacher = family("carzero").load(checkpoint, text_model, {})
     assert teacher.text is not None
     example = TextEncoder(teacher.text.rule, teacher.text.tokenizer).encode(
         "There is a small left pleural effusion today."
@@ -169,7 +170,7 @@ def full_size(rounds: int, threads: int) -> dict[str, Any]:
     del teacher, sides
     sessions = {name: open_session(content, "all", threads=threads) for name, content in graphs.items()}
     found = interleaved(
-        {name: (lambda each=each: each.run(None, dict(example.arrays))) for name, each in sessions.items()},
+        {name: partial(each.run, None, dict(example.arrays)) for name, each in sessions.items()},
         rounds=rounds,
         baseline="12 blocks, fp32",
     )

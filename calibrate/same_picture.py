@@ -19,6 +19,11 @@ def picture_sha256(picture: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
+def set_sha256(hashes: Sequence[str]) -> str:
+    """Return the hash of a set of pictures, in their order."""
+    return hashlib.sha256(";".join(hashes).encode()).hexdigest()
+
+
 def united_patients(patients: NDArray[np.int64] | None, pictures: Sequence[str]) -> NDArray[np.int64]:
     """Number the patients so that all who share a picture, however far round, are one.
 

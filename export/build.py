@@ -274,7 +274,7 @@ def _wordings(made: Plan, head: PlannedHead, text: TextRule, graphs: Path) -> li
     encoder = TextEncoder(text, (graphs / TOKENIZER).read_bytes())
     bound = (
         load_backend(GATED_ON, threads=1)
-        .load((graphs / "text.onnx").read_bytes(), graphs_of(made.facts)["text.onnx"])
+        .load((graphs / "text.onnx").read_bytes, graphs_of(made.facts)["text.onnx"])
         .bind({})
     )
     return [

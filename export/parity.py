@@ -193,7 +193,7 @@ class _Head:
         """Vary what must not matter, one thing at a time, on the first images; largest difference of each."""
         head, bank, runs = self._head, self._bank, self._runs
         few = min(4, runs.images)
-        one = answers.of(0)
+        one = answers.first(1)
         found: list[dict[str, Any]] = []
 
         def measure(varied: str, scores: Answers, expected: Answers) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from promptray.export.repacked_golden import repacked_golden
 from promptray.export.repacked_report import repacked_report
 from promptray.runtime.alternatives import require_alternatives
-from promptray.runtime.backends import choose_backend
+from promptray.runtime.backends.choice import choose_backend
 from promptray.runtime.bank_file import pack
 from promptray.runtime.bundle import Bundle, write_bundle
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, Manifest, Repacking
@@ -72,6 +72,8 @@ class Repacked:
         Findings whose calibration the site directory now holds for the new bundle, too.
     uncalibrated : tuple of str
         Those whose calibration does not hold any more: another wording, or no such finding.
+    engines : tuple of str
+        Keys of the site's engines, which were gated with the old bundle and are left with it.
     """
 
     bundle: Bundle
@@ -79,6 +81,7 @@ class Repacked:
     groups: tuple[str, ...]
     calibrated: tuple[str, ...]
     uncalibrated: tuple[str, ...]
+    engines: tuple[str, ...]
 
 
 def repack(
@@ -158,7 +161,8 @@ def repack(
         shutil.rmtree(written.path, ignore_errors=True)
         raise
     progress("bundle", "done", 1.0)
-    return Repacked(written, step, groups, calibrated, left)
+    engines = tuple(entry.key for entry in local.entries("engine"))
+    return Repacked(written, step, groups, calibrated, left, engines)
 
 
 def _own(manifest: Manifest, banks: Mapping[str, PromptBank]) -> dict[str, list[ActiveFinding]]:

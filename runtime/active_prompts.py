@@ -13,7 +13,7 @@ from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding, Head
 from promptray.runtime.errors import PromptError, ScoringError
 from promptray.runtime.finding_names import FindingName
 from promptray.runtime.fixed_set import fixed_set, require_free
-from promptray.runtime.graphs import BundleContent, Graphs
+from promptray.runtime.graphs import BoundChain, BundleContent, Graphs
 from promptray.runtime.heads import require_head
 from promptray.runtime.packs import read_pack
 from promptray.runtime.picture import Notice, notice
@@ -74,9 +74,8 @@ class ActivePrompts:
         }
         if site is not None:
             active = with_site(active, bundle.manifest, site)
-        self._state = self._state_of(
-            [self._activated(head, active[head.name], own[head.name]) for head in bundle.manifest.heads]
-        )
+        heads = [self._activated(head, active[head.name], own[head.name]) for head in bundle.manifest.heads]
+        self._state = self._state_of(heads, self._chain_of(heads))
 
     @property
     def state(self) -> ActiveSet:
@@ -316,7 +315,8 @@ class ActivePrompts:
     def _changed(self, before: ActiveHead, active: Sequence[ActiveFinding]) -> ActiveSet:
         """Return the state with other findings of one head."""
         after = self._activated(before.head, active, before.bank)
-        return self._state_of([after if each is before else each for each in self._state.heads])
+        heads = [after if each is before else each for each in self._state.heads]
+        return self._state_of(heads, self._chain_of(heads))
 
     def _activated(self, head: Head, active: Sequence[ActiveFinding], known: PromptBank) -> ActiveHead:
         bank = PromptBank(head.bank, (item.entry for item in active), known=known)
@@ -330,9 +330,13 @@ class ActivePrompts:
         latest = self._calibrations.site
         if self._site and latest and same_prompts(self._site, latest):
             self._site = latest
-        self._state = self._state_of(self._state.heads)
+        self._state = self._state_of(self._state.heads, self._state.chain)
 
-    def _state_of(self, heads: Sequence[ActiveHead]) -> ActiveSet:
+    def _chain_of(self, heads: Sequence[ActiveHead]) -> BoundChain | None:
+        scored = [each.bound for each in heads if each.active]
+        return self._graphs.chain(scored) if scored else None
+
+    def _state_of(self, heads: Sequence[ActiveHead], chain: BoundChain | None) -> ActiveSet:
         waiting = () if self._site is self._calibrations.site else (notice("site-prompts-changed"),)
         revision = None if self._site is None else self._site.revision
         rule = self._manifest.text
@@ -340,7 +344,8 @@ class ActivePrompts:
         if rule is not None:  # where there is text, one head is of it
             notices = prompt_notices(next(h.bank for h in heads if h.head.name == rule.head), rule)
         valid, unused = self._calibrations.of([item for each in heads for item in each.active])
-        return ActiveSet(tuple(heads), (*notices, *group_notices(heads), *waiting, *unused), revision, valid)
+        said = (*notices, *group_notices(heads), *waiting, *unused)
+        return ActiveSet(tuple(heads), said, revision, valid, chain)
 
     def _require_site(self) -> Site:
         if self._site is None:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import Head, TextRule
+from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import PromptError
 from promptray.runtime.finding_names import ByFinding, FindingName
-from promptray.runtime.graphs import BoundHead
+from promptray.runtime.graphs import BoundChain, BoundHead, HeadScores, PendingScores
 from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.relation import incomplete_groups
@@ -83,12 +84,15 @@ class ActiveSet:
         The site's revision these findings come from; None without a site.
     calibrations : mapping of (head, key) to SiteCalibration
         Those of the site that hold for these findings as they are scored here.
+    chain : BoundChain or None
+        The image side and the heads that have findings, as one call; None where no head has one.
     """
 
     heads: tuple[ActiveHead, ...]
     notices: tuple[Notice, ...]
     site_revision: int | None
     calibrations: Mapping[tuple[str, str], SiteCalibration] = field(default_factory=dict)
+    chain: BoundChain | None = None
 
     def calibrated(self, item: ActiveFinding, score: Score) -> Score:
         """Return a finding's score with what the site's calibration makes of it, where there is one."""
@@ -127,28 +131,31 @@ class ActiveSet:
         """
         return self.by_name.find(name)
 
-    def run(self, features: Mapping[str, NDArray[Any]]) -> list[HeadAnswer]:
-        """Score the features of one image with every head that has findings.
+    def submit(self, pixels: Any, limit: Deadline) -> PendingScores:
+        """Begin to score network input with every head that has findings.
 
         Raises
         ------
         ScoringError
-            ``score.not-finite`` or ``backend.failed``.
+            As :meth:`promptray.runtime.backends.Chain.submit`.
         PromptError
             ``prompt.unknown`` where no head has a finding.
         """
-        answers = []
-        for each in self.heads:
-            if each.active:
-                logits, maps = each.bound.run(features)
-                answers.append(HeadAnswer(each, logits[0], None if maps is None else maps[0]))
-        if not answers:
+        if self.chain is None:
             raise PromptError(
                 "prompt.unknown",
                 "there is no finding to score",
                 cure="add one: scorer.prompts.add(key, prompt), or `promptray prompts BUNDLE add`",
             )
-        return answers
+        return self.chain.submit(pixels, limit)
+
+    def answers(self, scores: Sequence[HeadScores]) -> list[HeadAnswer]:
+        """Return what the heads say of one image, from the scores of those that have findings."""
+        scored = [each for each in self.heads if each.active]
+        return [
+            HeadAnswer(each, logits[0], None if maps is None else maps[0])
+            for each, (logits, maps) in zip(scored, scores, strict=True)
+        ]
 
 
 def prompt_notices(bank: PromptBank, rule: TextRule) -> tuple[Notice, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,10 +33,15 @@ class Answers:
             return score_error, 0.0 if self.maps is maps else math.inf
         return score_error, _difference(maps, self.maps)
 
-    def of(self, picture: int) -> Answers:
-        """Return those of one picture, G = 1."""
-        part = slice(picture, picture + 1)
-        return Answers(self.logits[part], None if self.maps is None else self.maps[part])
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Return the answers to all pictures of the parts, one part after the other."""
+        maps = [each.maps for each in parts if each.maps is not None]
+        return cls(np.concatenate([each.logits for each in parts]), np.concatenate(maps) if maps else None)
+
+    def first(self, pictures: int) -> Answers:
+        """Return those of the first pictures."""
+        return Answers(self.logits[:pictures], None if self.maps is None else self.maps[:pictures])
 
 
 def spreads_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 
 from promptray.runtime.errors import ScoringError
 
@@ -21,6 +22,25 @@ class Deadline:
     def left(self) -> float | None:
         """Return the seconds left, None without a deadline."""
         return None if self._end is None else self._end - time.monotonic()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is anything to stop for."""
+        return self._end is not None or self._cancel is not None
+
+    def wait(self, ready: Callable[[], bool], where: str) -> None:
+        """Ask until it is ready, at first often: most waits are shorter than a millisecond.
+
+        Raises
+        ------
+        ScoringError
+            As :meth:`check`.
+        """
+        pause = 20e-6
+        while not ready():
+            self.check(where)
+            time.sleep(pause)
+            pause = min(2 * pause, 1e-3)
 
     def check(self, where: str) -> None:
         """Stop here when it is too late or no longer wanted.

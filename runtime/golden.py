@@ -16,8 +16,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from promptray.runtime.answers import Answers
-from promptray.runtime.bundle.gated import Gated
+from promptray.runtime.bundle.gated import Gated, GatedHead
 from promptray.runtime.bundle.manifest import Head, Manifest
+from promptray.runtime.engines.facts import EngineGate, HeadGate
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
 from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
@@ -124,8 +125,36 @@ def read_golden(bundle: BundleContent) -> GoldenSet:
     return GoldenSet(tensors["pictures"], answers)
 
 
+def answers(
+    graphs: Graphs, heads: Mapping[str, BoundHead], pixels: NDArray[np.float32], *, batch: int = 1
+) -> dict[str, Answers]:
+    """Score network inputs against every prompt of the heads.
+
+    Parameters
+    ----------
+    graphs : Graphs
+    heads : mapping of str to BoundHead
+        Each with at least one prompt.
+    pixels : float32 (G, channels, height, width)
+    batch : int
+        Images of one call.
+    """
+    if not heads:
+        return {}
+    chain = graphs.chain(heads.values())
+    found = [chain.run(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
+    return {
+        name: Answers.joined([Answers(*scores) for scores in parts])
+        for name, parts in zip(heads, zip(*found, strict=True), strict=True)
+    }
+
+
 def check_golden(
-    bundle: BundleContent, graphs: Graphs, heads: Mapping[str, BoundHead], *, pictures: int | None = None
+    bundle: BundleContent,
+    graphs: Graphs,
+    heads: Mapping[str, BoundHead],
+    *,
+    pictures: int | None = None,
 ) -> GoldenReport:
     """Score golden pictures on this machine and compare with the stored answers.
 
@@ -142,38 +171,55 @@ def check_golden(
     Raises
     ------
     BundleError
-        ``bundle.golden`` when a score or a map is further off than its head's tolerance.
+        ``bundle.golden`` when a score or a map is further off than its head's tolerance, of engines that of
+        the gate they passed.
     """
     manifest, golden = bundle.manifest, read_golden(bundle)
     gated = graphs.gated
     own = read_gated(bundle, gated, golden.answers).heads if gated else {}
     scored = [head for head in manifest.heads if heads[head.name].prompts]
     count = len(golden.pictures) if pictures is None else min(pictures, len(golden.pictures))
-    errors: dict[str, list[tuple[float, ...]]] = {head.name: [] for head in scored}
-    for n in range(count):
-        features = graphs.features(normalise(golden.pictures[n : n + 1], manifest.preprocessing))
-        for name, found in errors.items():
-            answer, stored = heads[name].run(features), golden.answers[name]
-            bound = own.get(name, stored)
-            found.append((*bound.of(n).errors(*answer), *stored.of(n).errors(*answer)))
-    # NaN must not get lost in a maximum: numpy's keeps it, and no comparison with it is true.
-    reports = tuple(_report(manifest, head, gated, np.max(errors[head.name], axis=0)) for head in scored)
+    pixels = normalise(golden.pictures[:count], manifest.preprocessing)
+    found = answers(graphs, {head.name: heads[head.name] for head in scored}, pixels)
+    reports = []
+    for head in scored:
+        answer, stored = found[head.name], golden.answers[head.name].first(count)
+        bound = own[head.name].first(count) if head.name in own else stored
+        tolerances = _tolerances(head, gated, graphs.engine_gate)
+        reports.append(_report(manifest, head, tolerances, head.name in own, answer, bound, stored))
     for report in reports:
         _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}")
-    return GoldenReport(count, reports)
+    return GoldenReport(count, tuple(reports))
 
 
-def _report(manifest: Manifest, head: Head, gated: Gated | None, errors: NDArray[np.float64]) -> HeadReport:
-    own = next((each for each in gated.heads if each.head == head.name), None) if gated else None
-    map_tolerance = head.map.tolerance if head.map else None
-    score_error, map_error, golden_score_error, golden_map_error = map(float, errors)
+def _tolerances(head: Head, gated: Gated | None, gate: EngineGate | None) -> tuple[float, float | None]:
+    """Return how near scores and maps must come: as the head says, or as changed ones were gated."""
+    held: list[GatedHead | HeadGate] = [*(gated.heads if gated else []), *(gate.heads if gate else [])]
+    for each in held:
+        if each.head == head.name:
+            return each.score_tolerance, each.map_tolerance
+    return head.score_tolerance, head.map.tolerance if head.map else None
+
+
+def _report(
+    manifest: Manifest,
+    head: Head,
+    tolerances: tuple[float, float | None],
+    changed: bool,
+    found: Answers,
+    bound: Answers,
+    stored: Answers,
+) -> HeadReport:
+    # NaN does not get lost on the way: numpy's maximum keeps it, and no comparison with it is true.
+    score_error, map_error = bound.errors(found.logits, found.maps)
+    golden_score_error, golden_map_error = stored.errors(found.logits, found.maps)
     return HeadReport(
         head=head.name,
-        against="gated answers" if own else "original",
+        against="gated answers" if changed else "original",
         score_error=score_error,
-        score_tolerance=own.score_tolerance if own else head.score_tolerance,
+        score_tolerance=tolerances[0],
         map_error=map_error if head.map else None,
-        map_tolerance=own.map_tolerance if own else map_tolerance,
+        map_tolerance=tolerances[1],
         golden="original" if manifest.provenance.distilled is None else "student",
         golden_score_error=golden_score_error,
         golden_map_error=golden_map_error if head.map else None,

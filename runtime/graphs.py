@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.backends import Backend, BoundGraph, Graph, require_finite
+from promptray.runtime.backends import (
+    HOST,
+    Backend,
+    BoundGraph,
+    Chain,
+    Graph,
+    Pending,
+    load_backend,
+    require_finite,
+    require_leading,
+)
 from promptray.runtime.bank_file import unpack
 from promptray.runtime.bank_precision import rounded
 from promptray.runtime.bundle.gated import Gated
 from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
+from promptray.runtime.deadline import Deadline
+from promptray.runtime.engines.facts import EngineGate, EngineSet
 from promptray.runtime.ensemble import combine
-from promptray.runtime.errors import BundleError, PromptError, ScoringError
+from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.fixed_set import require_whole
+from promptray.runtime.graph_choice import engine_graph, gated_graph
 from promptray.runtime.machine_class import consumers_here
 from promptray.runtime.prompts import BankBatch, BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder, require_text
@@ -107,10 +121,31 @@ class BoundHead:
     def run(self, features: Mapping[str, Array]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Score image features against every prompt of the bank, which holds at least one.
 
+        On a backend that runs one graph after the other; :meth:`Graphs.chain` is for all of them.
+
         Parameters
         ----------
         features : dict of str to array
             Outputs of the image graph for B images.
+
+        Returns, Raises
+        ---------------
+        As :meth:`collect`.
+        """
+        images = len(next(iter(features.values())))
+        return self.collect((batch.graph.run(features) for batch in self.batches), images)
+
+    def collect(
+        self, found: Iterable[Mapping[str, Array]], images: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Put the outputs of all batches together, without padding.
+
+        Parameters
+        ----------
+        found : iterable of dict of str to array
+            Outputs of the head's graph for each batch.
+        images : int
+            How many were scored.
 
         Returns
         -------
@@ -124,12 +159,10 @@ class BoundHead:
         """
         logits: NDArray[np.float32] | None = None
         maps: NDArray[np.float32] | None = None
-        images = len(next(iter(features.values())))
-        for batch in self.batches:
+        for batch, outputs in zip(self.batches, found, strict=True):
             positions = batch.positions
-            outputs = batch.graph.run(features)
             # One column or row would be spread over all findings or images, and look like scores of each.
-            _require_leading(outputs, (images, batch.size), "head")
+            require_leading(outputs, (images, batch.size), "head")
             kept = {name: values[:, : len(positions)] for name, values in outputs.items()}
             require_finite(kept, "head")
             if logits is None:
@@ -146,6 +179,49 @@ class BoundHead:
                 cure="add one: scorer.prompts.add(key, prompt), or `promptray prompts BUNDLE add`",
             )
         return logits, maps
+
+
+#: Scores of one head: logits float32 (B, prompts), and maps (B, prompts, grid rows, grid columns) or None.
+HeadScores = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+class PendingScores:
+    """Images that were submitted to a chain."""
+
+    def __init__(self, pending: Pending, heads: Sequence[BoundHead], images: int) -> None:
+        self._pending, self._heads, self._images = pending, heads, images
+
+    def done(self) -> bool:
+        """Tell whether the scores are there; never waits."""
+        return self._pending.done()
+
+    def result(self) -> tuple[list[HeadScores], Mapping[str, float]]:
+        """Wait, and return the scores of each head, and the milliseconds of each stage.
+
+        Raises
+        ------
+        ScoringError
+            ``score.not-finite``, ``score.deadline``, ``score.cancelled``, ``backend.*``.
+        """
+        outputs = self._pending.result()
+        each = iter(outputs.heads)
+        found = [head.collect((next(each) for _ in head.batches), self._images) for head in self._heads]
+        return found, outputs.timing
+
+
+class BoundChain:
+    """The image side and heads with their banks, as one call."""
+
+    def __init__(self, chain: Chain, heads: Sequence[BoundHead]) -> None:
+        self._chain, self._heads = chain, tuple(heads)
+
+    def submit(self, pixels: Any, limit: Deadline) -> PendingScores:
+        """Begin to score pixels (see :meth:`promptray.runtime.backends.Chain.submit`)."""
+        return PendingScores(self._chain.submit(pixels, limit), self._heads, pixels.shape[0])
+
+    def run(self, pixels: Any) -> list[HeadScores]:
+        """Score pixels float32 (B, channels, height, width) with every head."""
+        return self.submit(pixels, Deadline(None, None)).result()[0]
 
 
 class Graphs:
@@ -170,26 +246,44 @@ class Graphs:
         self._text: tuple[Head, TextEncoder, BoundGraph] | None = None
 
     def _load(self, role: str, head: str | None = None) -> Graph:
-        facts = self._bundle.manifest.graph_for(role, consumers_here(self._backend.name), head)
-        if facts is None:
-            wanted = role if head is None else f"{role} {head!r}"
-            raise ScoringError(
-                "backend.unavailable",
-                f"the bundle has no graph of the {wanted} that was gated on this backend and machine class",
-                artefact=self._backend.name,
-                cure="use a backend that `promptray inspect` lists for every graph",
-            )
-        return self._backend.load(self._bundle.read(facts.file), facts)
+        engines, manifest = self._backend.engines, self._bundle.manifest
+        if engines is None:
+            facts = gated_graph(manifest, self._backend.name, role, head)
+        else:
+            facts = engine_graph(manifest, engines, role, head)
+        return self._backend.load(partial(self._bundle.read, facts.file), facts)
 
     @property
     def gated(self) -> Gated | None:
-        """What the graphs that run were gated with, where they are changed ones."""
+        """What the graphs that run were gated with, where they are changed ones of the bundle."""
+        if self._backend.engines is not None:
+            return None
         return self._bundle.manifest.gated_for(consumers_here(self._backend.name))
 
+    @property
+    def engine_gate(self) -> EngineGate | None:
+        """The gate of the set of engines that runs; None without engines, or while their gate is held."""
+        engines = self._backend.engines
+        return engines.gate if isinstance(engines, EngineSet) else None
+
+    def require_usable(self) -> None:
+        """Refuse to go on with a device that was lost (``score.closed``)."""
+        self._backend.require_usable()
+
+    def close(self) -> None:
+        """Give back what the backend holds."""
+        self._backend.close()
+
+    def chain(self, heads: Iterable[BoundHead]) -> BoundChain:
+        """Join the image side and heads, each with at least one prompt, to one call."""
+        bound = tuple(heads)
+        batches = [batch.graph for head in bound for batch in head.batches]
+        return BoundChain(self._backend.chain(self._image, batches), bound)
+
     def features(self, pixels: NDArray[np.float32]) -> dict[str, Array]:
-        """Run the image side on pixels float32 (B, C, H, W)."""
+        """Run the image side on pixels float32 (B, C, H, W), on a backend that runs it by itself."""
         outputs = self._image.run({"pixels": pixels})
-        _require_leading(outputs, (len(pixels),), "image")
+        require_leading(outputs, (len(pixels),), "image")
         require_finite(outputs, "image")
         return outputs
 
@@ -249,22 +343,16 @@ class Graphs:
                     "import prompts.safetensors`",
                 )
             encoder = TextEncoder(rule, self._bundle.read(rule.tokenizer))
-            self._text = (head, encoder, self._load("text").bind({}))
+            self._text = (head, encoder, self._text_graph().bind({}))
         return self._text
 
-
-def _require_leading(outputs: Mapping[str, Array], leading: tuple[int, ...], role: str) -> None:
-    """Refuse outputs that are not one for each image, of a head for each image and prompt."""
-    for name, values in outputs.items():
-        if values.shape[: len(leading)] != leading:
-            raise ScoringError(
-                "backend.failed",
-                "a graph gave another number of answers than it was asked for",
-                artefact=f"{role} graph, output {name}",
-                expected=f"first dimensions {list(leading)}",
-                found=str(list(values.shape)),
-                cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
-            )
+    def _text_graph(self) -> Graph:
+        """Compile the text graph: on the host always, where the bank was gated; prompts are rare."""
+        if self._backend.engines is None:
+            return self._load("text")
+        facts = gated_graph(self._bundle.manifest, HOST, "text", None)
+        host = load_backend(HOST, threads=self._backend.threads)
+        return host.load(partial(self._bundle.read, facts.file), facts)
 
 
 def encode_finding(

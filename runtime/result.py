@@ -181,7 +181,7 @@ class ResultDocument(_Struct, frozen=True, kw_only=True):
     """The JSON document of one scored image."""
 
     schema: Literal["promptray-result"]
-    schema_version: Literal[4]
+    schema_version: Literal[5]
     software: str
     bundle: BundleRef
     backend: BackendFacts
@@ -266,7 +266,10 @@ class Result:
 
     @property
     def timing(self) -> Mapping[str, float]:
-        """Milliseconds of each stage: read, decode, window, resize, image, head, total."""
+        """Milliseconds of each stage: read, decode, window, resize, image, head, total.
+
+        On a GPU ``infer`` stands for image and head: they are one call, from its submission to the answer.
+        """
         return MappingProxyType(self.document.timing_ms)
 
     @property

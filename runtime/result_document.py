@@ -63,7 +63,7 @@ def result_document(
     notices: list[Notice] = [*prepared.notices, *state.notices]
     return ResultDocument(
         schema="promptray-result",
-        schema_version=4,
+        schema_version=5,
         software=f"promptray {VERSION}",
         bundle=BundleRef(
             name=manifest.name, family=manifest.family, sha256=bundle.hash,

@@ -5,30 +5,36 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from promptray.runtime.active_prompts import ActivePrompts, require_open
-from promptray.runtime.backends import BackendFacts, choose_backend
-from promptray.runtime.bundle import Bundle, Manifest
+from promptray.runtime.active_set import ActiveSet
+from promptray.runtime.backend_facts import backend_facts
+from promptray.runtime.backends import Backend, BackendFacts, GpuOptions
+from promptray.runtime.backends.choice import choose_backend
+from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.door import Source, open_picture, require_several, source_name
-from promptray.runtime.errors import PromptRayError, ScoringError
+from promptray.runtime.door import Source, open_picture, source_name
+from promptray.runtime.engines.store import EngineStore
+from promptray.runtime.errors import ScoringError
 from promptray.runtime.exam import score_exam
 from promptray.runtime.exam_result import ExamResult
 from promptray.runtime.golden import GoldenReport, check_golden
-from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
-from promptray.runtime.machine_class import consumers_here
+from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, HeadScores, own_bank
+from promptray.runtime.pending_result import PendingResult
 from promptray.runtime.picture import Picture
+from promptray.runtime.pixel_scores import PixelScores, pixel_scores
 from promptray.runtime.prepared import Prepared
 from promptray.runtime.preprocess import preprocess
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.result_document import result_document
+from promptray.runtime.score_ahead import score_ahead
+from promptray.runtime.site import Site
 from promptray.runtime.site_calibration import Calibrations
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 from promptray.runtime.text_check import check_text
@@ -38,8 +44,8 @@ class Scorer:
     """Scores images with a bundle. Make one with :meth:`open`; it is a context manager.
 
     Thread safety: every method may be called from any thread. :meth:`score` calls run side by side; a change
-    of prompts takes effect for calls that begin after it. :meth:`close` waits for nothing: calls under way
-    finish, later ones raise ``score.closed``.
+    of prompts takes effect for calls that begin after it. :meth:`close` lets calls under way finish, later
+    ones raise ``score.closed``.
 
     Examples
     --------
@@ -76,6 +82,7 @@ class Scorer:
         threads: int | None = None,
         reproducible: bool = False,
         strict: bool = False,
+        gpu: GpuOptions | None = None,
     ) -> Scorer:
         """Open a bundle: check its seal, hash what is loaded, compile, and score a golden picture.
 
@@ -94,6 +101,8 @@ class Scorer:
             added or removed. Slower for few prompts.
         strict : bool
             Refuse images whose tags are absent, instead of noting it.
+        gpu : GpuOptions, optional
+            Of a backend of a GPU: images under way at once, CUDA graphs.
 
         Raises
         ------
@@ -101,27 +110,40 @@ class Scorer:
             The bundle or the site was changed, is incomplete or is of another version, or the golden picture
             gets other scores on this machine.
         ScoringError
-            ``backend.*``.
+            ``backend.*``; ``engine.*`` where there are no engines for this GPU that passed their gate.
         """
         bundle = Bundle.open(path)
         manifest = bundle.manifest
         if manifest.gated:  # before anything runs: changed graphs that did not pass are not used
             read_parity(bundle)
-        chosen, reason = choose_backend(backend, threads=threads, manifest=manifest)
-        graphs = Graphs(bundle, chosen, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
+        local = open_site(site, bundle.hash)
+        engines = EngineStore(local, manifest)
+        chosen, reason = choose_backend(
+            backend, threads=threads, manifest=manifest, engines=engines, options=gpu
+        )
+        try:
+            return cls._on(bundle, chosen, reason, local, reproducible=reproducible, strict=strict)
+        except BaseException:
+            chosen.close()
+            raise
+
+    @classmethod
+    def _on(
+        cls,
+        bundle: Bundle,
+        backend: Backend,
+        reason: str,
+        local: Site | None,
+        *,
+        reproducible: bool,
+        strict: bool,
+    ) -> Scorer:
+        manifest = bundle.manifest
+        graphs = Graphs(bundle, backend, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
-        local = open_site(site, bundle.hash)
-        facts = BackendFacts(
-            chosen.name,
-            chosen.version,
-            chosen.device,
-            _precision(manifest, chosen.name),
-            chosen.threads,
-            reason,
-            _gated_as(manifest, chosen.name),
-        )
+        facts = backend_facts(manifest, backend, reason)
         closed = threading.Event()
         calibrations = Calibrations(local, manifest, facts, strict=strict)
         prompts = ActivePrompts(bundle, graphs, banks, local, closed, calibrations)
@@ -186,23 +208,66 @@ class Scorer:
             ``score.deadline``, ``score.cancelled``, ``score.not-finite``, ``score.closed`` or
             ``backend.failed``.
         """
+        return self.submit(prepared, deadline=deadline, cancel=cancel).result()
+
+    def submit(
+        self, prepared: Prepared, *, deadline: float | None = None, cancel: threading.Event | None = None
+    ) -> PendingResult[Result]:
+        """Begin to score a prepared image, and return while a GPU is at work.
+
+        On a processor the work is done before this returns. At most ``GpuOptions.streams`` images are under
+        way: one more takes the oldest one's answer from the device first.
+
+        Parameters
+        ----------
+        prepared, deadline, cancel
+            As for :meth:`infer`; they hold for the result, too.
+
+        Raises
+        ------
+        ScoringError
+            As :meth:`infer`, here or from the result.
+        """
         limit = Deadline(deadline, cancel)
         self._require_open()
         self._require_own(prepared)
         state = self.prompts.state
-        limit.check("before the image graph")
-        start = time.perf_counter()
-        features = self._graphs.features(prepared.network_input.pixels)
-        image_ms = _milliseconds(start)
-        limit.check("after the image graph")
-        start = time.perf_counter()
-        answers = state.run(features)
-        timing = {**prepared.timing, "image": image_ms, "head": _milliseconds(start)}
-        limit.check("after the head")
-        timing["total"] = sum(timing.values())
-        document = result_document(self.bundle, self.backend, prepared, state, answers, timing)
+        pending = state.submit(prepared.network_input.pixels, limit)
+        return PendingResult(pending, partial(self._result, prepared, state))
+
+    def _result(
+        self, prepared: Prepared, state: ActiveSet, scores: list[HeadScores], timing: Mapping[str, float]
+    ) -> Result:
+        answers = state.answers(scores)
+        stages = {**prepared.timing, **timing}
+        stages["total"] = sum(stages.values())
+        document = result_document(self.bundle, self.backend, prepared, state, answers, stages)
         maps = [grid for answer in answers for grid in answer.maps_of_findings]
         return Result(document, maps, prepared.network_input.geometry)
+
+    def submit_pixels(
+        self, pixels: Any, *, deadline: float | None = None, cancel: threading.Event | None = None
+    ) -> PendingResult[PixelScores]:
+        """Begin to score network input that the caller made. Nothing looks at what it shows.
+
+        Parameters
+        ----------
+        pixels : float32 (images, channels, height, width), contiguous
+            A NumPy array; on a backend of a GPU also what has ``__dlpack__`` or version 3 of
+            ``__cuda_array_interface__`` and lies on CUDA device 0. It is waited for on the stream that its
+            producer names, copied within the device, and must not be written before the result is there.
+        deadline, cancel
+            As for :meth:`infer`.
+
+        Raises
+        ------
+        ScoringError
+            ``score.input``, and as :meth:`infer`, here or from the result.
+        """
+        limit = Deadline(deadline, cancel)
+        self._require_open()
+        state = self.prompts.state
+        return PendingResult(state.submit(pixels, limit), partial(pixel_scores, self.backend, state))
 
     def score(
         self,
@@ -247,24 +312,8 @@ class Scorer:
         ------
         Result or Refused
         """
-        if ahead < 1:
-            raise ValueError("ahead must be at least 1")
-        require_several(sources)
         self._require_open()
-        waiting: list[tuple[Future[Prepared], str]] = []
-        pending = iter(sources)
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptray-prepare") as pool:
-            try:
-                while True:
-                    for source in islice(pending, ahead - len(waiting)):
-                        waiting.append((pool.submit(self.prepare, source, **declared), source_name(source)))
-                    if not waiting:
-                        return
-                    future, name = waiting.pop(0)
-                    yield self._outcome(future, name, seen)
-            finally:
-                for future, _ in waiting:
-                    future.cancel()
+        yield from score_ahead(self, sources, ahead=ahead, seen=seen, declared=declared)
 
     def score_exam(
         self, sources: Iterable[Source], *, views: Sequence[str | None] | None = None, **declared: Any
@@ -297,19 +346,6 @@ class Scorer:
         """
         return score_exam(self, sources, views, strict=self.strict, declared=declared)
 
-    def _outcome(
-        self, future: Future[Prepared], name: str, seen: Callable[[Prepared], None] | None
-    ) -> Result | Refused:
-        try:
-            prepared = future.result()
-            if seen:
-                seen(prepared)
-            return self.infer(prepared)
-        except PromptRayError as error:
-            return Refused(error, name)
-        except Exception as error:  # noqa: BLE001 - one image's fault must not lose the studies after it
-            return Refused(_fault(error, name), name)
-
     def check_golden(self) -> GoldenReport:
         """Score every golden picture, encode a finding again, and compare with what the bundle holds.
 
@@ -324,8 +360,9 @@ class Scorer:
         return replace(report, text_error=check_text(self.bundle, self._graphs))
 
     def close(self) -> None:
-        """Close the scorer. Later calls raise ``score.closed``."""
+        """Close the scorer and give back what it holds of a GPU. Later calls raise ``score.closed``."""
         self._closed.set()
+        self._graphs.close()
 
     def __enter__(self) -> Scorer:
         return self
@@ -337,6 +374,7 @@ class Scorer:
 
     def _require_open(self) -> None:
         require_open(self._closed)
+        self._graphs.require_usable()
 
     def _require_own(self, prepared: Prepared) -> None:
         """Another bundle has another door and another preprocessing."""
@@ -349,32 +387,6 @@ class Scorer:
                 found=f"prepared with bundle {prepared.bundle[:12]}",
                 cure="prepare it with the scorer that scores it",
             )
-
-
-def _precision(manifest: Manifest, backend: str) -> str:
-    """Name the precision of what runs: one word where image side and heads agree."""
-    consumers = consumers_here(backend)
-    used = [manifest.graph_for("image", consumers)]
-    used += [manifest.graph_for("head", consumers, head.name) for head in manifest.heads]
-    stated = {graph.title: graph.precision for graph in used if graph is not None}
-    if len(set(stated.values())) == 1:
-        return stated["image"]
-    return ", ".join(f"{title} {precision}" for title, precision in stated.items())
-
-
-def _gated_as(manifest: Manifest, backend: str) -> str | None:
-    gated = manifest.gated_for(consumers_here(backend))
-    return gated.consumer if gated is not None and gated.heads else None
-
-
-def _fault(error: Exception, name: str) -> ScoringError:
-    """Wrap an unforeseen fault without its text, which may hold patient data."""
-    return ScoringError(
-        "score.fault",
-        f"an internal fault ({type(error).__name__}) while this image was being scored",
-        artefact=name,
-        cure="report it with the output of `promptray doctor`",
-    )
 
 
 def _milliseconds(start: float) -> float:

@@ -1,8 +1,8 @@
 """What a site adds to a bundle, in a directory of its own, keyed by the bundle's hash.
 
-A bundle never changes. Prompts added on the spot, findings a site does not use, and its calibrations are
-entries of a site directory. Its files, and what a crash may leave of them, are the business of
-`promptray.runtime.site_files`.
+A bundle never changes. Prompts added on the spot, findings a site does not use, its calibrations, and engines
+built on its device are entries of a site directory. Its files, and what a crash may leave of them, are the
+business of `promptray.runtime.site_files`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from promptray.runtime.errors import BundleError, PromptError, PromptRayError
 from promptray.runtime.site_files import (
     ENTRIES,
     LOCK,
+    PAYLOADS,
     SHA256,
     Kind,
     SiteEntry,
@@ -145,6 +146,20 @@ class Site:
         """Number of the index read or written last; 0 when there is none. Results name it."""
         return self._index.revision
 
+    def require_writable(self) -> None:
+        """Refuse a site that cannot be written, before long work whose result would be lost. Writes nothing.
+
+        Raises
+        ------
+        BundleError
+            ``site.unwritable``.
+        """
+        if self._readonly:
+            raise self._unwritable("it was opened for reading only")
+        nearest = next(each for each in (self.folder, *self.folder.parents) if os.path.lexists(each))
+        if not os.path.isdir(nearest) or not os.access(nearest, os.W_OK):
+            raise self._unwritable("no right to write there, or no folder")
+
     def entries(self, kind: Kind) -> tuple[SiteEntry, ...]:
         """Return the entries of a kind in the order they were added."""
         return tuple(entry for entry in self._index.entries if entry.kind == kind)
@@ -208,13 +223,13 @@ class Site:
 
         Parameters
         ----------
-        kind : {'prompt', 'removed-prompt', 'calibration'}
-            All have a payload but the removal of one of the bundle's prompts.
+        kind : {'prompt', 'removed-prompt', 'calibration', 'engine'}
+            All have a payload but the removal of one of the bundle's prompts; engines may have one.
         head : str
-            The head whose findings they are.
+            The head whose findings they are; empty for engines.
         additions : sequence of (key, payload, facts)
-            The finding's key, unique within kind and head; the content, for a prompt a bank file of one
-            prompt, for a calibration its document; JSON values kept with it.
+            The finding's key, or the engines', unique within kind and head; the content, for a prompt a bank
+            file of one prompt, for a calibration its document; JSON values kept with it.
         revision : int, optional
             Refuse (``site.changed``) unless this is still the site's revision.
         replace : bool
@@ -228,8 +243,10 @@ class Site:
             ``site.busy``, ``site.unwritable``, ``site.corrupt``.
         """
         payloads = [payload for _, payload, _ in additions]
-        if any(bool(payload) != (kind != "removed-prompt") for payload in payloads):
+        if any(bool(payload) not in PAYLOADS[kind] for payload in payloads):
             raise ValueError(f"{kind!r}: every entry has a payload, but for the removal of a prompt")
+        if (head == "") != (kind == "engine"):
+            raise ValueError(f"{kind!r}: findings are of a head, engines of none")
         added = [_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:
@@ -378,6 +395,8 @@ def _entry(kind: Kind, head: str, key: str, payload: bytes, facts: Mapping[str, 
 
 
 def _add_again(entry: SiteEntry) -> str:
+    if entry.kind == "engine":
+        return f"`promptray engine BUNDLE --remove {entry.key}`, then build it again"
     if entry.kind == "calibration":
         return (
             f"`promptray calibrate BUNDLE --remove {quoted(entry.key)} --head {entry.head}`, "

@@ -16,35 +16,49 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
-from promptray.runtime.bundle.fields import HeadName, Key, Sha256
+from promptray.runtime.bundle.fields import Key, Sha256
 from promptray.runtime.bundle.manifest import FileFacts
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError
 
-FORMAT_VERSION = 3
-Kind = Literal["prompt", "removed-prompt", "calibration"]
+FORMAT_VERSION = 4
+Kind = Literal["prompt", "removed-prompt", "calibration", "engine"]
+#: Whether an entry has a payload. Engines of a library that keeps none (ONNX Runtime) are only facts.
+PAYLOADS: dict[Kind, tuple[bool, ...]] = {
+    "prompt": (True,),
+    "removed-prompt": (False,),
+    "calibration": (True,),
+    "engine": (True, False),
+}
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = re.compile(r"tmp\.[0-9a-f]+")
 LOCK, ENTRIES = "site.lock", "entries"
 _LARGEST_INDEX = 16 << 20
-_ANOTHER = "delete the bundle's folder in the site directory; add the prompts and calibrate again"
+_ANOTHER = (
+    "delete the bundle's folder in the site directory; add the prompts, calibrate and build the engines again"
+)
 _UPGRADE = "`pip install --upgrade promptray`"
 _ATTEMPTS, _PAUSE = 20, 0.01
+
+
+# A head's name as in the manifest, or none.
+_Head = Annotated[str, Meta(max_length=32, pattern=r"^([a-z0-9][a-z0-9_-]*)?(?!\n)$")]
 
 
 class SiteEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One addition: what it is, its payload's hash, and facts for whoever reads the kind."""
 
     kind: Kind
-    head: HeadName
-    """The head whose finding it is."""
+    head: _Head
+    """The head whose finding it is; empty for engines, which are of all heads."""
     key: Key
     payload: FileFacts | None
     facts: dict[str, Any]
@@ -54,7 +68,7 @@ class SiteIndex(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The content of ``site.<revision>.<sha256>.json``."""
 
     format: Literal["promptray-site"] = "promptray-site"
-    format_version: Literal[3] = 3
+    format_version: Literal[4] = 4
     bundle: Sha256
     revision: int
     entries: list[SiteEntry]
@@ -150,8 +164,10 @@ def _parse_index(path: Path, bundle_hash: str) -> SiteIndex:
     names = [(entry.kind, entry.head, entry.key) for entry in index.entries]
     if len(set(names)) != len(names):
         raise corrupt("an entry occurs twice in the index", path)
-    if any((entry.payload is None) != (entry.kind == "removed-prompt") for entry in index.entries):
+    if any((entry.payload is not None) not in PAYLOADS[entry.kind] for entry in index.entries):
         raise corrupt("a prompt or calibration has no payload, or a removed finding has one", path)
+    if any((entry.head == "") != (entry.kind == "engine") for entry in index.entries):
+        raise corrupt("a finding is of no head, or engines are of one", path)
     return index
 
 

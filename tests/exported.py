@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from promptray.export.families.base import LoadedModel
@@ -34,7 +35,7 @@ class Exported:
                 head=loaded.name if role == "head" else None,
             )  # fmt: skip
             self.files[role] = export_graph(side, role)
-            self.graphs[role] = backend.load(self.files[role], graph)
+            self.graphs[role] = backend.load(partial(self.files.__getitem__, role), graph)
         self.image: BoundGraph = self.graphs["image"].bind({})
         if model.text is not None:
             self.text: BoundGraph = self.graphs["text"].bind({})

@@ -68,7 +68,7 @@ def test_nothing_is_said_to_pass_that_was_refused() -> None:
     assert "No bundle would be written of either" in PAGE
 
 
-@pytest.mark.parametrize("name", ["vit_small_patch16_224", "vit_tiny_patch16_224", "convnext_atto"])
+@pytest.mark.parametrize("name", sorted(RESULT["speed"].keys() - {"teacher"}))
 def test_shares_of_time_are_those_of_the_result(name: str) -> None:
     stated = re.search(rf"`{name}`\s+([\d.]+) \(([\d.]+) to ([\d.]+)\)", PAGE)
     assert stated
@@ -76,3 +76,42 @@ def test_shares_of_time_are_those_of_the_result(name: str) -> None:
     for text, key in zip(stated.groups(), ("ratio", "ratio_q1", "ratio_q3"), strict=True):
         places = len(text.partition(".")[2])
         assert text == f"{found[key]:.{places}f}"
+
+
+TEXT = json.loads((ROOT / "benchmarks" / "results" / "text_student.json").read_text(encoding="utf-8"))
+
+
+def table(first: str) -> list[list[str]]:
+    """Return the cells of the smaller text side's tables' lines whose first cell matches."""
+    page = PAGE.partition("**A smaller text side.**")[2]
+    lines = re.findall(rf"^\| (?:{first}) \|.*\|$", page, flags=re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_smaller_text_sides_are_told_as_they_were_gated() -> None:
+    found, expected = TEXT["agreement"], []
+    for name, student in found["students"].items():
+        loss, flips, ranks = (gate(student, each) for each in ("auroc_loss", "finding_flips", "spearman"))
+        expected.append(
+            [
+                name.removesuffix(" blocks"),
+                f"{student['text_graph_bytes'] / found['teacher_text_graph_bytes']:.2f}",
+                f"{loss['value']:.4f} ({loss['low']:.4f} to {loss['high']:.4f})",
+                f"{flips['value'] * 100:.1f} %",
+                f"{ranks['value']:.3f}",
+                student["verdict"],
+            ]
+        )
+    assert table(r"\d of 4") == expected
+    wordings, settings = found["wordings"], found["settings"]
+    assert f"{settings['epochs']} epochs on {wordings['learned']} wordings" in PAGE
+    assert f"{settings['held_out']} held-out wordings on {found['images']} radiographs" in PAGE
+
+
+def test_the_smaller_text_sides_save_what_was_measured() -> None:
+    graphs, expected = TEXT["full_size"]["graphs"], []
+    for count in (12, 6, 4, 2):
+        kinds = [graphs[f"{count} blocks, {kind}"] for kind in ("fp32", "int8-dynamic")]
+        shares = [f"{each[part]:.2f}" for each in kinds for part in ("ratio", "bytes_ratio")]
+        expected.append([str(count), *shares])
+    assert table(r"\d+") == expected

@@ -51,6 +51,7 @@ RUNTIME_LIBRARIES = {
     "simplejpeg",
     "tensorrt",
     "tensorrt_rtx",
+    "tensorrt_rtx_bindings",
     "tokenizers",
 }
 # The front door and the command line start on the edge, too.

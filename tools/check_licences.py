@@ -1,7 +1,8 @@
 """Print the licence of everything the edge install brings, and fail on one that is not permissive.
 
 The list is resolved from the installed metadata, starting at promptray's own requirements without
-extras, so that a dependency of a dependency counts, too.
+extras, so that a dependency of a dependency counts, too. What the extras for engines bring beside it may be
+under the GPU vendor's own licence, too; where it is not installed it is named as not looked at.
 """
 
 import re
@@ -34,20 +35,27 @@ PERMISSIVE = {
     "Python Software Foundation License",
 }
 
+#: Extras that bring libraries of the GPU's vendor, and how their metadata names its licence.
+ENGINE_EXTRAS = ("rtx", "tensorrt")
+VENDOR = {"Other/Proprietary License", "Proprietary"}
+
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def needed(
-    root: str, requires: Callable[[str], Iterable[str]], environment: Mapping[str, str]
+    root: str,
+    requires: Callable[[str], Iterable[str]],
+    environment: Mapping[str, str],
+    extras: Iterable[str] = (),
 ) -> dict[str, list[Requirement]]:
-    """Every distribution that installing `root` without extras needs, with what is required of it.
+    """Every distribution that installing `root` with these extras needs, with what is required of it.
 
     `requires` gives the requirements of a distribution by its canonical name; their markers are
     evaluated in `environment`.
     """
-    waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset())]
+    waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset(extras))]
     seen: set[tuple[str, frozenset[str]]] = set()
     found: dict[str, list[Requirement]] = {root: []}
     while waiting:
@@ -63,6 +71,26 @@ def needed(
                 found.setdefault(child, []).append(requirement)
                 waiting.append((child, frozenset(requirement.extras)))
     return found
+
+
+def extras_of_engines(root: str) -> tuple[list[Distribution], list[str]]:
+    """What the extras of engines bring beyond the edge install: distributions, and names of absent ones."""
+    edge = {canonical(each.name) for each in edge_install(root)}
+    lines = [Requirement(line) for line in distribution(root).requires or []]
+    asked = [
+        line
+        for line in lines
+        if line.marker and any(line.marker.evaluate({"extra": extra}) for extra in ENGINE_EXTRAS)
+    ]
+    here, absent = [], []
+    for name in dict.fromkeys(canonical(each.name) for each in asked):
+        if name in edge:
+            continue
+        try:
+            here.append(distribution(name))
+        except PackageNotFoundError:
+            absent.append(name)
+    return here, absent
 
 
 def edge_install(root: str) -> list[Distribution]:
@@ -102,14 +130,26 @@ def main() -> int:
     except PackageNotFoundError as error:
         print(f"{error.name} is required by the edge install but is not installed here: run `make setup`")
         return 1
-    refused = []
-    for each in found:
-        stated = licence(each)
-        if not is_permissive(stated):
-            refused.append(each.name)
-        print(f"{each.name:24} {each.version:14} {stated}{'   <-- REFUSED' if each.name in refused else ''}")
-    print(f"{len(found)} distributions in the edge install, {len(refused)} not permissive")
+    refused = [each for each in found if not print_licence(each, is_permissive)]
+    print(f"{len(found)} distributions in the edge install, {len(refused)} not permissive\n")
+    engines, absent = extras_of_engines("promptray")
+    refused += [each for each in engines if not print_licence(each, is_permissive_or_vendors)]
+    missing = f"; not installed here, so not looked at: {', '.join(absent)}" if absent else ""
+    print(f"{len(engines)} more in the extras {', '.join(ENGINE_EXTRAS)}{missing}")
     return 1 if refused else 0
+
+
+def is_permissive_or_vendors(expression: str) -> bool:
+    """Whether it is permissive, or the GPU vendor's own."""
+    return expression in VENDOR or is_permissive(expression)
+
+
+def print_licence(found: Distribution, accepts: Callable[[str], bool]) -> bool:
+    """Print a distribution with its licence; return whether that is accepted."""
+    stated = licence(found)
+    accepted = accepts(stated)
+    print(f"{found.name:24} {found.version:14} {stated}{'' if accepted else '   <-- REFUSED'}")
+    return accepted
 
 
 if __name__ == "__main__":

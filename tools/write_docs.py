@@ -5,7 +5,7 @@ usage: write_docs.py [ROOT]
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from promptray.runtime.result import result_schema
 from tools.edge_install.page import measured
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 _NUMBERS = ("<!-- numbers: begin, written by tools/write_docs.py -->", "<!-- numbers: end -->")
 _GROUPS = {
@@ -34,7 +35,6 @@ _GROUPS = {
     "prompt": "Prompts and findings",
     "backend": "Backends",
     "score": "Scoring",
-    "engine": "Engines",
     "exam": "Examinations",
     "report": "Radiology reports",
     "recipe": "Recipes",
@@ -43,6 +43,7 @@ _GROUPS = {
     "export": "Export",
     "gate": "Gates",
     "quantise": "Quantisation",
+    "engine": "Engines",
     "repack": "Repacking",
     "family": "Families",
     "table": "Labels, scores and boxes",
@@ -136,16 +137,39 @@ def _numbers() -> str:
         ("One 95-word prompt among 191: padding all to the longest, against buckets, head",
          ratio(mixed["head"]["padded to the longest prompt"]), "layout"),
         ("Packed rows against buckets, attention time", ratio(mixed["attention"]["packed"]), "layout"),
+        *((what, value, "gpu") for what, value in gpu_rows(_gpu_results())),
     ]  # fmt: skip
     commands = {
         "train": f"`python -m reference.train`: {folds}-fold by patient, 95 % interval",
         "start": f"`python -m benchmarks.start`: median (range) of {start['rounds']}",
         "layout": f"`python -m benchmarks.bank_layout`: ratio (quartiles) of {layout['rounds']} rounds, "
         "full-size model",
+        "gpu": "`make gpu`: fastest median of one image, host to host; full-size models, random weights",
     }
     table = "".join(f"| {what} | {value} | {commands[by]} |\n" for what, value, by in rows)
     where = f"Times: {start['machine']['cores']} cores, {start['machine']['system']}, shared machine."
     return f"| what | measured | by |\n| --- | --- | --- |\n{table}\n{where}\n"
+
+
+def gpu_rows(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return a row for each model on each card; one that says so where none was measured."""
+    if not results:
+        return [("One image on a GPU", "not run: no GPU was to be had")]
+    rows = []
+    for result in results:
+        timed = [row for row in result["rows"] if row["latency"]]
+        for model in dict.fromkeys(row["model"] for row in timed):
+            own = [row for row in timed if row["model"] == model]
+            best = min(own, key=lambda row: row["latency"]["p50"])
+            how = f"{best['contestant']} {best['version']} {best['precision']}"
+            taken = f"{best['latency']['p50']:.2f} ms (p99 {best['latency']['p99']:.2f}), {how}"
+            rows.append((f"{model}, {result['gpu']['name']}", taken))
+    return rows
+
+
+def _gpu_results() -> list[dict[str, Any]]:
+    found = [_read(f"benchmarks/results/{path.name}") for path in sorted(RESULTS.glob("*.json"))]
+    return [each for each in found if each.get("schema") == "promptray-gpu"]
 
 
 def edge_install_page() -> str:

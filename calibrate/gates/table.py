@@ -51,6 +51,24 @@ def headline(report: GateReport) -> str:
     return f"{report.candidate.name} against {report.original.name}: {said}{label_free}"
 
 
+def unpassed(report: GateReport, name: str) -> list[str]:
+    """Return a line for each gate that was not passed; `name` says whose they are."""
+    lines = []
+    for gate in report.gates:
+        if gate.verdict == "passed":
+            continue
+        words, form = WORDS[gate.name]
+        value = "not measured" if gate.value is None else f"{gate.value:{form}}"
+        if gate.low is not None and gate.high is not None:
+            value += f" ({gate.low:{form}} to {gate.high:{form}})"
+        reason = f"; {gate.reason}" if gate.reason else ""
+        finding = f" [{gate.finding}]" if gate.finding else ""
+        lines.append(
+            f"{name}: {words}{finding}: {value}, bound {gate.sense} {gate.bound:g}: {gate.verdict}{reason}"
+        )
+    return lines
+
+
 def _gates(report: GateReport) -> Section:
     title = (
         f"Gates on {report.images} images of {report.patients} "

@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 
 import promptray.calibrate
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.changed_graph import Quantise
 from promptray.calibrate.pipeline.distilled import distilled
 from promptray.calibrate.pipeline.engine_sources import Sourced, with_engine_sources
 from promptray.calibrate.pipeline.gate import Asked, Gates, Held
 from promptray.calibrate.pipeline.gate_folder import GateFolder
 from promptray.calibrate.pipeline.gated import added_prompts, summary, with_gates
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.passed import require_passed
 from promptray.calibrate.pipeline.quantised import Changed, quantised

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from promptray.calibrate.pipeline.image_set import ImageSet
+from promptray.calibrate.image_set import ImageSet
 from promptray.calibrate.quantise import Scheme
 from promptray.calibrate.quantise.calibration_images import ImageFeeds
 from promptray.calibrate.quantise.feeds import LazyFeeds, head_feeds, text_feeds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from promptray.calibrate.adapt.units import units_of
-from promptray.calibrate.pipeline.image_set import ImageSet, numbered
+from promptray.calibrate.image_set import ImageSet, numbered
 from promptray.runtime.errors import BuildError
 
 

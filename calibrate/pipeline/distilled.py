@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.recipe import DistilRecipe
 from promptray.calibrate.quantise.scheme import Int8
 from promptray.calibrate.tables.csv_file import read_table

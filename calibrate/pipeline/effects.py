@@ -9,8 +9,8 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.gate import ALONE
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.scores import BLOCK, Model, run
 from promptray.calibrate.quantise.sensitivity import Sensitivity, sensitivity

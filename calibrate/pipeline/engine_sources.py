@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import onnx
 
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.as_written import check_sources
 from promptray.calibrate.pipeline.changed_graph import GraphInputs, Quantise, changed_graph
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.plans import with_plans
 from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe
 from promptray.calibrate.pipeline.with_prepare_graph import with_prepare_graph

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from promptray.calibrate.gates import GateData, Limits, ModelScores, run_gates
 from promptray.calibrate.gates.page import gate_page, sealed_page
 from promptray.calibrate.gates.report import GateReport, sealed
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress, counted
+from promptray.calibrate.image_set import ImageSet, Progress, counted
 from promptray.calibrate.pipeline.scores import Call, Model, scores
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.answers import Answers

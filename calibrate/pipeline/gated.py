@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from promptray.calibrate.gates import Kind
+from promptray.calibrate.image_set import ImageSet
 from promptray.calibrate.pipeline.gate import Held
-from promptray.calibrate.pipeline.image_set import ImageSet
 from promptray.calibrate.pipeline.quantised import Changed
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.pipeline.self_test import SelfTest, text_tolerance

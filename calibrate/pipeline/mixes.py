@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 import promptray.calibrate
+from promptray.calibrate.image_set import ImageSet
 from promptray.calibrate.pipeline.changed_graph import Quantise
-from promptray.calibrate.pipeline.image_set import ImageSet
 from promptray.calibrate.pipeline.quantised import Changed, quantised
 from promptray.calibrate.pipeline.recipe import BY_GROUPS, BuildRecipe
 from promptray.calibrate.pipeline.scores import Model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from promptray.calibrate.gates.table import WORDS, gate_text, headline
+from promptray.calibrate.gates.table import gate_text, headline, unpassed
 from promptray.calibrate.pipeline.gate import Held, as_json
 from promptray.calibrate.pipeline.gate_folder import GateFolder
 from promptray.runtime.errors import BuildError
@@ -43,29 +43,11 @@ def require_passed(held: Sequence[Held], folder: GateFolder, artefact: str, cure
         f"{'; '.join(said)}; no bundle was written",
         artefact=artefact,
         expected="every gate passed",
-        found="\n".join(line for each in held for line in _unpassed(each)),
+        found="\n".join(line for each in held for line in unpassed(each.report, each.name)),
         cure=f"the reports are in {folder.name}; {cure}"
         if refused
         else f"{more} to the section 'gate' (reports in {folder.name})",
     )
-
-
-def _unpassed(held: Held) -> list[str]:
-    lines = []
-    for gate in held.report.gates:
-        if gate.verdict == "passed":
-            continue
-        words, form = WORDS[gate.name]
-        value = "not measured" if gate.value is None else f"{gate.value:{form}}"
-        if gate.low is not None and gate.high is not None:
-            value += f" ({gate.low:{form}} to {gate.high:{form}})"
-        reason = f"; {gate.reason}" if gate.reason else ""
-        finding = f" [{gate.finding}]" if gate.finding else ""
-        lines.append(
-            f"{held.name}: {words}{finding}: {value}, bound {gate.sense} {gate.bound:g}: "
-            f"{gate.verdict}{reason}"
-        )
-    return lines
 
 
 def _needed(held: Sequence[Held]) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from promptray.calibrate.pipeline.image_set import Progress
+from promptray.calibrate.image_set import Progress
 from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe, targets_of
 from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache

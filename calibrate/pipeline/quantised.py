@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import onnx
 
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.banks import with_added_by, with_float16_banks
 from promptray.calibrate.pipeline.changed_graph import GraphInputs, Quantise, changed_graph
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.recipe import BuildRecipe, precision_of
 from promptray.calibrate.quantise import quantise
 from promptray.calibrate.quantise.calibration_images import warnings_of

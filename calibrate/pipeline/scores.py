@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import safetensors.numpy
 
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.answers import Answers

@@ -15,10 +15,10 @@ import msgspec
 
 from promptray.calibrate.gates.report import Gate
 from promptray.calibrate.gates.verdict import verdict_of
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.effects import effects, findings
 from promptray.calibrate.pipeline.gate import Asked, Gates
 from promptray.calibrate.pipeline.gate_folder import GateFolder
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.recipe import BuildRecipe
 from promptray.calibrate.pipeline.scores import Model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.disjoint import require_disjoint
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
 from promptray.calibrate.pipeline.recipe import BuildRecipe
 from promptray.export.stage_cache import StageCache

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 import promptray.calibrate
+from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.effects import effects, findings
-from promptray.calibrate.pipeline.image_set import ImageSet, Progress
 from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
 from promptray.calibrate.pipeline.mixes import Mixes
 from promptray.calibrate.pipeline.recipe import BY_GROUPS, BuildRecipe, check_quantise

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from promptray.calibrate.image_set import Progress
 from promptray.calibrate.interleaved import interleaved
-from promptray.calibrate.pipeline.image_set import Progress
 from promptray.calibrate.pipeline.scores import Model
 from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from promptray.calibrate.distil.text_wordings import Wordings, gather, token_hash
+from promptray.calibrate.image_set import Progress
 from promptray.calibrate.pipeline.banks import with_added_by
-from promptray.calibrate.pipeline.image_set import Progress
 from promptray.calibrate.pipeline.recipe import TextDistilRecipe
 from promptray.calibrate.pipeline.scores import Model
 from promptray.calibrate.same_picture import picture_sha256
@@ -217,7 +217,7 @@ def _require_equal(side: Any, graph: bytes, facts: Graph, prompts: Sequence[Enco
 
     from promptray.calibrate.distil.text_student import call
 
-    bound = load_backend(GATED_ON, threads=1).load(graph, facts).bind({})
+    bound = load_backend(GATED_ON, threads=1).load(lambda: graph, facts).bind({})
     with torch.inference_mode():
         worst = max(
             difference(bound.run(each.arrays), {k: v.numpy() for k, v in call(side, each.arrays).items()})
@@ -273,7 +273,7 @@ def _with_wordings(draft: Draft, held_out: Sequence[EncodedPrompt], stages: Stag
 
     def encode(out: Path) -> None:
         graph = _text_graph(draft)
-        bound = load_backend(GATED_ON, threads=1).load(draft.read(graph.file), graph).bind({})
+        bound = load_backend(GATED_ON, threads=1).load(lambda: draft.read(graph.file), graph).bind({})
         encoder = TextEncoder(rule, draft.read(rule.tokenizer))
         entries = [
             _entry(bound, head, each.key, encoder.encode_finding(each.prompts, each.negative_prompts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.calibrate.same_picture import picture_sha256
+from promptray.calibrate.same_picture import picture_sha256, set_sha256
 from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
 from promptray.runtime.door import open_picture
@@ -110,11 +109,6 @@ def calibration_images(
     facts = CalibrationSet(images=len(files), sha256=set_sha256(hashes), source=source)
     warnings = tuple(warnings_of(len(files), len(set(hashes)), labels))
     return CalibrationImages(ImageFeeds(pictures, preprocessing), facts, warnings)
-
-
-def set_sha256(hashes: Sequence[str]) -> str:
-    """Return the hash of a set of pictures, in their order."""
-    return hashlib.sha256(";".join(hashes).encode()).hexdigest()
 
 
 def _picture(file: Path, door: Door, preprocessing: Preprocessing) -> NDArray[Any]:

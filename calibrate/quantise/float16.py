@@ -78,8 +78,10 @@ def _reason(
         return "the scheme keeps it"
     if node.op_type in _WIDE:
         return f"{node.op_type} needs more range inside than its tensors show"
+    # Scales are float16 numbers however small (`qdq.scale_of`); TensorRT wants both of a product of one type.
+    scales = node.input[1:2] if node.op_type in ("QuantizeLinear", "DequantizeLinear") else ()
     for tensor in (*node.input, *node.output):
-        if tensor not in floats:
+        if tensor not in floats or tensor in scales:
             continue
         constant = graph.constants.get(tensor)
         if constant is None:

@@ -22,15 +22,17 @@ _EXPORT = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript")
 @click.command("doctor")
 @json_option
 def command(as_json: bool) -> int:
-    """Show what this machine can run: versions, CPU, backends. Holds no patient data and no paths.
+    """Show what this machine can run: versions, CPU, GPU, backends. Holds no patient data and no paths.
 
-    Exits with 1 when something would keep the runtime from working.
+    Exits with 1 when something would keep the runtime from working; a backend of a GPU that is not ready says
+    why, and is no problem.
 
     \b
     Example:
       promptray doctor --json
     """
-    from promptray.runtime.backends import NAMES
+    from promptray.cli.doctor_gpu import driver, engine_backends
+    from promptray.runtime.backends import HOST
     from promptray.runtime.machine_class import machine_class
 
     problems = [f"not installed: {name}" for name in _RUNTIME if _version(name) is None]
@@ -51,8 +53,9 @@ def command(as_json: bool) -> int:
         "cores": os.cpu_count(),
         "runtime": {name: _version(name) for name in _RUNTIME},
         "export": {name: _version(name) for name in _EXPORT},
-        "backends": dict.fromkeys(NAMES, "ready" if not problems else "not ready"),
-        "not in this version": ["OpenVINO", "ONNX Runtime CUDA", "TensorRT", "TensorRT-RTX"],
+        "backends": {HOST: "ready" if not problems else "not ready", **engine_backends()},
+        "cuda driver": driver(),
+        "not in this version": ["OpenVINO"],
         "problems": problems,
     }
     if as_json:

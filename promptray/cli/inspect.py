@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 
+from promptray.cli.engine_table import COLUMNS, engine_documents, engine_rows
 from promptray.cli.output import (
     bundle_argument,
     json_option,
@@ -21,6 +22,7 @@ from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Distilled, DistilledText, Manifest, Provenance
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.engines.sources import source_sets
+from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.site_calibration import facts, site_calibrations
 from promptray.runtime.site_choice import SiteChoice, open_site
 
@@ -60,6 +62,7 @@ def _found(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
             ],
             "calibrations": [facts(each) for each in site_calibrations(local, bundle.manifest).values()],
             "removed": [{"head": entry.head, "key": entry.key} for entry in local.entries("removed-prompt")],
+            "engines": engine_documents(EngineStore(local, bundle.manifest)),
         }
     return {"sha256": bundle.hash, "manifest": manifest, "parity": parity, "site": added}
 
@@ -107,6 +110,8 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
         print_table(title, ["key", "prompt", "code"], findings)
     if added is None:
         return
+    if added["engines"]:
+        print_table("Engines", COLUMNS, engine_rows(added["engines"]))
     kept = [[item["head"], item["key"], "added here"] for item in added["prompts"]]
     kept += [[item["head"], item["key"], "removed here"] for item in added["removed"]]
     kept += [

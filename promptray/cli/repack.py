@@ -23,7 +23,8 @@ def command(bundle: str, site: str | None, output: Path, as_json: bool) -> None:
     Findings added at the site are shipped by the new bundle with their cached encodings, removed ones are
     left out. Golden answers of added ones are computed on this machine. A bundle of quantised or distilled
     graphs is refused: its gates were held with its own findings, so change the recipe and build it.
-    Calibrations stay in the site directory, which then holds them for the new bundle, too.
+    Calibrations stay in the site directory, which then holds them for the new bundle, too. Engines built on
+    this device stay with the old bundle: build them for the new one with `promptray engine`.
 
     \b
     Examples:
@@ -45,6 +46,7 @@ def command(bundle: str, site: str | None, output: Path, as_json: bool) -> None:
                 "groups_left_out": made.groups,
                 "calibrations_carried": made.calibrated,
                 "calibrations_left": made.uncalibrated,
+                "engines_left": made.engines,
             }
         )
         return
@@ -56,6 +58,7 @@ def command(bundle: str, site: str | None, output: Path, as_json: bool) -> None:
         ("groups left out with a finding of theirs", made.groups),
         ("calibrations that this site now has for the new bundle, too", made.calibrated),
         ("calibrations that do not hold for the new bundle", made.uncalibrated),
+        ("engines of the old bundle, which `promptray engine` builds for the new one", made.engines),
     ):
         if keys:
             click.echo(f"{what}: {', '.join(keys)}")

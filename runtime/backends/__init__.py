@@ -1,15 +1,15 @@
 """Backends run graphs. Each is one module that offers the small protocol below.
 
 A backend compiles a graph once (:meth:`Backend.load`). A graph is then bound to arrays that stay the same
-over many calls, the prompt bank above all (:meth:`Graph.bind`), and the bound graph is run with what changes
-(:meth:`BoundGraph.run`). Binding is what lets a device keep the bank resident, and what makes a change of
-prompts atomic: a new bound graph replaces the old one in a single assignment.
+over many calls, the prompt bank above all (:meth:`Graph.bind`). The image graph and bound heads make a chain
+(:meth:`Backend.chain`), through which an image goes in one call. Binding is what lets a device keep the bank
+resident, and what makes a change of prompts atomic: a new chain replaces the old one in a single assignment.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -17,11 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
-from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.deadline import Deadline
+from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.errors import ScoringError
-from promptray.runtime.machine_class import consumers_here
 
 Array = NDArray[Any]
+
+
+class EngineRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The set of engines that scored, and the gate that let it through on this device.
+
+    Attributes
+    ----------
+    key : str
+        Its name in the site directory (``promptray inspect`` lists it).
+    gate : str
+        ``golden``: the golden pictures. ``images(n, hash)``: also the gates on that many images.
+    """
+
+    key: str
+    gate: str
 
 
 class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +58,12 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Why this backend was chosen.
     gated_as : str or None
         What the changed graphs that score were gated as, say ``onnxruntime-cpu@x86_64-avx2``: another class
-        of machine gives other scores. None where no graph was changed.
+        of machine gives other scores. Of engines ``tensorrt@<key of the set>``. None where no graph was
+        changed.
+    engines : EngineRef or None
+        None where the backend runs the bundle's graphs themselves.
+    text : str or None
+        The backend that encodes added prompts, where it is another: engines are of the image side and heads.
     """
 
     name: str
@@ -53,13 +73,91 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int
     reason: str
     gated_as: str | None
+    engines: EngineRef | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """How a GPU is used. Only backends of a GPU take them.
+
+    Attributes
+    ----------
+    streams : int
+        Images under way at once: each stream has memory and execution contexts of its own. A further call
+        waits for the oldest. ONNX Runtime has one at a time.
+    cuda_graphs : bool
+        Record the work of a call once and launch it whole. Without, every layer is queued anew for each call.
+    """
+
+    streams: int = 2
+    cuda_graphs: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.streams <= 16:
+            raise ValueError("streams must be 1 to 16")
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a chain gives for B images.
+
+    Attributes
+    ----------
+    heads : sequence of dict of str to array
+        Every output of each bound head, in the order the chain was made of.
+    timing : dict of str to float
+        Milliseconds: ``image`` and ``head`` where they are run one after the other, ``infer`` where both are
+        one call.
+    """
+
+    heads: Sequence[Mapping[str, Array]]
+    timing: Mapping[str, float]
+
+
+class Pending(Protocol):
+    """Images that were submitted. Thread-safe."""
+
+    def done(self) -> bool:
+        """Tell whether the answer is there; never waits."""
+        ...
+
+    def result(self) -> Outputs:
+        """Wait and return the answer; again the same when asked again.
+
+        Raises
+        ------
+        ScoringError
+            ``score.deadline`` or ``score.cancelled``, by the limit it was submitted with; ``backend.*``.
+        """
+        ...
+
+
+class Chain(Protocol):
+    """The image graph and bound heads, as one call. Thread-safe."""
+
+    def submit(self, pixels: Any, limit: Deadline) -> Pending:
+        """Begin to score pixels: float32 (B, channels, height, width), contiguous.
+
+        A NumPy array may be used again when this returns. Backends of a GPU also take an array that is there
+        already (DLPack, ``__cuda_array_interface__``); it must not be written before the answer is there.
+
+        Raises
+        ------
+        ScoringError
+            ``score.input``, ``score.deadline``, ``score.cancelled``, ``score.closed``, ``backend.*``.
+        """
+        ...
 
 
 class BoundGraph(Protocol):
     """A compiled graph with its resident inputs. ``run`` is thread-safe."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run with the remaining inputs; return every output by name."""
+        """Run with the remaining inputs; return every output by name.
+
+        Engines of a GPU run as part of a chain only.
+        """
         ...
 
 
@@ -79,8 +177,19 @@ class Backend(Protocol):
     device: str
     threads: int
 
-    def load(self, model: bytes, facts: GraphFacts) -> Graph:
-        """Compile an ONNX model.
+    @property
+    def engines(self) -> EngineFacts | None:
+        """The set of engines it runs; None: it runs the bundle's graphs themselves."""
+        ...
+
+    def load(self, model: Callable[[], bytes], facts: GraphFacts) -> Graph:
+        """Make a graph ready to run.
+
+        Parameters
+        ----------
+        model : callable
+            Reads the ONNX model and checks its hash; called only by a backend that compiles it now.
+        facts : GraphFacts
 
         Raises
         ------
@@ -89,89 +198,38 @@ class Backend(Protocol):
         """
         ...
 
+    def chain(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> Chain:
+        """Join its own bound graphs, and make the first call's preparations now."""
+        ...
 
-#: Backend -> the module whose ``open_backend(threads=...)`` makes it. In the order "auto" prefers them.
-_MODULES: dict[str, str] = {"onnxruntime-cpu": "promptray.runtime.backends.onnxruntime"}
-NAMES: tuple[str, ...] = tuple(_MODULES)
+    def require_usable(self) -> None:
+        """Refuse to go on with a device that was lost.
+
+        Raises
+        ------
+        ScoringError
+            ``score.closed``, naming why.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let what was submitted come to its end, and give the device's memory back."""
+        ...
+
+
+HOST = "onnxruntime-cpu"
+#: Backends of a GPU, which run sets of engines; in the order "auto" asks.
+OF_ENGINES = ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
+NAMES: tuple[str, ...] = (HOST, *OF_ENGINES)
 
 
 def load_backend(name: str, *, threads: int | None = None) -> Backend:
-    """Make a backend of :data:`NAMES`."""
-    backend: Backend = importlib.import_module(_MODULES[name]).open_backend(threads=threads)
-    return backend
+    """Make the backend that needs no engines, by its name."""
+    if name != HOST:
+        raise ValueError(f"{name} runs engines: promptray.runtime.backends.choice opens them")
+    from promptray.runtime.backends.onnxruntime import open_backend
 
-
-def choose_backend(name: str, *, threads: int | None, manifest: Manifest) -> tuple[Backend, str]:
-    """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
-
-    Parameters
-    ----------
-    name : str
-        One of :data:`NAMES`, or ``"auto"``.
-    threads : int or None
-        Threads of one call; None lets the backend use every core of this process.
-    manifest : Manifest
-        Of the bundle: a backend can be used where all its graphs were gated on it and, if they are changed
-        ones, on this class of machine.
-
-    Returns
-    -------
-    (Backend, str)
-        The backend and why it was chosen.
-
-    Raises
-    ------
-    ScoringError
-        ``backend.unavailable`` for an unknown name, or one the bundle was not gated on on this class of
-        machine.
-    """
-    if name != "auto" and name not in NAMES:
-        raise ScoringError(
-            "backend.unavailable",
-            "no such backend",
-            artefact=name,
-            expected=f"auto or one of {', '.join(NAMES)}",
-            cure="run `promptray doctor` to see what this machine can run",
-        )
-    usable = [known for known in NAMES if _is_gated(manifest, known)]
-    chosen = usable[0] if name == "auto" and usable else name
-    if chosen not in usable:
-        raise _ungated(name, usable, manifest)
-    reason = (
-        "asked for by the caller"
-        if name != "auto"
-        else f"auto: the first of the backends this bundle was gated on ({', '.join(usable)})"
-    )
-    return load_backend(chosen, threads=threads), reason
-
-
-def _is_gated(manifest: Manifest, backend: str) -> bool:
-    """Tell whether every graph has a variant that was gated on a backend on this class of machine."""
-    needed = {(graph.role, graph.head) for graph in manifest.graphs}
-    return all(manifest.graph_for(role, consumers_here(backend), head) for role, head in needed)
-
-
-def _ungated(name: str, usable: list[str], manifest: Manifest) -> ScoringError:
-    """Say why a bundle cannot be used, and on which machines it can."""
-    pairs = sorted({each for graph in manifest.graphs for each in graph.consumers if "@" in each})
-    of_class = [pair for pair in pairs if pair.partition("@")[0] == name or name == "auto"]
-    if usable or not of_class:
-        return ScoringError(
-            "backend.unavailable",
-            "the bundle's graphs were not gated on this backend",
-            artefact=name,
-            expected=", ".join(usable) or "a bundle gated on a backend of this software",
-            cure="build the bundle again with this version, or use one that `promptray inspect` lists",
-        )
-    return ScoringError(
-        "backend.unavailable",
-        "the bundle's changed graphs were gated on another class of machine, which computes them otherwise",
-        artefact=name,
-        expected=" or ".join(of_class),
-        found=f"this machine is {consumers_here(name)[0].partition('@')[2]}",
-        cure="run `promptray build` with the same recipe on such a machine, which gates it there; or without "
-        "its section 'quantise': fp32 graphs run on every machine",
-    )
+    return open_backend(threads=threads)
 
 
 def require_finite(outputs: Mapping[str, Array], role: str) -> None:
@@ -190,3 +248,41 @@ def require_finite(outputs: Mapping[str, Array], role: str) -> None:
                 artefact=f"{role} graph, output {name}",
                 cure="run `promptray verify` on the bundle; report the image's type if it passes",
             )
+
+
+def require_leading(outputs: Mapping[str, Array], leading: tuple[int, ...], role: str) -> None:
+    """Refuse outputs that are not one for each image, of a head for each image and prompt.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.failed``, naming the output.
+    """
+    for name, values in outputs.items():
+        if values.shape[: len(leading)] != leading:
+            raise ScoringError(
+                "backend.failed",
+                "a graph gave another number of answers than it was asked for",
+                artefact=f"{role} graph, output {name}",
+                expected=f"first dimensions {list(leading)}",
+                found=str(list(values.shape)),
+                cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
+            )
+
+
+def require_on_host(pixels: object) -> None:
+    """Refuse network input that is no NumPy array.
+
+    Raises
+    ------
+    ScoringError
+        ``score.input``.
+    """
+    if not isinstance(pixels, np.ndarray):
+        raise ScoringError(
+            "score.input",
+            "this backend takes network input from the host only",
+            expected="a NumPy array",
+            found=type(pixels).__name__,
+            cure="open the scorer on a backend of the device, or pass the array's NumPy copy",
+        )

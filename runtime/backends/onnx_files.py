@@ -61,7 +61,7 @@ def _holds_external(model: memoryview) -> bool:
     waiting = [("model", model)]
     while waiting:
         kind, message = waiting.pop()
-        for field, value in _fields(message):
+        for field, value in fields(message):
             inner = _FIELDS[kind].get(field)
             if inner is not None and isinstance(value, memoryview):
                 waiting.append((inner, value))
@@ -70,7 +70,7 @@ def _holds_external(model: memoryview) -> bool:
     return False
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield number and value of each field; fixed-size ones, which no message is, as 0."""
     position, end = 0, len(message)
     while position < end:

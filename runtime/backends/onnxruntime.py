@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from promptray.runtime.backends import Array
+from promptray.runtime.backends import HOST, Array, BoundGraph
+from promptray.runtime.backends.declared import require_declared
 from promptray.runtime.backends.onnx_files import require_self_contained
+from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError
 
 # The binding raises its own exception classes, which share no base below Exception.
-_FAULTS: tuple[type[Exception], ...] = (
+FAULTS: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
@@ -76,18 +79,19 @@ class OnnxRuntimeCpu:
         Threads of one call; by default the cores this process may use.
     """
 
-    name = "onnxruntime-cpu"
+    name = HOST
     device = "CPU"
+    engines = None
 
     def __init__(self, *, threads: int | None = None) -> None:
-        most = max(8, 4 * _usable_cores())
+        most = max(8, 4 * usable_cores())
         if threads is not None and not 1 <= threads <= most:
             raise ValueError(f"threads must be 1 to {most} on this machine")
         refuse_mixed_wheels()
         self.version = ort.__version__
-        self.threads = threads or _usable_cores()
+        self.threads = threads or usable_cores()
 
-    def load(self, model: bytes, facts: GraphFacts) -> OnnxRuntimeGraph:
+    def load(self, model: Callable[[], bytes], facts: GraphFacts) -> OnnxRuntimeGraph:
         """Compile an ONNX model held in memory: the bytes that were hashed are the bytes that run.
 
         Raises
@@ -97,20 +101,57 @@ class OnnxRuntimeCpu:
         ScoringError
             ``backend.failed``.
         """
-        require_self_contained(model, facts.file)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        try:
-            # Its own fall-back prints to stdout and tries the same provider again.
-            session = ort.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"], enable_fallback=0
-            )
-        except _FAULTS as error:
-            raise _failed(f"the {facts.role} graph could not be loaded", facts, error) from error
-        _require_declared(session, facts)
-        return OnnxRuntimeGraph(session, facts)
+        return OnnxRuntimeGraph(
+            make_session(model(), facts, "CPUExecutionProvider", {}, threads=self.threads), facts
+        )
+
+    def chain(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> SequentialChain:
+        """Join bound graphs, which run one after the other."""
+        return SequentialChain(image, heads)
+
+    def require_usable(self) -> None:
+        """Do nothing: a processor is not lost."""
+
+    def close(self) -> None:
+        """Do nothing: sessions go when nothing refers to them."""
+
+
+def make_session(
+    model: bytes, facts: GraphFacts, provider: str, provider_options: Mapping[str, str], *, threads: int
+) -> ort.InferenceSession:
+    """Compile a model for one provider, and for no other.
+
+    Parameters
+    ----------
+    model : bytes
+    facts : GraphFacts
+        The model must have these inputs and outputs.
+    provider : str
+    provider_options : mapping of str to str
+    threads : int
+        Of one call on the host.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.unsafe-path``.
+    ScoringError
+        ``backend.failed``.
+    """
+    require_self_contained(model, facts.file)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        # Its own fall-back prints to stdout and tries the same provider again.
+        session = ort.InferenceSession(
+            model, options, providers=[(provider, dict(provider_options))], enable_fallback=0
+        )
+    except FAULTS as error:
+        raise failed(f"the {facts.role} graph could not be loaded", facts, error) from error
+    require_declared(facts, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+    return session
 
 
 class OnnxRuntimeGraph:
@@ -161,36 +202,21 @@ class OnnxRuntimeBoundGraph:
             feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
         try:
             results = self._session.run_with_ort_values(self._outputs, feeds)
-        except _FAULTS as error:
-            raise _failed(f"the {self._facts.role} graph failed", self._facts, error) from error
+        except FAULTS as error:
+            raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
         return {name: value.numpy() for name, value in zip(self._outputs, results, strict=True)}
 
 
-_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int64": "tensor(int64)",
-          "uint8": "tensor(uint8)"}  # fmt: skip
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64",
+          "tensor(uint8)": "uint8"}  # fmt: skip
 
 
-def _require_declared(session: ort.InferenceSession, facts: GraphFacts) -> None:
-    """Refuse a graph whose inputs or outputs are not those of the manifest."""
-    for kind, declared, actual in (
-        ("inputs", facts.inputs, session.get_inputs()),
-        ("outputs", facts.outputs, session.get_outputs()),
-    ):
-        expected = {tensor.name: (_TYPES[tensor.dtype], len(tensor.dims)) for tensor in declared}
-        found = {node.name: (node.type, len(node.shape)) for node in actual}
-        if expected != found:
-            differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-            raise ScoringError(
-                "backend.failed",
-                f"the {facts.role} graph has other {kind} than the manifest says",
-                artefact=facts.file,
-                expected=", ".join(f"{name} {expected.get(name, 'absent')}" for name in differing[:5]),
-                found=", ".join(f"{name} {found.get(name, 'absent')}" for name in differing[:5]),
-                cure="build the bundle again",
-            )
+def _tensors(nodes: Sequence[Any]) -> dict[str, tuple[str, int]]:
+    return {node.name: (_TYPES.get(node.type, node.type), len(node.shape)) for node in nodes}
 
 
-def _failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:
+def failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:
+    """Return the error of a fault of ONNX Runtime, with its first line."""
     lines = str(error).splitlines() or [type(error).__name__]
     return ScoringError(
         "backend.failed",
@@ -200,7 +226,8 @@ def _failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:
     )
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

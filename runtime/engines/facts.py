@@ -29,6 +29,8 @@ __all__ = [
     "engine_key",
 ]
 
+EngineBackend = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
+
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the structures: immutable, keyword-only, closed."""
@@ -68,6 +70,13 @@ class HeadGate(_Struct, frozen=True, kw_only=True):
     map_error: float | None
     map_tolerance: float | None
 
+    @property
+    def passed(self) -> bool:
+        """Whether both are within their tolerances."""
+        return self.score_error <= self.score_tolerance and (self.map_error or 0.0) <= (
+            self.map_tolerance or 0.0
+        )
+
 
 class ImagesGate(_Struct, frozen=True, kw_only=True):
     """The gates of ``docs/gates.md`` on images, held on this device."""
@@ -103,29 +112,40 @@ class EngineSpeed(_Struct, frozen=True, kw_only=True):
     quartiles: tuple[float, float] | None = None
 
 
-class EngineSet(_Struct, frozen=True, kw_only=True):
-    """Facts of an entry of kind ``engine`` in the site directory; its payload holds the engines."""
+class EngineFacts(_Struct, frozen=True, kw_only=True):
+    """Engines as they were compiled: of which graphs, by which library, for which device. No gate yet."""
 
-    format_version: Literal[1] = 1
-    backend: Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
+    backend: EngineBackend
     version: Text
     """Of the library that built and runs it."""
     device: Device
     precision: Text
+    """One word where all graphs have the same, else each with its precision."""
     graphs: Annotated[list[SourceGraph], Meta(min_length=1)]
     settings: Settings
-    gate: EngineGate
-    speed: EngineSpeed | None
-    built: Text
-    """Date, ISO 8601."""
     build_seconds: float
     bytes: Count
     """Of the engines together; 0 where the backend keeps none (ONNX Runtime)."""
 
     @property
+    def title(self) -> str:
+        """What people call them."""
+        return f"{self.backend} {self.version} {self.precision}, {self.device.title}"
+
+    @property
     def key(self) -> str:
         """Name of its entry (see :func:`engine_key`)."""
         return engine_key(self.backend, self.version, self.device, self.graphs, self.settings)
+
+
+class EngineSet(EngineFacts, frozen=True, kw_only=True):
+    """Engines that passed their gate: facts of an entry of kind ``engine``; its payload holds the plans."""
+
+    format_version: Literal[1] = 1
+    gate: EngineGate
+    speed: EngineSpeed | None
+    built: Text
+    """Date, ISO 8601."""
 
 
 def engine_key(

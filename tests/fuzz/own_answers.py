@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import safetensors.numpy
 
 from promptray.runtime.backends import load_backend
@@ -20,7 +22,9 @@ def with_own_answers(manifest: Manifest, files: dict[str, bytes]) -> dict[str, b
     The golden pictures are those in `files`. Nothing is shown to be right by this: such a bundle verifies.
     """
     (head,), backend = manifest.heads, load_backend(OnnxRuntimeCpu.name, threads=1)
-    loaded = {graph.role: backend.load(files[graph.file], graph) for graph in manifest.graphs}
+    loaded = {
+        graph.role: backend.load(partial(files.__getitem__, graph.file), graph) for graph in manifest.graphs
+    }
     text = manifest.text
     assert text is not None
     encoder, text_graph = TextEncoder(text, files[text.tokenizer]), loaded["text"].bind({})

@@ -31,6 +31,7 @@ def test_it_makes_a_bundle_of_the_sites_findings(
         "groups_left_out": [],
         "calibrations_carried": [],
         "calibrations_left": [],
+        "engines_left": [],
     }
     assert "rib fracture" in keys
     assert "effusion" not in keys

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 from typing import Any
 
 import pytest
 
-from promptray.cli import doctor, run
+from promptray.cli import doctor, doctor_gpu, run
+from tests.fake_tensorrt import VERSION, simulated_tensorrt
 
 
 def facts(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
@@ -21,7 +23,8 @@ def test_a_sound_machine_has_no_problems(capsys: pytest.CaptureFixture[str]) -> 
     code, found = facts(capsys)
     assert (code, found["problems"]) == (0, [])
     assert found["runtime"]["onnxruntime"]
-    assert set(found["backends"].values()) == {"ready"}
+    assert found["backends"].pop("onnxruntime-cpu") == "ready"
+    assert found["backends"].keys() == {"tensorrt", "tensorrt_rtx", "onnxruntime-cuda"}
     assert run(["doctor"]) == 0
     assert "onnxruntime" in capsys.readouterr().out
 
@@ -33,7 +36,7 @@ def test_a_missing_package_is_named(
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pydicom" else version(name))
     code, found = facts(capsys)
     assert (code, found["problems"]) == (1, ["not installed: pydicom"])
-    assert set(found["backends"].values()) == {"not ready"}
+    assert found["backends"]["onnxruntime-cpu"] == "not ready"
 
 
 def test_several_onnxruntime_wheels_are_a_problem(
@@ -59,3 +62,49 @@ def test_an_onnxruntime_that_does_not_load_is_a_problem_not_a_fault(
 def test_nothing_of_this_machines_folders_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     _, found = facts(capsys)
     assert sys.prefix not in json.dumps(found)
+
+
+def test_a_machine_without_a_gpu_says_why_and_has_no_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_library(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    code, found = facts(capsys)
+    assert code == 0
+    assert found["cuda driver"].startswith("none: ")
+    assert found["backends"]["tensorrt"].startswith("not ready: ")
+    assert found["backends"]["onnxruntime-cuda"].startswith("not ready: ")
+
+
+def test_a_driver_and_a_library_that_work_are_named_with_their_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Driver:
+        def __init__(self, name: str) -> None:
+            pass
+
+        def cuDriverGetVersion(self, version: Any) -> int:
+            version._obj.value = 12060
+            return 0
+
+    monkeypatch.setattr(ctypes, "CDLL", Driver)
+    with simulated_tensorrt():
+        code, found = facts(capsys)
+    assert code == 0
+    assert found["cuda driver"] == "CUDA 12.6"
+    assert found["backends"]["tensorrt"].startswith(f"ready: {VERSION}, Simulated GPU")
+
+
+def test_a_library_that_is_broken_in_a_new_way_does_not_end_the_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(name: str) -> Any:
+        raise RecursionError
+
+    monkeypatch.setattr(doctor_gpu, "here", broken)
+    code, found = facts(capsys)
+    assert code == 0
+    assert "RecursionError" in found["backends"]["tensorrt_rtx"]

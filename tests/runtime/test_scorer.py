@@ -17,7 +17,8 @@ import pytest
 
 from promptray import ImageError, PromptRayError, Refused, Result, Scorer, ScoringError
 from promptray.runtime.backends import onnxruntime as backend_module
-from promptray.runtime.graphs import BoundHead, Graphs
+from promptray.runtime.backends.onnxruntime import OnnxRuntimeBoundGraph
+from promptray.runtime.graphs import BoundHead
 from tests.bundle_factory import edited, relist
 from tests.carzero_tiny import FOLDER, PROMPTS
 
@@ -70,7 +71,7 @@ def test_result_says_who_scored_what(scorer: Scorer) -> None:
     result = scorer.score(IMAGES[0], modality="DX")
     document = result.to_json()
     assert document["schema"] == "promptray-result"
-    assert document["schema_version"] == 4
+    assert document["schema_version"] == 5
     assert document["bundle"]["sha256"] == scorer.bundle.hash
     assert document["bundle"]["model"]["intended_use"] == "tests"
     assert document["backend"]["name"] == "onnxruntime-cpu"
@@ -160,13 +161,13 @@ def test_scoring_side_by_side_while_prompts_change(carzero_bundle: Path) -> None
 
 
 def test_nan_is_an_error_never_a_score(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Graphs.features
+    real = OnnxRuntimeBoundGraph.run
 
-    def poisoned(self: Graphs, pixels: Any) -> Any:
-        features = real(self, pixels)
-        return {**features, "image_query": features["image_query"] * np.nan}
+    def poisoned(self: OnnxRuntimeBoundGraph, inputs: Any) -> Any:
+        outputs = real(self, inputs)
+        return {name: array * np.nan if name == "logits" else array for name, array in outputs.items()}
 
-    monkeypatch.setattr(Graphs, "features", poisoned)
+    monkeypatch.setattr(OnnxRuntimeBoundGraph, "run", poisoned)
     with pytest.raises(ScoringError) as refusal:
         scorer.score(IMAGES[0], modality="DX")
     assert refusal.value.code == "score.not-finite"
@@ -185,13 +186,13 @@ def test_deadline_and_cancellation(scorer: Scorer, monkeypatch: pytest.MonkeyPat
         scorer.score(IMAGES[0], modality="DX", deadline=0.0)
     assert refusal.value.code == "score.deadline"
     cancel = threading.Event()
-    real = BoundHead.run
+    real = OnnxRuntimeBoundGraph.run
 
-    def cancelled_meanwhile(self: BoundHead, features: Any) -> Any:
+    def cancelled_meanwhile(self: OnnxRuntimeBoundGraph, inputs: Any) -> Any:
         cancel.set()
-        return real(self, features)
+        return real(self, inputs)
 
-    monkeypatch.setattr(BoundHead, "run", cancelled_meanwhile)
+    monkeypatch.setattr(OnnxRuntimeBoundGraph, "run", cancelled_meanwhile)
     with pytest.raises(ScoringError) as refusal:
         scorer.score(IMAGES[0], modality="DX", cancel=cancel)
     assert refusal.value.code == "score.cancelled"
@@ -258,13 +259,13 @@ def test_mixed_onnxruntime_wheels_are_refused(carzero_bundle: Path, monkeypatch:
 def test_a_machine_that_computes_otherwise_is_refused_at_opening(
     carzero_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = BoundHead.run
+    real = BoundHead.collect
 
-    def slightly_off(self: BoundHead, features: Any) -> Any:
-        scores, maps = real(self, features)
+    def slightly_off(self: BoundHead, found: Any, images: int) -> Any:
+        scores, maps = real(self, found, images)
         return scores + np.float32(1e-4), maps
 
-    monkeypatch.setattr(BoundHead, "run", slightly_off)
+    monkeypatch.setattr(BoundHead, "collect", slightly_off)
     with pytest.raises(PromptRayError) as refusal:
         Scorer.open(carzero_bundle, site=None)
     assert refusal.value.code == "bundle.golden"

@@ -135,7 +135,7 @@ def test_an_unknown_name_is_refused(scorer: Scorer, name: Any) -> None:
 def test_the_document_names_heads(scorer: Scorer) -> None:
     document = json.loads(json.dumps(score(scorer).to_json()))
     jsonschema.validate(document, result_schema())
-    assert document["schema_version"] == 4
+    assert document["schema_version"] == 5
     assert [each["head"] for each in document["findings"]] == ["prompts"] * len(KEYS) + ["tags"] * len(TAGS)
     assert document["summaries"] == []
 

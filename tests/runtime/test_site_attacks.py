@@ -137,7 +137,8 @@ ENTRY = {"kind": "prompt", "head": HEAD, "key": "k", "payload": {"sha256": "0" *
     "changes",
     [
         {"revision": 3}, {"revision": "4"}, {"format": "promptray-bundle"}, {"more": 1}, {"entries": None},
-        {"entries": [{**ENTRY, "kind": "engine"}]}, {"entries": [ENTRY, ENTRY]},
+        {"entries": [{**ENTRY, "kind": "plugin"}]}, {"entries": [ENTRY, ENTRY]},
+        {"entries": [{**ENTRY, "kind": "engine"}]}, {"entries": [{**ENTRY, "head": ""}]},
         {"entries": [{**ENTRY, "payload": None}]},
         {"entries": [{**ENTRY, "kind": "removed-prompt"}]}, {"entries": [{**ENTRY, "key": "../../x"}]},
         {"entries": [{**ENTRY, "payload": {"sha256": "../../../etc/passwd", "size": 1}}]},
@@ -149,12 +150,12 @@ def test_an_index_that_is_sealed_but_wrong(site: Site, changes: dict[str, Any]) 
     refused("site.corrupt", lambda: reopened(site))
 
 
-@pytest.mark.parametrize("version", [0, 2, 4, "1", None])
+@pytest.mark.parametrize("version", [0, 3, 5, "1", None])
 def test_an_unknown_version(site: Site, version: object) -> None:
     _seal_index(site, _edited(site, format_version=version, entries="of another kind"), 4)
     error = refused("bundle.version", lambda: reopened(site))
     assert repr(version) in str(error.found)
-    assert ("calibrate again" if version in (0, 2) else "upgrade") in str(error.cure)
+    assert ("calibrate and build" if version in (0, 3) else "upgrade") in str(error.cure)
 
 
 def test_a_key_twice_in_the_index(site: Site) -> None:

@@ -63,3 +63,28 @@ def test_a_requirement_that_is_not_installed_is_refused(tmp_path: Path):
     done = run(tmp_path)
     assert done.returncode == 1
     assert "planted-missing is required" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("lines", "accepted"),
+    [
+        (["Classifier: License :: Other/Proprietary License"], True),
+        (["License: GNU GPL 3"], False),
+        ([], False),
+    ],
+)
+def test_extras_for_engines_may_also_be_the_vendors_own(tmp_path: Path, lines: list[str], accepted: bool):
+    extra = ['Requires-Dist: planted-compiler; extra == "rtx"', "Provides-Extra: rtx"]
+    plant(tmp_path, "promptray", "License-Expression: Apache-2.0", *extra)
+    plant(tmp_path, "planted_compiler", *lines)
+    done = run(tmp_path)
+    assert (done.returncode == 0) is accepted
+    assert "planted_compiler" in done.stdout
+
+
+def test_what_is_not_installed_is_said(tmp_path: Path):
+    extra = ['Requires-Dist: not-there-at-all; extra == "tensorrt"', "Provides-Extra: tensorrt"]
+    plant(tmp_path, "promptray", "License-Expression: Apache-2.0", *extra)
+    done = run(tmp_path)
+    assert done.returncode == 0
+    assert "not looked at: not-there-at-all" in done.stdout

@@ -3,7 +3,8 @@
     python -m tools.edge_install.resolve [--platform NAME]... [--python X.Y]...
 
 `make resolve` asks the package index whether every pinned distribution has a wheel on every platform and
-Python that PromptRay promises. Nothing is installed, and as a rule nothing is downloaded but metadata.
+Python that PromptRay promises; on Linux, where Jetsons are, with the extra ``tensorrt``. Nothing is
+installed, and as a rule nothing is downloaded but metadata.
 
 pip can choose another machine's wheels (``pip install --platform``) but evaluates markers for its own, so
 colorama would be missing on Windows. Here the pins are the resolution: pip only fetches the metadata of
@@ -49,7 +50,11 @@ Metadata = dict[tuple[str, str], list[str]]
 
 
 def resolve(
-    target: Target, own: Sequence[str], pinned: Mapping[str, str], guess: Metadata | None = None
+    target: Target,
+    own: Sequence[str],
+    pinned: Mapping[str, str],
+    guess: Metadata | None = None,
+    extras: Sequence[str] = (),
 ) -> Metadata:
     """Find everything that the edge install needs on a target.
 
@@ -64,6 +69,8 @@ def resolve(
     guess : dict, optional
         Metadata that other targets' wheels of the same versions had. It only tells what to ask pip for in
         one go; the answer rests on the target's own metadata.
+    extras : sequence of str
+        Of promptray, to find as well.
 
     Returns
     -------
@@ -85,7 +92,7 @@ def resolve(
         return known.get(key) or (guess or {}).get(key) or ()
 
     while True:
-        found = needed(OWN, requires, target.markers)
+        found = needed(OWN, requires, target.markers, extras)
         wanted = {(name, pinned[name]) for name in found if name in pinned}
         if wanted <= known.keys():
             _check_pins(target, found, pinned)
@@ -144,7 +151,7 @@ def main() -> int:
 
     def outcome(target: Target) -> Refused | int:
         try:
-            found = resolve(target, own_requirements(), read_pins(target), guess)
+            found = resolve(target, own_requirements(), read_pins(target), guess, target.extras)
         except Refused as error:
             return error
         guess.update(found)
@@ -157,7 +164,8 @@ def main() -> int:
                 failed += 1
                 print(f"{target!s:32} FAILED\n  {found}", flush=True)
             else:
-                print(f"{target!s:32} {found} distributions, each with a wheel", flush=True)
+                extras = f" with {', '.join(target.extras)}" if target.extras else ""
+                print(f"{target!s:32} {found} distributions{extras}, each with a wheel", flush=True)
     return 1 if failed else 0
 
 

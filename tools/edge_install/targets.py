@@ -63,6 +63,11 @@ class Target:
         return self.platform.startswith("windows")
 
     @property
+    def extras(self) -> tuple[str, ...]:
+        """Extras that are promised there, beside the edge install: engines, where TensorRT is."""
+        return () if self.windows else ("tensorrt",)
+
+    @property
     def markers(self) -> dict[str, str]:
         """The environment in which a requirement's marker is evaluated (PyPA, dependency specifiers)."""
         return {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from promptray.calibrate.pipeline.image_set import ImageSet
+from promptray.calibrate.image_set import ImageSet
 from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bundle.image_rules import Door, Greyscale, Normalise, Preprocessing, Squash

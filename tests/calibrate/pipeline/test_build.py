@@ -110,7 +110,7 @@ def test_a_second_build_runs_no_stage(
         (gated_module, "_self_test"),
     ):
         monkeypatch.setattr(module, name, never)
-    monkeypatch.setattr("promptray.calibrate.pipeline.image_set.ImageSet._read_all", never)
+    monkeypatch.setattr("promptray.calibrate.image_set.ImageSet._read_all", never)
     monkeypatch.setattr("promptray.calibrate.quantise.prepare.Prepared.__init__", never)
     build(recipe(), tmp_path / "again.bundle", cache=cache)
     assert files_of(tmp_path / "again.bundle") == files_of(gated_bundle)

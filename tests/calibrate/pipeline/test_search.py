@@ -295,7 +295,7 @@ def test_groups_of_image_and_heads_are_chosen_together(asg_both_bundle: Path, tm
 def mixes_of(recipe: BuildRecipe, path: Path, cache: Path, folder: Path) -> Mixes:
     """The mixes of a recipe without a gate."""
     import promptray.calibrate
-    from promptray.calibrate.pipeline.image_set import ImageSet
+    from promptray.calibrate.image_set import ImageSet
     from promptray.export.build import checked
     from promptray.export.sources import Sources
     from promptray.export.stage_cache import StageCache

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import TopologicalSortPass
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from promptray.calibrate.quantise import Float16, Int8, quantise
+from promptray.calibrate.quantise import Float8, Float16, Int8, quantise
 from promptray.calibrate.quantise.graph import Graph
 from promptray.calibrate.quantise.session import open_session
 
@@ -136,3 +136,19 @@ def test_the_mask_of_padded_rows_stays_float32(reference: Any) -> None:
     ]
     assert np.isfinite(logits[1]).all()
     np.testing.assert_allclose(logits[1], logits[0], atol=0.02)
+
+
+@pytest.mark.parametrize("scheme", [Int8(rest="float16"), Float8(rest="float16")], ids=["int8", "fp8"])
+def test_scales_of_small_weights_stay_beside_those_of_their_inputs(build: Any, scheme: Any) -> None:
+    """In float32 TensorRT would refuse the product: the scales of its operands would be of two types."""
+    weight = (np.random.default_rng(0).uniform(-1e-3, 1e-3, (64, 64))).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], "product")]
+    x = np.random.default_rng(1).standard_normal((5, 64)).astype(np.float32)
+    content = build(nodes, {"w": weight}, 64)
+    made = quantise(content, scheme, [{"x": x}])
+    graph = onnx.load_from_string(made.content).graph
+    types = {each.name: each.data_type for each in graph.initializer}
+    restored = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    assert [types[node.input[1]] for node in restored] == [TensorProto.FLOAT16] * 2
+    before, after = (open_session(each, "none").run(None, {"x": x})[0] for each in (content, made.content))
+    assert np.abs(after - before).max() < 0.05 * np.abs(before).max()

@@ -127,7 +127,7 @@ def test_a_bank_made_by_an_int8_text_graph_scores_nearly_the_same(reference: Any
     made = quantise(reference.graphs["text"], scheme, reference.text_feeds)
     assert any("word_embeddings" in note for note in made.report.notes)
     assert made.report.size_ratio < 0.30
-    graph = backend.load(made.content, facts).bind({})
+    graph = backend.load(lambda: made.content, facts).bind({})
     encoder = TextEncoder(manifest.text, reference.bundle.read(manifest.text.tokenizer))
     entries = [
         encode_finding(graph, only.bank, finding.key, encoder.encode_finding(finding.prompts))

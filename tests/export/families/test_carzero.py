@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Exported:
                 role=role, file=f"{role}.onnx", precision="fp32", opset=OPSET,
                 inputs=list(side.inputs), outputs=list(side.outputs), consumers=[backend.name],
             )  # fmt: skip
-            self.graphs[role] = backend.load(export_graph(side, role), graph)
+            self.graphs[role] = backend.load(partial(export_graph, side, role), graph)
         self.image: BoundGraph = self.graphs["image"].bind({})
         self.text: BoundGraph = self.graphs["text"].bind({})
         self.rule = BankRule(

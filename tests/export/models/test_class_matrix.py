@@ -35,7 +35,7 @@ def test_an_exported_head_is_the_product(
         role="head", file="head.onnx", precision="fp32", opset=OPSET, inputs=inputs, outputs=outputs,
         consumers=["onnxruntime-cpu"], head="prompts",
     )  # fmt: skip
-    bound = OnnxRuntimeCpu(threads=1).load(content, graph).bind({})
+    bound = OnnxRuntimeCpu(threads=1).load(lambda: content, graph).bind({})
     draw = np.random.default_rng(3)
     for images, findings in ((1, 1), (3, 5)):
         sizes = {"batch": images, "prompts": findings}

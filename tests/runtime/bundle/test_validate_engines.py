@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from promptray.runtime.backends import choose_backend
+from promptray.runtime.backends.choice import choose_backend
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.parse import parse_manifest
 from promptray.runtime.errors import ScoringError

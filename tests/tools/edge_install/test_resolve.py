@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.tools.edge_install.conftest import Publish
 from tools.check_licences import canonical, edge_install
 from tools.edge_install import resolve as module
 from tools.edge_install.resolve import Metadata, pins, read_pins, resolve
-from tools.edge_install.targets import Refused, Target, every_target
+from tools.edge_install.targets import PYTHONS, Refused, Target, every_target
 
 LINUX = Target("linux-x86_64", "3.13")
 JETSON = Target("linux-aarch64", "3.10")
@@ -52,6 +54,32 @@ def test_extras_of_a_dependency_count_and_those_of_promptray_do_not(index: Index
     index["beta"] = []
     assert names(LINUX, "alpha", 'delta; extra == "export"') == ["alpha"]
     assert names(LINUX, "alpha[more]", 'delta; extra == "export"') == ["alpha", "beta"]
+
+
+def test_extras_that_are_promised_on_a_target_count(index: Index) -> None:
+    """On a Jetson engines are built, so what its extra needs must be there as a wheel, too."""
+    own = ["alpha", 'beta; extra == "tensorrt"', 'gamma; extra == "export"']
+    index["alpha"], index["beta"] = [], ["delta"]
+    index["delta"] = []
+    assert (JETSON.extras, WINDOWS.extras) == (("tensorrt",), ())
+    assert list(resolve(JETSON, own, ONE, extras=JETSON.extras)) == [
+        (n, "1") for n in ("alpha", "beta", "delta")
+    ]
+    assert list(resolve(WINDOWS, own, ONE, extras=WINDOWS.extras)) == [("alpha", "1")]
+
+
+def test_what_a_jetsons_extra_needs_is_pinned() -> None:
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    (extra,) = re.findall(r"^tensorrt = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
+    wanted = re.findall(r'"([^"]+)"', extra)
+    assert wanted
+    for python in PYTHONS:
+        target = Target("linux-aarch64", python)
+        asked = [Requirement(line) for line in wanted]
+        here = [each for each in asked if each.marker is None or each.marker.evaluate(target.markers)]
+        assert here
+        for each in here:
+            assert each.specifier.contains(read_pins(target)[canonical(each.name)])
 
 
 def test_pip_chooses_wheels_of_the_target(publish: Publish) -> None:

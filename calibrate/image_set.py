@@ -1,4 +1,4 @@
-"""A recipe's folder of images as the network sees them, with what its table says of them."""
+"""A folder of images as the network sees them, with what its table says of them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
-from promptray.calibrate.quantise.calibration_images import set_sha256
-from promptray.calibrate.same_picture import picture_sha256, united_patients
+from promptray.calibrate.same_picture import picture_sha256, set_sha256, united_patients
 from promptray.calibrate.score_images import locate
 from promptray.calibrate.tables.csv_file import read_table
 from promptray.calibrate.tables.image_folder import ImageFolder
@@ -39,6 +37,25 @@ from promptray.runtime.preprocess import preprocess
 Progress = Callable[[str, str, float], None]
 
 
+class ImagesOf(Protocol):
+    """What a recipe or a command says of a folder of images (`ImagesRecipe`)."""
+
+    @property
+    def images(self) -> str:
+        """The folder, relative to the root."""
+        ...
+
+    @property
+    def labels(self) -> str | None:
+        """The table, likewise."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """What the images are, for people."""
+        ...
+
+
 class _Read(msgspec.Struct, frozen=True):
     """What became of every image: the hash of its picture, or the code that it was refused with."""
 
@@ -47,15 +64,15 @@ class _Read(msgspec.Struct, frozen=True):
 
 
 class ImageSet:
-    """Images of one section of a recipe. Files are hashed at once, and decoded when a stage needs pixels.
+    """Images of a folder, each with what a table says of it. Hashed at once, decoded when pixels are needed.
 
     Parameters
     ----------
     section : str
         What errors and progress call it.
-    recipe : ImagesRecipe
+    recipe : ImagesOf
     root : Path
-        The recipe's folder.
+        What its paths are relative to.
     keys : collection of str
         Findings; a column of this name is a finding's labels.
     door, preprocessing
@@ -75,7 +92,7 @@ class ImageSet:
     def __init__(
         self,
         section: str,
-        recipe: ImagesRecipe,
+        recipe: ImagesOf,
         root: Path,
         keys: Collection[str],
         *,

@@ -1,0 +1,1 @@
+"""Measurements on a GPU: `make gpu`, or ``python -m benchmarks.gpu --help``."""

@@ -1,0 +1,71 @@
+"""The models that are measured: published sizes, random weights, made into bundles once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks.full_size import FAMILIES, write_recipe
+from promptray.calibrate.pipeline import build
+from promptray.runtime.bundle import Bundle
+
+SAMPLES = Path(__file__).parents[2] / "examples" / "samples"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with a number of prompts."""
+
+    name: str
+    family: str
+    prompts: int
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("ViT-B/16 dual encoder, 14 prompts", "biomedclip", 14),
+        Case("CARZero, 14 prompts", "carzero", 14),
+        Case("CARZero, 192 prompts", "carzero", 192),
+        Case("ConvNeXt-Base", "convnext", 4),
+    )
+}
+
+
+def bundle_of(case: Case, folder: Path, precision: str = "fp16") -> tuple[Bundle, Path]:
+    """Return a case's bundle with typed sources of engines, and its recipe; built where it is not there."""
+    own = folder / case.name.replace("/", "-").replace(", ", "-").replace(" ", "-")
+    recipe, output = own / "recipe.yaml", own / "model.bundle"
+    if not output.is_dir():
+        own.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        write_recipe(own, FAMILIES[case.family](own), case.prompts)
+        stated: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        stated["tensorrt"] = {
+            "precision": precision,
+            "images": {"tuned": 1, "most": 64},
+            "calibration": {"images": str(SAMPLES), "source": "the sample radiographs"},
+        }
+        recipe.write_text(yaml.safe_dump(stated, sort_keys=False), encoding="utf-8")
+        build(recipe, output, cache=folder / "cache")
+    return Bundle.open(output), recipe
+
+
+def chosen(names: list[str]) -> list[Case]:
+    """Return the cases whose name holds one of the words; all where none is given.
+
+    Raises
+    ------
+    ValueError
+        For a word that no case has.
+    """
+    unknown = [word for word in names if not any(word.lower() in name.lower() for name in CASES)]
+    if unknown:
+        raise ValueError(f"no model is called {unknown[0]!r}; there are {', '.join(CASES)}")
+    if not names:
+        return list(CASES.values())
+    return [case for name, case in CASES.items() if any(word.lower() in name.lower() for word in names)]

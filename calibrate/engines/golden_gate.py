@@ -1,0 +1,89 @@
+"""The least gate of a set of engines: on its device, the golden pictures get the original's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from promptray.runtime.answers import Answers
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.manifest import Head
+from promptray.runtime.engines.facts import EngineFacts, EngineGate, HeadGate
+from promptray.runtime.errors import BuildError
+from promptray.runtime.gated_answers import LARGEST_TOLERANCE, widest
+from promptray.runtime.golden import answers, read_golden
+from promptray.runtime.graphs import BoundHead, Graphs
+from promptray.runtime.preprocess import normalise
+
+#: An engine in true fp32 sums in another order, on another processor: over the tolerance on one processor.
+FACTOR = 10.0
+
+
+def hold_golden(
+    bundle: Bundle, graphs: Graphs, heads: Mapping[str, BoundHead], facts: EngineFacts
+) -> EngineGate:
+    """Score every golden picture alone, and again as many together as a call may have.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    graphs : Graphs
+        The set's.
+    heads : mapping of str to BoundHead
+        Of all heads, with the bundle's own banks.
+    facts : EngineFacts
+
+    Returns
+    -------
+    EngineGate
+        Passed by every head.
+
+    Raises
+    ------
+    BuildError
+        ``gate.failed``, naming the heads that are further off than their tolerance.
+    """
+    manifest, golden = bundle.manifest, read_golden(bundle)
+    pixels = normalise(golden.pictures, manifest.preprocessing)
+    together = min(facts.settings.images.most, len(pixels))
+    found = [answers(graphs, heads, pixels, batch=batch) for batch in sorted({1, together})]
+    gates = [
+        _gate(head, golden.answers[head.name], [each[head.name] for each in found], facts)
+        for head in manifest.heads
+    ]
+    failed = [gate for gate in gates if not gate.passed]
+    if failed:
+        allowed = "; ".join(
+            f"{each.head}: {_said(each.score_tolerance, each.map_tolerance)}" for each in failed
+        )
+        raise BuildError(
+            "gate.failed",
+            "the engines give other scores than the original; nothing was stored",
+            artefact=f"{manifest.name} {bundle.short_hash}, {facts.title}",
+            expected=f"at most {'; '.join(allowed)} off",
+            found="; ".join(f"{each.head}: {_said(each.score_error, each.map_error)}" for each in failed),
+            cure="build in a wider type (--precision fp16 or fp32); where fp32 fails, report it with the "
+            "output of `promptray doctor`",
+        )
+    return EngineGate(pictures=len(pixels), heads=gates)
+
+
+def _gate(head: Head, stored: Answers, found: list[Answers], facts: EngineFacts) -> HeadGate:
+    """Hold one head: the worse of both calls counts. NaN stays NaN, which is within nothing."""
+    errors = np.array([stored.errors(each.logits, each.maps) for each in found]).max(axis=0)
+    if all(graph.precision == "fp32" for graph in facts.graphs):
+        score, maps = FACTOR * head.score_tolerance, FACTOR * head.map.tolerance if head.map else None
+    else:
+        score, maps = widest(stored, found[0]), LARGEST_TOLERANCE if head.map else None
+    return HeadGate(
+        head=head.name,
+        score_error=float(errors[0]),
+        score_tolerance=score,
+        map_error=float(errors[1]) if head.map else None,
+        map_tolerance=maps,
+    )
+
+
+def _said(score: float, maps: float | None) -> str:
+    return f"scores {score:.3g}" if maps is None else f"scores {score:.3g}, maps {maps:.3g}"

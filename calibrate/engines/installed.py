@@ -1,0 +1,98 @@
+"""The libraries for engines that are installed here, as the builder and the runtime use them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from promptray.calibrate.engines.library import Library, Told
+from promptray.calibrate.engines.timing_cache import TimingCache
+from promptray.export.tensorrt import build_engine, load_flavour, profiles_for
+from promptray.runtime.backends.choice import OpenedEngines, engine_version, open_engines
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.manifest import Graph
+from promptray.runtime.engines.device import device_here
+from promptray.runtime.engines.facts import EngineBackend
+from promptray.runtime.engines.settings import Settings
+from promptray.runtime.graphs import Graphs, own_bank
+
+
+def open_library(backend: EngineBackend, timing_caches: Path | None) -> Library:
+    """Find a library and the GPU that it works for.
+
+    Parameters
+    ----------
+    backend : {"tensorrt", "tensorrt_rtx", "onnxruntime-cuda"}
+    timing_caches : Path or None
+        Folder of timing caches; None keeps none.
+
+    Raises
+    ------
+    BuildError
+        ``engine.unavailable``.
+    ScoringError
+        ``backend.unavailable`` without bindings, driver or GPU.
+    """
+    return OnnxRuntimeCuda() if backend == "onnxruntime-cuda" else TensorRt(backend, timing_caches)
+
+
+class _Installed:
+    """What both have in common: the runtime's own backend opens the engines that a gate is held on."""
+
+    @contextmanager
+    def opened(self, bundle: Bundle, engines: OpenedEngines) -> Iterator[Graphs]:
+        """Give the bundle's graphs as these engines run them (see `Library`)."""
+        backend = open_engines(engines)
+        try:
+            yield Graphs(bundle, backend, prompts_per_batch=None)
+        finally:
+            backend.close()
+
+
+class OnnxRuntimeCuda(_Installed):
+    """ONNX Runtime's CUDA provider: it compiles when it opens, so what is stored is only the gate."""
+
+    backend: EngineBackend = "onnxruntime-cuda"
+    keeps_plans = False
+
+    def __init__(self) -> None:
+        self.version, self.device = engine_version(self.backend), device_here()
+
+    def compile(
+        self, bundle: Bundle, graph: Graph, settings: Settings, told: Told, cancelled: threading.Event
+    ) -> bytes:
+        """Never called: it keeps no plans."""
+        raise NotImplementedError
+
+
+class TensorRt(_Installed):
+    """TensorRT or TensorRT-RTX, for the GPU that is here."""
+
+    keeps_plans = True
+
+    def __init__(self, backend: EngineBackend, timing_caches: Path | None) -> None:
+        self.backend = backend
+        self._flavour = load_flavour(backend)
+        self.version, self.device = self._flavour.version, device_here()
+        self._cache = TimingCache(timing_caches, backend, self.version, self.device)
+
+    def compile(
+        self, bundle: Bundle, graph: Graph, settings: Settings, told: Told, cancelled: threading.Event
+    ) -> bytes:
+        """Return the plan of one graph (see `Library`)."""
+        head = bundle.manifest.head(graph.head or "")
+        own = None if head is None else own_bank(bundle, head)
+        built = build_engine(
+            bundle.read(graph.file),
+            profiles_for(graph, bundle.manifest, settings, own=own),
+            settings,
+            self._flavour,
+            targets=(self.device.compute_capability,) if self._flavour.ahead_of_time else (),
+            timing_cache=self._cache.read(),
+            progress=told,
+            cancelled=cancelled,
+        )
+        self._cache.keep(built.timing_cache)
+        return built.plan

@@ -1,0 +1,134 @@
+"""The TensorRTs there are: which module, what each can be asked for, and the few ways in which they differ.
+
+Networks are strongly typed from 10 on: the types of the ONNX graph are the types of the engine. 8.6, of
+JetPack 5, is weakly typed and has an older parser: what differs for it is in this file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from promptray.runtime.errors import BuildError
+
+FlavourName = Literal["tensorrt", "tensorrt_rtx"]
+#: The second name is the bindings' own, for where only the wheels of bindings and libraries are installed.
+_MODULES: dict[str, tuple[str, ...]] = {
+    "tensorrt": ("tensorrt",),
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+_CURES = {
+    "tensorrt": "install TensorRT 8.6 or newer as NVIDIA packages it; JetPack brings it (docs/tensorrt.md)",
+    "tensorrt_rtx": "pip install 'promptray[rtx]'",
+}
+_OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 0)}
+_FIRST_STRONGLY_TYPED = 10
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One TensorRT that is installed here.
+
+    Attributes
+    ----------
+    name : {'tensorrt', 'tensorrt_rtx'}
+        The first builds for the GPU that it runs on, the second for named targets, on any machine.
+    module : str
+        Name of its Python module.
+    version : str
+    """
+
+    name: FlavourName
+    module: str
+    version: str
+
+    @property
+    def strongly_typed(self) -> bool:
+        """Whether an engine has the types of its graph: all but TensorRT 8.6 and 9."""
+        return self.name == "tensorrt_rtx" or int(self.version.split(".")[0]) >= _FIRST_STRONGLY_TYPED
+
+    @property
+    def newest_opset(self) -> int:
+        """Newest ONNX operator set that all parsers of this kind read: 20 for 10.3 and later, 17 for 8.6."""
+        return 20 if self.strongly_typed else 17
+
+    @property
+    def newest_ir(self) -> int:
+        """Newest version of the ONNX file format, likewise."""
+        return 10 if self.strongly_typed else 8
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """Whether it builds for named targets instead of the GPU that it runs on."""
+        return self.name == "tensorrt_rtx"
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{'TensorRT-RTX' if self.ahead_of_time else 'TensorRT'} {self.version}"
+
+    def load(self) -> Any:
+        """Return the module."""
+        return importlib.import_module(self.module)
+
+
+def load_flavour(name: str) -> Flavour:
+    """Find a TensorRT on this machine and import it.
+
+    Parameters
+    ----------
+    name : {'tensorrt', 'tensorrt_rtx'}
+
+    Raises
+    ------
+    BuildError
+        ``engine.unavailable`` when it is not installed, cannot be imported or is too old.
+    """
+    if name not in get_args(FlavourName):
+        raise ValueError(f"no TensorRT is called {name!r}; there are {', '.join(_MODULES)}")
+    module = next((each for each in _MODULES[name] if importlib.util.find_spec(each)), None)
+    if module is None:
+        raise _unavailable(name, f"{name} is not installed")
+    try:
+        version = str(importlib.import_module(module).__version__)
+    except (ImportError, OSError, AttributeError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise _unavailable(name, f"{name} is installed but cannot be imported: {line}") from error
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < _OLDEST[name]:
+        raise _unavailable(
+            name, f"{name} {version} is too old", ".".join(map(str, _OLDEST[name])) + " or newer"
+        )
+    return Flavour(name, module, version)  # type: ignore[arg-type]
+
+
+def _unavailable(name: str, what: str, expected: str | None = None) -> BuildError:
+    return BuildError("engine.unavailable", what, artefact=name, expected=expected, cure=_CURES[name])
+
+
+def create_network(trt: Any, builder: Any, flavour: Flavour) -> Any:
+    """Return an empty network of a builder."""
+    if flavour.strongly_typed:
+        return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
+
+
+def allow_types(trt: Any, config: Any, flavour: Flavour, types: Collection[str]) -> None:
+    """Let a weakly typed network use the lower types of its graph, which a strongly typed one does anyway.
+
+    Parameters
+    ----------
+    types : collection of str
+        Types of the graph's constants, as :attr:`promptray.export.tensorrt.model.Model.types` names them.
+    """
+    if flavour.strongly_typed:
+        return
+    if "FP16" in types:
+        config.set_flag(trt.BuilderFlag.FP16)
+    if "INT8" in types:
+        config.set_flag(trt.BuilderFlag.INT8)
+    # Its cuDNN 8 and cuBLAS 12 may be absent, and its own kernels suffice for these graphs.
+    config.set_tactic_sources(0)

@@ -1,0 +1,148 @@
+"""A build has a process of its own.
+
+TensorRT computes for seconds to many minutes in a call that nothing interrupts, has one logger for the whole
+process, and ends the process when memory runs out. In a process of its own, Ctrl-C and a cancel leave nothing
+behind, the log is the build's, memory is given back, and a crash is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import IO, TypeAlias
+
+import msgspec
+
+from promptray.export.tensorrt.messages import (
+    Finished,
+    Refused,
+    Request,
+    Step,
+    read_exactly,
+    receive_reply,
+    send,
+)
+from promptray.runtime.errors import BuildError
+
+Progress: TypeAlias = Callable[[str, float], None]
+_Engine: TypeAlias = tuple[Finished, bytes, bytes | None]
+#: Engine, or what was said before it; None: the process ended without either.
+_Heard: TypeAlias = Step | Refused | _Engine | None
+#: Seconds between two looks at whether the build was cancelled.
+_LOOK = 0.1
+
+
+def build_in_process(
+    request: Request,
+    content: bytes,
+    timing_cache: bytes,
+    progress: Progress | None,
+    cancelled: threading.Event | None,
+) -> tuple[Finished, bytes, bytes | None]:
+    """Build an engine (see `promptray.export.tensorrt.build_engine`).
+
+    Returns
+    -------
+    Finished
+        Its facts.
+    bytes
+        The plan.
+    bytes or None
+        The timing cache.
+
+    Raises
+    ------
+    BuildError
+        What the worker refused with; ``engine.cancelled``; ``engine.build-failed`` when it ended by itself.
+    """
+    command = [sys.executable, "-m", "promptray.export.tensorrt.worker"]
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile() as words:
+        worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=words)
+        try:
+            heard: queue.Queue[_Heard] = queue.Queue()
+            threading.Thread(target=_ask, args=(worker, request, content, timing_cache), daemon=True).start()
+            threading.Thread(target=_listen, args=(worker, heard), daemon=True).start()
+            engine = _wait(heard, progress, cancelled)
+            if engine is None:
+                raise _ended(worker.wait(), words)
+            return engine
+        finally:
+            _end(worker)
+
+
+def _wait(
+    heard: queue.Queue[_Heard], progress: Progress | None, cancelled: threading.Event | None
+) -> _Engine | None:
+    while True:
+        if cancelled is not None and cancelled.is_set():
+            raise BuildError("engine.cancelled", "the build was cancelled; nothing of it is left")
+        try:
+            said = heard.get(timeout=_LOOK)
+        except queue.Empty:
+            continue
+        if isinstance(said, Refused):
+            raise BuildError(
+                said.code,
+                said.message,
+                artefact=said.artefact,
+                expected=said.expected,
+                found=said.found,
+                cure=said.cure,
+            )
+        if not isinstance(said, Step):
+            return said
+        if progress is not None:
+            progress(said.phase, said.fraction)
+
+
+def _ask(worker: subprocess.Popen[bytes], request: Request, content: bytes, timing_cache: bytes) -> None:
+    # It fails where the worker has ended, which `_listen` notices.
+    with contextlib.suppress(OSError, ValueError):
+        send(_open(worker.stdin), request, content, timing_cache)
+
+
+def _listen(worker: subprocess.Popen[bytes], heard: queue.Queue[_Heard]) -> None:
+    stream = _open(worker.stdout)
+    try:
+        while isinstance(reply := receive_reply(stream), Step):
+            heard.put(reply)
+        if isinstance(reply, Refused):
+            heard.put(reply)
+            return
+        plan = read_exactly(stream, reply.plan_bytes)
+        size = reply.timing_cache_bytes
+        heard.put((reply, plan, None if size is None else read_exactly(stream, size)))
+    except (EOFError, OSError, ValueError, msgspec.MsgspecError):  # ValueError: closed
+        heard.put(None)
+
+
+def _open(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise ValueError("the process was started without this pipe")
+    return stream
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    """Kill the process if it still runs, and wait until it is gone."""
+    worker.kill()
+    worker.wait()
+    for stream in (worker.stdin, worker.stdout):
+        with contextlib.suppress(OSError):
+            _open(stream).close()
+
+
+def _ended(status: int, words: IO[bytes]) -> BuildError:
+    words.seek(0)
+    last = words.read().decode(errors="replace").strip().splitlines()[-1:]
+    return BuildError(
+        "engine.build-failed",
+        "the process that TensorRT was building in ended",
+        found=f"exit status {status}" + "".join(f": {line[:300]}" for line in last),
+        cure="if memory ran out, close what else runs here or set a smaller workspace_bytes; else report it",
+    )

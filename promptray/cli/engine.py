@@ -1,0 +1,284 @@
+"""``promptray engine``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from promptray.cli.engine_table import COLUMNS, engine_documents, engine_rows, time_words
+from promptray.cli.output import (
+    bundle_argument,
+    json_option,
+    print_json,
+    print_table,
+    progress,
+    site_choice,
+    site_option,
+)
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.engines.facts import EngineBackend
+from promptray.runtime.engines.settings import Settings
+from promptray.runtime.engines.store import EngineStore
+from promptray.runtime.errors import PromptRayError
+from promptray.runtime.site_choice import open_site
+
+if TYPE_CHECKING:
+    from promptray.calibrate.engines.build import Outcome
+    from promptray.calibrate.engines.library import Library
+    from promptray.calibrate.gates.report import GateReport
+    from promptray.calibrate.image_set import ImageSet, Progress
+
+_PATH = click.Path(path_type=Path)
+_BACKENDS: tuple[EngineBackend, ...] = ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
+_HOW_LONG = {
+    "tensorrt": "A first build takes minutes, on a Jetson many; TensorRT gives no estimate.",
+    "tensorrt_rtx": "TensorRT-RTX takes seconds to a minute for each graph.",
+}
+
+
+@click.command("engine")
+@bundle_argument
+@click.option("--backend", type=click.Choice(_BACKENDS), help="Default: the first of these that works here.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8-qdq", "fp8-qdq"]),
+    help="Default: the narrowest that the bundle has graphs in.",
+)
+@click.option("--images", type=_PATH, help="Folder of images to hold the gates of docs/gates.md on, as well.")
+@click.option("--labels", type=_PATH, help="CSV of these images, as for evaluate.")
+@click.option(
+    "--source", default="images of this site", help="What the images are, for the report: never a patient."
+)
+@click.option("--report", type=_PATH, metavar="DIR", help="Folder for the reports of the gates on images.")
+@click.option("--rebuild", is_flag=True, help="Build again what the site has, or what the bundle carries.")
+@click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="Most scratch memory of a build.")
+@click.option(
+    "--timing-cache", metavar="DIR", help="Folder of TensorRT's timing caches, or none (default: user cache)."
+)
+@click.option("--list", "listed", is_flag=True, help="List the engines of the site, and build nothing.")
+@click.option("--remove", metavar="KEY", help="Remove engines of the site, and build nothing.")
+@site_option
+@json_option
+def command(
+    bundle: str, site: str | None, listed: bool, remove: str | None, as_json: bool, **options: Any
+) -> None:
+    """Build the engines of a bundle for the GPU of this machine, gate them on it, and keep them.
+
+    All graphs that score are compiled. The engines must then give the golden pictures the original's scores;
+    with --images the gates of docs/gates.md are held, too, against the bundle's fp32 graphs on this machine's
+    CPU. INT8 and FP8 engines must be faster than FP16 ones. Only engines that pass are kept, in the site
+    directory; `promptray score BUNDLE ... --backend tensorrt` uses them. Nothing is ever built again by
+    itself: after an update of the library, run this again.
+
+    \b
+    Examples:
+      promptray engine chest.bundle
+      promptray engine chest.bundle --precision fp16 --images films --labels films.csv --report gates
+      promptray engine chest.bundle --backend onnxruntime-cuda
+      promptray engine chest.bundle --list
+      promptray engine chest.bundle --remove tensorrt-0123456789abcdef0123456789abcdef
+    """
+    given = [name for name, value in options.items() if value and name not in ("source", "timing_cache")]
+    if (listed or remove) and (given or (listed and remove)):
+        raise click.UsageError("--list and --remove stand alone: they build nothing")
+    if options["labels"] and not options["images"]:
+        raise click.UsageError("--labels needs --images, the folder of the images")
+    opened = Bundle.open(bundle)
+    store = EngineStore(open_site(site_choice(site), opened.hash), opened.manifest)
+    if remove:
+        store.remove(remove)
+        print_json({"removed": remove}) if as_json else click.echo(f"Removed {remove}.")
+    elif listed:
+        _list(store, as_json)
+    else:
+        _build(_Command(opened, store, options), as_json)
+
+
+def _list(store: EngineStore, as_json: bool) -> None:
+    found = engine_documents(store)
+    if as_json:
+        print_json({"engines": found})
+    elif found:
+        print_table("Engines", COLUMNS, engine_rows(found))
+    else:
+        click.echo("This site has no engines of the bundle.")
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A build that was asked for."""
+
+    bundle: Bundle
+    store: EngineStore
+    options: dict[str, Any]
+
+    @property
+    def settings(self) -> Settings:
+        """How engines are built: as the bundle's recipe says, with what was asked for here."""
+        engines = self.bundle.manifest.engines
+        own = engines.settings if engines else Settings()
+        megabytes = self.options["workspace"]
+        return own if megabytes is None else msgspec.structs.replace(own, workspace_bytes=megabytes << 20)
+
+    @property
+    def timing_caches(self) -> Path | None:
+        """Folder of timing caches; None for none."""
+        from promptray.calibrate.engines.timing_cache import default_folder
+
+        named = self.options["timing_cache"]
+        return None if named == "none" else Path(named) if named else default_folder()
+
+    def library(self) -> Library:
+        """Find the library that was asked for, or the first that works here."""
+        from promptray.calibrate.engines.installed import open_library
+
+        if self.options["backend"]:
+            return open_library(self.options["backend"], self.timing_caches)
+        refused = {}
+        for backend in _BACKENDS:
+            try:
+                found = open_library(backend, self.timing_caches)
+            except PromptRayError as error:
+                refused[backend] = error.message
+                continue
+            click.echo(f"Backend: {backend}, the first that works here.", err=True)
+            return found
+        raise PromptRayError(
+            "engine.unavailable",
+            "nothing on this machine builds engines",
+            expected=f"a GPU, and one of {', '.join(_BACKENDS)}",
+            found="; ".join(f"{backend}: {message}" for backend, message in refused.items()),
+            cure="run `promptray doctor`; docs/engines.md says what to install",
+        )
+
+    def images(self, folder: Path, report: Any) -> ImageSet | None:
+        """Read the images to gate on; `folder` keeps hashes meanwhile."""
+        from promptray.calibrate.image_set import ImageSet
+        from promptray.export.stage_cache import StageCache
+
+        if self.options["images"] is None:
+            return None
+        manifest = self.bundle.manifest
+        return ImageSet(
+            "images",
+            _Images(self.options["images"], self.options["labels"], self.options["source"]),
+            Path(),
+            {finding.key for finding in manifest.findings},
+            door=manifest.door,
+            preprocessing=manifest.preprocessing,
+            stages=StageCache(folder),
+            progress=report,
+        )
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images as the command names them (`promptray.calibrate.image_set.ImagesOf`)."""
+
+    folder: Path
+    table: Path | None
+    source: str
+
+    @property
+    def images(self) -> str:
+        return str(self.folder.absolute())
+
+    @property
+    def labels(self) -> str | None:
+        return None if self.table is None else str(self.table.absolute())
+
+
+def _build(asked: _Command, as_json: bool) -> None:
+    from promptray.calibrate.engines.build import Asked, build_set
+
+    library = asked.library()
+    with tempfile.TemporaryDirectory() as folder, progress("building engines") as report:
+        reports = _Reports(asked.options["report"], [head.name for head in asked.bundle.manifest.heads])
+        wanted = Asked(
+            precision=asked.options["precision"],
+            settings=asked.settings,
+            images=asked.images(Path(folder), report),
+            rebuild=asked.options["rebuild"],
+        )
+        outcome = build_set(
+            asked.bundle,
+            asked.store,
+            library,
+            wanted,
+            progress=_warning_first(report, library),
+            reported=reports.write,
+        )
+    _tell(outcome, as_json)
+
+
+def _warning_first(report: Progress, library: Library) -> Progress:
+    """Return a progress that says, before the first graph is compiled, that it takes long."""
+    said = False
+
+    def told(stage: str, message: str, fraction: float) -> None:
+        nonlocal said
+        if stage == "compile" and not said:
+            said = True
+            how_long = _HOW_LONG[library.backend]
+            click.echo(f"Building for {library.device.title}. {how_long} Ctrl-C ends it cleanly.", err=True)
+        report(stage, message, fraction)
+
+    return told
+
+
+class _Reports:
+    """The folder that reports of the gates are written to, passed or not; claimed before the long work."""
+
+    def __init__(self, folder: Path | None, heads: list[str]) -> None:
+        from promptray.calibrate.output_folder import OutputFolder
+
+        names = [f"head-{name}.{ending}" for name in heads for ending in ("json", "txt")]
+        self._folder = None if folder is None else OutputFolder(folder, names)
+
+    def write(self, reports: Mapping[str, GateReport]) -> None:
+        from promptray.calibrate.engines.images_gate import as_document
+        from promptray.calibrate.gates.table import gate_text
+
+        if self._folder is None:
+            return
+        files = {}
+        for name, each in reports.items():
+            files[f"head-{name}.json"] = as_document(each)
+            files[f"head-{name}.txt"] = gate_text(each).encode()
+        self._folder.write(files)
+
+
+def _tell(outcome: Outcome, as_json: bool) -> None:
+    facts = outcome.facts
+    if as_json:
+        print_json(
+            {
+                "key": facts.key,
+                "gate_title": facts.gate.title,
+                "plans": outcome.plans,
+                "gated_now": outcome.gated,
+                "engine": msgspec.to_builtins(facts),
+            }
+        )
+        return
+    if not outcome.gated:
+        click.echo(f"The site has these engines, built {facts.built}: {facts.title}")
+    else:
+        click.echo(f"Engines {outcome.plans}, gated on this device: {facts.title}")
+    click.echo(f"key   {facts.key}")
+    for head in facts.gate.heads:
+        maps = "" if head.map_error is None else f", of a map {head.map_error:.2g} ({head.map_tolerance:.2g})"
+        click.echo(
+            f"gate  {head.head}: golden scores are off by {head.score_error:.2g} at most (bound "
+            f"{head.score_tolerance:.2g}){maps}"
+        )
+    if facts.gate.images:
+        click.echo(f"gate  {facts.gate.title}: every gate of docs/gates.md passed")
+    click.echo(f"time  {time_words(facts.speed)} for one image")
+    click.echo(f"Use it: promptray score BUNDLE IMAGE --backend {facts.backend}")

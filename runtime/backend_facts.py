@@ -1,0 +1,46 @@
+"""What a result says of the backend that scored."""
+
+from __future__ import annotations
+
+from promptray.runtime.backends import HOST, Backend, BackendFacts, EngineRef
+from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.engines.facts import EngineSet
+from promptray.runtime.machine_class import consumers_here
+
+
+def backend_facts(manifest: Manifest, backend: Backend, reason: str) -> BackendFacts:
+    """Return what ran, where and why.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    backend : Backend
+        With engines that passed their gate, or of the host.
+    reason : str
+        Why it was chosen.
+    """
+    engines = backend.engines
+    if engines is None:
+        gated = manifest.gated_for(consumers_here(backend.name))
+        return BackendFacts(
+            backend.name, backend.version, backend.device, _precision(manifest, backend.name),
+            backend.threads, reason, gated.consumer if gated is not None and gated.heads else None,
+        )  # fmt: skip
+    if not isinstance(engines, EngineSet):
+        raise TypeError("engines that passed no gate score nothing")
+    return BackendFacts(
+        backend.name, backend.version, backend.device, engines.precision, backend.threads, reason,
+        f"{backend.name}@{engines.key}", EngineRef(engines.key, engines.gate.title),
+        HOST if manifest.graph("text") else None,
+    )  # fmt: skip
+
+
+def _precision(manifest: Manifest, backend: str) -> str:
+    """Name the precision of what runs: one word where image side and heads agree."""
+    consumers = consumers_here(backend)
+    used = [manifest.graph_for("image", consumers)]
+    used += [manifest.graph_for("head", consumers, head.name) for head in manifest.heads]
+    stated = {graph.title: graph.precision for graph in used if graph is not None}
+    if len(set(stated.values())) == 1:
+        return stated["image"]
+    return ", ".join(f"{title} {precision}" for title, precision in stated.items())

@@ -1,0 +1,194 @@
+"""Which backend scores a bundle here: the one asked for, or the best there is an answer for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from promptray.runtime.backends import HOST, NAMES, OF_ENGINES, Backend, GpuOptions, load_backend
+from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.engines.device import device_here
+from promptray.runtime.engines.facts import Device, EngineFacts, EngineSet
+from promptray.runtime.errors import ScoringError
+from promptray.runtime.machine_class import consumers_here
+
+
+class OpenedEngines(Protocol):
+    """A set of engines with its plans, each read and hash-checked when it is asked for."""
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What they are: of a set that passed its gate, an ``EngineSet``."""
+        ...
+
+    def plan(self, role: str, head: str | None = None) -> bytes | memoryview:
+        """Return the plan of a graph."""
+        ...
+
+
+class EngineSource(Protocol):
+    """Where sets of engines that passed their gate are looked for: ``runtime.engines.store.EngineStore``."""
+
+    @property
+    def sets(self) -> Sequence[EngineSet]:
+        """All sets of the bundle."""
+        ...
+
+    def find(self, backend: str, version: str, device: Device) -> OpenedEngines:
+        """Return the set for a device, or raise ``engine.*`` that says what differs."""
+        ...
+
+
+#: Backend of engines -> its module, which offers ``version_here(name)`` and
+#: ``open_backend(engines=..., options=..., threads=...)``.
+_MODULES: dict[str, str] = {
+    "tensorrt": "promptray.runtime.backends.tensorrt",
+    "tensorrt_rtx": "promptray.runtime.backends.tensorrt",
+    "onnxruntime-cuda": "promptray.runtime.backends.onnxruntime_cuda",
+}
+#: What keeps "auto" from engines that are there; anything else is an error.
+_NOT_HERE = ("backend.unavailable", "engine.missing", "engine.stale", "engine.foreign")
+_ASKED = "asked for by the caller"
+
+
+def engine_version(name: str) -> str:
+    """Return the version of the library behind a backend of engines.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` where it cannot be loaded, saying why.
+    """
+    version: str = importlib.import_module(_MODULES[name]).version_here(name)
+    return version
+
+
+def open_engines(
+    engines: OpenedEngines, *, options: GpuOptions | None = None, threads: int | None = None
+) -> Backend:
+    """Make the backend of a set of engines. Whoever calls it with a set without a gate has to hold one.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable``, ``backend.failed``, ``backend.out-of-memory``.
+    """
+    module = importlib.import_module(_MODULES[engines.facts.backend])
+    backend: Backend = module.open_backend(engines=engines, options=options or GpuOptions(), threads=threads)
+    return backend
+
+
+def choose_backend(
+    name: str,
+    *,
+    threads: int | None,
+    manifest: Manifest,
+    engines: EngineSource | None = None,
+    options: GpuOptions | None = None,
+) -> tuple[Backend, str]:
+    """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`NAMES`, or ``"auto"``.
+    threads : int or None
+        Threads of one call on the host; None lets the backend use every core of this process.
+    manifest : Manifest
+        Of the bundle: the host's backend can be used where all its graphs were gated on it and, if they are
+        changed ones, on this class of machine.
+    engines : EngineSource, optional
+        Where gated engines are; None: there are none.
+    options : GpuOptions, optional
+        Of a backend of a GPU.
+
+    Returns
+    -------
+    (Backend, str)
+        The backend and why it was chosen.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` for an unknown name, a library that is not there, or a backend that the bundle
+        was not gated on on this class of machine; ``engine.*`` without engines for this device.
+    """
+    if name in OF_ENGINES:
+        return open_engines(_found(name, engines), options=options, threads=threads), _ASKED
+    if name == HOST:
+        return _host(name, manifest, threads, options), _ASKED
+    if name != "auto":
+        raise ScoringError(
+            "backend.unavailable",
+            "no such backend",
+            artefact=name,
+            expected=f"auto or one of {', '.join(NAMES)}",
+            cure="run `promptray doctor` to see what this machine can run",
+        )
+    there = {each.backend for each in engines.sets} if engines else set()
+    passed_over = []
+    for each in OF_ENGINES:
+        if each in there:
+            try:
+                found = _found(each, engines)
+            except ScoringError as error:
+                if error.code not in _NOT_HERE:
+                    raise
+                passed_over.append(f"the engines for {each} are not for this machine ({error.code})")
+                continue
+            reason = "auto: the site has engines that passed their gate on this device"
+            return open_engines(found, options=options, threads=threads), "; ".join([reason, *passed_over])
+    reason = f"auto: the first of the backends this bundle was gated on ({HOST})"
+    return _host(name, manifest, threads, options), "; ".join([reason, *passed_over])
+
+
+def _found(name: str, engines: EngineSource | None) -> OpenedEngines:
+    """Return the engines for the GPU and the library that are here."""
+    version = engine_version(name)
+    device = device_here()
+    if engines is None:
+        raise ScoringError(
+            "engine.missing",
+            "engines lie in the site directory, and none is used",
+            artefact=name,
+            cure="open the scorer with a site",
+        )
+    return engines.find(name, version, device)
+
+
+def _host(name: str, manifest: Manifest, threads: int | None, options: GpuOptions | None) -> Backend:
+    if not _is_gated(manifest, HOST):
+        raise _ungated(name, manifest)
+    if options is not None and name != "auto":
+        raise ValueError(f"gpu options are of no use to {HOST}")
+    return load_backend(HOST, threads=threads)
+
+
+def _is_gated(manifest: Manifest, backend: str) -> bool:
+    """Tell whether every graph has a variant that was gated on a backend on this class of machine."""
+    needed = {(graph.role, graph.head) for graph in manifest.graphs}
+    return all(manifest.graph_for(role, consumers_here(backend), head) for role, head in needed)
+
+
+def _ungated(name: str, manifest: Manifest) -> ScoringError:
+    """Say why a bundle cannot be used, and on which machines it can."""
+    pairs = sorted({each for graph in manifest.graphs for each in graph.consumers if "@" in each})
+    of_class = [pair for pair in pairs if pair.partition("@")[0] == name or name == "auto"]
+    if not of_class:
+        return ScoringError(
+            "backend.unavailable",
+            "the bundle's graphs were not gated on this backend",
+            artefact=name,
+            expected="a bundle gated on a backend of this software",
+            cure="build the bundle again with this version, or use one that `promptray inspect` lists",
+        )
+    return ScoringError(
+        "backend.unavailable",
+        "the bundle's changed graphs were gated on another class of machine, which computes them otherwise",
+        artefact=name,
+        expected=" or ".join(of_class),
+        found=f"this machine is {consumers_here(name)[0].partition('@')[2]}",
+        cure="run `promptray build` with the same recipe on such a machine, which gates it there; or without "
+        "its section 'quantise': fp32 graphs run on every machine",
+    )

@@ -1,0 +1,403 @@
+"""CUDA, as little of it as scoring needs: every return code is checked, every resource has an owner.
+
+Through ``cuda-bindings`` (13 and 12; ``cuda-python`` 11 calls the same module ``cuda.cudart``), not through
+torch. Device 0 is used; ``CUDA_VISIBLE_DEVICES`` chooses which that is.
+
+A resource is given back when nothing refers to its object any longer, yet never at that moment: a garbage
+collection may run anywhere, also while a graph is being captured, where freeing is forbidden.
+:meth:`Cuda.collect` is called where it is allowed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import itertools
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.engines.facts import Device
+from promptray.runtime.errors import ScoringError
+
+_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+_OUT_OF_MEMORY = 2
+_NOT_READY = 600
+# After these, CUDA answers every call of the process with an error: there is no way back but a new process.
+_LOST = frozenset({46, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 911, 999})
+
+
+def load_bindings() -> Any:
+    """Return the module of CUDA's runtime functions.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` where it is not installed or cannot be loaded.
+    """
+    reason = ""
+    for name in _MODULES:
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = reason or (str(error).splitlines() or [""])[0][:200]
+    raise ScoringError(
+        "backend.unavailable",
+        "CUDA's Python bindings cannot be loaded",
+        artefact=_MODULES[0],
+        found=reason,
+        cure="pip install cuda-bindings, of the CUDA version (12 or 13) that the driver supports",
+    )
+
+
+class Memory:
+    """Memory of the device.
+
+    Attributes
+    ----------
+    address : int
+    size : int
+        Bytes.
+    """
+
+    def __init__(self, address: int, size: int) -> None:
+        self.address, self.size = address, size
+
+
+class Pinned(Memory):
+    """Memory of the host that the device copies from and to by itself.
+
+    Attributes
+    ----------
+    bytes : uint8 array, (size,)
+        A view of it.
+    """
+
+    def __init__(self, address: int, size: int) -> None:
+        super().__init__(address, size)
+        self.bytes: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))
+
+
+class Stream:
+    """A queue of work on the device, in order. Attribute `handle`: its number, as TensorRT takes it."""
+
+    def __init__(self, own: Any) -> None:
+        self.own, self.handle = own, int(own)
+
+
+class Event:
+    """A place in a stream's queue."""
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+
+class Recorded:
+    """Work that was recorded once and is launched as a whole: a CUDA graph."""
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
+
+
+class Kept:
+    """A library's object that holds resources of the device; `value` is None once they were given back."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def let_go(self) -> None:
+        """Drop it: its destructor gives the resources back."""
+        self.value = None
+
+
+class Cuda:
+    """One GPU. Thread-safe, except that a stream is used by one thread at a time.
+
+    Attributes
+    ----------
+    device : Device
+    fault : ScoringError or None
+        Why the device can no longer be used, once it was lost.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` without bindings, driver or GPU.
+    """
+
+    def __init__(self) -> None:
+        self._runtime = runtime = load_bindings()
+        self.fault: ScoringError | None = None
+        self._held: dict[int, Callable[[], Any]] = {}
+        self._numbers = itertools.count()
+        self._released: deque[int] = deque()
+        self.device = _device(runtime)
+        kinds = runtime.cudaMemcpyKind
+        self._to_device, self._to_host = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
+        self._on_device = kinds.cudaMemcpyDeviceToDevice
+        self._copy, self._launch = runtime.cudaMemcpyAsync, runtime.cudaGraphLaunch
+
+    # Resources
+
+    def memory(self, size: int) -> Memory:
+        """Allocate memory of the device.
+
+        Raises
+        ------
+        ScoringError
+            ``backend.out-of-memory``.
+        """
+        address = int(self.call("cudaMalloc", size))
+        return self._own(Memory(address, size), lambda: self._runtime.cudaFree(address))
+
+    def pinned(self, size: int) -> Pinned:
+        """Allocate pinned memory of the host."""
+        address = int(self.call("cudaHostAlloc", size, self._runtime.cudaHostAllocDefault))
+        return self._own(Pinned(address, size), lambda: self._runtime.cudaFreeHost(address))
+
+    def stream(self) -> Stream:
+        """Make a stream that waits for no other."""
+        own = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
+        return self._own(Stream(own), lambda: self._runtime.cudaStreamDestroy(own))
+
+    def event(self) -> Event:
+        """Make an event."""
+        own = self.call("cudaEventCreateWithFlags", self._runtime.cudaEventDisableTiming)
+        return self._own(Event(own), lambda: self._runtime.cudaEventDestroy(own))
+
+    def keep(self, owner: Any, resource: Any) -> Kept:
+        """Keep what a library allocated on the device until `owner` is gone and it is allowed to free."""
+        kept = Kept(resource)
+        self._own(owner, kept.let_go)
+        return kept
+
+    def collect(self) -> None:
+        """Give back what nothing refers to any longer."""
+        while self._released:
+            try:
+                number = self._released.popleft()
+            except IndexError:  # another thread was first
+                return
+            destroy = self._held.pop(number, None)
+            if destroy is not None:
+                destroy()
+
+    def close(self) -> None:
+        """Give back everything, the newest first. Nothing may use the device any more."""
+        for number in sorted(self._held, reverse=True):
+            destroy = self._held.pop(number, None)
+            if destroy is not None:
+                destroy()
+
+    def _own(self, owner: Any, destroy: Callable[[], Any]) -> Any:
+        number = next(self._numbers)
+        self._held[number] = destroy
+        weakref.finalize(owner, self._released.append, number).atexit = False
+        return owner
+
+    # Work
+
+    def upload(self, array: NDArray[Any]) -> Memory:
+        """Put an array on the device; it is there when this returns."""
+        values = np.ascontiguousarray(array)
+        memory = self.memory(max(values.nbytes, 1))
+        self.call("cudaMemcpy", memory.address, values.ctypes.data, values.nbytes, self._to_device)
+        return memory
+
+    def copy_in(self, to: Memory, source: Pinned, size: int, stream: Stream) -> None:
+        """Queue a copy from the host to the device."""
+        self._check("cudaMemcpyAsync", self._copy(
+            to.address, source.address, size, self._to_device, stream.own
+        ))  # fmt: skip
+
+    def copy_across(self, to: Memory, source: int, size: int, stream: Stream) -> None:
+        """Queue a copy from another address of the device."""
+        self._check("cudaMemcpyAsync", self._copy(to.address, source, size, self._on_device, stream.own))
+
+    def copy_out(self, to: Pinned, source: Memory, size: int, stream: Stream) -> None:
+        """Queue a copy from the device to the host."""
+        self._check("cudaMemcpyAsync", self._copy(
+            to.address, source.address, size, self._to_host, stream.own
+        ))  # fmt: skip
+
+    def launch(self, recorded: Recorded, stream: Stream) -> None:
+        """Queue recorded work."""
+        self._check("cudaGraphLaunch", self._launch(recorded.own, stream.own))
+
+    def wait(self, stream: Stream) -> None:
+        """Return when a stream has done its work."""
+        self.call("cudaStreamSynchronize", stream.own)
+
+    def is_done(self, stream: Stream) -> bool:
+        """Tell whether a stream has done its work."""
+        result = self._runtime.cudaStreamQuery(stream.own)
+        if int(result[0]) == _NOT_READY:
+            return False
+        self._check("cudaStreamQuery", result)
+        return True
+
+    def follow(self, stream: Stream, producer: int, event: Event) -> None:
+        """Let what is queued from now on wait for what is in another library's stream, by its number, now."""
+        self.call("cudaEventRecord", event.own, self._runtime.cudaStream_t(producer))
+        self.call("cudaStreamWaitEvent", stream.own, event.own, 0)
+
+    def record(self, stream: Stream, enqueue: Callable[[], None]) -> Recorded:
+        """Record what `enqueue` queues, without doing it.
+
+        Raises
+        ------
+        ScoringError
+            ``backend.capture`` where it does what cannot be recorded.
+        """
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self.call("cudaStreamBeginCapture", stream.own, mode)
+        with self._ending_capture(stream) as graphs:
+            enqueue()
+        (graph,) = graphs
+        try:
+            own = self.call("cudaGraphInstantiateWithFlags", graph, 0)
+        finally:
+            self._runtime.cudaGraphDestroy(graph)
+        return self._own(Recorded(own), lambda: self._runtime.cudaGraphExecDestroy(own))
+
+    @contextmanager
+    def _ending_capture(self, stream: Stream) -> Iterator[list[Any]]:
+        """End a capture whatever happens in it: a stream left in one refuses all work."""
+        graphs: list[Any] = []
+        try:
+            yield graphs
+        except ScoringError as error:
+            _, graph = self._runtime.cudaStreamEndCapture(stream.own)
+            if graph is not None and int(graph):
+                self._runtime.cudaGraphDestroy(graph)
+            if error.code != "backend.failed":
+                raise
+            raise _not_recorded(error.message) from error
+        error_code, graph = self._runtime.cudaStreamEndCapture(stream.own)
+        if int(error_code) in _LOST or (not int(error_code) and graph is None):
+            self._check("cudaStreamEndCapture", (error_code, graph))
+        if int(error_code):
+            raise _not_recorded(self._name(error_code))
+        graphs.append(graph)
+
+    # Errors
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a function and return its value.
+
+        Raises
+        ------
+        ScoringError
+            ``backend.out-of-memory``, ``backend.device-lost`` or ``backend.failed``.
+        """
+        return self._check(name, getattr(self._runtime, name)(*arguments))
+
+    def require_usable(self) -> None:
+        """Refuse to go on with a device that was lost.
+
+        Raises
+        ------
+        ScoringError
+            ``score.closed``, saying what became of it.
+        """
+        if self.fault is not None:
+            raise ScoringError(
+                "score.closed",
+                "the device was lost, and with it this scorer",
+                artefact=self.device.title,
+                found=self.fault.message,
+                cure="start a new process; after a lost device CUDA refuses all further work of the old one",
+            )
+
+    def check_library(self, what: str, message: str) -> ScoringError:
+        """Return the error of a library's call that failed: as CUDA explains it, else with its own words."""
+        error = self._runtime.cudaGetLastError()[0]
+        code = int(error)
+        if code == 0 and "out of memory" in message.lower():
+            code = _OUT_OF_MEMORY
+        return self.explained(what, code, message or self._name(error))
+
+    def _check(self, name: str, result: tuple[Any, ...]) -> Any:
+        code = int(result[0])
+        if code:
+            self._runtime.cudaGetLastError()  # or a library's next fault would be taken for it
+            raise self.explained(name, code, self._name(result[0]))
+        return result[1] if len(result) > 1 else None
+
+    def explained(self, what: str, code: int, message: str) -> ScoringError:
+        """Return the error for a code of CUDA; after one that tells of a lost device nothing goes on."""
+        if code == _OUT_OF_MEMORY:
+            return ScoringError(
+                "backend.out-of-memory",
+                f"the GPU has no memory left: {what}",
+                artefact=self.device.title,
+                found=message,
+                cure="close what else uses the GPU, use fewer streams (GpuOptions) or fewer prompts",
+            )
+        if code in _LOST:
+            self.fault = ScoringError(
+                "backend.device-lost",
+                f"the GPU failed and can do no further work in this process: {what}: {message}",
+                artefact=self.device.title,
+                cure="start a new process; if it happens again, run `promptray doctor` and look at the "
+                "system's log of the driver",
+            )
+            return self.fault
+        return ScoringError(
+            "backend.failed",
+            f"{what} failed: {message}",
+            artefact=self.device.title,
+            cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
+        )
+
+    def _name(self, error: Any) -> str:
+        name = self._runtime.cudaGetErrorName(error)[1]
+        return f"{name.decode() if isinstance(name, bytes) else name} ({int(error)})"
+
+
+def _device(runtime: Any) -> Device:
+    """Ask what device 0 is."""
+    attributes = runtime.cudaDeviceAttr
+    answers = [runtime.cudaGetDeviceCount()]
+    if not int(answers[0][0]) and answers[0][1]:
+        answers += [
+            runtime.cudaGetDeviceProperties(0),
+            *(
+                runtime.cudaDeviceGetAttribute(attribute, 0)
+                for attribute in (
+                    attributes.cudaDevAttrComputeCapabilityMajor,
+                    attributes.cudaDevAttrComputeCapabilityMinor,
+                    attributes.cudaDevAttrMultiProcessorCount,
+                )
+            ),
+        ]
+    failed = next((answer[0] for answer in answers if int(answer[0])), None)
+    if failed is not None or len(answers) == 1:
+        name = b"no CUDA device" if failed is None else runtime.cudaGetErrorName(failed)[1]
+        raise ScoringError(
+            "backend.unavailable",
+            "there is no GPU that CUDA can use",
+            found=name.decode() + ("" if failed is None else f" ({int(failed)})"),
+            cure="install NVIDIA's driver for this GPU, as new as the CUDA of cuda-bindings at least; "
+            "`nvidia-smi` must list the GPU (on a Jetson: JetPack's own driver)",
+        )
+    properties, major, minor, multiprocessors = (answer[1] for answer in answers[1:])
+    return Device(
+        name=properties.name.split(b"\0")[0].decode("utf-8", "replace"),
+        compute_capability=f"{int(major)}.{int(minor)}",
+        multiprocessors=int(multiprocessors),
+    )
+
+
+def _not_recorded(found: str) -> ScoringError:
+    return ScoringError(
+        "backend.capture",
+        "the engines cannot be recorded as a CUDA graph",
+        found=found,
+        cure="open the scorer with gpu=GpuOptions(cuda_graphs=False), which queues every layer anew",
+    )

@@ -1,0 +1,62 @@
+"""A chain for backends without a device of their own: one graph after the other, each answer on the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from promptray.runtime.backends import (
+    Array,
+    BoundGraph,
+    Outputs,
+    require_finite,
+    require_leading,
+    require_on_host,
+)
+from promptray.runtime.deadline import Deadline
+
+
+class SequentialChain:
+    """Runs the image graph and then the heads when something is submitted.
+
+    The processor that would do it meanwhile is the caller's own, so ``submit`` returns with the answer there.
+    """
+
+    def __init__(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> None:
+        self._image, self._heads = image, tuple(heads)
+
+    def submit(self, pixels: Array, limit: Deadline) -> Done:
+        """Score pixels (see :class:`promptray.runtime.backends.Chain`)."""
+        require_on_host(pixels)
+        limit.check("before the image graph")
+        start = time.perf_counter()
+        features = self._image.run({"pixels": pixels})
+        require_leading(features, (len(pixels),), "image")
+        require_finite(features, "image")
+        middle = time.perf_counter()
+        limit.check("after the image graph")
+        heads = [head.run(features) for head in self._heads]
+        end = time.perf_counter()
+        return Done(Outputs(heads, {"image": 1000 * (middle - start), "head": 1000 * (end - middle)}), limit)
+
+
+class Done:
+    """Answers that are there."""
+
+    def __init__(self, outputs: Outputs, limit: Deadline) -> None:
+        self._outputs, self._limit = outputs, limit
+
+    def done(self) -> bool:
+        """Return True."""
+        return True
+
+    def result(self) -> Outputs:
+        """Return them.
+
+        Raises
+        ------
+        ScoringError
+            ``score.deadline`` or ``score.cancelled``.
+        """
+        self._limit.check("after the head")
+        return self._outputs

@@ -1,0 +1,18 @@
+"""The GPU of this machine, by what decides which engines it can run."""
+
+from __future__ import annotations
+
+from promptray.runtime.engines.facts import Device
+
+
+def device_here() -> Device:
+    """Return the facts of CUDA's device 0.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` where bindings, driver or GPU are missing, saying which.
+    """
+    from promptray.runtime.backends.cuda import Cuda
+
+    return Cuda().device

@@ -1,0 +1,68 @@
+"""Images in order, each scored while the next ones are being read and decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from promptray.runtime.door import Source, require_several, source_name
+from promptray.runtime.errors import PromptRayError, ScoringError
+from promptray.runtime.prepared import Prepared
+from promptray.runtime.result import Refused, Result
+
+if TYPE_CHECKING:
+    from promptray.runtime.scorer import Scorer
+
+
+def score_ahead(
+    scorer: Scorer,
+    sources: Iterable[Source],
+    *,
+    ahead: int,
+    seen: Callable[[Prepared], None] | None,
+    declared: Mapping[str, Any],
+) -> Iterator[Result | Refused]:
+    """Score images as :meth:`promptray.runtime.scorer.Scorer.score_many` says."""
+    if ahead < 1:
+        raise ValueError("ahead must be at least 1")
+    require_several(sources)
+    waiting: list[tuple[Future[Prepared], str]] = []
+    pending = iter(sources)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptray-prepare") as pool:
+        try:
+            while True:
+                for source in islice(pending, ahead - len(waiting)):
+                    waiting.append((pool.submit(scorer.prepare, source, **declared), source_name(source)))
+                if not waiting:
+                    return
+                future, name = waiting.pop(0)
+                yield _outcome(scorer, future, name, seen)
+        finally:
+            for future, _ in waiting:
+                future.cancel()
+
+
+def _outcome(
+    scorer: Scorer, future: Future[Prepared], name: str, seen: Callable[[Prepared], None] | None
+) -> Result | Refused:
+    try:
+        prepared = future.result()
+        if seen:
+            seen(prepared)
+        return scorer.infer(prepared)
+    except PromptRayError as error:
+        return Refused(error, name)
+    except Exception as error:  # noqa: BLE001 - one image's fault must not lose the studies after it
+        return Refused(_fault(error, name), name)
+
+
+def _fault(error: Exception, name: str) -> ScoringError:
+    """Wrap an unforeseen fault without its text, which may hold patient data."""
+    return ScoringError(
+        "score.fault",
+        f"an internal fault ({type(error).__name__}) while this image was being scored",
+        artefact=name,
+        cure="report it with the output of `promptray doctor`",
+    )

@@ -1,0 +1,177 @@
+"""A build: what it gives, its progress, and that its end by any road leaves nothing."""
+
+from __future__ import annotations
+
+import _thread
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptray.export.tensorrt import build_engine, load_flavour, process
+from promptray.export.tensorrt.flavour import Flavour
+from promptray.export.tensorrt.messages import Step
+from promptray.export.tensorrt.progress import Phases
+from promptray.runtime.engines.settings import Settings
+from promptray.runtime.errors import BuildError
+from tests.export.tensorrt.small import build, product, profile
+
+
+def test_an_engine_says_what_it_is() -> None:
+    built = build(product(np.float16), ["8.6", "8.9"])
+    assert (built.flavour, built.version) == ("tensorrt_rtx", load_flavour("tensorrt_rtx").version)
+    assert built.targets == ("8.6", "8.9")
+    assert built.timing_cache is None  # RTX measures nothing when it builds
+    assert len(built.plan) > 1000
+    (layer,) = [layer for layer in built.layers if layer.is_product]
+    assert layer.nodes == ("product",)
+    assert layer.operands == ("Half", "Half")
+
+
+def test_the_same_build_gives_the_same_bytes() -> None:
+    first, second = build(product()), build(product())
+    assert hashlib.sha256(first.plan).digest() == hashlib.sha256(second.plan).digest()
+    assert first.layers == second.layers
+
+
+def test_there_is_a_profile_for_each_range() -> None:
+    one, two = build(product()), build(product(), profiles=[profile(), profile(9, 16, 64)])
+    assert sum(layer.is_product for layer in two.layers) == 2 * sum(layer.is_product for layer in one.layers)
+
+
+def test_progress_is_told_in_this_thread_and_never_falls() -> None:
+    told: list[tuple[str, float]] = []
+    threads = set()
+
+    def progress(phase: str, fraction: float) -> None:
+        told.append((phase, fraction))
+        threads.add(threading.current_thread())
+
+    flavour = load_flavour("tensorrt_rtx")
+    build_engine(product(), [profile()], Settings(), flavour, targets=["8.6"], progress=progress)
+    fractions = [fraction for _, fraction in told]
+    assert fractions == sorted(fractions)
+    assert all(0 <= fraction <= 1 for fraction in fractions)
+    assert all(phase for phase, _ in told)
+    assert threads == {threading.current_thread()}
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The processes that builds start."""
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def remember(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(process.subprocess, "Popen", remember)
+    return started
+
+
+def test_a_cancelled_build_leaves_no_process(workers: list[subprocess.Popen[bytes]]) -> None:
+    cancelled = threading.Event()
+    flavour = load_flavour("tensorrt_rtx")
+    with pytest.raises(BuildError) as refused:
+        build_engine(
+            product(),
+            [profile()],
+            Settings(),
+            flavour,
+            targets=["8.6"],
+            progress=lambda *_: cancelled.set(),
+            cancelled=cancelled,
+        )
+    assert refused.value.code == "engine.cancelled"
+    assert [worker.poll() is not None for worker in workers] == [True]
+
+
+def test_an_interrupted_build_leaves_no_process(workers: list[subprocess.Popen[bytes]]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(
+            product(),
+            [profile()],
+            Settings(),
+            load_flavour("tensorrt_rtx"),
+            targets=["8.6"],
+            progress=lambda *_: _thread.interrupt_main(),
+        )
+    assert [worker.poll() is not None for worker in workers] == [True]
+
+
+def test_a_worker_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    say = "import os, sys; sys.stderr.write('no memory left\\n'); sys.stderr.flush(); os._exit(7)"
+    start = subprocess.Popen
+    monkeypatch.setattr(
+        process.subprocess, "Popen", lambda _, **options: start([sys.executable, "-c", say], **options)
+    )
+    with pytest.raises(BuildError, match="exit status 7: no memory left") as refused:
+        build(product())
+    assert refused.value.code == "engine.build-failed"
+
+
+def test_a_worker_ends_with_the_process_that_started_it() -> None:
+    command = [sys.executable, "-m", "promptray.export.tensorrt.worker"]
+    path = os.pathsep.join(filter(None, sys.path))
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as worker:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        assert worker.wait(timeout=60) != 0
+
+
+def test_a_tensorrt_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"tensorrt is not installed.*JetPack brings it") as refused:
+        load_flavour("tensorrt")
+    assert refused.value.code == "engine.unavailable"
+    monkeypatch.syspath_prepend(tmp_path)
+    for source, words in (
+        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "libnvinfer.so.10"),
+        ("__version__ = '8.5.3'", "8.5.3 is too old.*8.6 or newer"),
+    ):
+        (tmp_path / "tensorrt.py").write_text(source, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+        with pytest.raises(BuildError, match=words):
+            load_flavour("tensorrt")
+        (tmp_path / "tensorrt.py").unlink()
+        monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+
+
+def test_no_heavy_library_is_imported_before_a_flavour_is_asked_for() -> None:
+    say = "import sys; import promptray.export.tensorrt; print(*sys.modules)"
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", say], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "onnx", "onnxruntime", "tensorrt_rtx_bindings"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("version", "typed"), [("8.6.1", False), ("9.2.0", False), ("10.3.0", True), ("11.4.0.106", True)]
+)
+def test_networks_are_typed_strongly_from_10_on(version: str, typed: bool) -> None:
+    assert Flavour("tensorrt", "tensorrt", version).strongly_typed is typed
+
+
+def test_nested_phases_are_one_number() -> None:
+    told: list[Step] = []
+    phases = Phases(lambda phase, fraction: told.append(Step(phase=phase, fraction=fraction)), interval=0)
+    phases.start("whole", None, 2)
+    phases.start("part", "whole", 4)
+    for step in range(4):
+        phases.step("part", step)
+    phases.finish("part")
+    phases.step("whole", 0)
+    phases.start("part", "whole", 2)
+    phases.step("part", 0)
+    phases.step("unheard of", 0)
+    assert [step.fraction for step in told] == [0, 0, 0.125, 0.25, 0.375, 0.5, 0.5, 0.5, 0.75]
+    assert [step.phase for step in told][:3] == ["whole", "part", "part"]

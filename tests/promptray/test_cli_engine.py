@@ -1,0 +1,206 @@
+"""`promptray engine`, on a simulated GPU: from a bundle to scores that come from its engines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptray.calibrate.engines import installed
+from promptray.export.tensorrt import Built, Flavour
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.errors import BuildError
+from promptray.runtime.scorer import Scorer
+from tests.engine_bundle import disturbed, write_with_sources
+from tests.fake_tensorrt import VERSION, make_plan, simulated_tensorrt
+from tests.promptray.command_line import Call
+
+PIXELS = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+FLAVOUR = Flavour("tensorrt", "tensorrt", VERSION)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_with_sources(tmp_path_factory.mktemp("sources") / "mini.bundle", "fp16").path
+
+
+@pytest.fixture(autouse=True)
+def gpu() -> Iterator[Any]:
+    with simulated_tensorrt() as (gpu, _):
+        yield gpu
+
+
+@pytest.fixture(autouse=True)
+def spoil(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[bytes], bytes]]:
+    """A builder of plans for the simulated GPU; what is put into the list changes what it compiles."""
+    spoils: list[Callable[[bytes], bytes]] = []
+
+    def build(content: bytes, profiles: Any, settings: Any, flavour: Any, **options: Any) -> Built:
+        options["progress"]("compiling", 0.5)
+        if options["cancelled"].is_set():
+            raise BuildError("engine.cancelled", "cancelled")
+        for each in spoils:
+            content = each(content)
+        plan = make_plan(content, [each.shapes for each in profiles])
+        return Built(plan, [], flavour.name, flavour.version, (), 1.0, b"measured")
+
+    monkeypatch.setattr(installed, "build_engine", build)
+    monkeypatch.setattr(installed, "load_flavour", lambda name: FLAVOUR)
+    return spoils
+
+
+def test_from_a_bundle_to_scores_of_its_engines(call: Call, bundle: Path, site: Path, gpu: Any) -> None:
+    answer = call("engine", bundle, "--backend", "tensorrt", "--precision", "fp32", "--site", site, "--json")
+    assert answer.code == 0, answer.err
+    assert "minutes" in answer.err
+    (document,) = answer.documents
+    assert (document["plans"], document["gated_now"], document["gate_title"]) == ("compiled", True, "golden")
+    with (
+        Scorer.open(bundle, site=None) as on_cpu,
+        Scorer.open(bundle, backend="tensorrt", site=site) as on_gpu,
+    ):
+        expected, found = on_cpu.score(PIXELS, modality="DX"), on_gpu.score(PIXELS, modality="DX")
+        assert on_gpu.backend.engines is not None
+        assert on_gpu.backend.engines.key == document["key"]
+        for key, score in expected.scores.items():
+            assert found.scores[key].logit == score.logit
+
+
+def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path) -> None:
+    assert "no engines" in call("engine", bundle, "--site", site, "--list").out
+    call("engine", bundle, "--backend", "tensorrt", "--site", site)
+    (document,) = call("engine", bundle, "--site", site, "--list", "--json").documents
+    (listed,) = document["engines"]
+    assert (listed["unusable"], listed["gate_title"]) == (None, "golden")
+    (shown,) = call("inspect", bundle, "--site", site, "--json").documents
+    assert shown["site"]["engines"] == [listed]
+    assert listed["key"] in call("inspect", bundle, "--site", site).out.replace("\n", "")
+    removed = call("engine", bundle, "--site", site, "--remove", listed["key"], "--json")
+    assert removed.documents == [{"removed": listed["key"]}]
+    again = call("engine", bundle, "--site", site, "--remove", listed["key"], "--json")
+    assert again.code == 1
+    assert again.documents[0]["error"]["code"] == "engine.missing"
+
+
+def test_it_is_not_built_again_unless_asked(call: Call, bundle: Path, site: Path) -> None:
+    options = ("engine", bundle, "--backend", "tensorrt", "--site", site)
+    assert "Engines compiled" in call(*options).out
+    again = call(*options)
+    assert "The site has these engines" in again.out
+    assert "minutes" not in again.err
+    assert "Engines compiled" in call(*options, "--rebuild").out
+
+
+def test_a_wrong_engine_is_refused(call: Call, bundle: Path, site: Path, spoil: Any) -> None:
+    spoil.append(lambda content: disturbed(content, 0.5))
+    answer = call("engine", bundle, "--backend", "tensorrt", "--site", site, "--json")
+    assert answer.code == 1
+    assert answer.documents[0]["error"]["code"] == "gate.failed"
+    assert list(site.iterdir()) == []
+    with pytest.raises(Exception, match="promptray engine") as caught:
+        Scorer.open(bundle, backend="tensorrt", site=site)
+    assert getattr(caught.value, "code", None) == "engine.missing"
+
+
+def test_the_gates_on_images_and_their_reports(call: Call, bundle: Path, site: Path, tmp_path: Path) -> None:
+    """Sixteen pictures are too few, and the report says so where it was asked for."""
+    folder = Bundle.open(bundle).path / "golden" / "images"
+    options = ("engine", bundle, "--backend", "tensorrt", "--site", site, "--images", folder)
+    answer = call(*options, "--report", tmp_path / "gates", "--json")
+    assert answer.code == 1, answer.err
+    assert answer.documents[0]["error"]["code"] == "gate.inconclusive"
+    names = sorted(path.name for path in (tmp_path / "gates").iterdir())
+    assert names == ["head-chest.json", "head-chest.txt"]
+    assert list(site.iterdir()) == []
+    again = call(*options, "--report", tmp_path / "gates", "--json")
+    assert again.documents[0]["error"]["code"] == "output.exists"
+
+
+def test_the_timing_cache_is_kept_where_it_was_asked_for(
+    call: Call, bundle: Path, site: Path, tmp_path: Path
+) -> None:
+    options = ("engine", bundle, "--backend", "tensorrt", "--site", site, "--rebuild", "--timing-cache")
+    assert call(*options, "none").code == 0
+    assert not (tmp_path / "caches").exists()
+    assert call(*options, tmp_path / "caches").code == 0
+    (file,) = (tmp_path / "caches").iterdir()
+    assert file.read_bytes() == hashlib.sha256(b"measured").digest() + b"measured"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--list", "--rebuild"),
+        ("--list", "--remove", "k"),
+        ("--remove", "k", "--precision", "fp16"),
+        ("--labels", "films.csv"),
+        ("--precision", "int4"),
+        ("--backend", "onnxruntime-cpu"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(call: Call, bundle: Path, options: tuple[str, ...]) -> None:
+    assert call("engine", bundle, *options, "--json").code == 2
+
+
+def test_without_any_library_every_reason_is_said(
+    call: Call, bundle: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(backend: str, folder: object) -> Any:
+        raise BuildError("engine.unavailable", f"{backend} is not here", cure="install it")
+
+    monkeypatch.setattr(installed, "open_library", missing)
+    answer = call("engine", bundle, "--site", site, "--json")
+    assert answer.code == 1
+    error = answer.documents[0]["error"]
+    assert error["code"] == "engine.unavailable"
+    for backend in ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda"):
+        assert f"{backend} is not here" in error["found"]
+    assert "doctor" in error["cure"]
+
+
+def test_ctrl_c_leaves_nothing(call: Call, bundle: Path, site: Path, spoil: Any) -> None:
+    def interrupted(content: bytes) -> bytes:
+        raise KeyboardInterrupt
+
+    spoil.append(interrupted)
+    answer = call("engine", bundle, "--backend", "tensorrt", "--site", site, "--json")
+    assert answer.code == 130
+    assert answer.documents[0]["error"]["code"] == "command.interrupted"
+    assert list(site.iterdir()) == []
+
+
+def test_engines_that_cannot_be_used_here_say_why(call: Call, bundle: Path, site: Path, gpu: Any) -> None:
+    call("engine", bundle, "--backend", "tensorrt", "--site", site)
+    gpu.multiprocessors = 8
+    (document,) = call("engine", bundle, "--site", site, "--list", "--json").documents
+    assert document["engines"][0]["unusable"] == "no: another multiprocessors"
+    refused = call("score", bundle, "-", "--backend", "tensorrt", "--site", site, "--json")
+    assert refused.code == 1
+    assert refused.documents[0]["error"]["code"] == "engine.foreign"
+
+
+def test_help_has_examples(call: Call) -> None:
+    help_text = call("engine", "--help").out
+    assert "Examples:" in help_text
+    assert "--images films" in help_text
+    assert json.dumps(help_text)
+
+
+def test_verify_holds_the_engines_to_the_tolerance_of_their_gate(
+    call: Call, bundle: Path, site: Path
+) -> None:
+    assert call("engine", bundle, "--backend", "tensorrt", "--site", site).code == 0
+    answer = call("verify", bundle, "--backend", "tensorrt", "--site", site, "--json")
+    assert answer.code == 0, answer.err
+    (document,) = answer.documents
+    (head,) = document["golden"]["heads"]
+    assert document["backend"].startswith("tensorrt")
+    assert document["site_entries"] == 1
+    assert head["map_tolerance"] == 0.1  # an fp16 set's
+    assert head["score_error"] <= head["score_tolerance"]

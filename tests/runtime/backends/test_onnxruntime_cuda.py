@@ -1,0 +1,134 @@
+"""ONNX Runtime's CUDA provider: refused where it is not, its IO binding run on the processor's provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from promptray.runtime.backends import GpuOptions
+from promptray.runtime.backends import onnxruntime_cuda as module
+from promptray.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.engines.store import EngineStore
+from promptray.runtime.errors import ScoringError
+from promptray.runtime.scorer import Scorer
+from promptray.runtime.site import Site
+from tests.engine_factory import engine_set
+from tests.fake_cuda import Gpu, simulated
+from tests.runtime.backends.test_tensorrt import PICTURES, code_of, error_of, numbers, on_cpu, score
+from tests.simulated_engines import device_of
+
+
+@pytest.fixture
+def gated(miniature: Bundle, site: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The record of a gate on a simulated GPU, and the backend on the processor's provider and memory."""
+
+    def open_backend(**given: Any) -> OnnxRuntimeCuda:
+        given["options"] = given["options"] or GpuOptions()
+        return OnnxRuntimeCuda(
+            given["engines"], given["options"], threads=1, provider="CPUExecutionProvider", memory="cpu"
+        )
+
+    monkeypatch.setattr(module, "version_here", lambda name: ort.__version__)
+    monkeypatch.setattr(module, "open_backend", open_backend)
+    with simulated() as gpu:
+        facts = engine_set(
+            miniature.manifest, {}, backend="onnxruntime-cuda", version=ort.__version__, device=device_of(gpu)
+        )
+        EngineStore(Site.open(site, miniature.hash), miniature.manifest).add(facts, {})
+        yield gpu
+
+
+def test_the_same_binding_scores_as_the_cpu_backend_does(miniature: Bundle, site: Path, gated: Gpu) -> None:
+    expected = on_cpu(miniature)
+    with (
+        Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer,
+        Scorer.open(miniature.path, site=None, threads=1) as cpu,
+    ):
+        found = [score(scorer, picture) for picture in PICTURES]
+        assert [numbers(each) for each in found] == [numbers(each) for each in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert all((one.grid(key) == other.grid(key)).all() for key in one.scores)
+        for each in (scorer, cpu):
+            each.prompts.add("new", "There is a rib fracture")
+        assert numbers(score(scorer, PICTURES[0])) == numbers(score(cpu, PICTURES[0]))
+        pixels = np.random.default_rng(3).normal(size=(3, 3, 32, 32)).astype(np.float32)
+        together = scorer.submit_pixels(pixels).result().heads[0].logits
+        assert (together == cpu.submit_pixels(pixels).result().heads[0].logits).all()
+        assert found[0].to_json()["backend"]["gated_as"].startswith("onnxruntime-cuda@onnxruntime-cuda-")
+
+
+def test_it_refuses_what_it_cannot_score(miniature: Bundle, site: Path, gated: Gpu) -> None:
+    with Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer:
+        wrong: list[tuple[Any, str]] = [
+            (np.zeros((1, 3, 32, 32)), "score.input"),
+            (np.zeros((1, 3, 16, 32), np.float32), "score.input"),
+            (np.full((1, 3, 32, 32), np.nan, np.float32), "score.not-finite"),
+            ([[1.0]], "score.input"),
+        ]
+        for pixels, code in wrong:
+            assert code_of(lambda: scorer.submit_pixels(pixels)) == code  # noqa: B023
+        prepared = scorer.prepare(PICTURES[0], modality="DX")
+    assert code_of(lambda: scorer.infer(prepared)) == "score.closed"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("CUDA failure 2: out of memory ; GPU=0", "backend.out-of-memory"),
+        ("Failed to allocate memory for requested buffer of size 1", "backend.out-of-memory"),
+        ("CUDA failure 700: an illegal memory access was encountered", "backend.device-lost"),
+        ("something else", "backend.failed"),
+    ],
+)
+def test_its_faults_are_told_apart(
+    miniature: Bundle, site: Path, gated: Gpu, monkeypatch: pytest.MonkeyPatch, words: str, code: str
+) -> None:
+    with Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer:
+        expected = numbers(score(scorer, PICTURES[0]))
+
+        def fail(self: Any) -> None:
+            raise RuntimeError(words)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("promptray.runtime.backends.onnxruntime_cuda._Call.run", fail)
+            error = error_of(lambda: score(scorer, PICTURES[0]))
+        assert error
+        assert error.code == code
+        after: list[float] = []
+        left = code_of(lambda: after.extend(numbers(score(scorer, PICTURES[0]))))
+        assert left == ("score.closed" if code == "backend.device-lost" else None)
+        assert after == ([] if left else expected)
+
+
+def test_a_wheel_without_cuda_is_refused(miniature: Bundle) -> None:
+    """Here for real: only the wheel for processors is installed."""
+    assert "CUDAExecutionProvider" not in ort.get_available_providers()
+    with pytest.raises(ScoringError) as refusal:
+        Scorer.open(miniature.path, site=None, backend="onnxruntime-cuda")
+    assert refusal.value.code == "backend.unavailable"
+    assert "not built for CUDA" in str(refusal.value.found)
+    assert "onnxruntime-gpu" in str(refusal.value.cure)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_silent_fall_back_to_the_processor_is_refused(miniature: Bundle, gated: Gpu) -> None:
+    """ONNX Runtime makes the session anyway, without the provider that it was asked for."""
+
+    class Opened:
+        facts = engine_set(miniature.manifest, {}, backend="onnxruntime-cuda")
+
+        def plan(self, role: str, head: str | None = None) -> bytes:
+            raise AssertionError("this library keeps no plans")
+
+    backend = OnnxRuntimeCuda(Opened(), GpuOptions())
+    graph = miniature.manifest.graph("image")
+    assert graph
+    with pytest.raises(ScoringError) as refusal:
+        backend.load(lambda: miniature.read(graph.file), graph)
+    assert refusal.value.code == "backend.unavailable"
+    backend.close()

@@ -1,0 +1,63 @@
+"""Sets of engines for the simulated TensorRT: plans of a bundle's own graphs, stored in a site as gated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.manifest import Graph, Head
+from promptray.runtime.engines.facts import Device, EngineSet
+from promptray.runtime.engines.plans import plan_name
+from promptray.runtime.engines.sources import as_graph, sources
+from promptray.runtime.engines.store import EngineStore
+from promptray.runtime.site import Site
+from tests.engine_factory import engine_set
+from tests.fake_cuda import Gpu
+from tests.fake_tensorrt import VERSION, Profile, make_plan
+
+
+def device_of(gpu: Gpu) -> Device:
+    """The facts of a simulated GPU."""
+    capability = "{}.{}".format(*gpu.compute_capability)
+    return Device(name=gpu.name, compute_capability=capability, multiprocessors=gpu.multiprocessors)
+
+
+def profiles(graph: Graph, head: Head | None, *, images: int = 4, prompts: int = 64) -> list[Profile]:
+    """One profile for each row bucket of a head's bank; one where it has none."""
+    buckets = head.bank.row_buckets if head else []
+    found = []
+    for rows in buckets or [0]:
+        sizes = {"batch": (1, 1, images), "prompts": (1, 2, prompts), "rows": (rows, rows, rows)}
+        profile = {}
+        for tensor in graph.inputs:
+            ranges = [sizes[dim] if isinstance(dim, str) else (dim, dim, dim) for dim in tensor.dims]
+            profile[tensor.name] = tuple(zip(*ranges, strict=True))
+        found.append(profile)
+    return found
+
+
+def plans_of(bundle: Bundle, gpu: Gpu, *, version: str = VERSION, **most: int) -> dict[str, bytes]:
+    """Plans of the fp32 graphs of a bundle."""
+    manifest = bundle.manifest
+    plans = {}
+    for source in sources(manifest, "tensorrt", VERSION, "fp32"):
+        head = manifest.head(source.head) if source.head else None
+        plans[plan_name(source.role, source.head)] = make_plan(
+            bundle.read(source.file),
+            profiles(as_graph(source, manifest), head, **most),
+            version=version,
+            compute_capability=gpu.compute_capability,
+        )
+    return plans
+
+
+def store_engines(
+    bundle: Bundle, site: Path, gpu: Gpu, *, most: dict[str, int] | None = None, **changes: Any
+) -> EngineSet:
+    """Store a set for the simulated GPU as if it had been gated; return its facts."""
+    site.mkdir(exist_ok=True)
+    plans = plans_of(bundle, gpu, **(most or {}))
+    facts = engine_set(bundle.manifest, plans, device=device_of(gpu), **changes)
+    EngineStore(Site.open(site, bundle.hash), bundle.manifest).add(facts, plans)
+    return facts
