@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -14,12 +14,10 @@ from promptray.calibrate.image_set import Progress
 from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe, targets_of
 from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
+from promptray.export.tensorrt import Flavour, build_engine, load_flavour, profiles_for
 from promptray.runtime.bundle.engines import EnginePlan, Engines, EngineSource
 from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.graphs import own_bank
-
-if TYPE_CHECKING:
-    from promptray.export.tensorrt import Flavour
 
 FLAVOUR: Literal["tensorrt_rtx"] = "tensorrt_rtx"
 
@@ -47,9 +45,6 @@ def with_plans(asked: TensorRTRecipe, made: Draft, stages: StageCache, progress:
     BuildError
         ``engine.*``: TensorRT-RTX is not installed, or does not take a graph or a compute capability.
     """
-    # Imported here: only these recipes need TensorRT-RTX.
-    from promptray.export.tensorrt import load_flavour
-
     engines = made.manifest.engines
     assert engines is not None  # noqa: S101 - the caller made it
     flavour = load_flavour(FLAVOUR)
@@ -88,8 +83,6 @@ def _stage(
     flavour: Flavour,
     stages: StageCache,
 ) -> Path:
-    from promptray.export.tensorrt import build_engine, profiles_for
-
     graph = made.manifest.graph(source.role, source.head)
     head = made.manifest.head(source.head or "")
     assert graph is not None  # noqa: S101 - a source has the graph that runs beside it
@@ -99,7 +92,7 @@ def _stage(
     content = made.read(source.file)
 
     def produce(out: Path) -> None:
-        built: Any = build_engine(content, profiles, engines.settings, flavour, targets=targets)
+        built = build_engine(content, profiles, engines.settings, flavour, targets=targets)
         (out / "engine.plan").write_bytes(built.plan)
         (out / "facts.json").write_bytes(
             msgspec.json.encode(_Facts(version=built.version, targets=list(built.targets)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from filelock import FileLock
 from onnx import numpy_helper
 
 from promptray import BuildError, BundleError, Scorer, ScoringError
-from promptray.calibrate.pipeline import as_written, build, changed_graph
+from promptray.calibrate.pipeline import as_written, build, changed_graph, plans
 from promptray.calibrate.quantise import Quantised, quantise
 from promptray.export.repack import repack
 from promptray.runtime.bundle import Bundle
@@ -370,17 +369,14 @@ class _Built:
 def builder(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """A stand-in for the builder of engines; what it was asked to build for."""
     asked: list[tuple[str, ...]] = []
-    module = types.ModuleType("promptray.export.tensorrt")
 
     def build_engine(content: bytes, profiles: Any, settings: Any, flavour: Any, *, targets: Any) -> _Built:
         asked.append(tuple(targets))
         return _Built(b"plan of " + content[:64], flavour.version, tuple(targets))
 
-    module.build_engine = build_engine  # type: ignore[attr-defined]
-    module.profiles_for = lambda facts, manifest, settings, own: [facts.role]  # type: ignore[attr-defined]
     flavour = types.SimpleNamespace(name="tensorrt_rtx", version="1.7.1.116")
-    module.load_flavour = lambda name: flavour  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(plans, "build_engine", build_engine)
+    monkeypatch.setattr(plans, "load_flavour", lambda name: flavour)
     return asked
 
 
