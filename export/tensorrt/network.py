@@ -59,9 +59,6 @@ def compile_network(
             found=log.first_error() or "it gave no reason",
             cure="build on the machine whose GPU is to run the engine; `promptray doctor` says what it has",
         )
-    if flavour.ahead_of_time:
-        # Plans for several GPUs differ in a few bytes by which of their threads was first.
-        builder.max_threads = 1
     network = create_network(trt, builder, flavour)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(content):
