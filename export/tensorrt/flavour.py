@@ -1,7 +1,7 @@
 """The TensorRTs there are: which module, what each can be asked for, and the few ways in which they differ.
 
 Networks are strongly typed from 10 on: the types of the ONNX graph are the types of the engine. 8.6, of
-JetPack 5, is weakly typed and has an older parser: what differs for it is in this file.
+JetPack 6.0, is weakly typed and has an older parser: what differs for it is in this file.
 """
 
 from __future__ import annotations
