@@ -211,7 +211,11 @@ def test_dlpack_of_anything_else_is_refused_by_name(
         tensorrt[0].bindings.cudaEventDestroy(array.event)
 
 
-@pytest.mark.parametrize("pixels", [[[1.0]], object(), SimpleNamespace(shape=(1, 3, 32, 32))], ids=str)
+@pytest.mark.parametrize(
+    "pixels",
+    [[[1.0]], object(), SimpleNamespace(shape=(1, 3, 32, 32))],
+    ids=["list", "object", "only a shape"],
+)
 def test_what_is_no_array_is_refused(scorer: Scorer, miniature: Bundle, pixels: Any) -> None:
     assert code_of(lambda: scorer.submit_pixels(pixels)) == "score.input"
     with Scorer.open(miniature.path, site=None) as cpu:
