@@ -317,7 +317,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "nothing to quantise": ({"quantise": {}}, "key quantise", "nothing is to be quantised"),
     "ranges without images": ({"quantise": IMAGE_ONLY}, "key quantise", "names none"),
     "a scheme that no backend runs": (
-        {"quantise": {"image": {"scheme": "fp8-qdq"}}}, "key quantise", "backend"
+        {"quantise": {"image": {"scheme": "fp8-qdq"}}}, "key quantise", "run on no CPU"
     ),
     "a head that is not there": (
         {"quantise": {"heads": {"tags": {"scheme": "int8-dynamic"}}}},
