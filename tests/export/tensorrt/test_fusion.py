@@ -1,4 +1,4 @@
-"""What TensorRT-RTX's compiler makes of every family's graphs: types, and attention in one kernel.
+"""What TensorRT-RTX's compiler makes of four families' graphs: types, and attention in one kernel.
 
 Not run: another TensorRT, and any engine. The layers are those that the builder lists in its log.
 """
