@@ -140,8 +140,8 @@ def check_tensorrt(asked: TensorRTRecipe, artefact: str, manifest: Manifest) -> 
     Raises
     ------
     BuildError
-        ``recipe.invalid``, naming the key; ``engine.unavailable`` where plans are asked for and TensorRT-RTX is
-        not installed.
+        ``recipe.invalid``, naming the key; ``engine.unavailable`` where plans are asked for and
+        TensorRT-RTX is not installed.
     """
     for rule in _rules(asked, manifest):
         if not rule.holds:

@@ -135,8 +135,8 @@ def allow_types(trt: Any, config: Any, flavour: Flavour, types: Collection[str])
 
 def capabilities(trt: Any) -> dict[str, Any]:
     """Return what a TensorRT-RTX builds for: compute capabilities, such as ``8.6``, and its constants."""
-    members = trt.ComputeCapability.__members__.items()
-    return {f"{name[2:-1]}.{name[-1]}": value for name, value in members if name.startswith("SM")}
+    members = dict(trt.ComputeCapability.__members__)
+    return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
 
 
 def node_of(parser_error: Any, flavour: Flavour) -> str | None:

@@ -179,5 +179,5 @@ def _ended(status: int, words: IO[bytes]) -> BuildError:
         "engine.build-failed",
         "the process that TensorRT was building in ended",
         found=f"exit status {status}" + "".join(f": {line[:300]}" for line in last),
-        cure="if memory ran out, close what else runs here or set a smaller workspace_bytes; else report it",
+        cure="if memory ran out, close what else runs here or set a smaller `workspace`; else report it",
     )

@@ -24,6 +24,9 @@ from promptray.export.onnx_graph import export_graph
 from promptray.export.tensorrt import Layer
 from promptray.export.tensorrt.layers import Tensor
 from tests.export.tensorrt.graphs import sides_of, small_model
+from tests.rtx import needs_rtx
+
+pytestmark = needs_rtx
 
 #: Graph -> attentions of its tower, all 64 wide. Those of decoders are not: test_rtx_layers.py reports them.
 ATTENTIONS: dict[str, int | None] = {
