@@ -76,9 +76,12 @@ def needed(
 def extras_of_engines(root: str) -> tuple[list[Distribution], list[str]]:
     """What the extras of engines bring beyond the edge install: distributions, and names of absent ones."""
     edge = {canonical(each.name) for each in edge_install(root)}
-    names = needed(
-        root, lambda name: found.requires or [] if (found := _here(name)) else [], {}, ENGINE_EXTRAS
-    )
+
+    def requires(name: str) -> list[str]:
+        found = _here(name)
+        return (found.requires or []) if found else []
+
+    names = needed(root, requires, {}, ENGINE_EXTRAS)
     extra = [name for name in names if name not in edge]
     here = [found for name in extra if (found := _here(name))]
     return here, [name for name in extra if _here(name) is None]

@@ -4,8 +4,8 @@
 
 `make resolve` asks the package index whether every pinned distribution has a wheel on every platform and
 Python that PromptRay promises; on Linux, where Jetsons are, with the extra ``tensorrt``, on x86-64 with the
-extra ``rtx``, and for JetPack 6 with its own ``cuda-bindings``. Nothing is installed, and as a rule nothing is
-downloaded but metadata.
+extra ``rtx``, and for JetPack 6 with its own ``cuda-bindings``. Nothing is installed, and as a rule nothing
+is downloaded but metadata.
 
 pip can choose another machine's wheels (``pip install --platform``) but evaluates markers for its own, so
 colorama would be missing on Windows. Here the pins are the resolution: pip only fetches the metadata of
