@@ -21,7 +21,6 @@ SOURCES = sorted(
 )
 #: Of RTX alone, behind `Flavour.ahead_of_time` and targets.
 RTX_ALONE = {
-    "trt.ComputeCapability",
     "trt.ComputeCapability.__members__",
     "trt.IBuilderConfig.num_compute_capabilities",
     "trt.IBuilderConfig.set_compute_capability",
