@@ -157,7 +157,7 @@ def test_opset_17_variants_are_the_same_functions(typed_bundle: Path) -> None:
     scales = {node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"}
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert {types[name] for name in scales} == {onnx.TensorProto.FLOAT}
-    assert read_model(quantised).types == {"FP32", "INT8"}
+    assert {"FP32", "INT8"} <= read_model(quantised).types
 
 
 def test_a_second_build_runs_no_stage_and_gives_the_same_files(
