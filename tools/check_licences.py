@@ -76,21 +76,22 @@ def needed(
 def extras_of_engines(root: str) -> tuple[list[Distribution], list[str]]:
     """What the extras of engines bring beyond the edge install: distributions, and names of absent ones."""
     edge = {canonical(each.name) for each in edge_install(root)}
-    lines = [Requirement(line) for line in distribution(root).requires or []]
-    asked = [
-        line
-        for line in lines
-        if line.marker and any(line.marker.evaluate({"extra": extra}) for extra in ENGINE_EXTRAS)
-    ]
-    here, absent = [], []
-    for name in dict.fromkeys(canonical(each.name) for each in asked):
-        if name in edge:
-            continue
-        try:
-            here.append(distribution(name))
-        except PackageNotFoundError:
-            absent.append(name)
-    return here, absent
+
+    def requires(name: str) -> list[str]:
+        found = _here(name)
+        return (found.requires or []) if found else []
+
+    names = needed(root, requires, {}, ENGINE_EXTRAS)
+    extra = [name for name in names if name not in edge]
+    here = [found for name in extra if (found := _here(name))]
+    return here, [name for name in extra if _here(name) is None]
+
+
+def _here(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
 
 
 def edge_install(root: str) -> list[Distribution]:

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-uv pip compile pyproject.toml --extra calibrate --extra dev --extra fuzz \
+uv pip compile pyproject.toml --extra calibrate --extra dev --extra fuzz --extra rtx --extra tensorrt \
     --constraint tools/constraints.in --universal --python-version 3.10 \
     --no-annotate --custom-compile-command "make constraints" --quiet --output-file constraints.txt
 

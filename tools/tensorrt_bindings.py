@@ -7,6 +7,7 @@ TensorRT's libraries are not installed, and nothing can run: tests look up the n
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,8 +54,12 @@ def main() -> int:
                 "--no-input",
                 "--disable-pip-version-check",
             ]
-            options = ["--no-deps", "--only-binary", ":all:", "--target", str(folder)]
+            # What was interrupted is begun anew: only a whole installation gets the folder's name.
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            options = ["--no-deps", "--only-binary", ":all:", "--target", str(partial)]
             subprocess.run([*pip, *options, f"{requirement.name}{requirement.specifier}"], check=True)
+            partial.rename(folder)
             print(f"  {requirement.name} {version_of(requirement)}")
     return 0
 

@@ -140,8 +140,8 @@ class _Makers:
     def _older(self, graph: Graph, content: bytes, scheme: Scheme | None, newest: Path) -> Path:
         """Return the opset-17 variant.
 
-        TensorRT 8.6 is weakly typed and chooses float16 itself; in opset 17 a Q/DQ pair takes float32 only.
-        So its int8 graph has a float32 rest, around the same integers.
+        In opset 17 a Q/DQ pair takes float32 only, so its int8 graph has a float32 rest around the same
+        integers. TensorRT 8.6 is weakly typed, and is allowed float16 for that rest.
         """
         if isinstance(scheme, Int8):
             newest = self._typed(graph, content, msgspec.structs.replace(scheme, rest="float32"))

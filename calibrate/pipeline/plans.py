@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from promptray.calibrate.image_set import Progress
-from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe, targets_of
+from promptray.calibrate.pipeline.tensorrt_recipe import FLAVOUR, TensorRTRecipe, targets_of
 from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
 from promptray.export.tensorrt import Flavour, build_engine, load_flavour, profiles_for
 from promptray.runtime.bundle.engines import EnginePlan, Engines, EngineSource
 from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.graphs import own_bank
-
-FLAVOUR: Literal["tensorrt_rtx"] = "tensorrt_rtx"
 
 
 class _Facts(msgspec.Struct, frozen=True):
@@ -51,9 +48,9 @@ def with_plans(asked: TensorRTRecipe, made: Draft, stages: StageCache, progress:
     todo = _wanted(asked, made)
     plans, files = [], {}
     for number, source in enumerate(todo):
-        progress("plans", f"{source.title}, {source.precision}", number / len(todo))
+        part = _part(progress, f"{source.title}, {source.precision}", number, len(todo))
         targets = targets_of(source.precision, asked.ahead_of_time)
-        folder = _stage(source, targets, engines, made, flavour, stages)
+        folder = _stage(source, targets, engines, made, flavour, stages, part)
         facts = msgspec.json.decode((folder / "facts.json").read_bytes(), type=_Facts)
         plan = EnginePlan(
             file=f"{source.stem}.{FLAVOUR}.plan",
@@ -75,6 +72,12 @@ def _wanted(asked: TensorRTRecipe, made: Draft) -> list[EngineSource]:
     return [each for each in dict.fromkeys(found) if targets_of(each.precision, asked.ahead_of_time)]
 
 
+def _part(progress: Progress, title: str, number: int, of: int) -> Callable[[str, float], None]:
+    """Say that a plan is begun, and return what tells of its build."""
+    progress("plans", title, number / of)
+    return lambda phase, done: progress("plans", f"{title}: {phase}", (number + done) / of)
+
+
 def _stage(
     source: EngineSource,
     targets: Sequence[str],
@@ -82,6 +85,7 @@ def _stage(
     made: Draft,
     flavour: Flavour,
     stages: StageCache,
+    progress: Callable[[str, float], None],
 ) -> Path:
     graph = made.manifest.graph(source.role, source.head)
     head = made.manifest.head(source.head or "")
@@ -92,7 +96,7 @@ def _stage(
     content = made.read(source.file)
 
     def produce(out: Path) -> None:
-        built = build_engine(content, profiles, engines.settings, flavour, targets=targets)
+        built = build_engine(content, profiles, engines.settings, flavour, targets=targets, progress=progress)
         (out / "engine.plan").write_bytes(built.plan)
         (out / "facts.json").write_bytes(
             msgspec.json.encode(_Facts(version=built.version, targets=list(built.targets)))

@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
 from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
 from promptray.calibrate.quantise.scheme import Float8, Float16, Int8, Scheme
+from promptray.export.tensorrt import load_flavour
+from promptray.export.tensorrt.flavour import capabilities
 from promptray.runtime.bundle.engines import Precision
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.validate_engines import FP8_TARGET, capability
-from promptray.runtime.engines.settings import Range, Settings, Size
+from promptray.runtime.engines.settings import CAPABILITY, Range, Settings, Size
 from promptray.runtime.errors import BuildError
 from promptray.runtime.prepare_graph import prepare_fault
 
 _WORKSPACE = "[1-9][0-9]{0,5} (MiB|GiB)"
-_CAPABILITY = r"[0-9]{1,2}\.[0-9]"
+#: The flavour that plans are built with ahead of time.
+FLAVOUR: Literal["tensorrt_rtx"] = "tensorrt_rtx"
 _UNITS = {"MiB": 1 << 20, "GiB": 1 << 30}
 #: GPUs of this age have no matrix products of float32 in TensorRT-RTX.
 _FP32_TARGET = (8, 0)
@@ -136,23 +140,38 @@ def check_tensorrt(asked: TensorRTRecipe, artefact: str, manifest: Manifest) -> 
     Raises
     ------
     BuildError
-        ``recipe.invalid``, naming the key.
+        ``recipe.invalid``, naming the key; ``engine.unavailable`` where plans are asked for and
+        TensorRT-RTX is not installed.
     """
     for rule in _rules(asked, manifest):
         if not rule.holds:
-            raise BuildError(
-                "recipe.invalid",
-                rule.what,
-                artefact=f"{artefact}, key tensorrt.{rule.key}",
-                expected=rule.expected,
-                cure="docs/recipe.md lists every key with an example",
-            )
+            raise _invalid(artefact, rule.key, rule.what, rule.expected)
+    known = built_for() if asked.ahead_of_time else []
+    if foreign := [each for each in asked.ahead_of_time if each not in known]:
+        what = "TensorRT-RTX builds no plans for GPUs of this compute capability: they build on the device"
+        raise _invalid(artefact, "ahead_of_time", what, f"one of {', '.join(known)}", ", ".join(foreign))
+
+
+def built_for() -> list[str]:
+    """Return the compute capabilities that the TensorRT-RTX which is here builds plans for."""
+    return list(capabilities(load_flavour(FLAVOUR).load()))
+
+
+def _invalid(artefact: str, key: str, what: str, expected: str, found: str | None = None) -> BuildError:
+    return BuildError(
+        "recipe.invalid",
+        what,
+        artefact=f"{artefact}, key tensorrt.{key}",
+        expected=expected,
+        found=found,
+        cure="docs/recipe.md lists every key with an example",
+    )
 
 
 def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
     both = [asked.asked("image"), asked.asked("head")]
     kinds = {each.precision for each in both}
-    known = all(re.fullmatch(_CAPABILITY, each) for each in asked.ahead_of_time)
+    known = all(re.fullmatch(CAPABILITY, each) for each in asked.ahead_of_time)
     targets = [capability(each) for each in asked.ahead_of_time] if known else []
     free, sizes = manifest.free_head, asked.prompts
     own = len(manifest.findings_of(free.name)) if free else 0
@@ -185,7 +204,7 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
         _Rule(
             not (asked.opset_17 and "fp8-qdq" in kinds),
             "opset_17",
-            "opset 17 has no float8, and neither have the GPUs that TensorRT 8.6 is for",
+            "opset 17, which is all that TensorRT 8.6 reads, has no float8",
             "false beside fp8-qdq",
         ),
         _Rule(

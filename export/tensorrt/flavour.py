@@ -12,20 +12,17 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from promptray.runtime.engines.libraries import (
+    CURES,
+    MODULES,
+    PROMISED,
+    is_promised,
+    newest_opset,
+    strongly_typed,
+)
 from promptray.runtime.errors import BuildError
 
 FlavourName = Literal["tensorrt", "tensorrt_rtx"]
-#: The second name is the bindings' own, for where only the wheels of bindings and libraries are installed.
-_MODULES: dict[str, tuple[str, ...]] = {
-    "tensorrt": ("tensorrt",),
-    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
-}
-_CURES = {
-    "tensorrt": "install TensorRT 8.6 or newer as NVIDIA packages it; JetPack brings it (docs/tensorrt.md)",
-    "tensorrt_rtx": "pip install 'promptray[rtx]'",
-}
-_OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 0)}
-_FIRST_STRONGLY_TYPED = 10
 
 
 @dataclass(frozen=True)
@@ -47,13 +44,13 @@ class Flavour:
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether an engine has the types of its graph: all but TensorRT 8.6 and 9."""
-        return self.name == "tensorrt_rtx" or int(self.version.split(".")[0]) >= _FIRST_STRONGLY_TYPED
+        """Whether an engine has the types of its graph: all but TensorRT 8.6."""
+        return strongly_typed(self.name, self.version)
 
     @property
     def newest_opset(self) -> int:
         """Newest ONNX operator set that all parsers of this kind read: 20 for 10.3 and later, 17 for 8.6."""
-        return 20 if self.strongly_typed else 17
+        return newest_opset(self.name, self.version)
 
     @property
     def newest_ir(self) -> int:
@@ -85,11 +82,11 @@ def load_flavour(name: str) -> Flavour:
     Raises
     ------
     BuildError
-        ``engine.unavailable`` when it is not installed, cannot be imported or is too old.
+        ``engine.unavailable`` when it is not installed, cannot be imported or is of no promised version.
     """
     if name not in get_args(FlavourName):
-        raise ValueError(f"no TensorRT is called {name!r}; there are {', '.join(_MODULES)}")
-    module = next((each for each in _MODULES[name] if importlib.util.find_spec(each)), None)
+        raise ValueError(f"no TensorRT is called {name!r}; there are {', '.join(MODULES)}")
+    module = next((each for each in MODULES[name] if importlib.util.find_spec(each)), None)
     if module is None:
         raise _unavailable(name, f"{name} is not installed")
     try:
@@ -97,16 +94,14 @@ def load_flavour(name: str) -> Flavour:
     except (ImportError, OSError, AttributeError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise _unavailable(name, f"{name} is installed but cannot be imported: {line}") from error
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    if numbers < _OLDEST[name]:
-        raise _unavailable(
-            name, f"{name} {version} is too old", ".".join(map(str, _OLDEST[name])) + " or newer"
-        )
+    if not is_promised(name, version):
+        what = f"{name} {version} is no version that this software is written for"
+        raise _unavailable(name, what, PROMISED[name])
     return Flavour(name, module, version)  # type: ignore[arg-type]
 
 
 def _unavailable(name: str, what: str, expected: str | None = None) -> BuildError:
-    return BuildError("engine.unavailable", what, artefact=name, expected=expected, cure=_CURES[name])
+    return BuildError("engine.unavailable", what, artefact=name, expected=expected, cure=CURES[name])
 
 
 def create_network(trt: Any, builder: Any, flavour: Flavour) -> Any:
@@ -117,7 +112,11 @@ def create_network(trt: Any, builder: Any, flavour: Flavour) -> Any:
 
 
 def allow_types(trt: Any, config: Any, flavour: Flavour, types: Collection[str]) -> None:
-    """Let a weakly typed network use the lower types of its graph, which a strongly typed one does anyway.
+    """Let a weakly typed network use lower types than float32; a strongly typed one has its graph's.
+
+    It then chooses a type for each layer by speed, also for layers that the graph keeps in float32 for their
+    range: only the gate on the device finds out what that does. A graph with Q/DQ pairs has a float32 rest in
+    opset 17, and float16 is meant for that rest too.
 
     Parameters
     ----------
@@ -126,12 +125,18 @@ def allow_types(trt: Any, config: Any, flavour: Flavour, types: Collection[str])
     """
     if flavour.strongly_typed:
         return
-    if "FP16" in types:
+    if {"FP16", "INT8"} & set(types):
         config.set_flag(trt.BuilderFlag.FP16)
     if "INT8" in types:
         config.set_flag(trt.BuilderFlag.INT8)
     # Its cuDNN 8 and cuBLAS 12 may be absent, and its own kernels suffice for these graphs.
     config.set_tactic_sources(0)
+
+
+def capabilities(trt: Any) -> dict[str, Any]:
+    """Return what a TensorRT-RTX builds for: compute capabilities, such as ``8.6``, and its constants."""
+    members = dict(trt.ComputeCapability.__members__)
+    return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name.startswith("SM")}
 
 
 def node_of(parser_error: Any, flavour: Flavour) -> str | None:

@@ -6,13 +6,12 @@ All of it is common to TensorRT 10.3, 10.16 and 11.4 and TensorRT-RTX 1.7; what 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptray.export.tensorrt.flavour import Flavour, allow_types, create_network, node_of
+from promptray.export.tensorrt.flavour import Flavour, allow_types, capabilities, create_network, node_of
 from promptray.export.tensorrt.layers import Layer, layers_of
 from promptray.export.tensorrt.log import Log, one_line, open_log
 from promptray.export.tensorrt.messages import Refused, Request
@@ -109,16 +108,14 @@ def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> Refused | Non
     if not targets:
         return None
     config.num_compute_capabilities = len(targets)
+    known = capabilities(trt)
     for index, target in enumerate(targets):
-        name = f"SM{target.replace('.', '')}" if re.fullmatch(r"\d{1,2}\.\d", target) else ""
-        capability = getattr(trt.ComputeCapability, name, None) if name else None
-        if capability is None or not config.set_compute_capability(capability, index):
-            known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+        if target not in known or not config.set_compute_capability(known[target], index):
             return Refused(
                 code="engine.target",
                 message="this TensorRT-RTX does not build engines for GPUs of that compute capability",
                 artefact=target,
-                expected=f"one of {', '.join(f'{name[2:-1]}.{name[-1]}' for name in known)}",
+                expected=f"one of {', '.join(known)}",
                 cure="build the engine on that device with its own TensorRT: `promptray engine BUNDLE`",
             )
     return None

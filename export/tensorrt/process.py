@@ -35,6 +35,13 @@ _Engine: TypeAlias = tuple[Finished, bytes, bytes | None]
 _Heard: TypeAlias = Step | Refused | _Engine | None
 #: Seconds between two looks at whether the build was cancelled.
 _LOOK = 0.1
+#: Seconds that a process which said its last has to end by itself.
+_LAST = 5
+#: The current folder, which Python would put first with ``-m`` and ``-c``, is no place to take code from.
+_WORKER = (
+    "import sys; sys.path = [each for each in sys.path if each]; "
+    "from promptray.export.tensorrt.worker import main; main()"
+)
 
 
 def build_in_process(
@@ -60,32 +67,39 @@ def build_in_process(
     BuildError
         What the worker refused with; ``engine.cancelled``; ``engine.build-failed`` when it ended by itself.
     """
-    command = [sys.executable, "-m", "promptray.export.tensorrt.worker"]
+    command = [sys.executable, "-c", _WORKER]
     pipe = subprocess.PIPE
     with tempfile.TemporaryFile() as words:
         worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=words)
         try:
             heard: queue.Queue[_Heard] = queue.Queue()
             threading.Thread(target=_ask, args=(worker, request, content, timing_cache), daemon=True).start()
-            threading.Thread(target=_listen, args=(worker, heard), daemon=True).start()
-            engine = _wait(heard, progress, cancelled)
+            listener = threading.Thread(target=_listen, args=(worker, heard), daemon=True)
+            listener.start()
+            engine = _wait(heard, listener, progress, cancelled)
             if engine is None:
-                raise _ended(worker.wait(), words)
+                raise _ended(_status(worker), words)
             return engine
         finally:
             _end(worker)
 
 
 def _wait(
-    heard: queue.Queue[_Heard], progress: Progress | None, cancelled: threading.Event | None
+    heard: queue.Queue[_Heard],
+    listener: threading.Thread,
+    progress: Progress | None,
+    cancelled: threading.Event | None,
 ) -> _Engine | None:
     while True:
+        alive = listener.is_alive()  # asked before the queue: what it said last is not missed
         if cancelled is not None and cancelled.is_set():
             raise BuildError("engine.cancelled", "the build was cancelled; nothing of it is left")
         try:
             said = heard.get(timeout=_LOOK)
         except queue.Empty:
-            continue
+            if alive:
+                continue
+            return None
         if isinstance(said, Refused):
             raise BuildError(
                 said.code,
@@ -108,18 +122,39 @@ def _ask(worker: subprocess.Popen[bytes], request: Request, content: bytes, timi
 
 
 def _listen(worker: subprocess.Popen[bytes], heard: queue.Queue[_Heard]) -> None:
-    stream = _open(worker.stdout)
+    """Pass on what the process says; whatever happens, an end is said."""
+    last: _Heard = None
     try:
-        while isinstance(reply := receive_reply(stream), Step):
-            heard.put(reply)
-        if isinstance(reply, Refused):
-            heard.put(reply)
-            return
-        plan = read_exactly(stream, reply.plan_bytes)
-        size = reply.timing_cache_bytes
-        heard.put((reply, plan, None if size is None else read_exactly(stream, size)))
-    except (EOFError, OSError, ValueError, msgspec.MsgspecError):  # ValueError: closed
-        heard.put(None)
+        last = _last_word(_open(worker.stdout), heard)
+    except MemoryError:
+        last = Refused(
+            code="engine.build-failed",
+            message="there was not enough memory to take the engine over from the process that built it",
+            cure="close what else runs on this machine",
+        )
+    except (EOFError, OSError, ValueError, OverflowError, msgspec.MsgspecError):  # ValueError: closed
+        pass
+    finally:
+        heard.put(last)
+
+
+def _last_word(stream: IO[bytes], heard: queue.Queue[_Heard]) -> Refused | _Engine:
+    while isinstance(reply := receive_reply(stream), Step):
+        heard.put(reply)
+    if isinstance(reply, Refused):
+        return reply
+    plan = read_exactly(stream, reply.plan_bytes)
+    size = reply.timing_cache_bytes
+    return reply, plan, None if size is None else read_exactly(stream, size)
+
+
+def _status(worker: subprocess.Popen[bytes]) -> int:
+    """Return the exit status of a process that says nothing more, and that may still run."""
+    try:
+        return worker.wait(_LAST)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        return worker.wait()
 
 
 def _open(stream: IO[bytes] | None) -> IO[bytes]:
@@ -144,5 +179,5 @@ def _ended(status: int, words: IO[bytes]) -> BuildError:
         "engine.build-failed",
         "the process that TensorRT was building in ended",
         found=f"exit status {status}" + "".join(f": {line[:300]}" for line in last),
-        cure="if memory ran out, close what else runs here or set a smaller workspace_bytes; else report it",
+        cure="if memory ran out, close what else runs here or set a smaller `workspace`; else report it",
     )

@@ -37,7 +37,9 @@ _KNOWN = [
         (
             r"Turing \(SM75\): FP32 GEMM is not supported",
             "TensorRT-RTX has no float32 products for GPUs of compute capability 7.5",
-            "use a graph of fp16, or of int8 with a float16 rest, for this GPU",
+            "use a graph of fp16, or of int8 with a float16 rest, for this GPU; in such a graph this layer "
+            "was kept in float32, by `keep` of the recipe or for its range: leave it out of `keep`, or leave "
+            "7.5 out of `ahead_of_time`",
         ),
         (
             r"has type Int32 but must have type FP8",
@@ -67,7 +69,7 @@ _KNOWN = [
         (
             r"[Oo]ut of memory|OutOfMemory|insufficient memory",
             "there was not enough memory to build the engine",
-            "close what else runs on this device, or set a smaller workspace_bytes in section `tensorrt`",
+            "close what else runs on this device, or set a smaller `workspace` in section `tensorrt`",
         ),
     )
 ]

@@ -1,4 +1,4 @@
-"""The process that builds: ``python -m promptray.export.tensorrt.worker``, started by `build_engine` alone.
+"""The process that builds, started by `build_engine` alone.
 
 It takes a request from its standard input and answers on its standard output. It ends when the process that
 started it does, whatever TensorRT is doing.
@@ -22,6 +22,7 @@ from promptray.export.tensorrt.messages import (
 )
 from promptray.export.tensorrt.network import compile_network
 from promptray.export.tensorrt.progress import Phases
+from promptray.runtime.errors import BuildError
 
 
 def main() -> None:
@@ -37,7 +38,11 @@ def main() -> None:
     size = request.timing_cache_bytes
     timing_cache = None if size is None else read_exactly(questions, size)
     threading.Thread(target=_end_with_the_other, daemon=True).start()
-    flavour = load_flavour(request.flavour)
+    try:
+        flavour = load_flavour(request.flavour)
+    except BuildError as error:
+        send(answers, _refused(error))
+        return
     phases = Phases(lambda phase, fraction: send(answers, Step(phase=phase, fraction=fraction)))
     made = compile_network(flavour.load(), flavour, request, content, timing_cache, phases)
     if isinstance(made, Refused):
@@ -54,11 +59,18 @@ def main() -> None:
         send(answers, finished, made.plan, cache or b"")
 
 
+def _refused(error: BuildError) -> Refused:
+    return Refused(
+        code=error.code,
+        message=error.message,
+        artefact=error.artefact,
+        expected=error.expected,
+        found=error.found,
+        cure=error.cure,
+    )
+
+
 def _end_with_the_other() -> None:
     """Wait for the end of the other process, or of its interest: nothing more comes from it."""
     os.read(0, 1)  # not through `sys.stdin`, whose lock a thread must not hold when Python ends
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

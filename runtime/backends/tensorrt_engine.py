@@ -15,16 +15,12 @@ import numpy as np
 from promptray.runtime.backends.cuda import Cuda, Stream
 from promptray.runtime.backends.declared import Tensors, require_declared
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.engines.libraries import CURES, MODULES, PROMISED, is_promised
 from promptray.runtime.errors import ScoringError
 
 Shape = tuple[int, ...]
 #: Least, tuned and most of an input.
 Profile = tuple[Shape, Shape, Shape]
-_MODULES = {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-_INSTALL = {
-    "tensorrt": "install TensorRT 8.6, or 10.3 or later, with its Python package (JetPack has it)",
-    "tensorrt_rtx": "pip install 'promptray[rtx]'",
-}
 
 
 def load_library(flavour: str) -> Any:
@@ -33,20 +29,31 @@ def load_library(flavour: str) -> Any:
     Raises
     ------
     ScoringError
-        ``backend.unavailable`` with what keeps it from being imported.
+        ``backend.unavailable`` with what keeps it from being imported, or for a version that is not promised.
     """
     reason = ""
-    for name in _MODULES[flavour]:
+    for name in MODULES[flavour]:
         try:
-            return importlib.import_module(name)
+            library = importlib.import_module(name)
+            break
         except (ImportError, OSError, RuntimeError) as error:
             reason = reason or (str(error).splitlines() or [type(error).__name__])[0][:200]
-    raise ScoringError(
+    else:
+        raise _unavailable(flavour, "its library cannot be loaded", found=reason)
+    if not is_promised(flavour, str(library.__version__)):
+        what = "its library has a version that this software is not written for"
+        raise _unavailable(flavour, what, expected=PROMISED[flavour], found=str(library.__version__))
+    return library
+
+
+def _unavailable(flavour: str, what: str, *, expected: str | None = None, found: str) -> ScoringError:
+    return ScoringError(
         "backend.unavailable",
-        "its library cannot be loaded",
+        what,
         artefact=flavour,
-        found=reason,
-        cure=f"{_INSTALL[flavour]}; `promptray doctor` shows what is there",
+        expected=expected,
+        found=found,
+        cure=f"{CURES[flavour]}; `promptray doctor` shows what is there",
     )
 
 

@@ -7,7 +7,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-Capability = Annotated[str, Meta(max_length=8, pattern=r"^[0-9]{1,2}\.[0-9](?!\n)$")]
+#: How a compute capability is written.
+CAPABILITY = r"[0-9]{1,2}\.[0-9]"
+Capability = Annotated[str, Meta(max_length=8, pattern=rf"^{CAPABILITY}(?!\n)$")]
 Size = Annotated[int, Meta(ge=1)]
 
 

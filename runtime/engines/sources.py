@@ -11,6 +11,7 @@ import msgspec
 from promptray.runtime.bundle.engines import NEWEST_OPSET, OLDEST_OPSET, EngineSource, Precision
 from promptray.runtime.bundle.manifest import Graph, Manifest
 from promptray.runtime.engines.facts import SourceGraph
+from promptray.runtime.engines.libraries import newest_opset
 from promptray.runtime.errors import ScoringError
 
 #: The narrowest first. ONNX Runtime's CUDA provider has no fast kernels for graphs with Q/DQ nodes.
@@ -48,11 +49,6 @@ def source_sets(manifest: Manifest) -> list[SourceSet]:
             if sources and all(sources != each.sources for each in found):
                 found.append(SourceSet(precision, opset, sources))
     return found
-
-
-def newest_opset(backend: str, version: str) -> int:
-    """Return the newest opset that a library's parser reads: TensorRT 8 ends earlier than later ones."""
-    return OLDEST_OPSET if backend == "tensorrt" and version.partition(".")[0] == "8" else NEWEST_OPSET
 
 
 def precisions(manifest: Manifest, backend: str, version: str) -> list[Precision]:

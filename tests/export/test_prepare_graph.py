@@ -35,6 +35,7 @@ from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import ImageError, PromptRayError
 from promptray.runtime.prepare_graph import PrepareFeeds, prepare_fault
 from promptray.runtime.preprocess import preprocess
+from tests.rtx import needs_rtx
 
 SIDE, STD = 224, [0.2449, 0.2, 0.3]
 
@@ -195,6 +196,7 @@ def test_the_graph_is_the_same_bytes_every_time() -> None:
 
 @pytest.mark.parametrize("target", ["8.6", "8.9"])
 @pytest.mark.parametrize("name", ["carzero", "open_clip"])
+@needs_rtx
 def test_tensorrt_rtx_compiles_it(name: str, target: str) -> None:
     feeds, _ = session(name)[1].of_grey(np.zeros((300, 260), np.uint8) + np.arange(260, dtype=np.uint8))
     profile = Profile({tensor: (np.shape(values),) * 3 for tensor, values in feeds.items()})

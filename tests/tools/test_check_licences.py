@@ -88,3 +88,14 @@ def test_what_is_not_installed_is_said(tmp_path: Path):
     done = run(tmp_path)
     assert done.returncode == 0
     assert "not looked at: not-there-at-all" in done.stdout
+
+
+def test_what_an_extra_brings_by_another_one_counts(tmp_path: Path):
+    extra = ['Requires-Dist: planted-compiler; extra == "rtx"', "Provides-Extra: rtx"]
+    plant(tmp_path, "promptray", "License-Expression: Apache-2.0", *extra)
+    plant(tmp_path, "planted_compiler", "License-Expression: MIT", "Requires-Dist: planted-leaf")
+    plant(tmp_path, "planted_leaf", "License-Expression: GPL-3.0-or-later")
+    done = run(tmp_path)
+    assert done.returncode == 1
+    refused = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("REFUSED")]
+    assert refused == ["planted_leaf"]

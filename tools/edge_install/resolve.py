@@ -3,8 +3,9 @@
     python -m tools.edge_install.resolve [--platform NAME]... [--python X.Y]...
 
 `make resolve` asks the package index whether every pinned distribution has a wheel on every platform and
-Python that PromptRay promises; on Linux, where Jetsons are, with the extra ``tensorrt``. Nothing is
-installed, and as a rule nothing is downloaded but metadata.
+Python that PromptRay promises; on Linux, where Jetsons are, with the extra ``tensorrt``, on x86-64 with the
+extra ``rtx``, and for JetPack 6 with its own ``cuda-bindings``. Nothing is installed, and as a rule nothing
+is downloaded but metadata.
 
 pip can choose another machine's wheels (``pip install --platform``) but evaluates markers for its own, so
 colorama would be missing on Windows. Here the pins are the resolution: pip only fetches the metadata of
@@ -30,6 +31,9 @@ from tools.edge_install.targets import PLATFORMS, PYTHONS, Refused, Target, ever
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = "promptray"
+#: JetPack 6 has CUDA 12: there docs/jetson.md installs this instead of what is pinned.
+JETPACK_6 = Target("linux-aarch64", "3.10")
+JETPACK_6_PINS = {"cuda-bindings": "12.9.10"}
 
 
 def pins(target: Target, constraints: str) -> dict[str, str]:
@@ -146,12 +150,16 @@ def main() -> int:
     parser.add_argument("--python", action="append", choices=PYTHONS, help="default: all")
     options = parser.parse_args()
     platforms, pythons = options.platform or PLATFORMS, options.python or PYTHONS
-    targets = [each for each in every_target() if each.platform in platforms and each.python in pythons]
+    asked: list[tuple[Target, dict[str, str]]] = [(each, {}) for each in every_target()]
+    asked.append((JETPACK_6, JETPACK_6_PINS))
+    jobs = [each for each in asked if each[0].platform in platforms and each[0].python in pythons]
     guess: Metadata = {}
 
-    def outcome(target: Target) -> Refused | int:
+    def outcome(job: tuple[Target, dict[str, str]]) -> Refused | int:
+        target, other = job
         try:
-            found = resolve(target, own_requirements(), read_pins(target), guess, target.extras)
+            pinned = read_pins(target) | other
+            found = resolve(target, own_requirements(), pinned, guess, target.extras)
         except Refused as error:
             return error
         guess.update(found)
@@ -159,13 +167,16 @@ def main() -> int:
 
     failed = 0
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for target, found in zip(targets, pool.map(outcome, targets), strict=True):
+        for (target, other), found in zip(jobs, pool.map(outcome, jobs), strict=True):
             if isinstance(found, Refused):
                 failed += 1
                 print(f"{target!s:32} FAILED\n  {found}", flush=True)
             else:
-                extras = f" with {', '.join(target.extras)}" if target.extras else ""
-                print(f"{target!s:32} {found} distributions{extras}, each with a wheel", flush=True)
+                what = [*target.extras, *(f"{name} {version}" for name, version in other.items())]
+                print(
+                    f"{target!s:32} {found} distributions with {', '.join(what)}, each with a wheel",
+                    flush=True,
+                )
     return 1 if failed else 0
 
 

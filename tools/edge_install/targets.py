@@ -64,8 +64,10 @@ class Target:
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Extras that are promised there, beside the edge install: engines, where TensorRT is."""
-        return () if self.windows else ("tensorrt",)
+        """Extras that are promised there, beside the edge install: engines, where their compiler is."""
+        return {"windows-x86_64": ("rtx",), "linux-x86_64": ("tensorrt", "rtx")}.get(
+            self.platform, ("tensorrt",)
+        )
 
     @property
     def markers(self) -> dict[str, str]:

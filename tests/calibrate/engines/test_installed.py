@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import threading
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site import Site
 from tests.engine_bundle import HEAD, write_with_sources
 from tests.fake_cuda import Gpu, simulated
+from tests.rtx import needs_rtx
+
+pytestmark = needs_rtx
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,13 @@ def test_a_gpu_that_the_builder_has_no_target_for_is_refused_and_nothing_is_stor
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_gpu_or_a_library_it_is_said() -> None:
+def test_without_a_gpu_or_a_library_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "tensorrt" else find(name, *more)
+    )
+    for name in ("cuda.bindings.runtime", "cuda.cudart"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(PromptRayError) as no_tensorrt:
         TensorRt("tensorrt", None)
     assert no_tensorrt.value.code == "engine.unavailable"

@@ -17,9 +17,10 @@ from filelock import FileLock
 from onnx import numpy_helper
 
 from promptray import BuildError, BundleError, Scorer, ScoringError
-from promptray.calibrate.pipeline import as_written, build, changed_graph, plans
+from promptray.calibrate.pipeline import as_written, build, changed_graph, plans, tensorrt_recipe
 from promptray.calibrate.quantise import Quantised, quantise
 from promptray.export.repack import repack
+from promptray.export.tensorrt.model import read_model
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.engines.settings import Range, Settings
@@ -156,6 +157,7 @@ def test_opset_17_variants_are_the_same_functions(typed_bundle: Path) -> None:
     scales = {node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"}
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert {types[name] for name in scales} == {onnx.TensorProto.FLOAT}
+    assert {"FP32", "INT8"} <= read_model(quantised).types
 
 
 def test_a_second_build_runs_no_stage_and_gives_the_same_files(
@@ -257,6 +259,37 @@ def test_a_section_that_does_not_fit_is_refused_by_its_key(
     assert refusal.value.code == "recipe.invalid"
     assert key in str(refusal.value.artefact)
     assert says in refusal.value.message
+
+
+@pytest.mark.parametrize("target", ["8.7", "9.0", "11.0"])
+def test_a_gpu_that_no_plan_can_be_built_for_is_refused_before_the_long_work(
+    make: Make, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(tensorrt_recipe, "built_for", lambda: ["8.6", "8.9"])
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the long work was begun")
+
+    monkeypatch.setattr(as_written, "check_sources", never)
+    with pytest.raises(BuildError, match=r"no plans for GPUs.*expected one of 8\.6, 8\.9") as refusal:
+        make(never, ahead_of_time=["8.6", target])
+    assert refusal.value.code == "recipe.invalid"
+    assert (refusal.value.found, "tensorrt.ahead_of_time" in str(refusal.value.artefact)) == (target, True)
+
+
+def test_without_tensorrt_rtx_plans_are_refused_before_the_long_work(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> None:
+        raise BuildError("engine.unavailable", f"{name} is not installed")
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the long work was begun")
+
+    monkeypatch.setattr(tensorrt_recipe, "load_flavour", absent)
+    with pytest.raises(BuildError, match="tensorrt_rtx is not installed") as refusal:
+        make(never, ahead_of_time=["8.6"])
+    assert refusal.value.code == "engine.unavailable"
 
 
 def test_layers_that_are_kept_high_stay_float16(make: Make, typed_bundle: Path) -> None:
@@ -370,13 +403,17 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """A stand-in for the builder of engines; what it was asked to build for."""
     asked: list[tuple[str, ...]] = []
 
-    def build_engine(content: bytes, profiles: Any, settings: Any, flavour: Any, *, targets: Any) -> _Built:
+    def build_engine(
+        content: bytes, profiles: Any, settings: Any, flavour: Any, *, targets: Any, progress: Any
+    ) -> _Built:
         asked.append(tuple(targets))
+        progress("choosing kernels", 0.5)
         return _Built(b"plan of " + content[:64], flavour.version, tuple(targets))
 
     flavour = types.SimpleNamespace(name="tensorrt_rtx", version="1.7.1.116")
     monkeypatch.setattr(plans, "build_engine", build_engine)
     monkeypatch.setattr(plans, "load_flavour", lambda name: flavour)
+    monkeypatch.setattr(tensorrt_recipe, "built_for", lambda: ["7.5", "8.6", "8.9"])
     return asked
 
 

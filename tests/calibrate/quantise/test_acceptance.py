@@ -20,6 +20,7 @@ from promptray.calibrate.quantise.session import open_session
 from promptray.export.tensorrt import Profile, build_engine, load_flavour
 from promptray.runtime.engines.facts import Settings
 from promptray.runtime.errors import BuildError
+from tests.rtx import needs_rtx
 
 Graphs = dict[str, tuple[bytes, list[Any]]]
 
@@ -70,6 +71,7 @@ HALF, SINGLE, INT8, FP8 = (("Half",) * 2, ("Float",) * 2, ("Int8",) * 2, ("FP8",
 @pytest.mark.parametrize("target", ["8.6", "8.9"])
 @pytest.mark.parametrize("role", ["image", "head", "text", "convnext"])
 @pytest.mark.parametrize("scheme", ["int8-float16", "fp16"])
+@needs_rtx
 def test_tensorrt_rtx_compiles_what_is_made_for_gpus(
     graphs: Graphs, make: Make, role: str, scheme: str, target: Any
 ) -> None:
@@ -82,6 +84,7 @@ def test_tensorrt_rtx_compiles_what_is_made_for_gpus(
 
 
 @pytest.mark.parametrize("role", ["image", "head", "convnext"])
+@needs_rtx
 def test_tensorrt_rtx_compiles_int8_for_cpus_too(graphs: Graphs, make: Make, role: str) -> None:
     made = make(role, "int8")
     found = products(made.content, graphs[role][1][0], "8.6")
@@ -89,12 +92,14 @@ def test_tensorrt_rtx_compiles_int8_for_cpus_too(graphs: Graphs, make: Make, rol
     assert set(found) <= {INT8, SINGLE}
 
 
+@needs_rtx
 def test_int8_rows_are_for_cpus(graphs: Graphs, make: Make) -> None:
     with pytest.raises(BuildError, match=r"table of int8 rows is for ONNX Runtime.*word_embeddings"):
         products(make("text", "int8").content, graphs["text"][1][0], "8.6")
 
 
 @pytest.mark.parametrize("scheme", ["fp8", "fp8-float16"])
+@needs_rtx
 def test_float8_is_for_gpus_that_have_it(graphs: Graphs, make: Make, scheme: str) -> None:
     made, feed = make("image", scheme), graphs["image"][1][0]
     assert 0 < products(made.content, feed, "8.9")[FP8] <= len(made.report.quantised)

@@ -7,16 +7,21 @@ What it builds is nothing. A name that a version does not have raises AttributeE
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 from unittest.mock import MagicMock, create_autospec, patch
 
+import numpy as np
 import tensorrt_bindings as trt
+from onnx import TensorProto
 
 from promptray.export.tensorrt.flavour import Flavour
 from promptray.export.tensorrt.messages import Refused, Request
+from promptray.export.tensorrt.model import read_model
 from promptray.export.tensorrt.network import Compiled, compile_network
 from promptray.export.tensorrt.profiles import Profile
 from promptray.export.tensorrt.progress import Phases
+from tests.export.tensorrt.small import product, quantised
 
 SHAPES = ((1, 3), (2, 3), (8, 3))
 
@@ -57,7 +62,11 @@ def objects(*, parsed: bool, plan: bytes | None) -> tuple[Any, Any, Any]:
 
 
 def build(
-    *, parsed: bool = True, plan: bytes | None = b"plan", version: str = trt.__version__
+    *,
+    parsed: bool = True,
+    plan: bytes | None = b"plan",
+    version: str = trt.__version__,
+    types: Collection[str] = (),
 ) -> tuple[Compiled | Refused, Any, Any]:
     """Build once, as for a version; also return the builder and its configuration."""
     builder, parser, config = objects(parsed=parsed, plan=plan)
@@ -66,7 +75,7 @@ def build(
         profiles=[Profile({"pixels": SHAPES})],
         targets=[],
         workspace_bytes=1 << 30,
-        types=["FP16", "INT8"],
+        types=sorted(types),
         content_bytes=4,
         timing_cache_bytes=None,
     )
@@ -101,11 +110,18 @@ def main() -> None:
         assert isinstance(made, Compiled)
         explicit = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         builder.create_network.assert_called_once_with(explicit)
-        assert [call.args for call in config.set_flag.call_args_list] == [
-            (trt.BuilderFlag.FP16,),
-            (trt.BuilderFlag.INT8,),
-        ]
+        config.set_flag.assert_not_called()
         config.set_tactic_sources.assert_called_once_with(0)
+        half, low = trt.BuilderFlag.FP16, trt.BuilderFlag.INT8
+        old = {"opset": 17, "ir": 8}
+        for graph, expected in (
+            (product(**old), []),
+            (product(np.float16, **old), [half]),
+            # Opset 17 has Q/DQ of float32 alone; that rest is meant for float16, too.
+            (quantised(np.int8, TensorProto.INT8, **old), [half, low]),
+        ):
+            _, _, config = build(version="8.6.1", types=read_model(graph).types)
+            assert [call.args for call in config.set_flag.call_args_list] == [(each,) for each in expected]
         refused, _, _ = build(parsed=False, version="8.6.1")
         assert isinstance(refused, Refused)
         assert refused.artefact == "node number 7"

@@ -1,4 +1,4 @@
-"""Graphs of every family, small but for the width of their attention heads: 64, as published."""
+"""Graphs of four families, small but for the width of their attention heads: 64, as published."""
 
 from __future__ import annotations
 

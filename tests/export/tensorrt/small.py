@@ -47,6 +47,21 @@ def product(dtype: Any = np.float32, **options: Any) -> bytes:
     )
 
 
+def quantised(dtype: Any, kind: int, **options: Any) -> bytes:
+    """Return one product of 8 bits, its rest float32."""
+    weight = np.ones((WIDTH, WIDTH)).astype(dtype)
+    stored = helper.make_tensor("w", kind, weight.shape, weight.tobytes(), raw=True)
+    zero = helper.make_tensor("z", kind, (), np.zeros((), dtype).tobytes(), raw=True)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "quantise"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], "dequantise"),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["dw"], "dequantise_weight"),
+        helper.make_node("MatMul", ["d", "dw"], ["y"], "product"),
+    ]
+    scale = numpy_helper.from_array(np.array(0.5, np.float32), "s")
+    return graph(nodes, {"w": stored, "s": scale, "z": zero}, **options)
+
+
 def profile(least: int = 1, tuned: int = 1, most: int = 8) -> Profile:
     """Return shapes of ``x``."""
     return Profile({"x": ((least, WIDTH), (tuned, WIDTH), (most, WIDTH))})

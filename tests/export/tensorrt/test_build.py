@@ -15,12 +15,16 @@ import numpy as np
 import pytest
 
 from promptray.export.tensorrt import build_engine, load_flavour, process
+from promptray.export.tensorrt import flavour as flavour_module
 from promptray.export.tensorrt.flavour import Flavour
 from promptray.export.tensorrt.messages import Step
 from promptray.export.tensorrt.progress import Phases
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import BuildError
 from tests.export.tensorrt.small import build, product, profile
+from tests.rtx import needs_rtx
+
+pytestmark = needs_rtx
 
 
 def test_an_engine_says_what_it_is() -> None:
@@ -118,7 +122,7 @@ def test_a_worker_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_worker_ends_with_the_process_that_started_it() -> None:
-    command = [sys.executable, "-m", "promptray.export.tensorrt.worker"]
+    command = [sys.executable, "-c", process._WORKER]
     path = os.pathsep.join(filter(None, sys.path))
     pipe = subprocess.PIPE
     environment = {**os.environ, "PYTHONPATH": path}
@@ -128,14 +132,75 @@ def test_a_worker_ends_with_the_process_that_started_it() -> None:
         assert worker.wait(timeout=60) != 0
 
 
+def test_a_worker_takes_no_code_from_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("msgspec", "promptray", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        (tmp_path / f"{name}.py").write_text("open('run', 'w').close()", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    assert build(product()).plan
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_worker_refuses_is_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A TensorRT that this process can import, and the other one cannot."""
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(BuildError, match=r"\] tensorrt is installed but cannot be imp") as refused:
+        build_engine(product(), [profile()], Settings(), Flavour("tensorrt", "tensorrt", "10.3.0"))
+    assert (refused.value.code, refused.value.artefact) == ("engine.unavailable", "tensorrt")
+    assert str(refused.value).count("Cure:") == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OverflowError(), RuntimeError("of no kind that is known")])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_cannot_be_taken_over_is_an_error(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, workers: list[subprocess.Popen[bytes]]
+) -> None:
+    def fails(*_: Any) -> bytes:
+        raise error
+
+    monkeypatch.setattr(process, "read_exactly", fails)
+    monkeypatch.setattr(process, "_LAST", 0.1)
+    cancelled = threading.Event()
+    timer = threading.Timer(60, cancelled.set)  # so that a build without end fails here
+    timer.start()
+    with pytest.raises(BuildError) as refused:
+        build_engine(
+            product(),
+            [profile()],
+            Settings(),
+            load_flavour("tensorrt_rtx"),
+            targets=["8.6"],
+            cancelled=cancelled,
+        )
+    timer.cancel()
+    assert refused.value.code == "engine.build-failed"
+    assert ("not enough memory" in refused.value.message) is isinstance(error, MemoryError)
+    assert [worker.poll() is not None for worker in workers] == [True]
+
+
+def test_a_listener_that_is_gone_ends_the_wait() -> None:
+    gone = threading.Thread(target=lambda: None)
+    gone.start()
+    gone.join()
+    assert process._wait(process.queue.Queue(), gone, None, None) is None
+
+
 def test_a_tensorrt_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"tensorrt is not installed.*JetPack brings it") as refused:
-        load_flavour("tensorrt")
+    with monkeypatch.context() as absent:
+        absent.setattr(flavour_module.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(BuildError, match=r"tensorrt is not installed.*JetPack brings it") as refused:
+            load_flavour("tensorrt")
     assert refused.value.code == "engine.unavailable"
     monkeypatch.syspath_prepend(tmp_path)
     for source, words in (
         ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "libnvinfer.so.10"),
-        ("__version__ = '8.5.3'", "8.5.3 is too old.*8.6 or newer"),
+        ("__version__ = '8.5.3'", "8.5.3 is no version that .*8.6, or 10.3 or newer"),
+        ("__version__ = '9.2.0'", "9.2.0 is no version that .*8.6, or 10.3 or newer"),
+        ("__version__ = '10.2.0'", "10.2.0 is no version that .*8.6, or 10.3 or newer"),
+        ("__version__ = 'of no kind'", "is no version that"),
     ):
         (tmp_path / "tensorrt.py").write_text(source, encoding="utf-8")
         monkeypatch.delitem(sys.modules, "tensorrt", raising=False)

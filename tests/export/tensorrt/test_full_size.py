@@ -17,6 +17,9 @@ from promptray.export.families.base import Side
 from promptray.export.onnx_graph import export_graph
 from tests.export.tensorrt.graphs import sides_of
 from tests.export.tensorrt.test_fusion import check_types
+from tests.rtx import needs_rtx
+
+pytestmark = needs_rtx
 
 WRITERS = {
     "carzero": write_carzero,

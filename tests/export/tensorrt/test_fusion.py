@@ -1,4 +1,4 @@
-"""What TensorRT-RTX's compiler makes of every family's graphs: types, and attention in one kernel.
+"""What TensorRT-RTX's compiler makes of four families' graphs: types, and attention in one kernel.
 
 Not run: another TensorRT, and any engine. The layers are those that the builder lists in its log.
 """
@@ -24,6 +24,9 @@ from promptray.export.onnx_graph import export_graph
 from promptray.export.tensorrt import Layer
 from promptray.export.tensorrt.layers import Tensor
 from tests.export.tensorrt.graphs import sides_of, small_model
+from tests.rtx import needs_rtx
+
+pytestmark = needs_rtx
 
 #: Graph -> attentions of its tower, all 64 wide. Those of decoders are not: test_rtx_layers.py reports them.
 ATTENTIONS: dict[str, int | None] = {

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-import tensorrt_rtx_bindings
 from packaging.requirements import Requirement
 
 from tests.export.tensorrt.bindings import run_with
 from tests.export.tensorrt.bindings_names import names_of
 from tests.export.tensorrt.used_names import unknown, used_names
+from tests.rtx import needs_rtx
 from tools.tensorrt_bindings import version_of, wanted
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +21,6 @@ SOURCES = sorted(
 )
 #: Of RTX alone, behind `Flavour.ahead_of_time` and targets.
 RTX_ALONE = {
-    "trt.ComputeCapability",
     "trt.ComputeCapability.__members__",
     "trt.IBuilderConfig.num_compute_capabilities",
     "trt.IBuilderConfig.set_compute_capability",
@@ -46,8 +46,9 @@ def test_names_exist(bindings: Requirement, used: set[str], tmp_path: Path) -> N
     assert unknown(used, names) == RTX_ALONE | weakly
 
 
+@needs_rtx
 def test_names_exist_in_rtx(used: set[str]) -> None:
-    assert unknown(used, names_of(tensorrt_rtx_bindings)) == WEAKLY_TYPED_ALONE
+    assert unknown(used, names_of(import_module("tensorrt_rtx_bindings"))) == WEAKLY_TYPED_ALONE
 
 
 @ALL
@@ -66,8 +67,9 @@ def test_the_builder_runs_on_objects_with_these_names_alone(bindings: Requiremen
         ("network.get_input(0)\nparser.parse_quickly(b'')", "trt.OnnxParser.parse_quickly"),
     ],
 )
+@needs_rtx
 def test_a_made_up_name_is_found(line: str, name: str) -> None:
-    assert unknown(used_names(line), names_of(tensorrt_rtx_bindings)) == {name}
+    assert unknown(used_names(line), names_of(import_module("tensorrt_rtx_bindings"))) == {name}
 
 
 def test_what_is_looked_at_is_what_is_used(used: set[str]) -> None:

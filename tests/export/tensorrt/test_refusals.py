@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from promptray.export.tensorrt import Flavour, Profile, build_engine
+from promptray.export.tensorrt.refusals import refusal
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import BuildError
-from tests.export.tensorrt.small import WIDTH, build, graph, product, profile
+from tests.export.tensorrt.small import WIDTH, build, graph, product, profile, quantised
+from tests.rtx import needs_rtx
+
+pytestmark = needs_rtx
 
 
 def external() -> bytes:
@@ -41,21 +44,6 @@ def quantised_bias() -> bytes:
         helper.make_node("Add", ["x", "bias"], ["y"], "sum"),
     ]
     return graph(nodes, {"b": np.ones(WIDTH, np.int32), "s": np.array(0.5, np.float32)})
-
-
-def quantised(dtype: Any, kind: int) -> bytes:
-    """One product of 8 bits."""
-    weight = np.ones((WIDTH, WIDTH)).astype(dtype)
-    stored = helper.make_tensor("w", kind, weight.shape, weight.tobytes(), raw=True)
-    zero = helper.make_tensor("z", kind, (), np.zeros((), dtype).tobytes(), raw=True)
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "quantise"),
-        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], "dequantise"),
-        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["dw"], "dequantise_weight"),
-        helper.make_node("MatMul", ["d", "dw"], ["y"], "product"),
-    ]
-    scale = numpy_helper.from_array(np.array(0.5, np.float32), "s")
-    return graph(nodes, {"w": stored, "s": scale, "z": zero})
 
 
 def float8() -> bytes:
@@ -88,9 +76,9 @@ CASES: dict[str, tuple[Callable[[], bytes], str, str, str]] = {
     "bias": (quantised_bias, "8.6", "bias is quantised to int32.*bias_dequantised", "quantise with"),
     "rows": (rows_of_int8, "8.6", "table of int8 rows", "rest: float16"),
     "float8": (float8, "8.6", "float8 needs .* 8.9", "fp16 or int8"),
-    "float8 on Turing": (float8, "7.5", "", "for this GPU"),
+    "float8 on Turing": (float8, "7.5", "float8 needs .* 8.9", "for this GPU"),
     "bfloat16": (lambda: product(ml_dtypes.bfloat16), "7.5", "bfloat16 needs .* 8.0", "fp16"),
-    "float32": (product, "7.5", "no float32 products.*node product", "fp16"),
+    "float32": (product, "7.5", "no float32 products.*node product", "fp16.* leave it out of `keep`"),
 }
 
 
@@ -100,6 +88,21 @@ def test_a_graph_is_refused(case: str) -> None:
     with pytest.raises(BuildError, match=f"(?s){words}.*Cure: .*{cure}") as refused:
         build(make(), [target])
     assert refused.value.code == "engine.build-failed"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[virtualMemoryBuffer.cpp::resizePhysical::154] Error Code 2: OutOfMemory (2147483648 bytes)",
+        "Error Code 1: Cuda Runtime (out of memory)",
+        "Could not find any implementation for node x due to insufficient memory",
+    ],
+)
+def test_too_little_memory_is_said(line: str) -> None:
+    """Messages of a TensorRT that runs on a GPU; this one was not run."""
+    refused = refusal(line)
+    assert refused.message == "there was not enough memory to build the engine"
+    assert (refused.found, "workspace" in str(refused.cure)) == (line, True)
 
 
 @pytest.mark.parametrize("target", ["8.7", "9.0", "11.0", "5.3", "86", "x"])

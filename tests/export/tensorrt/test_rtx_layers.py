@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 from benchmarks.rtx_layers import RESULT, measure, table
+from tests.rtx import needs_rtx
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "tensorrt.md"
 
 
+@needs_rtx
 def test_decoders_are_compiled_as_reported() -> None:
     # Where it is not: `python -m benchmarks.rtx_layers`, and look at what changed before it is committed.
     assert measure() == json.loads(RESULT.read_text(encoding="utf-8"))

@@ -13,6 +13,9 @@ from promptray.runtime.backends.tensorrt_engine import Engine, Library, load_lib
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.errors import ScoringError
 from tests.fake_cuda import simulated
+from tests.rtx import needs_rtx
+
+pytestmark = needs_rtx
 
 
 def test_its_version_is_read() -> None:

@@ -13,8 +13,9 @@ from tests.tools.edge_install.conftest import Publish
 from tools.check_licences import canonical, edge_install
 from tools.edge_install import resolve as module
 from tools.edge_install.resolve import Metadata, pins, read_pins, resolve
-from tools.edge_install.targets import PYTHONS, Refused, Target, every_target
+from tools.edge_install.targets import Refused, Target, every_target
 
+ROOT = Path(__file__).parents[3]
 LINUX = Target("linux-x86_64", "3.13")
 JETSON = Target("linux-aarch64", "3.10")
 WINDOWS = Target("windows-x86_64", "3.12")
@@ -61,25 +62,47 @@ def test_extras_that_are_promised_on_a_target_count(index: Index) -> None:
     own = ["alpha", 'beta; extra == "tensorrt"', 'gamma; extra == "export"']
     index["alpha"], index["beta"] = [], ["delta"]
     index["delta"] = []
-    assert (JETSON.extras, WINDOWS.extras) == (("tensorrt",), ())
+    assert (JETSON.extras, LINUX.extras, WINDOWS.extras) == (("tensorrt",), ("tensorrt", "rtx"), ("rtx",))
     assert list(resolve(JETSON, own, ONE, extras=JETSON.extras)) == [
         (n, "1") for n in ("alpha", "beta", "delta")
     ]
     assert list(resolve(WINDOWS, own, ONE, extras=WINDOWS.extras)) == [("alpha", "1")]
 
 
-def test_what_a_jetsons_extra_needs_is_pinned() -> None:
-    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
-    (extra,) = re.findall(r"^tensorrt = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
-    wanted = re.findall(r'"([^"]+)"', extra)
-    assert wanted
-    for python in PYTHONS:
-        target = Target("linux-aarch64", python)
-        asked = [Requirement(line) for line in wanted]
-        here = [each for each in asked if each.marker is None or each.marker.evaluate(target.markers)]
-        assert here
-        for each in here:
+@pytest.mark.parametrize("target", list(every_target()), ids=str)
+def test_what_the_extras_of_engines_need_is_pinned(target: Target) -> None:
+    for extra in target.extras:
+        wanted = required_by(extra, target)
+        assert wanted
+        for each in wanted:
             assert each.specifier.contains(read_pins(target)[canonical(each.name)])
+
+
+def required_by(extra: str, target: Target) -> list[Requirement]:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (lines,) = re.findall(rf"^{extra} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL)
+    asked = [Requirement(line) for line in re.findall(r'"([^"]+)"', lines)]
+    return [each for each in asked if each.marker is None or each.marker.evaluate(target.markers)]
+
+
+@pytest.mark.parametrize("document", ["jetson.md", "engines.md"])
+def test_what_is_looked_for_on_jetpack_6_is_what_the_documents_install(document: str) -> None:
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    (bound,) = re.findall(r"'(cuda-bindings[^']*,<13)'", text)
+    for each in (Requirement(bound), *required_by("tensorrt", module.JETPACK_6)):
+        assert each.specifier.contains(module.JETPACK_6_PINS[each.name])
+
+
+def test_jetpack_6_is_resolved_beside_the_pins(
+    index: Index, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index["cuda-bindings"] = []
+    monkeypatch.setattr(module, "own_requirements", lambda: ['cuda-bindings>=12.6; extra == "tensorrt"'])
+    monkeypatch.setattr("sys.argv", ["resolve", "--platform", "linux-aarch64", "--python", "3.10"])
+    assert module.main() == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "with tensorrt, each" in first
+    assert "with tensorrt, cuda-bindings 12." in second
 
 
 def test_pip_chooses_wheels_of_the_target(publish: Publish) -> None:
@@ -145,6 +168,6 @@ def test_the_committed_pins_hold_the_edge_install(target: Target) -> None:
 
 
 def test_every_classifier_of_the_package_is_a_target() -> None:
-    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for target in every_target():
         assert f"Programming Language :: Python :: {target.python}" in text
