@@ -69,9 +69,11 @@ def with_plans(asked: TensorRTRecipe, made: Draft, stages: StageCache, progress:
 
 
 def _wanted(asked: TensorRTRecipe, made: Draft) -> list[EngineSource]:
-    """Return the sources of every set that the recipe asks for, each once."""
+    """Return the sources of the set that the recipe asks for, and of fp16 beside 8 bits, each once."""
     precisions = dict.fromkeys(name for role in ("image", "head") for name in asked.schemes(role))
-    found = [source for name in precisions for source in made.manifest.engine_sources(name)]
+    # A set is named by its narrowest graphs: one that keeps a graph fp32 is no fp32 set.
+    typed = [name for name in precisions if name != "fp32"] or ["fp32"]
+    found = [source for name in typed for source in made.manifest.engine_sources(name)]
     return [each for each in dict.fromkeys(found) if targets_of(each.precision, asked.ahead_of_time)]
 
 

@@ -14,9 +14,9 @@ from promptray.runtime.bundle.engines import Precision
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.validate_engines import FP8_TARGET, capability
+from promptray.runtime.bundle.validate_preprocessing import prepare_fault
 from promptray.runtime.engines.settings import Range, Settings, Size
 from promptray.runtime.errors import BuildError
-from promptray.runtime.prepare_graph import prepare_fault
 
 _WORKSPACE = "[1-9][0-9]{0,5} (MiB|GiB)"
 _CAPABILITY = r"[0-9]{1,2}\.[0-9]"
