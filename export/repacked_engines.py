@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from promptray.export.tensorrt.profiles import MOST_PROMPTS
 from promptray.runtime.bundle.engines import Engines
-
-#: Prompts of one call that every plan accepts where its settings do not say.
-PROMPTS_OF_ANY_PLAN = 256
 
 
 def repacked_engines(engines: Engines, findings: int) -> tuple[Engines, tuple[str, ...]]:
@@ -28,7 +26,7 @@ def repacked_engines(engines: Engines, findings: int) -> tuple[Engines, tuple[st
         Files of plans that are left out.
     """
     prompts = engines.settings.prompts
-    if findings <= (prompts.most if prompts else PROMPTS_OF_ANY_PLAN):
+    if findings <= (prompts.most if prompts else MOST_PROMPTS):
         return engines, ()
     settings = engines.settings
     if prompts is not None:

@@ -32,7 +32,6 @@ from tests.calibrate.pipeline.conftest import reference_recipe, write_pieces
 from tests.calibrate.pipeline.test_build import files_of
 from tests.export.test_opset_17 import require_equal, require_opset_17, run
 
-OWN = 0  # findings of the reference bundle
 MIXED = {"image": "int8-qdq", "head": "fp16"}
 Make = Callable[..., Path]
 
@@ -426,12 +425,11 @@ def test_real_plans_travel_in_the_bundle(make: Make) -> None:
         assert len(content) > len(bundle.read(each.source)) / 2
 
 
-@pytest.mark.parametrize(("most", "left"), [(None, False), (64, False), (OWN, True)])
 def test_plans_that_take_fewer_prompts_than_a_repacked_bundle_has_are_left_out(
-    make: Make, builder: list[tuple[str, ...]], tmp_path: Path, most: int | None, left: bool
+    make: Make, builder: list[tuple[str, ...]], reference_bundle: Path, tmp_path: Path
 ) -> None:
-    prompts = None if most is None else {"tuned": 1, "most": most}
-    path = make(precision="fp16", ahead_of_time=["8.6"], prompts=prompts)
+    own = len(Bundle.open(reference_bundle).manifest.findings)
+    path = make(precision="fp16", ahead_of_time=["8.6"], prompts={"tuned": 1, "most": own})
     site = tmp_path / "site"
     site.mkdir()
     with Scorer.open(path, site=site) as scorer:
@@ -440,7 +438,8 @@ def test_plans_that_take_fewer_prompts_than_a_repacked_bundle_has_are_left_out(
     before, after = (each.manifest.engines for each in (Bundle.open(path), found.bundle))
     assert before is not None
     assert after is not None
-    assert found.plans == (tuple(each.file for each in before.plans) if left else ())
-    assert after.plans == ([] if left else before.plans)
-    assert not any(name in found.bundle.manifest.files for name in found.plans)
-    assert after.settings.prompts == (Range(tuned=1, most=OWN + 1) if left else before.settings.prompts)
+    assert found.plans == tuple(each.file for each in before.plans)
+    assert len(builder) == len(found.plans) == 2
+    assert after.plans == []
+    assert not set(found.plans) & set(found.bundle.manifest.files)
+    assert after.settings.prompts == Range(tuned=1, most=own + 1)
