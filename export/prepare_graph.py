@@ -9,7 +9,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from promptray.export.model_facts import OPSET
 from promptray.runtime.bundle.image_rules import Preprocessing
-from promptray.runtime.prepare_graph import prepare_fault
+from promptray.runtime.bundle.validate_preprocessing import prepare_fault
 
 _IR_VERSION = 10
 #: Filters that Pillow rounds to 8 bits after each axis, halves up; OpenCV's are rounded once, halves to even.
@@ -76,8 +76,10 @@ class _Graph:
     def half_up(self, left: str, right: str, *, weights_first: bool = False) -> str:
         """Return a product of whole levels and weights of 22 bits, rounded half up to whole levels.
 
-        Such a product takes 30 bits, and float32 has 24. So the weights are split after their 11th bit: both
-        products are exact, and so is what is added to find the next whole number.
+        Such a product takes 30 bits, and float32 has 24. So the weights are split after their 11th bit: the
+        high product is exact, and so is the low one, and what is added to find the next whole number, of a
+        filter that spans up to 20 pixels of the image. Of a wider one the last bits of the low product are
+        lost, which moves a level by one where the sum is that near to a half.
         """
         weights = left if weights_first else right
         unit = self.constant(np.float32(_SPLIT))

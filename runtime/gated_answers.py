@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from promptray.runtime.answers import Answers, spreads_of
 from promptray.runtime.bundle.gated import Gated
 from promptray.runtime.bundle.manifest import Head, Manifest
+from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 from promptray.runtime.errors import BundleError
 from promptray.runtime.graphs import BundleContent
 from promptray.runtime.prompts import BankEntry, PromptBank
 
 #: Of the least spread of a finding's golden scores: a wider tolerance would let another arithmetic by.
 LARGEST_SHARE = 0.1
-#: Most that a map, or an encoded finding as a share of its largest number, may be off.
-LARGEST_TOLERANCE = 0.1
 _TEXT = "text."
 
 

@@ -20,10 +20,8 @@ from promptray.runtime.bundle.image_rules import (
     CentreCrop,
     PadSquare,
     Preprocessing,
-    ResizeLongerSide,
-    ResizeShorterSide,
-    Squash,
 )
+from promptray.runtime.bundle.validate_preprocessing import RESIZES, prepare_fault
 from promptray.runtime.dicom.greyscale import LARGEST_CONTAINER, codes_of, grey_table
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.errors import ImageError
@@ -31,26 +29,8 @@ from promptray.runtime.geometry import AxisMap, Geometry
 from promptray.runtime.preprocess import cropping_before, padding_before, resized_size
 from promptray.runtime.resize_matrix import Matrix, nudge_of, resize_matrices
 
-_RESIZES = (ResizeLongerSide, ResizeShorterSide, Squash)
 #: Sizes of images whose matrices are kept: 5 megapixels take 4 MB.
 _KEPT = 16
-
-
-def prepare_fault(spec: Preprocessing) -> str | None:
-    """Return why a graph cannot prepare images by these steps, or None.
-
-    >>> from promptray.runtime.bundle.image_rules import Greyscale, Normalise
-    >>> steps = [ResizeLongerSide(size=320, interpolation="lanczos"), PadSquare(size=320), Squash(size=224)]
-    >>> rest = {"channels": 1, "height": 224, "width": 224, "normalise": Normalise(mean=[0.5], std=[0.5])}
-    >>> prepare_fault(Preprocessing(greyscale=Greyscale(), steps=steps, **rest))
-    'it resizes 2 times, and the graph does so once'
-    """
-    resizes = [step for step in spec.steps if isinstance(step, _RESIZES)]
-    if len(resizes) != 1:
-        return f"it resizes {len(resizes)} times, and the graph does so once"
-    if spec.steps[0] is not resizes[0]:
-        return "it pads or crops before it resizes, and the graph does so after"
-    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +127,7 @@ class PrepareFeeds:
 
     def _plan(self, rows: int, columns: int) -> SizePlan:
         first, *rest = self._spec.steps
-        assert isinstance(first, _RESIZES)  # noqa: S101 - prepare_fault looked
+        assert isinstance(first, RESIZES)  # noqa: S101 - prepare_fault looked
         size = resized_size(first, rows, columns)
         whole = self._spec.levels == "uint8"
         down, across = resize_matrices(first.interpolation, (rows, columns), size, whole=whole)

@@ -7,24 +7,17 @@ business of `promptray.runtime.site_files`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from promptray.runtime.bundle.manifest import FileFacts
-from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.words import quoted
 from promptray.runtime.disk import sync_folder
 from promptray.runtime.errors import BundleError, PromptError, PromptRayError
 from promptray.runtime.site_files import (
     ENTRIES,
-    LOCK,
     PAYLOADS,
     SHA256,
     Kind,
@@ -32,6 +25,8 @@ from promptray.runtime.site_files import (
     clean,
     corrupt,
     load_index,
+    locked,
+    new_entry,
     newest_index,
     store_index,
     store_payload,
@@ -247,7 +242,7 @@ class Site:
             raise ValueError(f"{kind!r}: every entry has a payload, but for the removal of a prompt")
         if (head == "") != (kind == "engine"):
             raise ValueError(f"{kind!r}: findings are of a head, engines of none")
-        added = [_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
+        added = [new_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:
             if replace:
@@ -311,7 +306,7 @@ class Site:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
-            with self._lock():
+            with locked(self.folder, self._timeout):
                 index = load_index(self.folder, self.folder.name)
                 if revision is not None and index.revision != revision:
                     raise self._changed(index.revision)
@@ -325,25 +320,6 @@ class Site:
                 clean(self.folder, self._index)
         except OSError as error:
             raise self._unwritable(error.strerror or type(error).__name__) from error
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        import filelock  # writers only: scoring does not pay for it
-
-        try:
-            lock = filelock.FileLock(self.folder / LOCK, timeout=self._timeout)
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise BundleError(
-                "site.busy",
-                f"another process has been writing for {self._timeout:g} s",
-                artefact=str(self.folder / LOCK),
-                cure="wait for it and try again",
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _changed(self, found: int) -> BundleError:
         return BundleError(
@@ -377,21 +353,6 @@ class Site:
             artefact=str(self.folder),
             cure="choose a writable directory with `--site DIR`",
         )
-
-
-def _entry(kind: Kind, head: str, key: str, payload: bytes, facts: Mapping[str, Any]) -> SiteEntry:
-    listed = FileFacts(sha256=hashlib.sha256(payload).hexdigest(), size=len(payload)) if payload else None
-    entry = SiteEntry(kind=kind, head=head, key=key, payload=listed, facts=dict(facts))
-    try:  # a struct built in code is not checked until it is read back
-        raw = json.dumps(msgspec.to_builtins(entry), ensure_ascii=False, allow_nan=False).encode()
-        return msgspec.convert(strict_json(raw), SiteEntry)
-    except ValueError as error:  # msgspec.ValidationError and UnicodeEncodeError are among them
-        raise PromptError(
-            "prompt.invalid",
-            f"the key or its facts cannot be stored: {error}",
-            artefact=ascii(key)[:80],
-            expected="1 to 128 characters, no control characters, slashes or leading space",
-        ) from error
 
 
 def _add_again(entry: SiteEntry) -> str:

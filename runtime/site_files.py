@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ from promptray.runtime.bundle.fields import Key, Sha256
 from promptray.runtime.bundle.manifest import FileFacts
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.disk import is_link, sync_folder, write_new
-from promptray.runtime.errors import BundleError
+from promptray.runtime.errors import BundleError, PromptError
 
 FORMAT_VERSION = 4
 Kind = Literal["prompt", "removed-prompt", "calibration", "engine"]
@@ -72,6 +72,55 @@ class SiteIndex(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     bundle: Sha256
     revision: int
     entries: list[SiteEntry]
+
+
+def new_entry(kind: Kind, head: str, key: str, payload: bytes, facts: Mapping[str, Any]) -> SiteEntry:
+    """Return an entry as it will be read back.
+
+    Raises
+    ------
+    PromptError
+        ``prompt.invalid`` for a key that the schema refuses, or facts that JSON cannot hold.
+    """
+    listed = FileFacts(sha256=hashlib.sha256(payload).hexdigest(), size=len(payload)) if payload else None
+    entry = SiteEntry(kind=kind, head=head, key=key, payload=listed, facts=dict(facts))
+    try:  # a struct built in code is not checked until it is read back
+        raw = json.dumps(msgspec.to_builtins(entry), ensure_ascii=False, allow_nan=False).encode()
+        return msgspec.convert(strict_json(raw), SiteEntry)
+    except ValueError as error:  # msgspec.ValidationError and UnicodeEncodeError are among them
+        raise PromptError(
+            "prompt.invalid",
+            f"the key or its facts cannot be stored: {error}",
+            artefact=ascii(key)[:80],
+            expected="1 to 128 characters, no control characters, slashes or leading space",
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, timeout: float) -> Iterator[None]:
+    """Keep other writers out, across threads and processes.
+
+    Raises
+    ------
+    BundleError
+        ``site.busy`` after `timeout` seconds.
+    """
+    import filelock  # writers only: scoring does not pay for it
+
+    try:
+        lock = filelock.FileLock(folder / LOCK, timeout=timeout)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise BundleError(
+            "site.busy",
+            f"another process has been writing for {timeout:g} s",
+            artefact=str(folder / LOCK),
+            cure="wait for it and try again",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def load_index(folder: Path, bundle_hash: str) -> SiteIndex:

@@ -23,6 +23,7 @@ from promptray.calibrate.engines.library import Told
 from promptray.runtime.backends import load_backend
 from promptray.runtime.backends.choice import OpenedEngines
 from promptray.runtime.bundle import Bundle, write_bundle
+from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.engines import Engines as EnginesSection
 from promptray.runtime.bundle.engines import EngineSource
 from promptray.runtime.bundle.manifest import Graph, Manifest
@@ -64,7 +65,12 @@ def write_with_sources(path: Path, *precisions: str) -> Bundle:
         )
         sources.append(source)
         added[source.file] = disturbed(image, 1e-4)
-    section = EnginesSection(settings=Settings(), sources=sources)
+    calibration = CalibrationSet(images=8, sha256="0" * 64, source="none: the graphs are fp32 inside")
+    section = EnginesSection(
+        settings=Settings(),
+        sources=sources,
+        calibration=calibration if any(each.precision != "fp32" for each in sources) else None,
+    )
     manifest = msgspec.structs.replace(plain.manifest, engines=section, files={})
     added[manifest.parity] = _with_sources(plain.read(manifest.parity), manifest)
     return write_bundle(path, manifest, {**files, **added})

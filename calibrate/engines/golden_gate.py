@@ -9,9 +9,10 @@ import numpy as np
 from promptray.runtime.answers import Answers
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head
+from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 from promptray.runtime.engines.facts import EngineFacts, EngineGate, HeadGate
 from promptray.runtime.errors import BuildError
-from promptray.runtime.gated_answers import LARGEST_TOLERANCE, widest
+from promptray.runtime.gated_answers import widest
 from promptray.runtime.golden import answers, read_golden
 from promptray.runtime.graphs import BoundHead, Graphs
 from promptray.runtime.preprocess import normalise

@@ -17,7 +17,8 @@ from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.answers import Answers
 from promptray.runtime.bundle.manifest import Head
-from promptray.runtime.bundle.parity import LARGEST_TOLERANCE, CheckedSources
+from promptray.runtime.bundle.parity import CheckedSources
+from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 from promptray.runtime.engines.facts import HeadGate
 from promptray.runtime.engines.sources import SourceSet, source_sets
 from promptray.runtime.errors import BuildError, ScoringError

@@ -14,7 +14,7 @@ from promptray.calibrate.pipeline.tensorrt_recipe import FLAVOUR, TensorRTRecipe
 from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
 from promptray.export.tensorrt import Flavour, build_engine, load_flavour, profiles_for
-from promptray.runtime.bundle.engines import EnginePlan, Engines, EngineSource
+from promptray.runtime.bundle.engines import EnginePlan, Engines, EngineSource, Precision
 from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.graphs import own_bank
 
@@ -66,9 +66,11 @@ def with_plans(asked: TensorRTRecipe, made: Draft, stages: StageCache, progress:
 
 
 def _wanted(asked: TensorRTRecipe, made: Draft) -> list[EngineSource]:
-    """Return the sources of every set that the recipe asks for, each once."""
+    """Return the sources of the set that the recipe asks for, and of fp16 beside 8 bits, each once."""
     precisions = dict.fromkeys(name for role in ("image", "head") for name in asked.schemes(role))
-    found = [source for name in precisions for source in made.manifest.engine_sources(name)]
+    # A set is named by its narrowest graphs: one that keeps a graph fp32 is no fp32 set.
+    typed: list[Precision] = [name for name in precisions if name != "fp32"]
+    found = [source for name in typed or ["fp32"] for source in made.manifest.engine_sources(name)]
     return [each for each in dict.fromkeys(found) if targets_of(each.precision, asked.ahead_of_time)]
 
 

@@ -11,8 +11,9 @@ from promptray.calibrate.pipeline.scores import Call, Model, run
 from promptray.export.draft import Draft
 from promptray.runtime.answers import Answers, spreads_of
 from promptray.runtime.bundle.manifest import Head, Manifest
+from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 from promptray.runtime.errors import BuildError
-from promptray.runtime.gated_answers import LARGEST_SHARE, LARGEST_TOLERANCE, widest
+from promptray.runtime.gated_answers import LARGEST_SHARE, widest
 from promptray.runtime.golden import GoldenSet
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.text_check import TOLERANCE as TEXT_TOLERANCE

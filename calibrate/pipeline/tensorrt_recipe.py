@@ -17,9 +17,9 @@ from promptray.runtime.bundle.engines import Precision
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.validate_engines import FP8_TARGET, capability
+from promptray.runtime.bundle.validate_preprocessing import prepare_fault
 from promptray.runtime.engines.settings import CAPABILITY, Range, Settings, Size
 from promptray.runtime.errors import BuildError
-from promptray.runtime.prepare_graph import prepare_fault
 
 _WORKSPACE = "[1-9][0-9]{0,5} (MiB|GiB)"
 #: The flavour that plans are built with ahead of time.

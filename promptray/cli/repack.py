@@ -47,6 +47,7 @@ def command(bundle: str, site: str | None, output: Path, as_json: bool) -> None:
                 "calibrations_carried": made.calibrated,
                 "calibrations_left": made.uncalibrated,
                 "engines_left": made.engines,
+                "plans_left_out": made.plans,
             }
         )
         return
@@ -59,6 +60,7 @@ def command(bundle: str, site: str | None, output: Path, as_json: bool) -> None:
         ("calibrations that this site now has for the new bundle, too", made.calibrated),
         ("calibrations that do not hold for the new bundle", made.uncalibrated),
         ("engines of the old bundle, which `promptray engine` builds for the new one", made.engines),
+        ("plans left out, which take fewer prompts than there are findings now", made.plans),
     ):
         if keys:
             click.echo(f"{what}: {', '.join(keys)}")

@@ -11,7 +11,6 @@ collection may run anywhere, also while a graph is being captured, where freeing
 from __future__ import annotations
 
 import ctypes
-import importlib
 import itertools
 import weakref
 from collections import deque
@@ -22,37 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.engines.facts import Device
+from promptray.runtime.backends.cuda_device import device_facts, load_bindings
 from promptray.runtime.errors import ScoringError
 
-_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
 _OUT_OF_MEMORY = 2
 _NOT_READY = 600
 # After these, CUDA answers every call of the process with an error: there is no way back but a new process.
 _LOST = frozenset({46, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 911, 999})
-
-
-def load_bindings() -> Any:
-    """Return the module of CUDA's runtime functions.
-
-    Raises
-    ------
-    ScoringError
-        ``backend.unavailable`` where it is not installed or cannot be loaded.
-    """
-    reason = ""
-    for name in _MODULES:
-        try:
-            return importlib.import_module(name)
-        except (ImportError, OSError, RuntimeError) as error:
-            reason = reason or (str(error).splitlines() or [""])[0][:200]
-    raise ScoringError(
-        "backend.unavailable",
-        "CUDA's Python bindings cannot be loaded",
-        artefact=_MODULES[0],
-        found=reason,
-        cure="pip install cuda-bindings, of the CUDA version (12 or 13) that the driver supports",
-    )
 
 
 class Memory:
@@ -136,7 +111,7 @@ class Cuda:
         self._held: dict[int, Callable[[], Any]] = {}
         self._numbers = itertools.count()
         self._released: deque[int] = deque()
-        self.device = _device(runtime)
+        self.device = device_facts(runtime)
         kinds = runtime.cudaMemcpyKind
         self._to_device, self._to_host = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
         self._on_device = kinds.cudaMemcpyDeviceToDevice
@@ -358,40 +333,6 @@ class Cuda:
     def _name(self, error: Any) -> str:
         name = self._runtime.cudaGetErrorName(error)[1]
         return f"{name.decode() if isinstance(name, bytes) else name} ({int(error)})"
-
-
-def _device(runtime: Any) -> Device:
-    """Ask what device 0 is."""
-    attributes = runtime.cudaDeviceAttr
-    answers = [runtime.cudaGetDeviceCount()]
-    if not int(answers[0][0]) and answers[0][1]:
-        answers += [
-            runtime.cudaGetDeviceProperties(0),
-            *(
-                runtime.cudaDeviceGetAttribute(attribute, 0)
-                for attribute in (
-                    attributes.cudaDevAttrComputeCapabilityMajor,
-                    attributes.cudaDevAttrComputeCapabilityMinor,
-                    attributes.cudaDevAttrMultiProcessorCount,
-                )
-            ),
-        ]
-    failed = next((answer[0] for answer in answers if int(answer[0])), None)
-    if failed is not None or len(answers) == 1:
-        name = b"no CUDA device" if failed is None else runtime.cudaGetErrorName(failed)[1]
-        raise ScoringError(
-            "backend.unavailable",
-            "there is no GPU that CUDA can use",
-            found=name.decode() + ("" if failed is None else f" ({int(failed)})"),
-            cure="install NVIDIA's driver for this GPU, as new as the CUDA of cuda-bindings at least; "
-            "`nvidia-smi` must list the GPU (on a Jetson: JetPack's own driver)",
-        )
-    properties, major, minor, multiprocessors = (answer[1] for answer in answers[1:])
-    return Device(
-        name=properties.name.split(b"\0")[0].decode("utf-8", "replace"),
-        compute_capability=f"{int(major)}.{int(minor)}",
-        multiprocessors=int(multiprocessors),
-    )
 
 
 def _not_recorded(found: str) -> ScoringError:

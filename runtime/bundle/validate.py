@@ -34,7 +34,7 @@ from promptray.runtime.exam_rule import rule_fault
 from promptray.runtime.wording import require_wordings
 
 LEAST_GOLDEN = 16
-#: Most that a golden score or map may be off.
+#: Most that a golden score, a map, or an encoded finding as a share of its largest number, may be off.
 LARGEST_TOLERANCE = 0.1
 #: A template holds the place of the finding's name once.
 TEMPLATE = r"[^{}]*\{\}[^{}]*"

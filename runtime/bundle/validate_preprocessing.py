@@ -15,6 +15,7 @@ from promptray.runtime.bundle.image_rules import (
 )
 from promptray.runtime.bundle.refusal import refuse
 
+RESIZES = (ResizeLongerSide, ResizeShorterSide, Squash)
 #: Pixels a side: beyond what any network of radiographs reads, and its float32 picture is 200 MB.
 LARGEST_NETWORK = 4096
 
@@ -65,3 +66,20 @@ def _check_levels(rule: Preprocessing) -> None:
         refuse("$.preprocessing.steps", "give fractions to a filter of whole levels", str(filters))
     if rule.levels == "uint8" and "cubic" in filters:
         refuse("$.preprocessing.levels", "rounds to 8 bits, and cubic is a filter of fractions", "uint8")
+
+
+def prepare_fault(spec: Preprocessing) -> str | None:
+    """Return why a graph cannot prepare images by these steps, or None.
+
+    >>> from promptray.runtime.bundle.image_rules import Greyscale, Normalise
+    >>> steps = [ResizeLongerSide(size=320, interpolation="lanczos"), PadSquare(size=320), Squash(size=224)]
+    >>> rest = {"channels": 1, "height": 224, "width": 224, "normalise": Normalise(mean=[0.5], std=[0.5])}
+    >>> prepare_fault(Preprocessing(greyscale=Greyscale(), steps=steps, **rest))
+    'it resizes 2 times, and the graph does so once'
+    """
+    resizes = [step for step in spec.steps if isinstance(step, RESIZES)]
+    if len(resizes) != 1:
+        return f"it resizes {len(resizes)} times, and the graph does so once"
+    if spec.steps[0] is not resizes[0]:
+        return "it pads or crops before it resizes, and the graph does so after"
+    return None

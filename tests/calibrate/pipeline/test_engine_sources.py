@@ -20,6 +20,7 @@ from promptray import BuildError, BundleError, Scorer, ScoringError
 from promptray.calibrate.pipeline import as_written, build, changed_graph, plans, tensorrt_recipe
 from promptray.calibrate.quantise import Quantised, quantise
 from promptray.export.repack import repack
+from promptray.export.tensorrt import load_flavour
 from promptray.export.tensorrt.model import read_model
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
@@ -354,6 +355,10 @@ def _edited(typed_bundle: Path, folder: Path, edit: Callable[[list[Any]], object
         lambda sources: sources[0]["heads"][0].update(map_error=0.2),
         lambda sources: sources[0]["heads"][0].update(map_error=None, map_tolerance=None),
         lambda sources: sources[0]["heads"][0].update(map_error=0.2, map_tolerance=0.3),
+        lambda sources: sources[0]["heads"][0].update(score_tolerance=1e9),
+        lambda sources: sources[1]["heads"][0].update(
+            score_tolerance=1.01 * sources[0]["heads"][0]["score_tolerance"]
+        ),
         lambda sources: sources[0]["heads"][0].update(more=1),
     ],
 )  # fmt: skip
@@ -431,3 +436,47 @@ def test_plans_are_built_for_what_each_precision_can_be_built_for(
     assert builder == [("8.6", "8.9")] * 2 + [("8.9",)] * 2
     for each in bundle.manifest.engines.plans:
         assert bundle.read(each.file).startswith(b"plan of ")
+
+
+def test_a_graph_that_stays_fp32_gets_no_set_of_its_own(make: Make, builder: list[tuple[str, ...]]) -> None:
+    bundle = Bundle.open(make(precision={"image": "fp32", "head": "fp16"}, ahead_of_time=["8.6"]))
+    assert bundle.manifest.engines is not None
+    assert [each.source for each in bundle.manifest.engines.plans] == [
+        "graphs/image/fp32-20.onnx",
+        "engines/head/findings/fp16-20.onnx",
+    ]
+    assert len(builder) == 2
+
+
+def test_real_plans_travel_in_the_bundle(make: Make) -> None:
+    bundle = Bundle.open(make(precision="fp16", ahead_of_time=["8.6", "8.9"]))
+    assert bundle.manifest.engines is not None
+    version = load_flavour("tensorrt_rtx").version
+    assert [(each.file, each.targets, each.version) for each in bundle.manifest.engines.plans] == [
+        ("engines/image/fp16-20.tensorrt_rtx.plan", ["8.6", "8.9"], version),
+        ("engines/head/findings/fp16-20.tensorrt_rtx.plan", ["8.6", "8.9"], version),
+    ]
+    for each in bundle.manifest.engines.plans:
+        content = bundle.read(each.file)
+        assert content.startswith(b"vtrt")  # as every engine of TensorRT-RTX does
+        assert len(content) > len(bundle.read(each.source)) / 2
+
+
+def test_plans_that_take_fewer_prompts_than_a_repacked_bundle_has_are_left_out(
+    make: Make, builder: list[tuple[str, ...]], reference_bundle: Path, tmp_path: Path
+) -> None:
+    own = len(Bundle.open(reference_bundle).manifest.findings)
+    path = make(precision="fp16", ahead_of_time=["8.6"], prompts={"tuned": 1, "most": own})
+    site = tmp_path / "site"
+    site.mkdir()
+    with Scorer.open(path, site=site) as scorer:
+        scorer.prompts.add("rib fracture", "There is rib fracture.", keep=True)
+    found = repack(path, tmp_path / "new.bundle", site=site)
+    before, after = (each.manifest.engines for each in (Bundle.open(path), found.bundle))
+    assert before is not None
+    assert after is not None
+    assert found.plans == tuple(each.file for each in before.plans)
+    assert len(builder) == len(found.plans) == 2
+    assert after.plans == []
+    assert not set(found.plans) & set(found.bundle.manifest.files)
+    assert after.settings.prompts == Range(tuned=1, most=own + 1)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from promptray.runtime.backends import cuda as module
+from promptray.runtime.backends import cuda_device
 from tests.fake_cuda import Gpu
 
 #: Calls every method of Cuda on the real bindings; each must end in CUDA's own "no driver" or "no device".
@@ -32,7 +33,7 @@ try:
     Cuda()
 except ScoringError as error:
     print(error.code, error.found)
-module._device = lambda runtime: Device(name="none", compute_capability="8.9", multiprocessors=1)
+module.device_facts = lambda runtime: Device(name="none", compute_capability="8.9", multiprocessors=1)
 cuda, memory = Cuda(), Memory(4096, 16)
 array = np.zeros(16, np.uint8)
 pinned = Pinned(array.ctypes.data, 16)
@@ -86,10 +87,11 @@ def test_every_call_is_accepted_by_the_real_bindings() -> None:
 
 
 def _names() -> set[str]:
-    """Every name of CUDA that the module writes, as an attribute or as the name of a call."""
-    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    names |= {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    """Every name of CUDA that the modules write, as an attribute or as the name of a call."""
+    trees = [ast.parse(Path(each.__file__).read_text(encoding="utf-8")) for each in (module, cuda_device)]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    names |= {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
     return {name for name in names if re.fullmatch(r"cuda[A-Z]\w+", name)}
 
 
@@ -97,7 +99,13 @@ def test_every_name_exists_in_the_real_bindings_and_in_the_simulated_ones() -> N
     from cuda.bindings import runtime
 
     names = _names()
-    assert {"cudaMalloc", "cudaGraphLaunch", "cudaStreamNonBlocking", "cudaMemcpyKind"} <= names
+    assert {
+        "cudaMalloc",
+        "cudaGraphLaunch",
+        "cudaStreamNonBlocking",
+        "cudaMemcpyKind",
+        "cudaGetDeviceCount",
+    } <= names
     simulated = Gpu().bindings
     members = {
         "cudaMemcpyHost": "cudaMemcpyKind",

@@ -17,10 +17,10 @@ from promptray.runtime.bundle.manifest import FORMAT_VERSION, Manifest, bank_id,
 from promptray.runtime.bundle.names import MOST_FILES
 from promptray.runtime.bundle.parity import HeadParity, ParityReport
 from promptray.runtime.bundle.parse import LARGEST_MANIFEST, parse_manifest, strict_json
-from promptray.runtime.bundle.validate import LEAST_GOLDEN
+from promptray.runtime.bundle.validate import LARGEST_TOLERANCE, LEAST_GOLDEN
 from promptray.runtime.bundle.words import key_fault
 from promptray.runtime.errors import CODES
-from promptray.runtime.gated_answers import LARGEST_SHARE, LARGEST_TOLERANCE
+from promptray.runtime.gated_answers import LARGEST_SHARE
 from promptray.runtime.site_files import SiteIndex
 from tests import bundle_factory as factory
 

@@ -9,6 +9,7 @@ import pytest
 from promptray.runtime.backends.choice import choose_backend
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.parse import parse_manifest
+from promptray.runtime.bundle.validate_engines import PREPARE
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.machine_class import consumers_here
 from tests import bundle_factory as factory
@@ -39,10 +40,15 @@ def plan(source: Document, targets: list[str] | None = None) -> Document:
     }
 
 
+CALIBRATION = {"images": 8, "sha256": "0" * 64, "source": "eight films"}
+
+
 def with_engines(
     doc: Document, *sources: Document, plans: tuple[Document, ...] = (), **fields: Any
 ) -> Document:
     engines = {"settings": {}, "sources": list(sources), "plans": list(plans), **fields}
+    if any(each["precision"] != "fp32" for each in sources):
+        engines.setdefault("calibration", CALIBRATION)
     for name in (*(each["file"] for each in (*sources, *plans)), fields.get("prepare")):
         if isinstance(name, str):
             doc["files"][name] = {"sha256": "0" * 64, "size": 1}
@@ -62,7 +68,8 @@ def fp16_sources_with_plans(doc: Document) -> None:
 
 @sound
 def sources_of_each_precision_and_opset(doc: Document) -> None:
-    with_engines(doc, IMAGE, HEAD, INT8, FP8, source("image", "int8-qdq", 17), source("image", "fp32", 17))
+    older = (source("image", "int8-qdq", 17), source("head", "fp32", 17, factory.HEAD))
+    with_engines(doc, IMAGE, HEAD, INT8, FP8, *older)
 
 
 @sound
@@ -77,6 +84,16 @@ def a_plan_of_an_fp32_graph_that_runs(doc: Document) -> None:
     for made, graph in zip(plans, doc["graphs"], strict=False):
         made["source"] = graph["file"]
     with_engines(doc, plans=tuple(plans))
+
+
+@sound
+def prompts_for_all_findings_and_no_more(doc: Document) -> None:
+    with_engines(doc, settings={"prompts": {"tuned": 1, "most": len(doc["findings"])}})
+
+
+@sound
+def prepare_graph_of_one_resize(doc: Document) -> None:
+    with_engines(doc, prepare=PREPARE)
 
 
 @sound
@@ -148,6 +165,41 @@ def tuned_beyond_the_most(doc: Document) -> None:
     with_engines(doc, settings={"images": {"tuned": 16, "most": 8}})
 
 
+@broken("$.engines.settings.images.least is not 1")
+def engines_that_refuse_a_single_image(doc: Document) -> None:
+    with_engines(doc, settings={"images": {"least": 4, "tuned": 4, "most": 8}})
+
+
+@broken("$.engines.settings.prompts.least is not 1")
+def engines_that_refuse_the_bundles_own_prompts(doc: Document) -> None:
+    with_engines(doc, settings={"prompts": {"least": 40, "tuned": 40, "most": 80}})
+
+
+@broken("$.engines.settings.prompts.most is less than the 2 findings of the bundle")
+def fewer_prompts_than_findings(doc: Document) -> None:
+    with_engines(doc, settings={"prompts": {"tuned": 1, "most": 1}})
+
+
+@broken("$.engines.calibration is not given exactly where a source is not fp32")
+def typed_sources_without_the_images_of_their_ranges(doc: Document) -> None:
+    with_engines(doc, IMAGE, HEAD, calibration=None)
+
+
+@broken("$.engines.calibration is not given exactly where a source is not fp32")
+def calibration_of_nothing(doc: Document) -> None:
+    with_engines(doc, calibration=CALIBRATION)
+
+
+@broken("$.engines.sources[2] is part of no set of engines")
+def source_beside_a_newer_one(doc: Document) -> None:
+    with_engines(doc, IMAGE, HEAD, source("image", opset=19))
+
+
+@broken("$.engines.sources[0] is part of no set of engines")
+def older_source_without_one_of_the_head(doc: Document) -> None:
+    with_engines(doc, source("image", opset=17), IMAGE, HEAD)
+
+
 @broken("$.engines.settings.prompts are given, and every head takes its whole fixed set")
 def prompts_where_sets_are_fixed(doc: Document) -> None:
     no_text_at_all(doc)
@@ -157,6 +209,13 @@ def prompts_where_sets_are_fixed(doc: Document) -> None:
 @broken("$.engines.prepare is not 'engines/prepare/fp32-20.onnx'")
 def prepare_graph_elsewhere(doc: Document) -> None:
     with_engines(doc, prepare="graphs/prepare.onnx")
+
+
+@broken("$.engines.prepare is of a preprocessing that no such graph can do: it resizes 2 times")
+def prepare_graph_of_two_resizes(doc: Document) -> None:
+    steps = doc["preprocessing"]["steps"]
+    steps.append({"op": "squash", "interpolation": "area", "size": doc["preprocessing"]["height"]})
+    with_engines(doc, prepare=PREPARE)
 
 
 @broken("$.engines.plans[0].source is no graph that engines are compiled from")
@@ -182,6 +241,28 @@ def plan_for_no_compute_capability(doc: Document) -> None:
 @broken("$.engines.plans[0].targets is not unique")
 def plan_for_a_target_twice(doc: Document) -> None:
     with_engines(doc, IMAGE, HEAD, plans=(plan(IMAGE, ["8.6", "8.6"]), plan(HEAD)))
+
+
+@broken("$.engines.plans[0].targets hold one that TensorRT-RTX does not build for")
+def plan_for_an_orin(doc: Document) -> None:
+    with_engines(doc, IMAGE, HEAD, plans=(plan(IMAGE, ["8.7"]), plan(HEAD, ["8.7"])))
+
+
+@broken("$.engines.plans[0].targets hold one that TensorRT-RTX does not build for")
+def plan_for_a_hopper(doc: Document) -> None:
+    with_engines(doc, IMAGE, HEAD, plans=(plan(IMAGE, ["9.0"]), plan(HEAD, ["9.0"])))
+
+
+@broken("$.engines.plans[0].targets hold one that TensorRT-RTX does not build for")
+def plan_for_no_gpu(doc: Document) -> None:
+    with_engines(doc, IMAGE, HEAD, plans=(plan(IMAGE, ["0.0"]), plan(HEAD, ["0.0"])))
+
+
+@broken("$.engines.plans[1].targets hold one without products of float32")
+def float32_plan_for_a_turing(doc: Document) -> None:
+    running = {"file": doc["graphs"][1]["file"]}
+    made = {**plan(running, ["7.5"]), "file": f"engines/head/{factory.HEAD}/fp32-20.tensorrt_rtx.plan"}
+    with_engines(doc, IMAGE, plans=(plan(IMAGE, ["7.5"]), made))
 
 
 @broken("$.engines.plans[0].targets hold one without float8")
