@@ -10,12 +10,13 @@ from pathlib import Path
 from promptray.calibrate.engines.library import Library, Told
 from promptray.calibrate.engines.timing_cache import TimingCache
 from promptray.export.tensorrt import build_engine, load_flavour, profiles_for
-from promptray.runtime.backends.choice import OpenedEngines, engine_version, open_engines
+from promptray.runtime.backends.choice import OpenedEngines, library_here, open_engines
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.engines.device import device_here
 from promptray.runtime.engines.facts import EngineBackend
 from promptray.runtime.engines.settings import Settings
+from promptray.runtime.engines.targets import require_target
 from promptray.runtime.graphs import Graphs, own_bank
 
 
@@ -33,7 +34,7 @@ def open_library(backend: EngineBackend, timing_caches: Path | None) -> Library:
     BuildError
         ``engine.unavailable``.
     ScoringError
-        ``backend.unavailable`` without bindings, driver or GPU.
+        ``backend.unavailable`` without bindings, driver or GPU; ``engine.target`` for a GPU that it is not for.
     """
     return OnnxRuntimeCuda() if backend == "onnxruntime-cuda" else TensorRt(backend, timing_caches)
 
@@ -58,7 +59,7 @@ class OnnxRuntimeCuda(_Installed):
     keeps_plans = False
 
     def __init__(self) -> None:
-        self.version, self.device = engine_version(self.backend), device_here()
+        self.version, self.device = library_here(self.backend)
 
     def compile(
         self, bundle: Bundle, graph: Graph, settings: Settings, told: Told, cancelled: threading.Event
@@ -76,6 +77,7 @@ class TensorRt(_Installed):
         self.backend = backend
         self._flavour = load_flavour(backend)
         self.version, self.device = self._flavour.version, device_here()
+        require_target(backend, self.device)
         self._cache = TimingCache(timing_caches, backend, self.version, self.device)
 
     def compile(
