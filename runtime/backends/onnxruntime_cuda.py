@@ -153,7 +153,7 @@ class OnnxRuntimeCuda:
             return ScoringError(
                 "backend.capture", "ONNX Runtime cannot record the graph as a CUDA graph",
                 artefact=error.artefact, found=error.message,
-                cure="open the scorer with gpu=GpuOptions(cuda_graphs=False)",
+                cure="say --no-cuda-graphs (in Python: gpu=GpuOptions(cuda_graphs=False))",
             )  # fmt: skip
         if number or memory:
             return self.cuda.explained("ONNX Runtime", int(number[1]) if number else 2, error.message)
