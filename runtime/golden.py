@@ -6,7 +6,7 @@ gated (`gated_answers`). The golden set of a student holds the student's answers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.engines.facts import EngineGate, HeadGate
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
-from promptray.runtime.graphs import BoundHead, BundleContent, Graphs
+from promptray.runtime.graphs import BoundChain, BoundHead, BundleContent, Graphs
 from promptray.runtime.preprocess import normalise
 
 
@@ -139,9 +139,22 @@ def answers(
     batch : int
         Images of one call.
     """
-    if not heads:
-        return {}
-    chain = graphs.chain(heads.values())
+    return answers_of(graphs.chain(heads.values()), heads, pixels, batch=batch) if heads else {}
+
+
+def answers_of(
+    chain: BoundChain, heads: Iterable[str], pixels: NDArray[np.float32], *, batch: int = 1
+) -> dict[str, Answers]:
+    """Score as :func:`answers` does, with a chain that is there: on a GPU one holds memory for each shape.
+
+    Parameters
+    ----------
+    chain : BoundChain
+    heads : iterable of str
+        Names of the chain's heads, in its order.
+    pixels, batch
+        As for :func:`answers`.
+    """
     found = [chain.run(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
     return {
         name: Answers.joined([Answers(*scores) for scores in parts])

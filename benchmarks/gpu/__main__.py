@@ -4,7 +4,7 @@
 
 Models are those of benchmarks/gpu/cases.py, by a word of their name. In order: ONNX Runtime CUDA, torch
 eager, torch.compile, TensorRT. Every row says version and precision; a contestant that is not here says why.
-Without a GPU nothing is written, and the exit code is 1.
+Without a GPU nothing is written, and the exit code is 1; so it is where no engine could be measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.gpu.result import GpuResult, document, file_name
+from benchmarks.gpu.result import GpuResult, document, engines_ran, file_name
 from promptray.runtime.engines.device import device_here
 from promptray.runtime.errors import PromptRayError
 
@@ -65,6 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
     path = options.output / file_name(result)
     path.write_bytes(document(result))
     print(f"wrote {path}")
+    if not engines_ran(result):
+        reasons = dict.fromkeys(f"{row.contestant}: {row.not_run}" for row in rows if row.not_run)
+        print("no engine ran", *reasons, sep="\n  ", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.cases import SAMPLES, Case, bundle_of
 from benchmarks.gpu.measure import images_per_second, timed_calls
-from benchmarks.gpu.result import Gpu, Row, best
+from benchmarks.gpu.result import Gpu, Latency, Row, best
 from benchmarks.gpu.torch_runner import TYPES, TorchRunner
 from promptray import Scorer
 from promptray.calibrate.engines.build import Asked, build_set
 from promptray.calibrate.engines.installed import open_library
+from promptray.cli.doctor_gpu import driver
 from promptray.runtime.backends import GpuOptions
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import Device, EngineBackend
@@ -40,7 +41,7 @@ def gpu_facts(device: Device) -> Gpu:
         name=device.name,
         compute_capability=device.compute_capability,
         multiprocessors=device.multiprocessors,
-        driver=str(torch.version.cuda),
+        driver=driver(),
         matrix_tflops={name: matrix_tflops(dtype) for name, dtype in TYPES.items()},
     )
 
@@ -139,10 +140,14 @@ class Measured:
             throughput=best(
                 images_per_second(calls), self.products, self.gpu.matrix_tflops.get(row.precision)
             ),
-            submit_ms=timed_calls(
-                partial(scorer.submit_pixels, self.pixels), settle=lambda pending: pending.result()
-            ),
+            submit_ms=None if row.contestant == "onnxruntime-cuda" else self._submitted(scorer),
             file_to_score=timed_calls(partial(scorer.score, film)),
+        )
+
+    def _submitted(self, scorer: Scorer) -> Latency:
+        """Time until a call is handed over; its answer is waited for outside of that."""
+        return timed_calls(
+            partial(scorer.submit_pixels, self.pixels), settle=lambda pending: pending.result()
         )
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from promptray.runtime.backends import OF_ENGINES
+
 Milliseconds = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0)]
 #: Below this many calls no 99th percentile is said: fewer than ten calls would be beyond it.
@@ -50,7 +52,7 @@ class Row(_Struct, frozen=True, kw_only=True):
     latency: Latency | None = None
     throughput: Throughput | None = None
     submit_ms: Latency | None = None
-    """Host time until a call has been handed over to the device."""
+    """Host time until a call has been handed over; None where a call returns with its answer."""
     file_to_score: Latency | None = None
     """From an uncompressed DICOM file to its scores."""
     not_run: str | None = None
@@ -63,6 +65,7 @@ class Gpu(_Struct, frozen=True, kw_only=True):
     compute_capability: str
     multiprocessors: int
     driver: str
+    """Newest CUDA that the driver serves; what a contestant was built with is part of its version."""
     matrix_tflops: dict[str, float]
     """Measured with square products, by type; a multiply-add counts as two."""
 
@@ -77,6 +80,11 @@ class GpuResult(_Struct, frozen=True, kw_only=True):
     date: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?!\n)$")]
     gpu: Gpu
     rows: Annotated[list[Row], Meta(min_length=1)]
+
+
+def engines_ran(result: GpuResult) -> bool:
+    """Tell whether any engine was measured: a run in which none was proves nothing of them."""
+    return any(row.contestant in OF_ENGINES and row.latency for row in result.rows)
 
 
 def latency(milliseconds: Sequence[float]) -> Latency:

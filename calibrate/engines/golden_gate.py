@@ -13,7 +13,7 @@ from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 from promptray.runtime.engines.facts import EngineFacts, EngineGate, HeadGate
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gated_answers import widest
-from promptray.runtime.golden import answers, read_golden
+from promptray.runtime.golden import answers_of, read_golden
 from promptray.runtime.graphs import BoundHead, Graphs
 from promptray.runtime.preprocess import normalise
 
@@ -48,7 +48,8 @@ def hold_golden(
     manifest, golden = bundle.manifest, read_golden(bundle)
     pixels = normalise(golden.pictures, manifest.preprocessing)
     together = min(facts.settings.images.most, len(pixels))
-    found = [answers(graphs, heads, pixels, batch=batch) for batch in sorted({1, together})]
+    chain = graphs.chain(heads.values())
+    found = [answers_of(chain, heads, pixels, batch=batch) for batch in sorted({1, together})]
     gates = [
         _gate(head, golden.answers[head.name], [each[head.name] for each in found], facts)
         for head in manifest.heads

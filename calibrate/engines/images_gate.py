@@ -20,7 +20,7 @@ from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.engines.facts import EngineFacts, ImagesGate
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gate_limits import LIMITS, Kind
-from promptray.runtime.golden import answers
+from promptray.runtime.golden import answers_of
 from promptray.runtime.graphs import BoundHead, Graphs, own_bank
 from promptray.runtime.preprocess import normalise
 
@@ -120,13 +120,14 @@ def as_document(report: GateReport) -> bytes:
 def _scored(
     graphs: Graphs, heads: Mapping[str, BoundHead], images: ImageSet, progress: Progress, what: str
 ) -> _Scored:
+    chain = graphs.chain(heads.values())
     found: dict[int, list[dict[str, Answers]]] = {1: [], _TOGETHER: []}
     for first in range(0, len(images.rows), _BLOCK):
         progress("images", f"{what}: {first} of {len(images.rows)} images", first / len(images.rows))
         pictures = np.stack(images.pictures(images.rows[first : first + _BLOCK]))
         pixels = normalise(pictures, images.preprocessing)
         for batch, parts in found.items():
-            parts.append(answers(graphs, heads, pixels, batch=batch))
+            parts.append(answers_of(chain, heads, pixels, batch=batch))
     return _Scored(*(_joined(parts) for parts in found.values()))
 
 

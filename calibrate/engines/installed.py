@@ -10,16 +10,20 @@ from pathlib import Path
 from promptray.calibrate.engines.library import Library, Told
 from promptray.calibrate.engines.timing_cache import TimingCache
 from promptray.export.tensorrt import build_engine, load_flavour, profiles_for
-from promptray.runtime.backends.choice import OpenedEngines, engine_version, open_engines
+from promptray.runtime.backends import GpuOptions
+from promptray.runtime.backends.choice import OpenedEngines, library_here, open_engines
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.engines.device import device_here
 from promptray.runtime.engines.facts import EngineBackend
 from promptray.runtime.engines.settings import Settings
+from promptray.runtime.engines.targets import require_target
 from promptray.runtime.graphs import Graphs, own_bank
 
 
-def open_library(backend: EngineBackend, timing_caches: Path | None) -> Library:
+def open_library(
+    backend: EngineBackend, timing_caches: Path | None, gpu: GpuOptions | None = None
+) -> Library:
     """Find a library and the GPU that it works for.
 
     Parameters
@@ -27,24 +31,31 @@ def open_library(backend: EngineBackend, timing_caches: Path | None) -> Library:
     backend : {"tensorrt", "tensorrt_rtx", "onnxruntime-cuda"}
     timing_caches : Path or None
         Folder of timing caches; None keeps none.
+    gpu : GpuOptions, optional
+        How the engines run while their gate is held.
 
     Raises
     ------
     BuildError
         ``engine.unavailable``.
     ScoringError
-        ``backend.unavailable`` without bindings, driver or GPU.
+        ``backend.unavailable`` without bindings, driver or GPU; ``engine.target`` for another GPU.
     """
-    return OnnxRuntimeCuda() if backend == "onnxruntime-cuda" else TensorRt(backend, timing_caches)
+    if backend == "onnxruntime-cuda":
+        return OnnxRuntimeCuda(gpu)
+    return TensorRt(backend, timing_caches, gpu)
 
 
 class _Installed:
     """What both have in common: the runtime's own backend opens the engines that a gate is held on."""
 
+    def __init__(self, gpu: GpuOptions | None) -> None:
+        self._gpu = gpu
+
     @contextmanager
     def opened(self, bundle: Bundle, engines: OpenedEngines) -> Iterator[Graphs]:
         """Give the bundle's graphs as these engines run them (see `Library`)."""
-        backend = open_engines(engines)
+        backend = open_engines(engines, options=self._gpu)
         try:
             yield Graphs(bundle, backend, prompts_per_batch=None)
         finally:
@@ -57,8 +68,9 @@ class OnnxRuntimeCuda(_Installed):
     backend: EngineBackend = "onnxruntime-cuda"
     keeps_plans = False
 
-    def __init__(self) -> None:
-        self.version, self.device = engine_version(self.backend), device_here()
+    def __init__(self, gpu: GpuOptions | None = None) -> None:
+        super().__init__(gpu)
+        self.version, self.device = library_here(self.backend)
 
     def compile(
         self, bundle: Bundle, graph: Graph, settings: Settings, told: Told, cancelled: threading.Event
@@ -72,10 +84,14 @@ class TensorRt(_Installed):
 
     keeps_plans = True
 
-    def __init__(self, backend: EngineBackend, timing_caches: Path | None) -> None:
+    def __init__(
+        self, backend: EngineBackend, timing_caches: Path | None, gpu: GpuOptions | None = None
+    ) -> None:
+        super().__init__(gpu)
         self.backend = backend
         self._flavour = load_flavour(backend)
         self.version, self.device = self._flavour.version, device_here()
+        require_target(backend, self.device)
         self._cache = TimingCache(timing_caches, backend, self.version, self.device)
 
     def compile(

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from promptray.cli.engine_table import COLUMNS, engine_documents, engine_rows, time_words
+from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.output import (
     bundle_argument,
     json_option,
@@ -21,6 +22,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.runtime.backends import GpuOptions
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import EngineBackend
 from promptray.runtime.engines.settings import Settings
@@ -61,6 +63,7 @@ _HOW_LONG = {
 @click.option(
     "--timing-cache", metavar="DIR", help="Folder of TensorRT's timing caches, or none (default: user cache)."
 )
+@cuda_graphs_option
 @click.option("--list", "listed", is_flag=True, help="List the engines of the site, and build nothing.")
 @click.option("--remove", metavar="KEY", help="Remove engines of the site, and build nothing.")
 @site_option
@@ -134,16 +137,21 @@ class _Command:
         named = self.options["timing_cache"]
         return None if named == "none" else Path(named) if named else default_folder()
 
+    @property
+    def gpu(self) -> GpuOptions | None:
+        """How the GPU is used while the gate is held."""
+        return gpu_options(self.options["no_cuda_graphs"], self.options["backend"])
+
     def library(self) -> Library:
         """Find the library that was asked for, or the first that works here."""
         from promptray.calibrate.engines.installed import open_library
 
         if self.options["backend"]:
-            return open_library(self.options["backend"], self.timing_caches)
+            return open_library(self.options["backend"], self.timing_caches, self.gpu)
         refused = {}
         for backend in _BACKENDS:
             try:
-                found = open_library(backend, self.timing_caches)
+                found = open_library(backend, self.timing_caches, self.gpu)
             except PromptRayError as error:
                 refused[backend] = error.message
                 continue
@@ -214,7 +222,7 @@ def _build(asked: _Command, as_json: bool) -> None:
             progress=_warning_first(report, library),
             reported=reports.write,
         )
-    _tell(outcome, as_json)
+    _tell(outcome, asked, as_json)
 
 
 def _warning_first(report: Progress, library: Library) -> Progress:
@@ -254,7 +262,7 @@ class _Reports:
         self._folder.write(files)
 
 
-def _tell(outcome: Outcome, as_json: bool) -> None:
+def _tell(outcome: Outcome, asked: _Command, as_json: bool) -> None:
     facts = outcome.facts
     if as_json:
         print_json(
@@ -281,4 +289,5 @@ def _tell(outcome: Outcome, as_json: bool) -> None:
     if facts.gate.images:
         click.echo(f"gate  {facts.gate.title}: every gate of docs/gates.md passed")
     click.echo(f"time  {time_words(facts.speed)} for one image")
-    click.echo(f"Use it: promptray score BUNDLE IMAGE --backend {facts.backend}")
+    as_gated = " --no-cuda-graphs" if asked.gpu else ""
+    click.echo(f"Use it: promptray score BUNDLE IMAGE --backend {facts.backend}{as_gated}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.output import (
     bundle_argument,
     json_option,
@@ -21,9 +22,16 @@ from promptray.cli.output import (
 @no_site_option
 @click.option("--backend", default="auto", show_default=True, help="Backend of the golden self-test.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the golden self-test.")
+@cuda_graphs_option
 @json_option
 def command(
-    bundle: str, site: str | None, no_site: bool, backend: str, threads: int | None, as_json: bool
+    bundle: str,
+    site: str | None,
+    no_site: bool,
+    backend: str,
+    threads: int | None,
+    no_cuda_graphs: bool,
+    as_json: bool,
 ) -> None:
     """Check a bundle on this machine: every hash, the schema, preprocessing and scores of the golden images.
 
@@ -35,7 +43,12 @@ def command(
 
     with progress("verifying") as report:
         found = verify(
-            bundle, site=site_choice(site, no_site), backend=backend, threads=threads, progress=report
+            bundle,
+            site=site_choice(site, no_site),
+            backend=backend,
+            threads=threads,
+            gpu=gpu_options(no_cuda_graphs, backend),
+            progress=report,
         )
     if as_json:
         print_json(found.to_json())

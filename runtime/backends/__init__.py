@@ -284,5 +284,6 @@ def require_on_host(pixels: object) -> None:
             "this backend takes network input from the host only",
             expected="a NumPy array",
             found=type(pixels).__name__,
-            cure="open the scorer on a backend of the device, or pass the array's NumPy copy",
+            cure="pass the array's NumPy copy, or open the scorer with the backend tensorrt or tensorrt_rtx, "
+            "which take arrays on the GPU",
         )

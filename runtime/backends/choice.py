@@ -10,6 +10,7 @@ from promptray.runtime.backends import HOST, NAMES, OF_ENGINES, Backend, GpuOpti
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.engines.device import device_here
 from promptray.runtime.engines.facts import Device, EngineFacts, EngineSet
+from promptray.runtime.engines.targets import require_target
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.machine_class import consumers_here
 
@@ -48,7 +49,7 @@ _MODULES: dict[str, str] = {
     "onnxruntime-cuda": "promptray.runtime.backends.onnxruntime_cuda",
 }
 #: What keeps "auto" from engines that are there; anything else is an error.
-_NOT_HERE = ("backend.unavailable", "engine.missing", "engine.stale", "engine.foreign")
+_NOT_HERE = ("backend.unavailable", "engine.target", "engine.missing", "engine.stale", "engine.foreign")
 _ASKED = "asked for by the caller"
 
 
@@ -62,6 +63,19 @@ def engine_version(name: str) -> str:
     """
     version: str = importlib.import_module(_MODULES[name]).version_here(name)
     return version
+
+
+def library_here(name: str) -> tuple[str, Device]:
+    """Return the version of the library behind a backend of engines, and the GPU here, which it is for.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` without library or GPU; ``engine.target`` where they do not go together.
+    """
+    version, device = engine_version(name), device_here()
+    require_target(name, device)
+    return version, device
 
 
 def open_engines(
@@ -145,8 +159,7 @@ def choose_backend(
 
 def _found(name: str, engines: EngineSource | None) -> OpenedEngines:
     """Return the engines for the GPU and the library that are here."""
-    version = engine_version(name)
-    device = device_here()
+    version, device = library_here(name)
     if engines is None:
         raise ScoringError(
             "engine.missing",

@@ -340,5 +340,6 @@ def _not_recorded(found: str) -> ScoringError:
         "backend.capture",
         "the engines cannot be recorded as a CUDA graph",
         found=found,
-        cure="open the scorer with gpu=GpuOptions(cuda_graphs=False), which queues every layer anew",
+        cure="say --no-cuda-graphs (in Python: gpu=GpuOptions(cuda_graphs=False)), which queues every layer "
+        "anew",
     )

@@ -11,13 +11,11 @@ change all day long, open the scorer anew now and then, or without CUDA graphs.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,20 +31,21 @@ from promptray.runtime.backends.onnxruntime import (
     make_session,
     refuse_mixed_wheels,
 )
+from promptray.runtime.backends.onnxruntime_trial import PROVIDER, fault, find_libraries, missing_library
 from promptray.runtime.backends.sequential import Done
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.cores import host_threads
 from promptray.runtime.deadline import Deadline
+from promptray.runtime.engines.device import device_here
 from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.errors import ScoringError
 
-_PROVIDER = "CUDAExecutionProvider"
 _PIXELS = "pixels"
 _PATIENCE = 10.0
 
 
 def version_here(name: str) -> str:
-    """Return the version of ONNX Runtime on this machine, where it has the CUDA provider.
+    """Return the version of ONNX Runtime on this machine, where its CUDA provider works.
 
     Raises
     ------
@@ -54,8 +53,12 @@ def version_here(name: str) -> str:
         ``backend.unavailable``, ``backend.mixed-wheels``.
     """
     refuse_mixed_wheels()
-    if _PROVIDER not in ort.get_available_providers():
-        raise _unavailable(name, "the installed onnxruntime is not built for CUDA")
+    find_libraries()
+    if PROVIDER not in ort.get_available_providers():
+        raise _unavailable(name, missing_library())
+    device_here()  # a driver or GPU that is missing is said in its own words
+    if found := fault():
+        raise _unavailable(name, found)
     return str(ort.__version__)
 
 
@@ -64,8 +67,6 @@ def open_backend(
 ) -> OnnxRuntimeCuda:
     """Make this backend."""
     version_here("onnxruntime-cuda")
-    if hasattr(ort, "preload_dlls"):  # finds CUDA's libraries where Python packages brought them
-        ort.preload_dlls(cudnn=True, cuda=True, msvc=False)
     return OnnxRuntimeCuda(engines, options, threads=threads)
 
 
@@ -91,14 +92,14 @@ class OnnxRuntimeCuda:
         options: GpuOptions,
         *,
         threads: int | None = None,
-        provider: str = _PROVIDER,
+        provider: str = PROVIDER,
         memory: str = "cuda",
     ) -> None:
         self._opened, self.threads = engines, host_threads(threads)
         self.version, self.provider, self.memory = str(ort.__version__), provider, memory
         self.cuda = Cuda()
         self.device = self.cuda.device.title
-        self.cuda_graphs = options.cuda_graphs and provider == _PROVIDER
+        self.cuda_graphs = options.cuda_graphs and provider == PROVIDER
         self.running = threading.Lock()
         self.lifetime = Lifetime()
         self.graph_ids = itertools.count(1)
@@ -126,11 +127,11 @@ class OnnxRuntimeCuda:
             except ScoringError as error:
                 raise self.explained(error) from error
         if session.get_providers()[0] != self.provider:
-            raise _unavailable(self.name, _missing_library())
+            raise _unavailable(self.name, missing_library())
         return OnnxRuntimeCudaGraph(self, session, facts)
 
     def _provider_options(self) -> dict[str, str]:
-        if self.provider != _PROVIDER:
+        if self.provider != PROVIDER:
             return {}
         return {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": str(int(self.cuda_graphs))}
 
@@ -152,7 +153,7 @@ class OnnxRuntimeCuda:
             return ScoringError(
                 "backend.capture", "ONNX Runtime cannot record the graph as a CUDA graph",
                 artefact=error.artefact, found=error.message,
-                cure="open the scorer with gpu=GpuOptions(cuda_graphs=False)",
+                cure="say --no-cuda-graphs (in Python: gpu=GpuOptions(cuda_graphs=False))",
             )  # fmt: skip
         if number or memory:
             return self.cuda.explained("ONNX Runtime", int(number[1]) if number else 2, error.message)
@@ -317,17 +318,6 @@ class OnnxRuntimeCudaChain:
         except FAULTS as error:
             self._programs.pop(images, None)  # what failed half-way is made anew
             raise self._backend.explained(failed("a graph failed", self._image.facts, error)) from error
-
-
-def _missing_library() -> str:
-    """Name the library without which ONNX Runtime runs on the processor instead, and says nothing."""
-    folder = Path(ort.__file__).parent / "capi"
-    for library in sorted(folder.glob("*onnxruntime_providers_cuda*")):
-        try:
-            ctypes.CDLL(str(library))
-        except OSError as error:
-            return str(error).splitlines()[0][:200].replace(str(folder), "onnxruntime/capi")
-    return "the CUDA provider gave way to the processor's"
 
 
 def _unavailable(name: str, found: str) -> ScoringError:

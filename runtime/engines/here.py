@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from promptray.runtime.backends.choice import engine_version
-from promptray.runtime.engines.device import device_here
+from promptray.runtime.backends.choice import library_here
 from promptray.runtime.engines.facts import Device
 from promptray.runtime.errors import PromptRayError
 
@@ -11,6 +10,6 @@ from promptray.runtime.errors import PromptRayError
 def here(backend: str) -> tuple[str, Device] | PromptRayError:
     """Return version and device of a backend of engines, or the error that says what is missing."""
     try:
-        return engine_version(backend), device_here()
+        return library_here(backend)
     except PromptRayError as error:
         return error

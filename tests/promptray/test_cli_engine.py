@@ -151,7 +151,7 @@ def test_wrong_usage(call: Call, bundle: Path, options: tuple[str, ...]) -> None
 def test_without_any_library_every_reason_is_said(
     call: Call, bundle: Path, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(backend: str, folder: object) -> Any:
+    def missing(backend: str, *_: object) -> Any:
         raise BuildError("engine.unavailable", f"{backend} is not here", cure="install it")
 
     monkeypatch.setattr(installed, "open_library", missing)
@@ -204,3 +204,34 @@ def test_verify_holds_the_engines_to_the_tolerance_of_their_gate(
     assert document["site_entries"] == 1
     assert head["map_tolerance"] == 0.1  # an fp16 set's
     assert head["score_error"] <= head["score_tolerance"]
+
+
+def test_a_library_that_cannot_be_recorded_is_gated_and_used_without_cuda_graphs(
+    call: Call, bundle: Path, site: Path, gpu: Any
+) -> None:
+    """The cure that each refusal names is an option of the command that was refused."""
+    gpu.refuses_capture = True
+    build = ("engine", bundle, "--backend", "tensorrt", "--site", site)
+    use = ("--backend", "tensorrt", "--site", site, "--json")
+    film = Bundle.open(bundle).path / "golden" / "images"
+    refused = call(*build, "--json").documents[0]["error"]
+    assert refused["code"] == "backend.capture"
+    assert "--no-cuda-graphs" in refused["cure"]
+    assert list(site.iterdir()) == []
+    built = call(*build, "--no-cuda-graphs")
+    assert built.code == 0, built.err
+    assert "--backend tensorrt --no-cuda-graphs" in built.out
+    for command in (("score", bundle, film, "--modality", "CR"), ("verify", bundle)):
+        refused = call(*command, *use).documents[0]["error"]
+        assert refused["code"] == "backend.capture"
+        assert "--no-cuda-graphs" in refused["cure"]
+        answer = call(*command, *use, "--no-cuda-graphs")
+        assert answer.code == 0, answer.err
+        assert "tensorrt" in str(answer.documents[0]["backend"])
+
+
+@pytest.mark.parametrize("command", ["score", "verify"])
+def test_cuda_graphs_are_of_no_concern_to_the_processor(call: Call, bundle: Path, command: str) -> None:
+    arguments = [command, bundle, *(["film.png"] if command == "score" else [])]
+    answer = call(*arguments, "--backend", "onnxruntime-cpu", "--no-cuda-graphs", "--no-site")
+    assert answer.code == 2

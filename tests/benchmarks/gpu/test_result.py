@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks.gpu.result import Gpu, GpuResult, Row, best, document, file_name, latency
+from benchmarks.gpu.result import Gpu, GpuResult, Row, best, document, engines_ran, file_name, latency
 
 GPU = Gpu(
     name="NVIDIA H200 NVL", compute_capability="9.0", multiprocessors=132, driver="13.0",
@@ -47,6 +47,14 @@ def test_the_document_is_of_the_schema() -> None:
     whole = result(rows=[ROW, msgspec.structs.replace(ROW, not_run="TensorRT is not installed")])
     assert msgspec.json.decode(document(whole), type=GpuResult) == whole
     assert json.loads(document(whole))["rows"][1]["not_run"] == "TensorRT is not installed"
+
+
+def test_a_run_without_engines_is_told_from_one_with() -> None:
+    times = latency([1.0] * 1000)
+    missing = msgspec.structs.replace(ROW, not_run="TensorRT is not installed")
+    torch = msgspec.structs.replace(ROW, contestant="torch eager", latency=times)
+    assert not engines_ran(result(rows=[missing, torch]))
+    assert engines_ran(result(rows=[missing, torch, msgspec.structs.replace(ROW, latency=times)]))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.golden import read_golden
+from promptray.runtime.graphs import Graphs
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.site import Site
 from tests.engine_bundle import HEAD, CpuLibrary, WrongLibrary, timed, write_with_sources
@@ -85,6 +86,24 @@ def test_engines_that_agree_are_stored_with_both_gates(
     assert {gate.name for gate in report.gates} >= {"flips", "spearman", "max_delta", "batch_delta"}
     assert report.candidate.name.startswith("tensorrt 10.3.0 image fp16")
     assert msgspec.json.decode(as_document(report), type=GateReport) == report
+
+
+def test_a_gate_makes_its_chain_once(
+    bundle: Bundle, store: EngineStore, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain of engines has contexts and memory of its own for every shape: not anew for every 64 images."""
+    made: list[Graphs] = []
+    chain = Graphs.chain
+
+    def counted(graphs: Graphs, heads: Any) -> Any:
+        made.append(graphs)
+        return chain(graphs, heads)
+
+    monkeypatch.setattr(Graphs, "chain", counted)
+    (films / "some.csv").unlink(missing_ok=True)
+    built(bundle, store, image_set(bundle, films, tmp_path / "cache", slice(None)), {})
+    engines = made[0]
+    assert [graphs is engines for graphs in made] == [True, False, True, True], "golden, CPU, images, speed"
 
 
 def test_engines_that_are_there_are_gated_on_images_without_a_build(

@@ -47,7 +47,7 @@ def test_every_graph_of_a_set_is_compiled_for_the_gpu_that_is_here(bundle: Bundl
     assert list(tmp_path.iterdir()) == []  # TensorRT-RTX measures nothing that could be kept
 
 
-def test_a_gpu_that_the_builder_has_no_target_for_is_refused_and_nothing_is_stored(
+def test_a_gpu_that_the_library_is_not_for_is_refused_before_anything_is_compiled(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     with simulated(Gpu(compute_capability=(9, 0))), pytest.raises(PromptRayError) as caught:

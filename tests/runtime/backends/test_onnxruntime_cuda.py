@@ -62,6 +62,23 @@ def test_the_same_binding_scores_as_the_cpu_backend_does(miniature: Bundle, site
         assert found[0].to_json()["backend"]["gated_as"].startswith("onnxruntime-cuda@onnxruntime-cuda-")
 
 
+def test_an_array_on_the_gpu_is_refused_with_a_cure_that_helps(
+    miniature: Bundle, site: Path, gated: Gpu
+) -> None:
+    class OnTheGpu:
+        shape = (1, 3, 32, 32)
+
+        def __dlpack__(self, **options: Any) -> Any:
+            raise AssertionError("nothing asks for it")
+
+    with Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer:
+        error = error_of(lambda: scorer.submit_pixels(OnTheGpu()))
+    assert error
+    assert error.code == "score.input"
+    assert "NumPy copy" in str(error.cure)
+    assert "backend tensorrt or tensorrt_rtx" in str(error.cure)
+
+
 def test_it_refuses_what_it_cannot_score(miniature: Bundle, site: Path, gated: Gpu) -> None:
     with Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer:
         wrong: list[tuple[Any, str]] = [
