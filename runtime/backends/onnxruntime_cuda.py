@@ -100,7 +100,7 @@ class OnnxRuntimeCuda:
         self.device = self.cuda.device.title
         self.cuda_graphs = options.cuda_graphs and provider == _PROVIDER
         self.running = threading.Lock()
-        self.lifetime = Lifetime()
+        self.lifetime = Lifetime(self.cuda.current)
         self.graph_ids = itertools.count(1)
 
     @property

@@ -109,10 +109,13 @@ class Engine:
         self.inputs, self.outputs = (tuple(side) for side in sides)
         require_declared(facts, *sides)
         self._profiles = _profiles(self._own.value, self.inputs)
+        self._running = library.cuda.keep(self, _runtime_config(self._own.value, library.trt))
 
     def context(self) -> Any:
         """Make one of TensorRT's own contexts; None where it cannot."""
-        return self._own.value.create_execution_context()
+        if self._running.value is None:
+            return self._own.value.create_execution_context()
+        return self._own.value.create_execution_context(self._running.value)
 
     def most(self, name: str) -> int:
         """Return the largest first dimension of an input that any profile takes."""
@@ -197,6 +200,21 @@ class Context:
 
     def _failed(self, what: str) -> ScoringError:
         return self._library.failed(f"{self.engine.facts.title} engine: {what}")
+
+
+def _runtime_config(engine: Any, trt: Any) -> Any:
+    """Return how TensorRT-RTX, which compiles kernels for shapes at run time, is to do it; else None.
+
+    Eagerly, before the first execution: by default kernels that give other bits would replace the first ones at
+    some later call, which no gate has seen. What is compiled is shared by all contexts of the engine.
+    """
+    strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+    if strategies is None:
+        return None
+    running = engine.create_runtime_config()
+    running.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    running.set_runtime_cache(running.create_runtime_cache())
+    return running
 
 
 def _tensors(engine: Any, trt: Any) -> tuple[dict[str, np.dtype[Any]], tuple[Tensors, Tensors]]:
