@@ -24,13 +24,15 @@ class PendingResult(Generic[T]):
     def __init__(
         self, pending: PendingScores, finish: Callable[[list[HeadScores], Mapping[str, float]], T]
     ) -> None:
-        self._pending, self._finish = pending, finish
+        self._pending: PendingScores | None = pending
+        self._finish = finish
         self._lock = threading.Lock()
         self._result: T | None = None
 
     def done(self) -> bool:
         """Tell whether the result is there or failed; never waits."""
-        return self._pending.done()
+        pending = self._pending
+        return pending is None or pending.done()
 
     def result(self) -> T:
         """Wait for the result; the same when asked again.
@@ -42,6 +44,7 @@ class PendingResult(Generic[T]):
             ``backend.*``.
         """
         with self._lock:
-            if self._result is None:
+            if self._pending is not None:
                 self._result = self._finish(*self._pending.result())
-            return self._result
+                self._pending = None  # it keeps the banks it was scored with
+            return self._result  # type: ignore[return-value]

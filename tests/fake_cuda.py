@@ -7,8 +7,8 @@ codes. What real hardware forgives now and then is a failure here, every time:
   NaN until they are written. Using freed memory, freeing twice, and a copy beyond an allocation are recorded
   in :attr:`Gpu.violations`, and the device is lost.
 - A stream queues its work and does it only when something waits for it. A missing wait gives wrong numbers.
-- Memory that is not pinned is copied when the call returns, or later: cudaMemcpy does it on the legacy stream,
-  which the other streams do not wait for.
+- Memory that is not pinned is copied when the call returns, or later: cudaMemcpy does it on the legacy
+  stream, which the other streams do not wait for.
 - A thread has a current device. Allocating and queueing kernels while it is not device 0 is a broken rule.
 - A copy reads its source when it is done, not when it is queued: a host buffer that is used again too early
   gives wrong numbers.

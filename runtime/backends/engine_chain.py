@@ -271,7 +271,7 @@ class EngineChain:
                 self._begin(incoming, first, min(self._most, count - first), limit)
                 for first in range(0, count, self._most)
             ]
-        return InFlight(self._cuda, flights, limit, start)
+        return InFlight(self._cuda, flights, limit, start, count)
 
     def _begin(
         self, incoming: Array | DeviceArray, first: int, images: int, limit: Deadline
@@ -312,8 +312,10 @@ class InFlight:
         flights: Sequence[Flight[Program, Landed]],
         limit: Deadline,
         start: float,
+        images: int,
     ) -> None:
         self._cuda, self._flights, self._limit, self._start = cuda, flights, limit, start
+        self.images = images
 
     def done(self) -> bool:
         """Tell whether the answer is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from promptray.runtime.answers import Answers
 from promptray.runtime.backends import GpuOptions
 from promptray.runtime.backends.cuda import Cuda
 from promptray.runtime.backends.tensorrt_engine import Context, Engine, Library
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.errors import ScoringError
+from promptray.runtime.errors import BundleError, ScoringError
 from promptray.runtime.result import Result
 from promptray.runtime.scorer import Scorer
 from tests.fake_cuda import Gpu
-from tests.fake_tensorrt import TensorRT, simulated_tensorrt
+from tests.fake_tensorrt import Severity, TensorRT, simulated_tensorrt
 from tests.simulated_engines import plans_of, store_engines
 
 PICTURES = [np.random.default_rng(seed).integers(0, 256, (40, 48), np.uint8) for seed in range(6)]
@@ -324,6 +326,48 @@ def test_an_engine_of_another_graph_is_refused(miniature: Bundle, site: Path, te
         open_on_gpu(miniature, site)
     assert refusal.value.code == "backend.failed"
     assert "other inputs than the manifest says" in refusal.value.message
+
+
+def test_engines_that_give_other_scores_than_gated_are_named(
+    miniature: Bundle, site: Path, tensorrt: Simulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = store_engines(miniature, site, tensorrt[0])
+    monkeypatch.setattr(Answers, "errors", lambda *_: (9.0, 0.0))
+    with pytest.raises(BundleError) as refusal:
+        open_on_gpu(miniature, site)
+    assert refusal.value.code == "bundle.golden"
+    assert facts.key in str(refusal.value.artefact)
+    assert "promptray engine BUNDLE --backend tensorrt --rebuild" in str(refusal.value.cure)
+
+
+def test_a_result_that_is_there_keeps_no_bank(miniature: Bundle, site: Path, tensorrt: Simulated) -> None:
+    gpu, _ = tensorrt
+    store_engines(miniature, site, gpu)
+    with open_on_gpu(miniature, site, gpu=GpuOptions(streams=1)) as scorer:
+        before = gpu.held
+        kept = scorer.submit(scorer.prepare(PICTURES[0], modality="DX"))
+        result = kept.result()
+        scorer.prompts.add("new", "There is a rib fracture")
+        scorer.prompts.remove("new")
+        score(scorer, PICTURES[0])
+        assert gpu.held == before
+        assert kept.done()
+        assert kept.result() is result
+
+
+def test_each_thread_hears_what_was_said_of_its_latest_call(tensorrt: Simulated) -> None:
+    cuda = Cuda()
+    library = Library("tensorrt", cuda)
+    log = library.runtime.logger
+    log.log(Severity.ERROR, "of an earlier call")
+    library.listen()
+    other = threading.Thread(target=log.log, args=(Severity.ERROR, "of another thread"))
+    other.start()
+    other.join()
+    log.log(Severity.WARNING, "a warning")
+    log.log(Severity.ERROR, "of this call\nand more")
+    assert library.failed("it").message.endswith("it: of this call")
+    cuda.close()
 
 
 def test_tensorrts_own_words_are_in_the_error(miniature: Bundle, site: Path, tensorrt: Simulated) -> None:
