@@ -234,7 +234,8 @@ def _require_within(report: HeadReport, artefact: str, engines: EngineSet | None
     cure = "run `promptray doctor`; reinstall onnxruntime; do not use this machine until it passes"
     if engines is not None:
         artefact += f", engines {engines.key}"
-        cure = f"build and gate the engines anew: `promptray engine BUNDLE --backend {engines.backend} --rebuild`"
+        command = f"promptray engine BUNDLE --backend {engines.backend} --rebuild"
+        cure = f"build and gate the engines anew: `{command}`"
     elif report.against != "original":
         cure += "; or build the bundle from its recipe on this machine"
     raise BundleError(

@@ -136,7 +136,7 @@ class OnnxRuntimeCuda:
             "device_id": "0",
             "use_tf32": "0",
             "enable_cuda_graph": str(int(self.cuda_graphs)),
-            # The default measures, and may choose another algorithm, which gives other bits, at every opening.
+            # By default it measures, and may choose another algorithm, of other bits, at every opening.
             "cudnn_conv_algo_search": "DEFAULT",
         }
 
@@ -289,7 +289,7 @@ class OnnxRuntimeCudaChain:
             self._run(np.zeros((1, *self._sides), np.float32))
 
     def submit(self, pixels: Any, limit: Deadline) -> Done:
-        """Score pixels, as many at once as the engines' settings say; the answer is there when this returns."""
+        """Score pixels, so many at once as the settings say; the answer is there when this returns."""
         require_on_host(pixels)
         if pixels.dtype != np.float32 or pixels.shape[1:] != self._sides or not len(pixels):
             raise ScoringError(

@@ -214,8 +214,8 @@ class Context:
 def _runtime_config(engine: Any, trt: Any) -> Any:
     """Return how TensorRT-RTX, which compiles kernels for shapes at run time, is to do it; else None.
 
-    Eagerly, before the first execution: by default kernels that give other bits would replace the first ones at
-    some later call, which no gate has seen. What is compiled is shared by all contexts of the engine.
+    Eagerly, before the first execution: by default kernels that give other bits would replace the first ones
+    at some later call, which no gate has seen. What is compiled is shared by all contexts of the engine.
     """
     strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
     if strategies is None:

@@ -32,7 +32,7 @@ __all__ = [
 EngineBackend = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
 
 
-#: What computes otherwise although version, graphs and settings are the same; change it with the code that says it.
+#: How engines are built and run beyond their settings, where that decides what they compute.
 _WAYS = {
     "tensorrt": "strict NaNs",
     "tensorrt_rtx": "strict NaNs, eager kernels",
