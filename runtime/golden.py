@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from promptray.runtime.answers import Answers
 from promptray.runtime.bundle.gated import Gated, GatedHead
 from promptray.runtime.bundle.manifest import Head, Manifest
-from promptray.runtime.engines.facts import EngineGate, HeadGate
+from promptray.runtime.engines.facts import EngineGate, EngineSet, HeadGate
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
 from promptray.runtime.graphs import BoundChain, BoundHead, BundleContent, Graphs
@@ -188,7 +188,7 @@ def check_golden(
         the gate they passed.
     """
     manifest, golden = bundle.manifest, read_golden(bundle)
-    gated = graphs.gated
+    gated, engines = graphs.gated, graphs.engine_set
     own = read_gated(bundle, gated, golden.answers).heads if gated else {}
     scored = [head for head in manifest.heads if heads[head.name].prompts]
     count = len(golden.pictures) if pictures is None else min(pictures, len(golden.pictures))
@@ -198,10 +198,10 @@ def check_golden(
     for head in scored:
         answer, stored = found[head.name], golden.answers[head.name].first(count)
         bound = own[head.name].first(count) if head.name in own else stored
-        tolerances = _tolerances(head, gated, graphs.engine_gate)
+        tolerances = _tolerances(head, gated, engines.gate if engines else None)
         reports.append(_report(manifest, head, tolerances, head.name in own, answer, bound, stored))
     for report in reports:
-        _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}")
+        _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}", engines)
     return GoldenReport(count, tuple(reports))
 
 
@@ -239,11 +239,18 @@ def _report(
     )
 
 
-def _require_within(report: HeadReport, artefact: str) -> None:
+def _require_within(report: HeadReport, artefact: str, engines: EngineSet | None) -> None:
     maps_within = report.map_tolerance is None or (report.map_error or 0.0) <= report.map_tolerance
     if report.score_error <= report.score_tolerance and maps_within:
         return
     has_maps = report.map_tolerance is not None
+    cure = "run `promptray doctor`; reinstall onnxruntime; do not use this machine until it passes"
+    if engines is not None:
+        artefact += f", engines {engines.key}"
+        command = f"promptray engine BUNDLE --backend {engines.backend} --rebuild"
+        cure = f"build and gate the engines anew: `{command}`"
+    elif report.against != "original":
+        cure += "; or build the bundle from its recipe on this machine"
     raise BundleError(
         "bundle.golden",
         "on this machine the model gives other numbers than "
@@ -253,8 +260,7 @@ def _require_within(report: HeadReport, artefact: str) -> None:
         + (f", maps within {report.map_tolerance:g}" if has_maps else ""),
         found=f"scores off by {report.score_error:.3g}"
         + (f", maps by {report.map_error:.3g}" if has_maps else ""),
-        cure="run `promptray doctor`; reinstall onnxruntime; do not use this machine until it passes"
-        + ("" if report.against == "original" else "; or build the bundle from its recipe on this machine"),
+        cure=cure,
     )
 
 

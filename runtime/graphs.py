@@ -26,7 +26,7 @@ from promptray.runtime.bank_precision import rounded
 from promptray.runtime.bundle.gated import Gated
 from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.engines.facts import EngineGate, EngineSet
+from promptray.runtime.engines.facts import EngineSet
 from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.fixed_set import require_whole
@@ -188,8 +188,8 @@ HeadScores = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 class PendingScores:
     """Images that were submitted to a chain."""
 
-    def __init__(self, pending: Pending, heads: Sequence[BoundHead], images: int) -> None:
-        self._pending, self._heads, self._images = pending, heads, images
+    def __init__(self, pending: Pending, heads: Sequence[BoundHead]) -> None:
+        self._pending, self._heads = pending, heads
 
     def done(self) -> bool:
         """Tell whether the scores are there; never waits."""
@@ -205,7 +205,8 @@ class PendingScores:
         """
         outputs = self._pending.result()
         each = iter(outputs.heads)
-        found = [head.collect((next(each) for _ in head.batches), self._images) for head in self._heads]
+        images = self._pending.images
+        found = [head.collect((next(each) for _ in head.batches), images) for head in self._heads]
         return found, outputs.timing
 
 
@@ -217,7 +218,7 @@ class BoundChain:
 
     def submit(self, pixels: Any, limit: Deadline) -> PendingScores:
         """Begin to score pixels (see :meth:`promptray.runtime.backends.Chain.submit`)."""
-        return PendingScores(self._chain.submit(pixels, limit), self._heads, pixels.shape[0])
+        return PendingScores(self._chain.submit(pixels, limit), self._heads)
 
     def run(self, pixels: Any) -> list[HeadScores]:
         """Score pixels float32 (B, channels, height, width) with every head."""
@@ -261,10 +262,10 @@ class Graphs:
         return self._bundle.manifest.gated_for(consumers_here(self._backend.name))
 
     @property
-    def engine_gate(self) -> EngineGate | None:
-        """The gate of the set of engines that runs; None without engines, or while their gate is held."""
+    def engine_set(self) -> EngineSet | None:
+        """The gated set of engines that runs; None without engines, or while their gate is held."""
         engines = self._backend.engines
-        return engines.gate if isinstance(engines, EngineSet) else None
+        return engines if isinstance(engines, EngineSet) else None
 
     def require_usable(self) -> None:
         """Refuse to go on with a device that was lost (``score.closed``)."""

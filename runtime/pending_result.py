@@ -24,13 +24,15 @@ class PendingResult(Generic[T]):
     def __init__(
         self, pending: PendingScores, finish: Callable[[list[HeadScores], Mapping[str, float]], T]
     ) -> None:
-        self._pending, self._finish = pending, finish
+        # Both keep the banks that are scored with; they go when the result is there.
+        self._under_way: tuple[PendingScores, Callable[..., T]] | None = pending, finish
         self._lock = threading.Lock()
         self._result: T | None = None
 
     def done(self) -> bool:
         """Tell whether the result is there or failed; never waits."""
-        return self._pending.done()
+        under_way = self._under_way
+        return under_way is None or under_way[0].done()
 
     def result(self) -> T:
         """Wait for the result; the same when asked again.
@@ -42,6 +44,8 @@ class PendingResult(Generic[T]):
             ``backend.*``.
         """
         with self._lock:
-            if self._result is None:
-                self._result = self._finish(*self._pending.result())
-            return self._result
+            if self._under_way is not None:
+                pending, finish = self._under_way
+                self._result = finish(*pending.result())
+                self._under_way = None
+            return self._result  # type: ignore[return-value]

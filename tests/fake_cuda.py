@@ -7,6 +7,9 @@ codes. What real hardware forgives now and then is a failure here, every time:
   NaN until they are written. Using freed memory, freeing twice, and a copy beyond an allocation are recorded
   in :attr:`Gpu.violations`, and the device is lost.
 - A stream queues its work and does it only when something waits for it. A missing wait gives wrong numbers.
+- Memory that is not pinned is copied when the call returns, or later: cudaMemcpy does it on the legacy
+  stream, which the other streams do not wait for.
+- A thread has a current device. Allocating and queueing kernels while it is not device 0 is a broken rule.
 - A copy reads its source when it is done, not when it is queued: a host buffer that is used again too early
   gives wrong numbers.
 - While a stream is captured, work is recorded and not done; allocating, freeing and waiting in that thread
@@ -42,6 +45,7 @@ from tests.fake_cuda_rules import (
     cudaDeviceAttr,
     cudaError_t,
     cudaMemcpyKind,
+    cudaMemoryType,
     cudaStreamCaptureMode,
 )
 
@@ -115,10 +119,12 @@ class Gpu(Rules):
         if not self.lost:
             assert self.held == 0, f"{self.held} resources were not given back"
 
-    def array(self, values: np.ndarray) -> int:
-        """Put an array on the device as another library would; return its address."""
+    def array(self, values: np.ndarray, *, device: int = 0) -> int:
+        """Put an array on the device, or on another, as another library would; return its address."""
         address = self._allocate(values.nbytes)
         self.write(address, values)
+        if device:
+            self._elsewhere.add(address)
         return address
 
     def release(self, address: int) -> None:
@@ -182,7 +188,7 @@ class Gpu(Rules):
     def bindings(self) -> ModuleType:
         """The module ``cuda.bindings.runtime``."""
         names = [name for name in dir(self) if name.startswith("cuda")]
-        types = (cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode, cudaDeviceAttr)
+        types = (cudaError_t, cudaMemcpyKind, cudaMemoryType, cudaStreamCaptureMode, cudaDeviceAttr)
         return simulated_module(
             "cuda.bindings.runtime", cudaStream_t=Handle,
             cudaStreamNonBlocking=1, cudaEventDisableTiming=2, cudaHostAllocDefault=0,
@@ -200,6 +206,22 @@ class Gpu(Rules):
         assert device == 0
         values = (self.multiprocessors, *self.compute_capability)
         return self._enter("cudaDeviceGetAttribute"), dict(zip(cudaDeviceAttr, values, strict=True))[attr]
+
+    def cudaGetDevice(self) -> tuple[cudaError_t, int]:
+        return self._enter("cudaGetDevice"), self.current
+
+    def cudaSetDevice(self, device: int) -> tuple[cudaError_t]:
+        error = self._enter("cudaSetDevice")
+        if error is OK:
+            self._current.device = int(device)
+        return (error,)
+
+    def cudaPointerGetAttributes(self, address: int) -> tuple[cudaError_t, Any]:
+        with self._lock:
+            error = self._enter("cudaPointerGetAttributes")
+            known = self.on_device(address, 1)
+            kind = cudaMemoryType.cudaMemoryTypeDevice if known else cudaMemoryType.cudaMemoryTypeUnregistered
+            return error, SimpleNamespace(type=kind, device=int(address in self._elsewhere))
 
     def cudaGetErrorName(self, error: cudaError_t) -> tuple[cudaError_t, bytes]:
         return OK, cudaError_t(error).name.encode()
@@ -249,7 +271,11 @@ class Gpu(Rules):
     def cudaMemcpy(self, to: int, source: int, size: int, kind: cudaMemcpyKind) -> tuple[cudaError_t]:
         with self._lock:
             error = self._enter("cudaMemcpy", waits=True)
-            return (error if error is not OK else self._do(self._copy(to, source, size, kind)),)
+            if error is not OK:
+                return (error,)
+            legacy = self._streams[1]
+            self._put(legacy, self._copy(to, source, size, kind))
+            return (OK if kind is cudaMemcpyKind.cudaMemcpyHostToDevice else self._work(legacy),)
 
     def cudaMemcpyAsync(
         self, to: int, source: int, size: int, kind: cudaMemcpyKind, stream: Any

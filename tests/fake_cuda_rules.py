@@ -45,6 +45,13 @@ class cudaStreamCaptureMode(enum.IntEnum):
     cudaStreamCaptureModeRelaxed = 2
 
 
+class cudaMemoryType(enum.IntEnum):
+    cudaMemoryTypeUnregistered = 0
+    cudaMemoryTypeHost = 1
+    cudaMemoryTypeDevice = 2
+    cudaMemoryTypeManaged = 3
+
+
 class cudaDeviceAttr(enum.IntEnum):
     cudaDevAttrMultiProcessorCount = 16
     cudaDevAttrComputeCapabilityMajor = 75
@@ -101,6 +108,8 @@ class Rules:
         self._lock = threading.RLock()
         self._next = _FIRST_ADDRESS
         self._device: dict[int, np.ndarray] = {}
+        self._elsewhere: set[int] = set()  # addresses on device 1
+        self._current = threading.local()
         self._pinned: dict[int, np.ndarray] = {}
         self._freed_pinned: list[np.ndarray] = []
         self._streams: dict[int, Stream] = {1: Stream()}  # 1: the legacy default stream
@@ -108,6 +117,11 @@ class Rules:
         self._graphs: dict[int, list[Work]] = {}
         self._execs: dict[int, list[Work]] = {}
         self._queries: Counter[int] = Counter()
+
+    @property
+    def current(self) -> int:
+        """The device that this thread's calls go to; device 1 is another that is never to be used."""
+        return int(getattr(self._current, "device", 0))
 
     def _enter(self, name: str, *, allocates: bool = False, waits: bool = False) -> cudaError_t:
         with self._lock:
@@ -117,6 +131,8 @@ class Rules:
             self._lose_in -= 1
             if self.lost:
                 return cudaError_t.cudaErrorLaunchFailure
+            if self.current and (allocates or name == "enqueue"):
+                return self._violation(f"{name} while device {self.current} was the thread's")
             for stream in self._streams.values():
                 capture = stream.capture
                 if capture and (allocates or waits):

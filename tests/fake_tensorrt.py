@@ -5,7 +5,9 @@ was given. Names and rules are TensorRT's own:
 
 - A plan is of one version and one compute capability; any other gives None and an error in the log.
 - Shapes must lie in the profile that was chosen, and every tensor needs an address on the device.
+- Before version 10 no two contexts of an engine hold the same profile, unless it was built for that.
 - After a change of shape an execution must come before a capture: it does what cannot be recorded.
+- TensorRT-RTX gives other bits from some execution on, unless it was told to compile kernels eagerly.
 - A context holds memory, and must live as long as work of its is queued or in a graph.
 """
 
@@ -29,6 +31,7 @@ from tests.fake_cuda import Gpu, simulated, simulated_module
 
 VERSION = "10.3.0"
 _MAGIC = b"simulated plan\n"
+_FALLBACKS = 3
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
 Shape = Sequence[int]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
@@ -40,10 +43,17 @@ def make_plan(
     *,
     version: str = VERSION,
     compute_capability: tuple[int, int] = (8, 9),
+    shares_profiles: bool | None = None,
 ) -> bytes:
-    """Return the plan of an ONNX model; a profile is least, tuned and most of each dynamic input."""
+    """Return the plan of an ONNX model; a profile is least, tuned and most of each dynamic input.
+
+    Before 10, contexts share profiles only where the builder was asked for it; from 10 on they do.
+    """
+    shares = int(version.partition(".")[0]) >= 10 or bool(shares_profiles)
     ranges = [{name: [list(each) for each in shapes] for name, shapes in one.items()} for one in profiles]
-    facts = {"version": version, "compute_capability": compute_capability, "profiles": ranges}
+    facts = {
+        "version": version, "compute_capability": compute_capability, "profiles": ranges, "shares": shares,
+    }  # fmt: skip
     header = json.dumps(facts).encode()
     return _MAGIC + struct.pack("<I", len(header)) + header + content
 
@@ -72,21 +82,45 @@ class TensorIOMode(enum.IntEnum):
     OUTPUT = 2
 
 
+class Specialization(enum.Enum):
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
+class RuntimeConfig:
+    """Of TensorRT-RTX: how contexts compile kernels for their shapes, lazily by default."""
+
+    def __init__(self) -> None:
+        self.dynamic_shapes_kernel_specialization_strategy = Specialization.LAZY
+
+    def create_runtime_cache(self) -> object:
+        return object()
+
+    def set_runtime_cache(self, cache: object) -> bool:
+        return True
+
+
 class TensorRT:
     """The module; ``version`` is what it says it is, `fails_next` fails the next execution.
 
-    Attribute `gives_nan`: executions give what is no number, as where numbers leave float16's range.
+    Attribute `nan_in`: outputs in which executions give what is no number, as where numbers leave float16's
+    range. `hides_nan`: executions take what is no number for 0, as a ReLU may.
     """
 
     def __init__(self, gpu: Gpu, version: str = VERSION) -> None:
         self.gpu, self.version = gpu, version
-        self.fails_next = self.gives_nan = False
+        self.fails_next = self.specialises = False
+        self.nan_in: set[str] = set()
+        self.hides_nan = False
 
     def module(self, name: str) -> ModuleType:
         """The Python module of this library."""
+        self.specialises = name == "tensorrt_rtx"
+        own = {"DynamicShapesKernelSpecializationStrategy": Specialization} if self.specialises else {}
         return simulated_module(
             name, __version__=self.version, ILogger=ILogger, TensorIOMode=TensorIOMode,
-            Runtime=lambda logger: Runtime(self, logger), nptype=lambda dtype: dtype,
+            Runtime=lambda logger: Runtime(self, logger), nptype=lambda dtype: dtype, **own,
         )  # fmt: skip
 
 
@@ -113,12 +147,15 @@ class Runtime:
         if memory is None:
             self.logger.log(Severity.ERROR, "Cuda Runtime (out of memory)")
             return None
-        return Engine(self, facts["profiles"], body[length:], memory)
+        return Engine(self, facts["profiles"], body[length:], memory, facts["shares"])
 
 
 class Engine:
-    def __init__(self, runtime: Runtime, profiles: list[Any], content: bytes, memory: int) -> None:
-        self.runtime, self.profiles = runtime, profiles
+    def __init__(
+        self, runtime: Runtime, profiles: list[Any], content: bytes, memory: int, shares_profiles: bool
+    ) -> None:
+        self.runtime, self.profiles, self.shares_profiles = runtime, profiles, shares_profiles
+        self.contexts: weakref.WeakSet[Context] = weakref.WeakSet()
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
@@ -153,19 +190,25 @@ class Engine:
         least, tuned, most = self.profiles[profile].get(name, (fixed, fixed, fixed))
         return tuple(least), tuple(tuned), tuple(most)
 
-    def create_execution_context(self) -> Context | None:
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
+
+    def create_execution_context(self, runtime_config: RuntimeConfig | None = None) -> Context | None:
         memory = self.runtime.library.gpu.take(512)
         if memory is None:
             self.runtime.logger.log(Severity.ERROR, "Cuda Runtime (out of memory)")
             return None
-        return Context(self, memory)
+        strategy = (runtime_config or RuntimeConfig()).dynamic_shapes_kernel_specialization_strategy
+        lazy = self.runtime.library.specialises and strategy is Specialization.LAZY
+        return Context(self, memory, lazy)
 
 
 class Context:
-    def __init__(self, engine: Engine, memory: int) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, memory: int, lazy: bool) -> None:
+        self.engine, self.lazy, self.executions = engine, lazy, 0
         self.gpu, self.library = engine.runtime.library.gpu, engine.runtime.library
-        self.profile = 0
+        self.profile = 0 if engine.shares_profiles or not engine.contexts else -1
+        engine.contexts.add(self)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.settled = False
@@ -175,6 +218,9 @@ class Context:
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         if not 0 <= profile_index < self.engine.num_optimization_profiles:
             return self._error("no such profile")
+        others = [each for each in self.engine.contexts if each is not self]
+        if not self.engine.shares_profiles and profile_index in [each.profile for each in others]:
+            return self._error(f"profile {profile_index} is in use by another execution context")
         self.profile, self.settled, self.shapes = profile_index, False, {}
         return self.gpu.enqueue(stream_handle, lambda: None)
 
@@ -229,8 +275,16 @@ class Context:
             if alive() is None:
                 gpu.violations.append("a context was destroyed while its work was queued")
             feeds = {name: gpu.read(addresses[name], *places[name]) for name in inputs}
-            for name, values in zip(outputs, session.run(outputs, feeds), strict=True):
-                gpu.write(addresses[name], values * np.nan if library.gives_nan else values)
+            if library.hides_nan:
+                feeds = {name: np.nan_to_num(values, nan=0) for name, values in feeds.items()}
+            # Kernels made for the shape, which come some calls later, give other bits.
+            other = 0
+            if (context := alive()) is not None and context.lazy:
+                context.executions += 1
+                other = int(context.executions > _FALLBACKS)
+            for name, found in zip(outputs, session.run(outputs, feeds), strict=True):
+                values = np.nextafter(found, found.dtype.type(9)) if other else found
+                gpu.write(addresses[name], values * np.nan if name in library.nan_in else values)
 
         return self.gpu.enqueue(stream_handle, work)
 

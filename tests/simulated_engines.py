@@ -37,7 +37,9 @@ def profiles(graph: Graph, head: Head | None, *, images: int = 4, prompts: int =
     return found
 
 
-def plans_of(bundle: Bundle, gpu: Gpu, *, version: str = VERSION, **most: int) -> dict[str, bytes]:
+def plans_of(
+    bundle: Bundle, gpu: Gpu, *, version: str = VERSION, shares_profiles: bool | None = None, **most: int
+) -> dict[str, bytes]:
     """Plans of the fp32 graphs of a bundle."""
     manifest = bundle.manifest
     plans = {}
@@ -48,16 +50,24 @@ def plans_of(bundle: Bundle, gpu: Gpu, *, version: str = VERSION, **most: int) -
             profiles(as_graph(source, manifest), head, **most),
             version=version,
             compute_capability=gpu.compute_capability,
+            shares_profiles=shares_profiles,
         )
     return plans
 
 
 def store_engines(
-    bundle: Bundle, site: Path, gpu: Gpu, *, most: dict[str, int] | None = None, **changes: Any
+    bundle: Bundle,
+    site: Path,
+    gpu: Gpu,
+    *,
+    most: dict[str, int] | None = None,
+    shares_profiles: bool | None = None,
+    **changes: Any,
 ) -> EngineSet:
     """Store a set for the simulated GPU as if it had been gated; return its facts."""
     site.mkdir(exist_ok=True)
-    plans = plans_of(bundle, gpu, **(most or {}))
+    version = changes.get("version", VERSION)
+    plans = plans_of(bundle, gpu, version=version, shares_profiles=shares_profiles, **(most or {}))
     facts = engine_set(bundle.manifest, plans, device=device_of(gpu), **changes)
     EngineStore(Site.open(site, bundle.hash), bundle.manifest).add(facts, plans)
     return facts

@@ -40,6 +40,25 @@ def test_work_is_done_when_something_waits_for_it(gpu: Gpu, stream: Any) -> None
     assert target.tolist() == [5, 2]
 
 
+def test_a_copy_of_memory_that_is_not_pinned_may_come_later(gpu: Gpu, stream: Any) -> None:
+    source, target = host([1, 2]), host([0, 0])
+    _, memory = gpu.cudaMalloc(8)
+    gpu.cudaMemcpy(memory, source.ctypes.data, 8, TO_DEVICE)
+    gpu.cudaMemcpyAsync(target.ctypes.data, memory, 8, TO_HOST, stream)
+    gpu.cudaStreamSynchronize(stream)
+    assert np.isnan(target).all(), "the other stream did not wait for it"
+    gpu.cudaStreamSynchronize(1)
+    gpu.cudaMemcpyAsync(target.ctypes.data, memory, 8, TO_HOST, stream)
+    gpu.cudaStreamSynchronize(stream)
+    assert target.tolist() == [1, 2]
+
+
+def test_allocating_on_another_device_is_seen(gpu: Gpu) -> None:
+    gpu.cudaSetDevice(1)
+    gpu.cudaMalloc(8)
+    assert gpu.violations == ["cudaMalloc while device 1 was the thread's"]
+
+
 def test_memory_that_was_not_written_is_no_number(gpu: Gpu) -> None:
     target = host([0])
     _, memory = gpu.cudaMalloc(4)

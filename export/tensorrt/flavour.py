@@ -129,6 +129,8 @@ def allow_types(trt: Any, config: Any, flavour: Flavour, types: Collection[str])
         config.set_flag(trt.BuilderFlag.FP16)
     if "INT8" in types:
         config.set_flag(trt.BuilderFlag.INT8)
+    # Without it no two contexts of an engine may hold the same profile; each stream has contexts of its own.
+    config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     # Its cuDNN 8 and cuBLAS 12 may be absent, and its own kernels suffice for these graphs.
     config.set_tactic_sources(0)
 

@@ -65,6 +65,8 @@ def compile_network(
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)
+    if (strict := getattr(trt.BuilderFlag, "STRICT_NANS", None)) is not None:  # 10.3 has it not yet
+        config.set_flag(strict)  # 0 * x is not 0 where x is no number
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_bytes)
     allow_types(trt, config, flavour, request.types)
     refused = _set_targets(trt, config, request.targets) or _add_profiles(

@@ -116,7 +116,15 @@ class Outputs:
 
 
 class Pending(Protocol):
-    """Images that were submitted. Thread-safe."""
+    """Images that were submitted. Thread-safe.
+
+    Attributes
+    ----------
+    images : int
+        How many.
+    """
+
+    images: int
 
     def done(self) -> bool:
         """Tell whether the answer is there; never waits."""

@@ -1,7 +1,8 @@
 """CUDA, as little of it as scoring needs: every return code is checked, every resource has an owner.
 
 Through ``cuda-bindings`` (13 and 12; ``cuda-python`` 11 calls the same module ``cuda.cudart``), not through
-torch. Device 0 is used; ``CUDA_VISIBLE_DEVICES`` chooses which that is.
+torch. Device 0 is used, whichever the caller's thread is set to (:meth:`Cuda.current`);
+``CUDA_VISIBLE_DEVICES`` chooses which that is.
 
 A resource is given back when nothing refers to its object any longer, yet never at that moment: a garbage
 collection may run anywhere, also while a graph is being captured, where freeing is forbidden.
@@ -117,6 +118,19 @@ class Cuda:
         self._on_device = kinds.cudaMemcpyDeviceToDevice
         self._copy, self._launch = runtime.cudaMemcpyAsync, runtime.cudaGraphLaunch
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Let this thread's work go to this device; afterwards its device is what the caller had set."""
+        code, before = self._runtime.cudaGetDevice()
+        if int(code) or not int(before):  # of a device that was lost, the next call tells
+            yield
+            return
+        self.call("cudaSetDevice", 0)
+        try:
+            yield
+        finally:
+            self.call("cudaSetDevice", before)
+
     # Resources
 
     def memory(self, size: int) -> Memory:
@@ -153,6 +167,11 @@ class Cuda:
 
     def collect(self) -> None:
         """Give back what nothing refers to any longer."""
+        if self._released:
+            with self.current():
+                self._collect()
+
+    def _collect(self) -> None:
         while self._released:
             try:
                 number = self._released.popleft()
@@ -164,10 +183,11 @@ class Cuda:
 
     def close(self) -> None:
         """Give back everything, the newest first. Nothing may use the device any more."""
-        for number in sorted(self._held, reverse=True):
-            destroy = self._held.pop(number, None)
-            if destroy is not None:
-                destroy()
+        with self.current():
+            for number in sorted(self._held, reverse=True):
+                destroy = self._held.pop(number, None)
+                if destroy is not None:
+                    destroy()
 
     def _own(self, owner: Any, destroy: Callable[[], Any]) -> Any:
         number = next(self._numbers)
@@ -180,9 +200,22 @@ class Cuda:
     def upload(self, array: NDArray[Any]) -> Memory:
         """Put an array on the device; it is there when this returns."""
         values = np.ascontiguousarray(array)
-        memory = self.memory(max(values.nbytes, 1))
-        self.call("cudaMemcpy", memory.address, values.ctypes.data, values.nbytes, self._to_device)
+        memory, stream = self.memory(max(values.nbytes, 1)), self.stream()
+        # Of memory that is not pinned a copy may be under way when the call returns, also cudaMemcpy's, which
+        # the streams here do not wait for.
+        self._check("cudaMemcpyAsync", self._copy(
+            memory.address, values.ctypes.data, values.nbytes, self._to_device, stream.own
+        ))  # fmt: skip
+        self.wait(stream)
         return memory
+
+    def device_of(self, address: int) -> int | None:
+        """Return the number of the device that holds an address; None where it is none's."""
+        found = self.call("cudaPointerGetAttributes", address)
+        kinds = self._runtime.cudaMemoryType
+        if found.type not in (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged):
+            return None
+        return int(found.device)
 
     def copy_in(self, to: Memory, source: Pinned, size: int, stream: Stream) -> None:
         """Queue a copy from the host to the device."""
@@ -236,9 +269,12 @@ class Cuda:
         (graph,) = graphs
         try:
             own = self.call("cudaGraphInstantiateWithFlags", graph, 0)
-        finally:
+        except ScoringError:
             self._runtime.cudaGraphDestroy(graph)
-        return self._own(Recorded(own), lambda: self._runtime.cudaGraphExecDestroy(own))
+            raise
+        recorded = self._own(Recorded(own), lambda: self._runtime.cudaGraphExecDestroy(own))
+        self.call("cudaGraphDestroy", graph)
+        return recorded
 
     @contextmanager
     def _ending_capture(self, stream: Stream) -> Iterator[list[Any]]:
@@ -246,13 +282,13 @@ class Cuda:
         graphs: list[Any] = []
         try:
             yield graphs
-        except ScoringError as error:
+        except BaseException as error:  # also an interrupt
             _, graph = self._runtime.cudaStreamEndCapture(stream.own)
             if graph is not None and int(graph):
                 self._runtime.cudaGraphDestroy(graph)
-            if error.code != "backend.failed":
-                raise
-            raise _not_recorded(error.message) from error
+            if isinstance(error, ScoringError) and error.code == "backend.failed":
+                raise _not_recorded(error.message) from error
+            raise
         error_code, graph = self._runtime.cudaStreamEndCapture(stream.own)
         if int(error_code) in _LOST or (not int(error_code) and graph is None):
             self._check("cudaStreamEndCapture", (error_code, graph))

@@ -61,6 +61,12 @@ def device_array(pixels: Any, stream: int) -> DeviceArray:
     raise _refused("a NumPy array, or one with __dlpack__ or __cuda_array_interface__", type(pixels).__name__)
 
 
+def require_on_device(device: int | None) -> None:
+    """Refuse an array on another device than 0, which an array need not say, or on none (``score.input``)."""
+    if device != 0:
+        raise _refused("an array on CUDA device 0", "the host" if device is None else f"CUDA device {device}")
+
+
 def _of_interface(pixels: Any) -> DeviceArray:
     facts = pixels.__cuda_array_interface__
     if facts.get("version", 0) < 3 or facts.get("stream", 0) == 0:
@@ -106,7 +112,11 @@ def _of_dlpack(pixels: Any, stream: int) -> DeviceArray:
         found = "the host: pass its NumPy array" if kind == _CPU else f"DLPack device {kind}, number {number}"
         raise _refused("an array on CUDA device 0", found)
     # The capsule is borrowed, not consumed: its own destructor gives the tensor back.
-    capsule = pixels.__dlpack__(stream=stream)
+    try:
+        capsule = pixels.__dlpack__(stream=stream)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:  # torch: one that requires a gradient
+        line = (str(error).splitlines() or [""])[0][:200]
+        raise _refused("an array that gives itself out", f"{type(error).__name__}: {line}") from error
     tensor = ctypes.cast(_pointer_of(capsule, b"dltensor"), ctypes.POINTER(_Tensor)).contents
     if (tensor.code, tensor.bits, tensor.lanes) != (_FLOAT, 32, 1):
         raise _refused("float32", f"DLPack type code {tensor.code}, {tensor.bits} bits, {tensor.lanes} lanes")

@@ -4,6 +4,9 @@ A :class:`Program` has everything that one call of one shape needs, made once: a
 shapes and addresses set, memory for features and answers, pinned memory of the host, and the whole work
 recorded as a CUDA graph. A call then is: copy the pixels, launch, wait, copy the answers. Nothing is
 allocated on the device.
+
+What is no number is looked for on the host, in all that goes from one engine to the next: a head may make a
+number of it. So features come back with the answers, and so do pixels that were on the device already.
 """
 
 from __future__ import annotations
@@ -12,15 +15,16 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.backends import Array, GpuOptions, Outputs
-from promptray.runtime.backends.cuda import Cuda, Memory, Recorded
-from promptray.runtime.backends.device_array import DeviceArray, device_array
+from promptray.runtime.backends import Array, GpuOptions, Outputs, require_finite
+from promptray.runtime.backends.cuda import Cuda, Recorded
+from promptray.runtime.backends.device_array import DeviceArray, device_array, require_on_device
 from promptray.runtime.backends.flights import Flight, Pool
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.tensorrt_engine import Context, Engine, Shape
@@ -77,6 +81,22 @@ class _Layout:
         ]
 
 
+@dataclass(frozen=True)
+class Landed:
+    """What a call gave.
+
+    Attributes
+    ----------
+    heads : list of dict of str to array
+        Every output of each head.
+    fault : ScoringError or None
+        Why they are no answers: pixels or features that are not finite.
+    """
+
+    heads: list[dict[str, Array]]
+    fault: ScoringError | None
+
+
 class Program:
     """The image engine and bound heads for B images, ready to run.
 
@@ -105,30 +125,36 @@ class Program:
         self._input, self._pixels = cuda.pinned(size), cuda.memory(size)
         first = Context(image.engine, {_PIXELS: pixels}, self.stream)
         first.place(_PIXELS, self._pixels.address)
-        self._features: dict[str, Memory] = {}
-        for name, shape in first.shapes.items():
-            self._features[name] = cuda.memory(_bytes(image.engine, name, shape))
-            first.place(name, self._features[name].address)
-        contexts = [self._context(head, first.shapes) for head in heads]
+        self._contexts = [first, *(self._context(head, first.shapes) for head in heads)]
         self._layout = _Layout(
-            [{n: (shape, each.engine.dtypes[n]) for n, shape in each.shapes.items()} for each in contexts]
+            [
+                {name: (shape, each.engine.dtypes[name]) for name, shape in each.shapes.items()}
+                for each in self._contexts
+            ]
         )
-        self._answers, self._output = cuda.memory(self._layout.size), cuda.pinned(self._layout.size)
-        for context, places in zip(contexts, self._layout.places, strict=True):
-            for name, (offset, _, _) in places.items():
-                context.place(name, self._answers.address + offset)
-        self._contexts = [first, *contexts]
+        self._results, self._output = cuda.memory(self._layout.size), cuda.pinned(self._layout.size)
+        self._place(heads)
+        self._on_device = False
         self._recorded: Recorded | None = None
         self._warm_up(cuda_graph)
 
     def _context(self, head: BoundEngine, features: Mapping[str, Shape]) -> Context:
         taken = {name: features[name] for name in head.engine.inputs if name not in head.shapes}
         context = Context(head.engine, {**taken, **head.shapes}, self.stream)
-        for name in taken:
-            context.place(name, self._features[name].address)
         for name, memory in head.resident.items():
             context.place(name, memory.address)
         return context
+
+    def _place(self, heads: Sequence[BoundEngine]) -> None:
+        """Give every output its place, and the heads the features."""
+        for context, places in zip(self._contexts, self._layout.places, strict=True):
+            for name, (offset, _, _) in places.items():
+                context.place(name, self._results.address + offset)
+        features = self._layout.places[0]
+        for context, head in zip(self._contexts[1:], heads, strict=True):
+            for name in head.engine.inputs:
+                if name not in head.shapes:
+                    context.place(name, self._results.address + features[name][0])
 
     def _warm_up(self, cuda_graph: bool) -> None:
         """Run once, so that the libraries do what cannot be recorded; record; launch once."""
@@ -145,14 +171,16 @@ class Program:
     def _enqueue(self) -> None:
         for context in self._contexts:
             context.enqueue(self.stream)
-        self._cuda.copy_out(self._output, self._answers, self._layout.size, self.stream)
+        self._cuda.copy_out(self._output, self._results, self._layout.size, self.stream)
 
     def begin(self, pixels: Array | DeviceArray) -> None:
         """Queue a call."""
+        self._on_device = isinstance(pixels, DeviceArray)
         if isinstance(pixels, DeviceArray):
             if pixels.stream is not None:
                 self._cuda.follow(self.stream, pixels.stream, self.event)
             self._cuda.copy_across(self._pixels, pixels.address, pixels.size, self.stream)
+            self._cuda.copy_out(self._input, self._pixels, self._input.size, self.stream)
         else:
             self._input.bytes[:] = pixels.reshape(-1).view(np.uint8)
             self._cuda.copy_in(self._pixels, self._input, self._input.size, self.stream)
@@ -172,9 +200,17 @@ class Program:
         """Tell whether the call is done."""
         return self._cuda.is_done(self.stream)
 
-    def read(self) -> list[dict[str, Array]]:
-        """Return the answers of a call that is done: every output of each head."""
-        return self._layout.read(self._output.bytes.copy())
+    def read(self) -> Landed:
+        """Return the answers of a call that is done."""
+        fault = None
+        features, *heads = self._layout.read(self._output.bytes)
+        try:
+            if self._on_device:
+                require_finite_pixels(self._input.bytes.view(np.float32))
+            require_finite(features, "image")
+        except ScoringError as error:  # of the picture: nothing is wrong with the program
+            fault = error
+        return Landed([{name: values.copy() for name, values in head.items()} for head in heads], fault)
 
 
 class EngineChain:
@@ -213,7 +249,7 @@ class EngineChain:
         self._arrival = cuda.stream()
         make = partial(_make, building, cuda, image, tuple(heads))
         self._pools = {
-            images: Pool[Program, list[dict[str, Array]]](
+            images: Pool[Program, Landed](
                 partial(make, (images, *self._sides), options.cuda_graphs), options.streams, aloft
             )
             for images in range(1, self._most + 1)
@@ -223,8 +259,7 @@ class EngineChain:
     def submit(self, pixels: Any, limit: Deadline) -> InFlight:
         """Begin to score pixels; more than the engine takes at once go as several calls, one after the other.
 
-        From the host, pixels that are not finite are refused here: features stay on the device, where nothing
-        looks at them.
+        Pixels of the host that are not finite are refused here, those of the device when they were scored.
         """
         start = time.perf_counter()
         with self._lifetime.use():
@@ -236,11 +271,11 @@ class EngineChain:
                 self._begin(incoming, first, min(self._most, count - first), limit)
                 for first in range(0, count, self._most)
             ]
-        return InFlight(self._cuda, flights, limit, start)
+        return InFlight(self._cuda, flights, limit, start, count)
 
     def _begin(
         self, incoming: Array | DeviceArray, first: int, images: int, limit: Deadline
-    ) -> Flight[Program, list[dict[str, Array]]]:
+    ) -> Flight[Program, Landed]:
         part: Array | DeviceArray
         if isinstance(incoming, DeviceArray):
             shape = (images, *self._sides)
@@ -262,11 +297,9 @@ class EngineChain:
         if found.shape[1:] != self._sides or len(found.shape) != 4 or not found.shape[0]:
             raise _unfit(self._sides, str(list(found.shape)))
         if isinstance(found, np.ndarray):
-            flat = found.reshape(-1)
-            if not np.isfinite(np.dot(flat, flat)):
-                raise ScoringError(
-                    "score.not-finite", "the network input holds a value that is no number", artefact="pixels"
-                )
+            require_finite_pixels(found)
+        else:
+            require_on_device(self._cuda.device_of(found.address))
         return found
 
 
@@ -276,11 +309,13 @@ class InFlight:
     def __init__(
         self,
         cuda: Cuda,
-        flights: Sequence[Flight[Program, list[dict[str, Array]]]],
+        flights: Sequence[Flight[Program, Landed]],
         limit: Deadline,
         start: float,
+        images: int,
     ) -> None:
         self._cuda, self._flights, self._limit, self._start = cuda, flights, limit, start
+        self.images = images
 
     def done(self) -> bool:
         """Tell whether the answer is there."""
@@ -288,9 +323,13 @@ class InFlight:
 
     def result(self) -> Outputs:
         """Wait and return the answer."""
-        parts = [flight.answer(self._limit) for flight in self._flights]
+        landed = [flight.answer(self._limit) for flight in self._flights]
         self._limit.check("after the engines")
         self._cuda.collect()
+        for each in landed:
+            if each.fault is not None:
+                raise each.fault
+        parts = [each.heads for each in landed]
         heads: list[dict[str, Array]] = parts[0]
         if len(parts) > 1:
             heads = [
@@ -312,8 +351,15 @@ def _make(
         return Program(cuda, image, heads, pixels, cuda_graph)
 
 
-def _bytes(engine: Engine, name: str, shape: Shape) -> int:
-    return math.prod(shape) * engine.dtypes[name].itemsize
+def require_finite_pixels(pixels: Array) -> None:
+    """Refuse network input that holds NaN or infinity (``score.not-finite``)."""
+    if not np.isfinite(pixels).all():
+        raise ScoringError(
+            "score.not-finite",
+            "the network input holds a value that is no number",
+            artefact=_PIXELS,
+            cure="make it with scorer.prepare, or as the manifest's section `preprocessing` says",
+        )
 
 
 def _unfit(sides: tuple[int, ...], found: str) -> ScoringError:

@@ -90,6 +90,8 @@ class Flight(Generic[P, T]):
 class Pool(Generic[P, T]):
     """The programs of one shape: made when first needed, at most so many. Thread-safe.
 
+    They take turns: as many calls as there are programs, those of a gate above all, go through every one.
+
     A call that finds all of them taken brings the oldest flight home and goes on with its program: nobody
     waits for a caller that submitted and never asks.
 
@@ -160,7 +162,7 @@ class Pool(Generic[P, T]):
         while True:
             with self._changed:
                 if self._free:
-                    return self._free.pop()
+                    return self._free.pop(0)
                 if self._made < self._most:
                     self._made += 1
                     break

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from promptray.runtime.errors import ScoringError
 
 
 class Lifetime:
-    """Open until it is ended; ending waits for uses that began before. Thread-safe."""
+    """Open until it is ended; ending waits for uses that began before. Thread-safe.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    inside : callable
+        Makes the context that every use is in: :meth:`promptray.runtime.backends.cuda.Cuda.current`.
+    """
+
+    def __init__(self, inside: Callable[[], AbstractContextManager[None]]) -> None:
+        self._inside = inside
         self._changed = threading.Condition()
         self._ended, self._uses = False, 0
 
@@ -32,7 +39,8 @@ class Lifetime:
                 )
             self._uses += 1
         try:
-            yield
+            with self._inside():
+                yield
         finally:
             with self._changed:
                 self._uses -= 1

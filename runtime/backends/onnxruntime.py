@@ -140,6 +140,7 @@ def make_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    options.use_deterministic_compute = provider != "CPUExecutionProvider"  # which always is
     try:
         # Its own fall-back prints to stdout and tries the same provider again.
         session = ort.InferenceSession(

@@ -101,7 +101,7 @@ class OnnxRuntimeCuda:
         self.device = self.cuda.device.title
         self.cuda_graphs = options.cuda_graphs and provider == PROVIDER
         self.running = threading.Lock()
-        self.lifetime = Lifetime()
+        self.lifetime = Lifetime(self.cuda.current)
         self.graph_ids = itertools.count(1)
 
     @property
@@ -133,7 +133,13 @@ class OnnxRuntimeCuda:
     def _provider_options(self) -> dict[str, str]:
         if self.provider != PROVIDER:
             return {}
-        return {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": str(int(self.cuda_graphs))}
+        return {
+            "device_id": "0",
+            "use_tf32": "0",
+            "enable_cuda_graph": str(int(self.cuda_graphs)),
+            # By default it measures, and may choose another algorithm, of other bits, at every opening.
+            "cudnn_conv_algo_search": "DEFAULT",
+        }
 
     def chain(
         self, image: OnnxRuntimeCudaBoundGraph, heads: Sequence[OnnxRuntimeCudaBoundGraph]
@@ -248,15 +254,17 @@ class _Program:
         shape: tuple[int, ...],
     ) -> None:
         self._pixels = image.backend.values(np.zeros(shape, np.float32))
-        first = _Call(image, {_PIXELS: self._pixels}, shape[0])
-        self._heads = [_Call(head, first.outputs, shape[0]) for head in heads]
-        self._calls = [first, *self._heads]
+        self._first = _Call(image, {_PIXELS: self._pixels}, shape[0])
+        self._heads = [_Call(head, self._first.outputs, shape[0]) for head in heads]
+        self._calls = [self._first, *self._heads]
         self.run(np.zeros(shape, np.float32))
 
     def run(self, pixels: Array) -> list[dict[str, Array]]:
         self._pixels.update_inplace(np.ascontiguousarray(pixels))
         for call in self._calls:
             call.run()
+        # A head may make a number of what is none; features are looked at on the host.
+        require_finite({name: value.numpy() for name, value in self._first.outputs.items()}, "image")
         # On the processor's own provider numpy() is a view of memory that the next call writes to.
         return [
             {name: np.array(value.numpy()) for name, value in call.outputs.items()} for call in self._heads
@@ -275,13 +283,14 @@ class OnnxRuntimeCudaChain:
         self._backend, self._image, self._heads = backend, image, tuple(heads)
         facts = next(each for each in image.facts.inputs if each.name == _PIXELS)
         self._sides = tuple(int(side) for side in facts.dims[1:])
+        self._most = backend.engines.settings.images.most
         self._programs: dict[int, _Program] = {}
         with backend.lifetime.use(), backend.running:
             backend.require_usable()
             self._run(np.zeros((1, *self._sides), np.float32))
 
     def submit(self, pixels: Any, limit: Deadline) -> Done:
-        """Score pixels; the answer is there when this returns."""
+        """Score pixels, so many at once as the settings say; the answer is there when this returns."""
         require_on_host(pixels)
         if pixels.dtype != np.float32 or pixels.shape[1:] != self._sides or not len(pixels):
             raise ScoringError(
@@ -298,10 +307,17 @@ class OnnxRuntimeCudaChain:
             try:
                 self._backend.require_usable()
                 limit.check("before the graphs")
-                heads = self._run(pixels)
+                parts = [
+                    self._run(pixels[first : first + self._most])
+                    for first in range(0, len(pixels), self._most)
+                ]
             finally:
                 self._backend.running.release()
-        return Done(Outputs(heads, {"infer": 1000 * (time.perf_counter() - start)}), limit)
+        heads = [
+            {name: np.concatenate([part[head][name] for part in parts]) for name in outputs}
+            for head, outputs in enumerate(parts[0])
+        ]
+        return Done(Outputs(heads, {"infer": 1000 * (time.perf_counter() - start)}), limit, len(pixels))
 
     def _wait(self, limit: Deadline) -> None:
         if limit.bounded:

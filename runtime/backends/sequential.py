@@ -37,14 +37,15 @@ class SequentialChain:
         limit.check("after the image graph")
         heads = [head.run(features) for head in self._heads]
         end = time.perf_counter()
-        return Done(Outputs(heads, {"image": 1000 * (middle - start), "head": 1000 * (end - middle)}), limit)
+        timing = {"image": 1000 * (middle - start), "head": 1000 * (end - middle)}
+        return Done(Outputs(heads, timing), limit, len(pixels))
 
 
 class Done:
     """Answers that are there."""
 
-    def __init__(self, outputs: Outputs, limit: Deadline) -> None:
-        self._outputs, self._limit = outputs, limit
+    def __init__(self, outputs: Outputs, limit: Deadline, images: int) -> None:
+        self._outputs, self._limit, self.images = outputs, limit, images
 
     def done(self) -> bool:
         """Return True."""

@@ -62,10 +62,11 @@ class TensorRt:
         self._opened, self._options = engines, options
         self.name, self.threads = engines.facts.backend, host_threads(threads)
         self._cuda = Cuda()
-        self._library = Library(self.name, self._cuda)
+        with self._cuda.current():
+            self._library = Library(self.name, self._cuda)
         self.version, self.device = self._library.version, self._cuda.device.title
         self._building = threading.RLock()
-        self._lifetime = Lifetime()
+        self._lifetime = Lifetime(self._cuda.current)
         self._aloft: dict[Any, None] = {}
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ def _unavailable(flavour: str, what: str, *, expected: str | None = None, found:
 
 
 class Library:
-    """TensorRT's runtime with a log that keeps the first error.
+    """TensorRT's runtime with a log that keeps the errors of each thread's latest call.
 
     Parameters
     ----------
@@ -69,24 +70,29 @@ class Library:
     def __init__(self, flavour: str, cuda: Cuda) -> None:
         self.trt = trt = load_library(flavour)
         self.flavour, self.cuda, self.version = flavour, cuda, str(trt.__version__)
-        self._errors: list[str] = []
-        errors, most = self._errors, trt.ILogger.Severity.ERROR
+        self._said = said = threading.local()
+        most = trt.ILogger.Severity.ERROR
 
         class Log(trt.ILogger):  # type: ignore[name-defined]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if severity <= most and len(errors) < 100:
-                    errors.append(message)
+                if severity <= most:
+                    said.errors = [*getattr(said, "errors", [])[:99], message]
 
         self._log = Log()
         self.runtime = trt.Runtime(self._log)
 
+    def listen(self) -> None:
+        """Forget what was said of this thread's earlier calls: what is said now is of the next."""
+        self._said.errors = []
+
     def failed(self, what: str) -> ScoringError:
         """Return the error of a call that failed, with the first line TensorRT said of it."""
-        message = next((line.splitlines()[0][:300] for line in self._errors if line.strip()), "")
-        self._errors.clear()
+        errors = getattr(self._said, "errors", [])
+        message = next((line.splitlines()[0][:300] for line in errors if line.strip()), "")
+        self.listen()
         return self.cuda.check_library(f"{self.flavour} {self.version}: {what}", message)
 
 
@@ -108,6 +114,7 @@ class Engine:
 
     def __init__(self, library: Library, plan: bytes | memoryview, facts: GraphFacts) -> None:
         self.library, self.facts = library, facts
+        library.listen()
         # No variable here holds the engine itself: a traceback would keep it beyond closing.
         self._own = library.cuda.keep(self, library.runtime.deserialize_cuda_engine(plan))
         if self._own.value is None:
@@ -116,10 +123,13 @@ class Engine:
         self.inputs, self.outputs = (tuple(side) for side in sides)
         require_declared(facts, *sides)
         self._profiles = _profiles(self._own.value, self.inputs)
+        self._running = library.cuda.keep(self, _runtime_config(self._own.value, library.trt))
 
     def context(self) -> Any:
         """Make one of TensorRT's own contexts; None where it cannot."""
-        return self._own.value.create_execution_context()
+        if self._running.value is None:
+            return self._own.value.create_execution_context()
+        return self._own.value.create_execution_context(self._running.value)
 
     def most(self, name: str) -> int:
         """Return the largest first dimension of an input that any profile takes."""
@@ -176,6 +186,7 @@ class Context:
     def __init__(self, engine: Engine, shapes: Mapping[str, Shape], stream: Stream) -> None:
         self.engine, self._library = engine, engine.library
         profile = engine.profile_for(shapes)
+        self._library.listen()
         self._own = self._library.cuda.keep(self, engine.context())
         if self._own.value is None:
             raise self._failed("there is no execution context")
@@ -195,6 +206,7 @@ class Context:
 
     def enqueue(self, stream: Stream) -> None:
         """Queue one execution."""
+        self._library.listen()
         if not self._own.value.execute_async_v3(stream.handle):
             raise self._failed("an execution was refused")
 
@@ -204,6 +216,21 @@ class Context:
 
     def _failed(self, what: str) -> ScoringError:
         return self._library.failed(f"{self.engine.facts.title} engine: {what}")
+
+
+def _runtime_config(engine: Any, trt: Any) -> Any:
+    """Return how TensorRT-RTX, which compiles kernels for shapes at run time, is to do it; else None.
+
+    Eagerly, before the first execution: by default kernels that give other bits would replace the first ones
+    at some later call, which no gate has seen. What is compiled is shared by all contexts of the engine.
+    """
+    strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+    if strategies is None:
+        return None
+    running = engine.create_runtime_config()
+    running.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    running.set_runtime_cache(running.create_runtime_cache())
+    return running
 
 
 def _tensors(engine: Any, trt: Any) -> tuple[dict[str, np.dtype[Any]], tuple[Tensors, Tensors]]:

@@ -32,6 +32,14 @@ __all__ = [
 EngineBackend = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
 
 
+#: How engines are built and run beyond their settings, where that decides what they compute.
+_WAYS = {
+    "tensorrt": "strict NaNs",
+    "tensorrt_rtx": "strict NaNs, eager kernels",
+    "onnxruntime-cuda": "deterministic, default convolutions",
+}
+
+
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the structures: immutable, keyword-only, closed."""
 
@@ -158,6 +166,7 @@ def engine_key(
     str
         ``backend-`` and 32 hexadecimal digits.
     """
-    facts = msgspec.to_builtins([version, device, sorted(graphs, key=lambda each: each.file), settings])
+    by_file = sorted(graphs, key=lambda each: each.file)
+    facts = msgspec.to_builtins([version, device, by_file, settings, _WAYS[backend]])
     content = json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()
     return f"{backend}-{hashlib.sha256(content).hexdigest()[:32]}"

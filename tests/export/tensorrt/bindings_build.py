@@ -97,7 +97,10 @@ def main() -> None:
     builder.create_network.assert_called_once_with(typed)
     config.clear_flag.assert_called_once_with(trt.BuilderFlag.TF32)
     config.set_memory_pool_limit.assert_called_once_with(trt.MemoryPoolType.WORKSPACE, 1 << 30)
-    config.set_flag.assert_not_called()
+    strict = [(trt.BuilderFlag.STRICT_NANS,)] if hasattr(trt.BuilderFlag, "STRICT_NANS") else []
+    assert bool(strict) is (not trt.__version__.startswith("10.3"))
+    assert [call.args for call in config.set_flag.call_args_list] == strict
+    config.set_preview_feature.assert_not_called()
     builder.create_optimization_profile.return_value.set_shape.assert_called_once_with("pixels", *SHAPES)
     assert isinstance(config.progress_monitor, trt.IProgressMonitor)
     refused, _, _ = build(parsed=False)
@@ -110,7 +113,8 @@ def main() -> None:
         assert isinstance(made, Compiled)
         explicit = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
         builder.create_network.assert_called_once_with(explicit)
-        config.set_flag.assert_not_called()
+        assert [call.args for call in config.set_flag.call_args_list] == strict
+        config.set_preview_feature.assert_called_once_with(trt.PreviewFeature.PROFILE_SHARING_0806, True)
         config.set_tactic_sources.assert_called_once_with(0)
         half, low = trt.BuilderFlag.FP16, trt.BuilderFlag.INT8
         old = {"opset": 17, "ir": 8}
@@ -121,7 +125,10 @@ def main() -> None:
             (quantised(np.int8, TensorProto.INT8, **old), [half, low]),
         ):
             _, _, config = build(version="8.6.1", types=read_model(graph).types)
-            assert [call.args for call in config.set_flag.call_args_list] == [(each,) for each in expected]
+            assert [call.args for call in config.set_flag.call_args_list] == [
+                *strict,
+                *((each,) for each in expected),
+            ]
         refused, _, _ = build(parsed=False, version="8.6.1")
         assert isinstance(refused, Refused)
         assert refused.artefact == "node number 7"

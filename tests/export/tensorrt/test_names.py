@@ -30,7 +30,10 @@ WEAKLY_TYPED_ALONE = {
     "trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH",
     "trt.BuilderFlag.FP16",
     "trt.BuilderFlag.INT8",
+    "trt.PreviewFeature.PROFILE_SHARING_0806",
 }
+#: Not of 10.3 yet, behind a question for the name of RTX that needs it.
+LATER = {"trt.ICudaEngine.create_runtime_config"}
 ALL = pytest.mark.parametrize("bindings", wanted(), ids=version_of)
 
 
@@ -42,8 +45,10 @@ def used() -> set[str]:
 @ALL
 def test_names_exist(bindings: Requirement, used: set[str], tmp_path: Path) -> None:
     names = json.loads(run_with(bindings, "tests.export.tensorrt.bindings_names", tmp_path))
-    weakly = WEAKLY_TYPED_ALONE if version_of(bindings).startswith("11.") else set()
-    assert unknown(used, names) == RTX_ALONE | weakly
+    version = version_of(bindings)
+    weakly = WEAKLY_TYPED_ALONE if version.startswith("11.") else set()
+    later = LATER if version.startswith("10.3") else set()
+    assert unknown(used, names) == RTX_ALONE | weakly | later
 
 
 @needs_rtx

@@ -39,11 +39,11 @@ array = np.zeros(16, np.uint8)
 pinned = Pinned(array.ctypes.data, 16)
 stream, event = Stream(runtime.cudaStream_t(7)), Event(runtime.cudaEvent_t(7))
 mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
 calls = {
     "memory": lambda: cuda.memory(16), "pinned": lambda: cuda.pinned(16), "stream": cuda.stream,
     "event": cuda.event, "upload": lambda: cuda.upload(array),
-    "memcpy": lambda: cuda.call("cudaMemcpy", 4096, array.ctypes.data, 16, kind),
+    "device of": lambda: cuda.device_of(4096),
+    "get device": lambda: cuda.call("cudaGetDevice"), "set device": lambda: cuda.call("cudaSetDevice", 0),
     "copy_in": lambda: cuda.copy_in(memory, pinned, 16, stream),
     "copy_across": lambda: cuda.copy_across(memory, 8192, 16, stream),
     "copy_out": lambda: cuda.copy_out(pinned, memory, 16, stream),
@@ -80,7 +80,7 @@ def test_every_call_is_accepted_by_the_real_bindings() -> None:
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
     assert first.startswith("backend.unavailable cudaError")
-    assert len(lines) == 25
+    assert len(lines) == 27
     for line in lines:
         assert "backend.failed" in line
         assert "cudaErrorInsufficientDriver (35)" in line or "cudaErrorNoDevice (100)" in line
@@ -108,6 +108,8 @@ def test_every_name_exists_in_the_real_bindings_and_in_the_simulated_ones() -> N
     } <= names
     simulated = Gpu().bindings
     members = {
+        "cudaMemoryTypeD": "cudaMemoryType",
+        "cudaMemoryTypeM": "cudaMemoryType",
         "cudaMemcpyHost": "cudaMemcpyKind",
         "cudaMemcpyDevice": "cudaMemcpyKind",
         "cudaStreamCaptureModeT": "cudaStreamCaptureMode",

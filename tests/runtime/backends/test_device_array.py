@@ -120,6 +120,7 @@ def test_a_dlpack_producer_is_asked_to_have_it_ready(
 ) -> None:
     gpu, _ = tensorrt
     array = DLPack(gpu, late)
+    del array.shape  # DLPack asks for none
     assert (logits(scorer, array) == expected).all()
     assert len(array.asked) == 1
     assert array.asked[0] > 2, "a stream of its own"
@@ -139,7 +140,7 @@ def test_an_offset_and_strides_of_rows_are_understood(
     gpu.release(address)
 
 
-def test_pixels_do_not_pass_through_the_host(
+def test_pixels_come_to_the_host_to_be_looked_at_alone(
     scorer: Scorer, tensorrt: Simulated, expected: np.ndarray
 ) -> None:
     gpu, _ = tensorrt
@@ -147,9 +148,51 @@ def test_pixels_do_not_pass_through_the_host(
     logits(scorer, Interface(address))
     before = gpu.calls.copy()
     assert (logits(scorer, Interface(address)) == expected).all()
-    # One copy within the device, the whole work, one wait.
-    assert gpu.calls - before == {"cudaMemcpyAsync": 1, "cudaGraphLaunch": 1, "cudaStreamSynchronize": 1}
+    # One copy within the device and one to the host, the whole work, one wait.
+    assert gpu.calls - before == {
+        "cudaGetDevice": 1, "cudaPointerGetAttributes": 1,
+        "cudaMemcpyAsync": 2, "cudaGraphLaunch": 1, "cudaStreamSynchronize": 1,
+    }  # fmt: skip
     gpu.release(address)
+
+
+def test_pixels_that_are_no_numbers_are_no_score(scorer: Scorer, tensorrt: Simulated) -> None:
+    """Also where the engine would take them for 0."""
+    gpu, library = tensorrt
+    library.hides_nan = True
+    pixels = PIXELS.copy()
+    pixels[1, 2, 31, 31] = np.nan
+    address = gpu.array(pixels)
+    pending = scorer.submit_pixels(Interface(address))
+    assert code_of(pending.result) == "score.not-finite"
+    gpu.release(address)
+    assert logits(scorer, PIXELS).size, "the host's pixels are not looked at twice"
+
+
+@pytest.mark.parametrize(("device", "found"), [(1, "CUDA device 1"), (None, "the host")])
+def test_an_array_that_is_elsewhere_is_refused(
+    scorer: Scorer, tensorrt: Simulated, device: int | None, found: str
+) -> None:
+    gpu, _ = tensorrt
+    address = PIXELS.ctypes.data if device is None else gpu.array(PIXELS, device=device)
+    error = error_of(lambda: scorer.submit_pixels(Interface(address)))
+    assert error
+    assert (error.code, error.found) == ("score.input", found)
+    if device is not None:
+        gpu.release(address)
+
+
+def test_an_array_that_does_not_give_itself_out_is_refused(scorer: Scorer, tensorrt: Simulated) -> None:
+    """As torch's does not that requires a gradient."""
+
+    class Guarded(DLPack):
+        def __dlpack__(self, stream: int) -> Any:
+            raise BufferError("Can't export tensors that require gradient")
+
+    error = error_of(lambda: scorer.submit_pixels(Guarded(tensorrt[0], 1 << 40)))
+    assert error
+    assert error.code == "score.input"
+    assert "require gradient" in str(error.found)
 
 
 def test_more_images_than_the_engine_takes(

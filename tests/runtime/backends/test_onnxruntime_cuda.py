@@ -79,6 +79,85 @@ def test_an_array_on_the_gpu_is_refused_with_a_cure_that_helps(
     assert "backend tensorrt or tensorrt_rtx" in str(error.cure)
 
 
+def test_more_images_than_the_settings_say_go_in_several_calls(
+    miniature: Bundle, site: Path, gated: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(3).normal(size=(18, 3, 32, 32)).astype(np.float32)
+    run, sizes = module._Program.run, []
+
+    def note(self: Any, pixels: Any) -> Any:
+        sizes.append(len(pixels))
+        return run(self, pixels)
+
+    with (
+        Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer,
+        Scorer.open(miniature.path, site=None, threads=1) as cpu,
+    ):
+        monkeypatch.setattr(module._Program, "run", note)
+        found = scorer.submit_pixels(pixels).result().heads[0].logits
+        assert max(sizes) == 8
+        for first in (0, 8, 16):
+            part = slice(first, first + 8)
+            assert (found[part] == cpu.submit_pixels(pixels[part]).result().heads[0].logits).all()
+
+
+def test_features_that_are_no_numbers_are_no_score(
+    miniature: Bundle, site: Path, gated: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a head would make a number of them."""
+    run = module._Call.run
+
+    def spoil(self: Any) -> None:
+        run(self)
+        if "logits" not in self.outputs:
+            for value in self.outputs.values():
+                value.update_inplace(np.full(value.shape(), np.nan, np.float32))
+        else:
+            for value in self.outputs.values():
+                value.update_inplace(np.zeros(value.shape(), np.float32))
+
+    with Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer:
+        monkeypatch.setattr(module._Call, "run", spoil)
+        assert code_of(lambda: score(scorer, PICTURES[0])) == "score.not-finite"
+
+
+@pytest.mark.parametrize("cuda_graphs", [True, False])
+def test_the_provider_is_asked_for_true_float32_and_the_same_bits(
+    miniature: Bundle, gated: Gpu, monkeypatch: pytest.MonkeyPatch, cuda_graphs: bool
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def session(model: bytes, options: Any, *, providers: Any, enable_fallback: int) -> Any:
+        asked.update(options=options, providers=providers, fallback=enable_fallback)
+        raise RuntimeError("asked")
+
+    class Opened:
+        facts = engine_set(miniature.manifest, {}, backend="onnxruntime-cuda")
+
+        def plan(self, role: str, head: str | None = None) -> bytes:
+            raise AssertionError("this library keeps no plans")
+
+    backend = OnnxRuntimeCuda(Opened(), GpuOptions(cuda_graphs=cuda_graphs))
+    graph = miniature.manifest.graph("image")
+    assert graph
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    assert code_of(lambda: backend.load(lambda: miniature.read(graph.file), graph)) == "backend.failed"
+    assert asked["providers"] == [
+        (
+            "CUDAExecutionProvider",
+            {
+                "device_id": "0",
+                "use_tf32": "0",
+                "enable_cuda_graph": str(int(cuda_graphs)),
+                "cudnn_conv_algo_search": "DEFAULT",
+            },
+        )
+    ]
+    assert asked["options"].use_deterministic_compute
+    assert asked["fallback"] == 0
+    backend.close()
+
+
 def test_it_refuses_what_it_cannot_score(miniature: Bundle, site: Path, gated: Gpu) -> None:
     with Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer:
         wrong: list[tuple[Any, str]] = [
