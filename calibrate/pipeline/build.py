@@ -153,7 +153,9 @@ def _sourced(
 
 
 def _with_sources(parity: dict[str, Any], sourced: Sourced) -> dict[str, Any]:
-    """Say in ``parity.json`` what the sources of engines were held for."""
+    """Say in ``parity.json`` what the sources of engines were held for, where there are any."""
+    if not sourced.checked:
+        return parity
     notes = [f"ranges of the sources of engines: {warning}" for warning in sourced.warnings]
     checked: list[dict[str, Any]] = msgspec.to_builtins(sourced.checked)
     return {**parity, "notes": [*parity["notes"], *notes], "sources": checked}

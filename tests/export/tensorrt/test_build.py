@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -97,7 +98,17 @@ def test_a_cancelled_build_leaves_no_process(workers: list[subprocess.Popen[byte
     assert [worker.poll() is not None for worker in workers] == [True]
 
 
-def test_an_interrupted_build_leaves_no_process(workers: list[subprocess.Popen[bytes]]) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Take Ctrl-C, which a run in the background inherits as ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_build_leaves_no_process(
+    workers: list[subprocess.Popen[bytes]], interruptible: None
+) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_engine(
             product(),
