@@ -117,11 +117,20 @@ class TensorRT:
     def module(self, name: str) -> ModuleType:
         """The Python module of this library."""
         self.specialises = name == "tensorrt_rtx"
-        own = {"DynamicShapesKernelSpecializationStrategy": Specialization} if self.specialises else {}
+        of_rtx = {
+            "DynamicShapesKernelSpecializationStrategy": Specialization,
+            "ComputeCapability": ComputeCapability,
+        }
+        own = of_rtx if self.specialises else {}
         return simulated_module(
             name, __version__=self.version, ILogger=ILogger, TensorIOMode=TensorIOMode,
             Runtime=lambda logger: Runtime(self, logger), nptype=lambda dtype: dtype, **own,
         )  # fmt: skip
+
+
+ComputeCapability = enum.Enum(
+    "ComputeCapability", ["SM75", "SM80", "SM86", "SM89", "SM120", "SM121", "CURRENT"]
+)
 
 
 class Runtime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from promptray.export.build import build
 from promptray.export.opset_17 import IR_VERSION, OPSET, to_opset_17
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.errors import BuildError
 from promptray.runtime.golden import read_golden
 from promptray.runtime.graphs import own_bank
 from promptray.runtime.preprocess import normalise
+from tests import convnext_tiny
 
 BUNDLES = ["carzero_bundle", "asg_both_bundle", "open_clip_bundle", "convnext_bundle"]
 
@@ -68,6 +71,12 @@ def test_every_graph_gives_the_same_numbers_in_opset_17(name: str, request: pyte
         assert to_opset_17(content) == older
 
 
+@pytest.fixture(scope="session")
+def convnext_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("convnext")
+    return build(convnext_tiny.write_recipe(folder), folder / "convnext.bundle", cache=folder / "cache").path
+
+
 def few_nodes(nodes: list[Any], kind: int = TensorProto.FLOAT, **weights: Any) -> bytes:
     graph = helper.make_graph(
         nodes,
@@ -77,7 +86,8 @@ def few_nodes(nodes: list[Any], kind: int = TensorProto.FLOAT, **weights: Any) -
         [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return bytes(model.SerializeToString())
+    # The checker wants the shape of an output, too.
+    return bytes(onnx.shape_inference.infer_shapes(model).SerializeToString())
 
 
 LEVELS = np.linspace(-6, 6, 64, dtype=np.float32).reshape(8, 8)
@@ -96,8 +106,9 @@ def test_the_activation_is_written_out_without_losing_float16s_tail(
     found, expected = (
         run(each, {"x": LEVELS.astype(dtype)})["y"].astype(np.float64) for each in (older, content)
     )
-    one_step = 2e-6 if dtype is np.float32 else 2.0**-11
-    assert np.all(np.abs(found - expected) <= one_step * np.maximum(np.abs(expected), 2.0**-10))
+    # In float32, 1 + tanh(x) of ONNX Runtime's own kernel is 0 where the truth is 1e-7: half a step of 1.
+    one_step, floor = (2e-6, 0.25) if dtype is np.float32 else (2.0**-11, 2.0**-10)
+    assert np.all(np.abs(found - expected) <= one_step * np.maximum(np.abs(expected), floor))
 
 
 @pytest.mark.parametrize("operator", ["ReduceMean", "ReduceL2", "ReduceMax", "ReduceSum"])

@@ -59,7 +59,9 @@ def published_pixels(picture: Image.Image, side: int) -> Tensor:
     colours = picture.convert("RGB")
     ratio = float(320) / max(colours.size)
     width, height = (int(each * ratio) for each in colours.size)
-    small = colours.resize((width, height), Image.Resampling.LANCZOS)
+    # Columns first, as Pillow did when it was published; from 13 on, rows come first where they shrink more.
+    narrow = colours.resize((width, colours.height), Image.Resampling.LANCZOS)
+    small = narrow.resize((width, height), Image.Resampling.LANCZOS)
     square = Image.new("L", (320, 320))
     square.paste(small, ((320 - width) // 2, (320 - height) // 2))
     stored = torch.from_numpy(np.array(square, np.float32)).expand(3, -1, -1)
