@@ -55,7 +55,7 @@ RUNTIME_LIBRARIES = {
     "tokenizers",
 }
 # The front door and the command line start on the edge, too.
-EDGE_LIBRARIES = RUNTIME_LIBRARIES | {"click", "rich"}
+EDGE_LIBRARIES = RUNTIME_LIBRARIES | {"click", "tabulate", "tqdm", "wcwidth"}
 
 
 def part_of(module: str) -> str:

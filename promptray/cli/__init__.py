@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import Any
 
 import click
 
@@ -44,6 +45,10 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+class _ReaderGone(Exception):
+    """The reader of our stdout has gone, as in ``promptray ... | head``."""
+
+
 class _LazyGroup(click.Group):
     """Knows its commands' names and help without importing them."""
 
@@ -56,6 +61,12 @@ class _LazyGroup(click.Group):
         module, _ = _COMMANDS[name]
         command: click.Command = importlib.import_module(f"promptray.cli.{module}").command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would end with 1, as if something had been refused
+            raise _ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -96,7 +107,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result = cli.main(args=arguments, prog_name="promptray", standalone_mode=False)
         return result if isinstance(result, int) else DONE
-    except BrokenPipeError:  # the reader of our stdout has gone, as `promptray ... | head` does
+    except _ReaderGone:
         _drop_unwritten_output()
         return DONE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last door

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from time import monotonic
 from typing import Any
 from unicodedata import category
@@ -87,27 +88,35 @@ def print_table(
     title: str, columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()
 ) -> None:
     """Print a table on stdout; columns in `right` are aligned to the right."""
-    from rich.console import Console
-    from rich.table import Table
+    from tabulate import tabulate
 
-    class Out(Console):
-        def on_broken_pipe(self) -> None:
-            """Leave it to the command line, which ends with 0; rich would end with 1."""
-            raise BrokenPipeError
+    cells = [[visible(cell) for cell in row] for row in rows]
+    head = [visible(column) for column in columns]
+    table = tabulate(
+        cells,
+        head,
+        tablefmt="simple",
+        disable_numparse=True,  # numbers are written as they shall be shown
+        colalign=["right" if number in right else "left" for number in range(len(columns))],
+        # A pipe has no width, and its reader wants a line a row.
+        maxcolwidths=_fitted([head, *cells]) if sys.stdout.isatty() else None,
+    )
+    click.echo(click.style(visible(title), bold=True))
+    click.echo(table)
 
-    table = Table(title=_plain(title), title_justify="left", title_style="bold", header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(_plain(column), justify="right" if number in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*[_plain(cell) for cell in row])
-    # A pipe has no width: give it enough for one line a row. A name such as ":warning:.png" is no emoji.
-    Out(width=None if sys.stdout.isatty() else 160, emoji=False).print(table)
 
+def _fitted(rows: list[list[str]]) -> list[int]:
+    """Return widths of columns that fit the terminal: the widest give way, so that numbers stay whole."""
+    from wcwidth import wcswidth
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(visible(text))
+    widths = [
+        max(wcswidth(line) for cell in column for line in cell.split("\n"))
+        for column in zip(*rows, strict=True)
+    ]
+    room = get_terminal_size().columns - 2 * (len(widths) - 1)
+    while sum(widths) > max(room, len(widths)):
+        widths[widths.index(max(widths))] -= 1
+    return [max(width, 1) for width in widths]
 
 
 @contextmanager
@@ -116,24 +125,23 @@ def progress(title: str) -> Iterator[Callable[[str, str, float], None]]:
 
     Where stderr is no terminal, lines are written instead (see :func:`_lines`).
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True, emoji=False)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield _lines()
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),  # it holds names of files
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=1.0)
+    from tqdm import tqdm
+
+    said = ""
+    layout = "{percentage:3.0f} % {bar:24} {elapsed} {desc}"  # what a narrow terminal cuts off comes last
+    with tqdm(
+        desc=title, total=1.0, bar_format=layout, file=sys.stderr, leave=False, dynamic_ncols=True, miniters=0
+    ) as bar:
 
         def report(stage: str, message: str, fraction: float) -> None:
-            bar.update(task, completed=fraction, description=f"{stage}: {visible(message)}")
+            nonlocal said
+            bar.n = fraction
+            bar.set_description_str(f"{stage}: {visible(message)}", refresh=stage != said)
+            bar.update(0)
+            said = stage
 
         yield report
 

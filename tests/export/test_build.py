@@ -25,6 +25,7 @@ from promptray.export.golden_inputs import GoldenInputs
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bundle import Bundle
 from tests import open_clip_tiny
+from tests.cache_copy import copy_cache
 from tests.carzero_tiny import PROMPTS
 
 Recipe = Callable[..., Path]
@@ -33,7 +34,7 @@ Recipe = Callable[..., Path]
 @pytest.fixture
 def cache(carzero_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the cache in which the shared bundle's stages are finished."""
-    return Path(shutil.copytree(carzero_bundle.parent / "cache", tmp_path / "cache"))
+    return copy_cache(carzero_bundle.parent / "cache", tmp_path)
 
 
 def files_of(bundle: Path) -> dict[str, str]:
@@ -297,7 +298,7 @@ def test_an_output_too_long_for_the_system_is_refused_before_any_work(
 def test_alternatives_that_are_one_to_the_model_are_refused(
     open_clip_bundle: Path, nothing_left: Path, tmp_path: Path
 ) -> None:
-    cache = Path(shutil.copytree(open_clip_bundle.parent / "cache", tmp_path / "cache"))
+    cache = copy_cache(open_clip_bundle.parent / "cache", tmp_path)
     alike = [{"key": "a", "prompt": "x"}, {"key": "b", "prompt": "y"}, {"key": "c", "prompt": " x "}]
     recipe = open_clip_tiny.write_recipe(tmp_path, findings=alike)
     line = recipe.read_text().splitlines().index("findings:") + 1

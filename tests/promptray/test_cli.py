@@ -14,6 +14,7 @@ from PIL import Image
 
 from promptray.runtime.errors import CODES
 from promptray.runtime.scorer import Scorer
+from tests.cache_copy import copy_cache
 from tests.carzero_tiny import PROMPTS
 from tests.promptray.command_line import Call
 
@@ -195,9 +196,7 @@ def test_build_refuses_a_broken_recipe_with_its_line(call: Call, tmp_path: Path)
 def test_build_makes_a_bundle_and_shows_its_progress(
     call: Call, bundle: Path, carzero_recipe: Callable[..., Path], tmp_path: Path
 ) -> None:
-    # What another test is making there has a name with a dot, and may be gone before it is copied.
-    unfinished = shutil.ignore_patterns(".*")
-    cache = shutil.copytree(bundle.parent / "cache", tmp_path / "cache", ignore=unfinished)
+    cache = copy_cache(bundle.parent / "cache", tmp_path)
     answer = call("build", carzero_recipe(), "-o", tmp_path / "new.bundle", "--cache", cache, "--json")
     assert answer.code == 0
     (document,) = answer.documents

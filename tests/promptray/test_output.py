@@ -1,4 +1,4 @@
-"""Names reach the terminal as they are written: rich's own marks in them are no marks."""
+"""Names reach the terminal as they are written, but for what would steer it."""
 
 from __future__ import annotations
 
@@ -43,11 +43,30 @@ def test_a_long_wording_is_shortened_for_people() -> None:
 def test_progress_on_a_terminal_shows_names_as_they_are(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with progress(f"building {NAME}") as report:
         report("load", f"hashing {NAME}", 0.5)
-    assert f"hashing {NAME}" in capsys.readouterr().err
+        report("score", "\x1b[2J", 1.0)
+    shown = capsys.readouterr().err
+    assert f"building {NAME}" in shown
+    assert " 50 % " in shown
+    assert f"load: hashing {NAME}" in shown
+    assert r"score: \x1b[2J" in shown
+
+
+def test_a_table_is_no_wider_than_its_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [["long " * 40, "1.5"], ["short", "22.5"]]
+    print_table("Scores", ["name", "score"], rows, right=(1,))
+    assert max(map(len, capsys.readouterr().out.splitlines())) > 200  # a pipe's reader wants a line a row
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table("Scores", ["name", "score"], rows, right=(1,))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[-1].endswith("  22.5")
+    assert sum(line.count("long") for line in lines) == 40
 
 
 @pytest.fixture

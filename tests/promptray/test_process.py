@@ -32,8 +32,9 @@ def test_exit_codes_reach_the_shell(tmp_path: Path) -> None:
     assert promptray("nonsense").returncode == 2
 
 
-def test_a_reader_that_goes_away_is_no_fault(carzero_bundle: Path) -> None:
-    command = [sys.executable, "-m", "promptray", "inspect", str(carzero_bundle)]
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_fault(carzero_bundle: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "promptray", "inspect", str(carzero_bundle), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

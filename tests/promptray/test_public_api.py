@@ -60,4 +60,4 @@ def test_importing_the_scorer_loads_no_backend() -> None:
 def test_the_command_lines_help_loads_nothing_heavy() -> None:
     code = "from promptray.cli import run; import io, contextlib\n"
     code += "with contextlib.redirect_stdout(io.StringIO()): run(['--help'])"
-    assert loaded_after(code, "numpy", "onnxruntime", "pydicom", "PIL", "rich", "torch") == []
+    assert loaded_after(code, "numpy", "onnxruntime", "pydicom", "PIL", "tabulate", "tqdm", "torch") == []

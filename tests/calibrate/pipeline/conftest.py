@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from promptray.calibrate.pipeline import build
+from tests.cache_copy import copy_cache
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "export" / "golden"
@@ -88,7 +88,7 @@ def gated_bundle(shared_dir: Path, reference_bundle: Path, pieces: Path) -> Path
 @pytest.fixture
 def cache(gated_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the cache in which every stage of the gated bundle is finished."""
-    return Path(shutil.copytree(gated_bundle.parent / "cache", tmp_path / "cache"))
+    return copy_cache(gated_bundle.parent / "cache", tmp_path)
 
 
 @pytest.fixture

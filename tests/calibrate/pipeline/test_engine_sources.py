@@ -415,7 +415,8 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         progress("choosing kernels", 0.5)
         return _Built(b"plan of " + content[:64], flavour.version, tuple(targets))
 
-    flavour = types.SimpleNamespace(name="tensorrt_rtx", version="1.7.1.116")
+    # No real version: the stages' cache is shared with the test of the real builder.
+    flavour = types.SimpleNamespace(name="tensorrt_rtx", version="1.7.0.1")
     monkeypatch.setattr(plans, "build_engine", build_engine)
     monkeypatch.setattr(plans, "load_flavour", lambda name: flavour)
     monkeypatch.setattr(tensorrt_recipe, "built_for", lambda: ["7.5", "8.6", "8.9"])

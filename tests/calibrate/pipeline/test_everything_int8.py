@@ -12,6 +12,7 @@ import pytest
 from benchmarks.everything_int8 import everything_int8
 from promptray import BuildError
 from promptray.calibrate.pipeline import build
+from tests.cache_copy import copy_cache
 from tests.calibrate.pipeline.conftest import reference_recipe
 
 #: What `int8-qdq` leaves high in the reference model.
@@ -28,9 +29,7 @@ def quantised_inputs(graph: bytes) -> set[str]:
 def test_everything_in_int8_is_refused_and_nothing_is_written(
     reference_bundle: Path, pieces: Path, tmp_path: Path
 ) -> None:
-    # Others quantise in that cache, too, and write to it meanwhile.
-    left_out = shutil.ignore_patterns("quantise-*", ".*")
-    cache = Path(shutil.copytree(reference_bundle.parent / "cache", tmp_path / "cache", ignore=left_out))
+    cache = copy_cache(reference_bundle.parent / "cache", tmp_path, "quantise-*")
     few = tmp_path / "few"
     few.mkdir()
     for path in sorted((pieces / "gate").iterdir())[:60]:
