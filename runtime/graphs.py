@@ -17,7 +17,9 @@ from promptray.runtime.backends import (
     Chain,
     Graph,
     Pending,
+    Preparing,
     load_backend,
+    no_prepare,
     require_finite,
     require_leading,
 )
@@ -32,6 +34,7 @@ from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.fixed_set import require_whole
 from promptray.runtime.graph_choice import engine_graph, gated_graph
 from promptray.runtime.machine_class import consumers_here
+from promptray.runtime.prepare_graph import PrepareFacts
 from promptray.runtime.prompts import BankBatch, BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder, require_text
 from promptray.runtime.wording import require_wordings
@@ -235,12 +238,26 @@ class Graphs:
         Where they run.
     prompts_per_batch : int or None
         Fixed number of prompts of each head call; None for one call per row bucket.
+    prepare : bool
+        Prepare images on the backend's device: chains take a ``StoredImage``, too.
+
+    Attributes
+    ----------
+    preparing : Preparing or None
     """
 
-    def __init__(self, bundle: BundleContent, backend: Backend, *, prompts_per_batch: int | None) -> None:
+    def __init__(
+        self,
+        bundle: BundleContent,
+        backend: Backend,
+        *,
+        prompts_per_batch: int | None,
+        prepare: bool = False,
+    ) -> None:
         self._bundle = bundle
         self._backend = backend
         self._prompts_per_batch = prompts_per_batch
+        self.preparing = self._prepare() if prepare else None
         self._image = self._load("image").bind({})
         self._heads = {head.name: self._load("head", head.name) for head in bundle.manifest.heads}
         self._text: tuple[Head, TextEncoder, BoundGraph] | None = None
@@ -252,6 +269,13 @@ class Graphs:
         else:
             facts = engine_graph(manifest, engines, role, head)
         return self._backend.load(partial(self._bundle.read, facts.file), facts)
+
+    def _prepare(self) -> Preparing:
+        manifest = self._bundle.manifest
+        file = manifest.engines.prepare if manifest.engines else None
+        if file is None:
+            raise no_prepare(self._backend.name, "a bundle without a graph that does it")
+        return self._backend.prepare_with(PrepareFacts.of(file, manifest.preprocessing))
 
     @property
     def gated(self) -> Gated | None:

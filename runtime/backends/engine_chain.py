@@ -16,19 +16,22 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from promptray.runtime.backends import Array, GpuOptions, Outputs
 from promptray.runtime.backends.cuda import Cuda, Memory, Recorded
 from promptray.runtime.backends.device_array import DeviceArray, device_array
+from promptray.runtime.backends.engine_prepare import Preparation
 from promptray.runtime.backends.flights import Flight, Pool
+from promptray.runtime.backends.layout import Layout
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.tensorrt_engine import Context, Engine, Shape
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import ScoringError
+from promptray.runtime.prepare_graph import StoredImage
 
-_ALIGNMENT = 256
 _PIXELS = "pixels"
+#: What a call begins with: pixels of the host, pixels of the device, or one image to prepare there.
+Incoming = Array | DeviceArray | StoredImage
 
 
 class BoundEngine:
@@ -52,31 +55,6 @@ class BoundEngine:
         raise TypeError("an engine runs as part of a chain: Graphs.chain")
 
 
-class _Layout:
-    """Tensors side by side in one piece of memory, so that one copy brings all of them to the host."""
-
-    def __init__(self, heads: Sequence[Mapping[str, tuple[Shape, np.dtype[Any]]]]) -> None:
-        self.size = 0
-        self.places: list[dict[str, tuple[int, Shape, np.dtype[Any]]]] = []
-        for tensors in heads:
-            places = {}
-            for name, (shape, dtype) in tensors.items():
-                places[name] = (self.size, shape, dtype)
-                size = math.prod(shape) * dtype.itemsize
-                self.size += -(-size // _ALIGNMENT) * _ALIGNMENT
-            self.places.append(places)
-
-    def read(self, content: NDArray[np.uint8]) -> list[dict[str, Array]]:
-        """Return the tensors as views of the memory's content."""
-        return [
-            {
-                name: content[offset : offset + math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
-                for name, (offset, shape, dtype) in places.items()
-            }
-            for places in self.places
-        ]
-
-
 class Program:
     """The image engine and bound heads for B images, ready to run.
 
@@ -88,6 +66,8 @@ class Program:
     pixels : tuple of int
         Shape of the network input.
     cuda_graph : bool
+    prepare : Engine, optional
+        Prepares an image before; for programs of one image.
 
     Raises
     ------
@@ -97,7 +77,13 @@ class Program:
     """
 
     def __init__(
-        self, cuda: Cuda, image: BoundEngine, heads: Sequence[BoundEngine], pixels: Shape, cuda_graph: bool
+        self,
+        cuda: Cuda,
+        image: BoundEngine,
+        heads: Sequence[BoundEngine],
+        pixels: Shape,
+        cuda_graph: bool,
+        prepare: Engine | None = None,
     ) -> None:
         self._cuda = cuda
         self.stream, self.event = cuda.stream(), cuda.event()
@@ -110,14 +96,14 @@ class Program:
             self._features[name] = cuda.memory(_bytes(image.engine, name, shape))
             first.place(name, self._features[name].address)
         contexts = [self._context(head, first.shapes) for head in heads]
-        self._layout = _Layout(
-            [{n: (shape, each.engine.dtypes[n]) for n, shape in each.shapes.items()} for each in contexts]
-        )
-        self._answers, self._output = cuda.memory(self._layout.size), cuda.pinned(self._layout.size)
-        for context, places in zip(contexts, self._layout.places, strict=True):
-            for name, (offset, _, _) in places.items():
+        self._layouts = _side_by_side(contexts)
+        size = self._layouts[-1].size
+        self._answers, self._output = cuda.memory(size), cuda.pinned(size)
+        for context, layout in zip(contexts, self._layouts, strict=True):
+            for name, offset in layout.offsets.items():
                 context.place(name, self._answers.address + offset)
         self._contexts = [first, *contexts]
+        self._preparation = Preparation(cuda, prepare, self._pixels, self.stream) if prepare else None
         self._recorded: Recorded | None = None
         self._warm_up(cuda_graph)
 
@@ -145,11 +131,14 @@ class Program:
     def _enqueue(self) -> None:
         for context in self._contexts:
             context.enqueue(self.stream)
-        self._cuda.copy_out(self._output, self._answers, self._layout.size, self.stream)
+        self._cuda.copy_out(self._output, self._answers, self._answers.size, self.stream)
 
-    def begin(self, pixels: Array | DeviceArray) -> None:
+    def begin(self, pixels: Incoming) -> None:
         """Queue a call."""
-        if isinstance(pixels, DeviceArray):
+        if isinstance(pixels, StoredImage):
+            assert self._preparation is not None  # noqa: S101 - the chain looked
+            self._preparation.enqueue(pixels)
+        elif isinstance(pixels, DeviceArray):
             if pixels.stream is not None:
                 self._cuda.follow(self.stream, pixels.stream, self.event)
             self._cuda.copy_across(self._pixels, pixels.address, pixels.size, self.stream)
@@ -174,7 +163,8 @@ class Program:
 
     def read(self) -> list[dict[str, Array]]:
         """Return the answers of a call that is done: every output of each head."""
-        return self._layout.read(self._output.bytes.copy())
+        content = self._output.bytes.copy()
+        return [layout.views(content) for layout in self._layouts]
 
 
 class EngineChain:
@@ -194,6 +184,8 @@ class EngineChain:
     image : BoundEngine
     heads : sequence of BoundEngine
     options : GpuOptions
+    prepare : Engine, optional
+        Prepares images: the chain takes :class:`StoredImage` as well.
     """
 
     def __init__(
@@ -205,8 +197,9 @@ class EngineChain:
         image: BoundEngine,
         heads: Sequence[BoundEngine],
         options: GpuOptions,
+        prepare: Engine | None = None,
     ) -> None:
-        self._cuda, self._lifetime = cuda, lifetime
+        self._cuda, self._lifetime, self._prepares = cuda, lifetime, prepare is not None
         facts = next(each for each in image.engine.facts.inputs if each.name == _PIXELS)
         self._sides = tuple(int(side) for side in facts.dims[1:])
         self._most = image.engine.most(_PIXELS)
@@ -214,7 +207,11 @@ class EngineChain:
         make = partial(_make, building, cuda, image, tuple(heads))
         self._pools = {
             images: Pool[Program, list[dict[str, Array]]](
-                partial(make, (images, *self._sides), options.cuda_graphs), options.streams, aloft
+                partial(
+                    make, (images, *self._sides), options.cuda_graphs, prepare if images == 1 else None
+                ),
+                options.streams,
+                aloft,
             )
             for images in range(1, self._most + 1)
         }
@@ -239,10 +236,12 @@ class EngineChain:
         return InFlight(self._cuda, flights, limit, start)
 
     def _begin(
-        self, incoming: Array | DeviceArray, first: int, images: int, limit: Deadline
+        self, incoming: Incoming, first: int, images: int, limit: Deadline
     ) -> Flight[Program, list[dict[str, Array]]]:
-        part: Array | DeviceArray
-        if isinstance(incoming, DeviceArray):
+        part: Incoming
+        if isinstance(incoming, StoredImage):
+            part = incoming
+        elif isinstance(incoming, DeviceArray):
             shape = (images, *self._sides)
             offset = first * incoming.size // incoming.shape[0]
             part = DeviceArray(incoming.address + offset, shape, incoming.stream, incoming.owner)
@@ -251,7 +250,9 @@ class EngineChain:
         pool = self._pools[images]
         return pool.fly(lambda program: program.begin(part), Program.read, limit, part)
 
-    def _checked(self, pixels: Any) -> Array | DeviceArray:
+    def _checked(self, pixels: Any) -> Incoming:
+        if isinstance(pixels, StoredImage) and self._prepares:
+            return pixels  # its values are whole numbers, and no level of its table is none
         found: Array | DeviceArray
         if isinstance(pixels, np.ndarray):
             if pixels.dtype != np.float32:
@@ -307,9 +308,19 @@ def _make(
     heads: Sequence[BoundEngine],
     pixels: Shape,
     cuda_graph: bool,
+    prepare: Engine | None,
 ) -> Program:
     with building:
-        return Program(cuda, image, heads, pixels, cuda_graph)
+        return Program(cuda, image, heads, pixels, cuda_graph, prepare)
+
+
+def _side_by_side(contexts: Sequence[Context]) -> list[Layout]:
+    """Lay the outputs of all contexts into one piece of memory."""
+    made: list[Layout] = []
+    for context in contexts:
+        outputs = {name: (shape, context.engine.dtypes[name]) for name, shape in context.shapes.items()}
+        made.append(Layout(outputs, made[-1].size if made else 0))
+    return made
 
 
 def _bytes(engine: Engine, name: str, shape: Shape) -> int:

@@ -18,14 +18,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime as ort
 
-from promptray.runtime.backends import Array, GpuOptions, Outputs, require_finite, require_on_host
+from promptray.runtime.backends import (
+    Array,
+    GpuOptions,
+    Outputs,
+    no_prepare,
+    require_finite,
+    require_on_host,
+)
 from promptray.runtime.backends.choice import OpenedEngines
 from promptray.runtime.backends.cuda import Cuda
+from promptray.runtime.backends.declared import DeclaredGraph
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.onnxruntime import (
     FAULTS,
@@ -133,6 +141,10 @@ class OnnxRuntimeCuda:
         if self.provider != _PROVIDER:
             return {}
         return {"device_id": "0", "use_tf32": "0", "enable_cuda_graph": str(int(self.cuda_graphs))}
+
+    def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
+        """Refuse: ONNX Runtime has no engine that prepares images."""
+        raise no_prepare(self.name, "ONNX Runtime, which leaves it to the CPU")
 
     def chain(
         self, image: OnnxRuntimeCudaBoundGraph, heads: Sequence[OnnxRuntimeCudaBoundGraph]

@@ -38,7 +38,11 @@ def check_engines(manifest: Manifest) -> None:
 
 def _check_settings(engines: Engines, manifest: Manifest) -> None:
     settings = engines.settings
-    for name, sizes in (("images", settings.images), ("prompts", settings.prompts)):
+    for name, sizes in (
+        ("images", settings.images),
+        ("prompts", settings.prompts),
+        ("sides", settings.sides),
+    ):
         if sizes is not None and not sizes.rises:
             found = f"{sizes.least}, {sizes.tuned}, {sizes.most}"
             refuse(f"$.engines.settings.{name}", "is not least, tuned and most in this order", found)
