@@ -37,9 +37,10 @@ def backend_facts(
         )  # fmt: skip
     if not isinstance(engines, EngineSet):
         raise TypeError("engines that passed no gate score nothing")
+    gated_as = f"{backend.name}@{engines.key}" + (_PREPARED if prepare == "device" else "")
     return BackendFacts(
         backend.name, backend.version, backend.device, engines.precision, backend.threads, reason,
-        f"{backend.name}@{engines.key}{_PREPARED if prepare == 'device' else ''}", EngineRef(engines.key, engines.gate.title),
+        gated_as, EngineRef(engines.key, engines.gate.title),
         HOST if manifest.graph("text") else None, prepare,
     )  # fmt: skip
 

@@ -161,6 +161,14 @@ class StoredImage:
             "border": plan.border,
         }
 
+    @property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """The graph's inputs in its own types."""
+        return {
+            name: values.astype(np.int32 if name == "codes" else np.float32, copy=False)
+            for name, values in self.tensors.items()
+        }
+
     @cached_property
     def network_input(self) -> NetworkInput:
         """What the CPU makes of it: the device's pixels are within one grey level of these."""
@@ -236,11 +244,7 @@ class PrepareFeeds:
 
     def _feeds(self, picture: Tabulated) -> tuple[dict[str, NDArray[np.generic]], Geometry]:
         image = self.image(picture)
-        feeds: dict[str, NDArray[np.generic]] = {
-            name: values.astype(np.int32 if name == "codes" else np.float32, copy=False)
-            for name, values in image.tensors.items()
-        }
-        return feeds, image.geometry
+        return image.inputs, image.geometry
 
     def _plan(self, rows: int, columns: int) -> SizePlan:
         first, *rest = self._spec.steps

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, get_args
 
 from promptray.runtime.active_prompts import ActivePrompts, require_open
 from promptray.runtime.active_set import ActiveSet
@@ -19,7 +19,6 @@ from promptray.runtime.backends.choice import choose_backend
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.device_prepare import DevicePrepare, prepared_on_cpu
 from promptray.runtime.door import Source, open_picture, source_name
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import ScoringError
@@ -28,12 +27,11 @@ from promptray.runtime.exam_result import ExamResult
 from promptray.runtime.golden import GoldenReport, check_golden
 from promptray.runtime.golden_prepare import require_prepared
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, HeadScores, own_bank
+from promptray.runtime.image_preparation import ImagePreparation, Where
 from promptray.runtime.pending_result import PendingResult
 from promptray.runtime.picture import Picture
 from promptray.runtime.pixel_scores import PixelScores, pixel_scores
-from promptray.runtime.prepare_graph import StoredImage
 from promptray.runtime.prepared import Prepared
-from promptray.runtime.preprocess import NetworkInput, preprocess
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.result_document import result_document
 from promptray.runtime.score_ahead import score_ahead
@@ -67,7 +65,7 @@ class Scorer:
         *,
         strict: bool,
         closed: threading.Event,
-        device: DevicePrepare | None = None,
+        preparing: ImagePreparation,
     ) -> None:
         self.bundle = bundle
         self.backend = backend
@@ -75,7 +73,7 @@ class Scorer:
         self._graphs = graphs
         self.strict = strict
         self._closed = closed
-        self._device = device
+        self._preparing = preparing
 
     @classmethod
     def open(
@@ -88,7 +86,7 @@ class Scorer:
         reproducible: bool = False,
         strict: bool = False,
         gpu: GpuOptions | None = None,
-        prepare: Literal["cpu", "device"] = "cpu",
+        prepare: Where = "cpu",
     ) -> Scorer:
         """Open a bundle: check its seal, hash what is loaded, compile, and score a golden picture.
 
@@ -123,7 +121,7 @@ class Scorer:
             ``backend.*``; ``engine.*`` where there are no engines for this GPU that passed their gate, or
             none among them that prepares images.
         """
-        if prepare not in ("cpu", "device"):
+        if prepare not in get_args(Where):
             raise ValueError('prepare must be "cpu" or "device"')
         bundle = Bundle.open(path)
         manifest = bundle.manifest
@@ -147,7 +145,7 @@ class Scorer:
         backend: Backend,
         reason: str,
         local: Site | None,
-        prepare: Literal["cpu", "device"],
+        prepare: Where,
         *,
         reproducible: bool,
         strict: bool,
@@ -162,15 +160,13 @@ class Scorer:
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
+        require_prepared(bundle, graphs)
         facts = backend_facts(manifest, backend, reason, prepare)
-        device = None
-        if prepare == "device" and backend.engines is not None:
-            device = DevicePrepare(manifest.preprocessing, backend.engines.settings)
-            require_prepared(bundle, graphs)
+        preparing = ImagePreparation(manifest.preprocessing, backend.engines if graphs.preparing else None)
         closed = threading.Event()
         calibrations = Calibrations(local, manifest, facts, strict=strict)
         prompts = ActivePrompts(bundle, graphs, banks, local, closed, calibrations)
-        return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed, device=device)
+        return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed, preparing=preparing)
 
     def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
         """Read an image, check it at the door and bring it to the network's input. Runs in any thread.
@@ -193,14 +189,9 @@ class Scorer:
         called = name or source_name(source)
         picture = self.picture(source, name=called, **declared)
         start = time.perf_counter()
-        image: NetworkInput | StoredImage | None = None
-        if self._device is not None:
-            image = self._device.image(picture)
-            picture = picture if image is not None else prepared_on_cpu(picture)
-        if image is None:
-            image = preprocess(picture.shown, self.bundle.manifest.preprocessing)
+        image, notices = self._preparing.image(picture)
         timing = {**picture.timing, "resize": _milliseconds(start)}
-        return Prepared(image, picture.source, picture.notices, timing, called, self.bundle.hash)
+        return Prepared(image, picture.source, notices, timing, called, self.bundle.hash)
 
     def picture(self, source: Source, **declared: Any) -> Picture:
         """Read an image at its original size and check it at the door (see :meth:`prepare`)."""
@@ -212,7 +203,7 @@ class Scorer:
             manifest.door,
             rule.greyscale,
             keep_colour=rule.colour == "rgb",
-            keep_stored=self._device is not None,
+            keep_stored=self._preparing.on_device,
             strict=self.strict,
             **declared,
         )

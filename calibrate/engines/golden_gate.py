@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
+from promptray.calibrate.engines.prepare_gate import hold_prepare
 from promptray.runtime.answers import Answers
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head
@@ -66,7 +68,10 @@ def hold_golden(
             cure="build in a wider type (--precision fp16 or fp32); where fp32 fails, report it with the "
             "output of `promptray doctor`",
         )
-    return EngineGate(pictures=len(pixels), heads=gates)
+    gate = EngineGate(pictures=len(pixels), heads=gates)
+    if graphs.preparing is None:
+        return gate
+    return msgspec.structs.replace(gate, prepare=hold_prepare(bundle, graphs, heads, facts))
 
 
 def _gate(head: Head, stored: Answers, found: list[Answers], facts: EngineFacts) -> HeadGate:

@@ -70,7 +70,7 @@ def profiles_for(
 
 
 def prepare_profile(facts: PrepareFacts, settings: Settings) -> Profile:
-    """Return the profile of the graph that prepares images: frames of 8 and 16 bits, of every size allowed."""
+    """Return the profile of the graph that prepares images: of 8 and 16 bits, of every size allowed."""
     sides = settings.sides
     sizes = {"rows": sides, "columns": sides, "values": Range(least=1 << 8, tuned=1 << 16, most=1 << 16)}
     return _profile(facts.inputs, sizes)

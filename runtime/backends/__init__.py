@@ -263,6 +263,7 @@ def load_backend(name: str, *, threads: int | None = None) -> Backend:
 
 def no_prepare(name: str, found: str) -> ScoringError:
     """Return the error of a backend that cannot prepare images on its device."""
+    builder = name if name.startswith("tensorrt") else "tensorrt"
     return ScoringError(
         "engine.no-prepare",
         "nothing here prepares images on the device",
@@ -270,8 +271,7 @@ def no_prepare(name: str, found: str) -> ScoringError:
         expected="a set of TensorRT engines with one that prepares images",
         found=found,
         cure="build the bundle with `prepare: true` in its recipe's section `tensorrt`, then run "
-        f"`promptray engine BUNDLE --backend {name if name.startswith('tensorrt') else 'tensorrt'}`; or leave "
-        'it to the CPU (prepare="cpu")',
+        f'`promptray engine BUNDLE --backend {builder}`; or leave it to the CPU (prepare="cpu")',
     )
 
 

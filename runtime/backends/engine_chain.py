@@ -207,9 +207,7 @@ class EngineChain:
         make = partial(_make, building, cuda, image, tuple(heads))
         self._pools = {
             images: Pool[Program, list[dict[str, Array]]](
-                partial(
-                    make, (images, *self._sides), options.cuda_graphs, prepare if images == 1 else None
-                ),
+                partial(make, (images, *self._sides), options.cuda_graphs, prepare if images == 1 else None),
                 options.streams,
                 aloft,
             )

@@ -115,9 +115,7 @@ def facts_of(graphs: Sequence[EngineSource], manifest: Manifest) -> list[SourceG
     ]
 
 
-def prepare_source(
-    manifest: Manifest, backend: str, version: str, device: Device
-) -> SourceGraph | None:
+def prepare_source(manifest: Manifest, backend: str, version: str, device: Device) -> SourceGraph | None:
     """Return the graph that prepares images, or None where the bundle has none or the library cannot take it.
 
     It is float32 and of opset 20: ONNX Runtime keeps no engines, TensorRT 8 reads no such opset, and

@@ -200,6 +200,9 @@ class EngineStore:
             raise _corrupt(self._site, entry, "its gate was held for other heads")
         if not all(head.passed for head in facts.gate.heads):
             raise _corrupt(self._site, entry, "it did not pass its gate")
+        prepare = facts.gate.prepare
+        if facts.prepares != (prepare is not None) or (prepare is not None and not prepare.passed):
+            raise _corrupt(self._site, entry, "its engine that prepares images passed no gate")
         return facts
 
     def _differences(
