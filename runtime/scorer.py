@@ -130,7 +130,12 @@ class Scorer:
         local = open_site(site, bundle.hash)
         engines = EngineStore(local, manifest)
         chosen, reason = choose_backend(
-            backend, threads=threads, manifest=manifest, engines=engines, options=gpu
+            backend,
+            threads=threads,
+            manifest=manifest,
+            engines=engines,
+            options=gpu,
+            prepares=prepare == "device",
         )
         try:
             return cls._on(bundle, chosen, reason, local, prepare, reproducible=reproducible, strict=strict)

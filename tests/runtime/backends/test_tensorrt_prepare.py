@@ -1,4 +1,4 @@
-"""Images prepared on a simulated GPU: levels within one of the CPU's, scores within the gate, or it is said."""
+"""Images prepared on a simulated GPU: levels within one of the CPU's, scores within the gate."""
 
 from __future__ import annotations
 
