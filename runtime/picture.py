@@ -28,7 +28,7 @@ NOTICES: dict[str, str] = {
     "site-prompts-changed": "The site's prompts were changed meanwhile: open the scorer again to score them.",
     "calibration-wording": "A finding was calibrated with another wording, or encoding of it, than now.",
     "calibration-engine": "A finding was calibrated on scores of another backend or precision.",
-    "calibration-machine": "A finding was calibrated on another machine class, set of engines or preparation.",
+    "calibration-machine": "A finding was calibrated on another machine class, engine or preparation.",
     "calibration-strict": "A finding was calibrated on images whose absent tags are refused, not noted.",
     "study-absent": "Images state no study: nothing but the caller says that they belong together.",
     "view-repeated": "Several images show the same view: their mean was taken for it.",
