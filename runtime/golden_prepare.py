@@ -13,7 +13,7 @@ from promptray.runtime.dicom.greyscale import Tabulated
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BundleError
 from promptray.runtime.golden import read_golden
-from promptray.runtime.graphs import BundleContent, Graphs
+from promptray.runtime.graphs import BundleContent
 from promptray.runtime.prepare_graph import PrepareFeeds, StoredImage
 from promptray.runtime.preprocess import normalise
 
@@ -69,17 +69,15 @@ def worst_level(bundle: BundleContent, numbers: list[int], pixels: NDArray[np.fl
     return float(np.abs((pixels - expected) * scale).max(initial=0.0))
 
 
-def require_prepared(bundle: BundleContent, graphs: Graphs) -> None:
-    """Prepare the first golden image where the device does that: what a driver breaks is found at once.
+def require_prepared(bundle: BundleContent, preparing: Preparing) -> None:
+    """Prepare the first golden image on the device: what a driver breaks is found at once.
 
     Raises
     ------
     BundleError
         ``bundle.golden`` where its pixels are further off than one grey level.
     """
-    if graphs.preparing is None:
-        return
-    numbers, pixels = prepared_golden(bundle, graphs.preparing, pictures=1)
+    numbers, pixels = prepared_golden(bundle, preparing, pictures=1)
     worst = worst_level(bundle, numbers, pixels)
     if not worst <= MOST_LEVELS:
         raise BundleError(

@@ -34,7 +34,6 @@ from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.fixed_set import require_whole
 from promptray.runtime.graph_choice import engine_graph, gated_graph
 from promptray.runtime.machine_class import consumers_here
-from promptray.runtime.prepare_graph import PrepareFacts
 from promptray.runtime.prompts import BankBatch, BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder, require_text
 from promptray.runtime.wording import require_wordings
@@ -271,6 +270,8 @@ class Graphs:
         return self._backend.load(partial(self._bundle.read, facts.file), facts)
 
     def _prepare(self) -> Preparing:
+        from promptray.runtime.prepare_graph import PrepareFacts  # only who asks for it waits for its import
+
         manifest = self._bundle.manifest
         file = manifest.engines.prepare if manifest.engines else None
         if file is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from promptray.runtime.bundle.image_rules import Preprocessing
-from promptray.runtime.dicom.greyscale import Tabulated
 from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.picture import Notice, Picture, notice
-from promptray.runtime.prepare_graph import PrepareFeeds, StoredImage
 from promptray.runtime.preprocess import NetworkInput, preprocess
+
+if TYPE_CHECKING:
+    from promptray.runtime.dicom.greyscale import Tabulated
+    from promptray.runtime.prepare_graph import PrepareFeeds, StoredImage
 
 Where = Literal["cpu", "device"]
 
@@ -32,7 +34,7 @@ class ImagePreparation:
     def __init__(self, spec: Preprocessing, engines: EngineFacts | None) -> None:
         self._spec, self.on_device = spec, engines is not None
         self._sides = engines.settings.sides if engines else None
-        self._feeds = PrepareFeeds(spec) if engines else None
+        self._feeds = _feeds(spec) if engines else None
 
     def image(self, picture: Picture) -> tuple[NetworkInput | StoredImage, tuple[Notice, ...]]:
         """Return the image for a chain, and what to know about it.
@@ -61,5 +63,14 @@ class ImagePreparation:
         if not within or picture.colour is not None:
             return None
         if picture.tabulated is None and picture.source.kind != "dicom":
+            from promptray.runtime.dicom.greyscale import Tabulated
+
             return Tabulated.of_grey(picture.grey)
         return picture.tabulated
+
+
+def _feeds(spec: Preprocessing) -> PrepareFeeds:
+    """Make what the device is fed with; only who asks for the device waits for the import."""
+    from promptray.runtime.prepare_graph import PrepareFeeds
+
+    return PrepareFeeds(spec)

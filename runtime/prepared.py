@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptray.runtime.geometry import Geometry
 from promptray.runtime.picture import Notice, SourceFacts
-from promptray.runtime.prepare_graph import StoredImage
 from promptray.runtime.preprocess import NetworkInput
+
+if TYPE_CHECKING:
+    from promptray.runtime.prepare_graph import StoredImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class Prepared:
     @property
     def network_input(self) -> NetworkInput:
         """The picture as the network sees it; of what a device prepares, as the CPU would make it."""
-        return self.image.network_input if isinstance(self.image, StoredImage) else self.image
+        return self.image if isinstance(self.image, NetworkInput) else self.image.network_input
 
     @property
     def geometry(self) -> Geometry:
@@ -53,4 +55,4 @@ class Prepared:
     @property
     def incoming(self) -> Any:
         """What a chain takes."""
-        return self.image if isinstance(self.image, StoredImage) else self.image.pixels
+        return self.image.pixels if isinstance(self.image, NetworkInput) else self.image

@@ -25,7 +25,6 @@ from promptray.runtime.errors import ScoringError
 from promptray.runtime.exam import score_exam
 from promptray.runtime.exam_result import ExamResult
 from promptray.runtime.golden import GoldenReport, check_golden
-from promptray.runtime.golden_prepare import require_prepared
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, HeadScores, own_bank
 from promptray.runtime.image_preparation import ImagePreparation, Where
 from promptray.runtime.pending_result import PendingResult
@@ -165,7 +164,10 @@ class Scorer:
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
-        require_prepared(bundle, graphs)
+        if graphs.preparing is not None:
+            from promptray.runtime.golden_prepare import require_prepared  # takes time that others save
+
+            require_prepared(bundle, graphs.preparing)
         facts = backend_facts(manifest, backend, reason, prepare)
         preparing = ImagePreparation(manifest.preprocessing, backend.engines if graphs.preparing else None)
         closed = threading.Event()

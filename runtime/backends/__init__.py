@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -21,7 +21,9 @@ from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.errors import ScoringError
-from promptray.runtime.prepare_graph import StoredImage
+
+if TYPE_CHECKING:
+    from promptray.runtime.prepare_graph import StoredImage
 
 Array = NDArray[Any]
 
