@@ -49,7 +49,7 @@ from promptray.export.families.base import LoadedModel, Side
 from promptray.export.golden_inputs import golden_inputs, read_pictures
 from promptray.export.onnx_graph import export_graph
 from promptray.export.recipe import read_recipe
-from promptray.runtime.graphs import BoundHead
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.text import EncodedFinding, TextEncoder
 from reference.radiographs import LICENCE, SOURCE, read_radiographs
 from reference.wordings import MEANINGS

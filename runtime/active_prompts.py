@@ -9,11 +9,12 @@ from dataclasses import replace
 from promptray.runtime.active_set import ActiveHead, ActiveSet, group_notices, prompt_notices
 from promptray.runtime.alternatives import require_alternatives
 from promptray.runtime.bank_file import pack, unpack
+from promptray.runtime.bound_heads import BoundChain
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Code, Finding, Head
 from promptray.runtime.errors import PromptError, ScoringError
 from promptray.runtime.finding_names import FindingName
 from promptray.runtime.fixed_set import fixed_set, require_free
-from promptray.runtime.graphs import BoundChain, BundleContent, Graphs
+from promptray.runtime.graphs import BundleContent, Graphs
 from promptray.runtime.heads import require_head
 from promptray.runtime.packs import read_pack
 from promptray.runtime.picture import Notice, notice

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.runtime.bound_heads import BoundChain, BoundHead, HeadScores, PendingScores
 from promptray.runtime.bundle.manifest import Head, TextRule
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import PromptError
 from promptray.runtime.finding_names import ByFinding, FindingName
-from promptray.runtime.graphs import BoundChain, BoundHead, HeadScores, PendingScores
 from promptray.runtime.picture import Notice, notice
 from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.relation import incomplete_groups

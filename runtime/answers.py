@@ -41,7 +41,12 @@ class Answers:
 
     def first(self, pictures: int) -> Answers:
         """Return those of the first pictures."""
-        return Answers(self.logits[:pictures], None if self.maps is None else self.maps[:pictures])
+        return self.of(range(min(pictures, len(self.logits))))
+
+    def of(self, numbers: Sequence[int]) -> Answers:
+        """Return those of some pictures."""
+        chosen = list(numbers)
+        return Answers(self.logits[chosen], None if self.maps is None else self.maps[chosen])
 
 
 def spreads_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:

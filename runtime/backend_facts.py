@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from promptray.runtime.backends import HOST, Backend, BackendFacts, EngineRef
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.engines.facts import EngineSet
 from promptray.runtime.machine_class import consumers_here
 
+#: Pixels prepared on the device may be a grey level off: calibrations on the CPU's are of other scores.
+_PREPARED = ", images prepared on the device"
 
-def backend_facts(manifest: Manifest, backend: Backend, reason: str) -> BackendFacts:
+
+def backend_facts(
+    manifest: Manifest, backend: Backend, reason: str, prepare: Literal["cpu", "device"] = "cpu"
+) -> BackendFacts:
     """Return what ran, where and why.
 
     Parameters
@@ -18,6 +25,8 @@ def backend_facts(manifest: Manifest, backend: Backend, reason: str) -> BackendF
         With engines that passed their gate, or of the host.
     reason : str
         Why it was chosen.
+    prepare : {"cpu", "device"}
+        Where images are prepared.
     """
     engines = backend.engines
     if engines is None:
@@ -28,10 +37,11 @@ def backend_facts(manifest: Manifest, backend: Backend, reason: str) -> BackendF
         )  # fmt: skip
     if not isinstance(engines, EngineSet):
         raise TypeError("engines that passed no gate score nothing")
+    gated_as = f"{backend.name}@{engines.key}" + (_PREPARED if prepare == "device" else "")
     return BackendFacts(
         backend.name, backend.version, backend.device, engines.precision, backend.threads, reason,
-        f"{backend.name}@{engines.key}", EngineRef(engines.key, engines.gate.title),
-        HOST if manifest.graph("text") else None,
+        gated_as, EngineRef(engines.key, engines.gate.title),
+        HOST if manifest.graph("text") else None, prepare,
     )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def open_picture(
     greyscale: Greyscale,
     *,
     keep_colour: bool = False,
+    keep_stored: bool = False,
     modality: str | None = None,
     frame: int | None = None,
     photometric: Photometric | None = None,
@@ -86,6 +87,8 @@ def open_picture(
     keep_colour : bool
         Keep red, green and blue of a coloured PNG, JPEG or array beside their grey. Colour in DICOM is
         refused.
+    keep_stored : bool
+        Keep the stored values of DICOM, in up to 16 bits, beside their grey: for a device that prepares.
     modality : str, optional
         The modality as the caller knows it: needed for sources without tags (PNG, JPEG, arrays). It may
         stand in for an absent tag, never overrule one.
@@ -120,7 +123,7 @@ def open_picture(
     try:
         _check_declared_types(modality, frame)
         declared = modality.strip().upper() if modality else None
-        picture = _open(source, door, declared, frame, photometric, keep_colour)
+        picture = _open(source, door, declared, frame, photometric, keep_colour, keep_stored)
         policy.check_picture(picture, door, strict=strict)
     except ImageError as error:
         raise _with_name(error, name or source_name(source)) from None
@@ -152,6 +155,7 @@ def _open(
     frame: int | None,
     photometric: Photometric | None,
     keep_colour: bool,
+    keep_stored: bool,
 ) -> Picture:
     clock = Clock()
     if isinstance(source, np.ndarray):
@@ -164,7 +168,7 @@ def _open(
     if _is_dataset(source):
         from promptray.runtime.dicom.source import picture_of
 
-        return picture_of(source, door, declared, frame, clock)
+        return picture_of(source, door, declared, frame, clock, keep_stored=keep_stored)
     data = _read(source)
     if looks_like_dicom(data):
         # pydicom takes longer to import than all the rest: only those who read DICOM wait for it.
@@ -172,7 +176,7 @@ def _open(
 
         dataset = read_dataset(data)
         clock.lap("read")
-        return picture_of(dataset, door, declared, frame, clock)
+        return picture_of(dataset, door, declared, frame, clock, keep_stored=keep_stored)
     clock.lap("read")
     for kind in _FILE_TYPES:
         if data.startswith(kind.signature):

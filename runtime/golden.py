@@ -16,12 +16,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from promptray.runtime.answers import Answers
+from promptray.runtime.bound_heads import BoundChain, BoundHead
 from promptray.runtime.bundle.gated import Gated, GatedHead
 from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.engines.facts import EngineGate, EngineSet, HeadGate
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
-from promptray.runtime.graphs import BoundChain, BoundHead, BundleContent, Graphs
+from promptray.runtime.graphs import BundleContent, Graphs
 from promptray.runtime.preprocess import normalise
 
 

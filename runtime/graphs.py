@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,25 +13,25 @@ from promptray.runtime.backends import (
     HOST,
     Backend,
     BoundGraph,
-    Chain,
     Graph,
-    Pending,
+    Preparing,
     load_backend,
+    no_prepare,
     require_finite,
     require_leading,
 )
 from promptray.runtime.bank_file import unpack
 from promptray.runtime.bank_precision import rounded
+from promptray.runtime.bound_heads import BoundChain, BoundHead
 from promptray.runtime.bundle.gated import Gated
 from promptray.runtime.bundle.manifest import BankRule, Head, Manifest
-from promptray.runtime.deadline import Deadline
 from promptray.runtime.engines.facts import EngineSet
 from promptray.runtime.ensemble import combine
 from promptray.runtime.errors import BundleError, PromptError
 from promptray.runtime.fixed_set import require_whole
 from promptray.runtime.graph_choice import engine_graph, gated_graph
 from promptray.runtime.machine_class import consumers_here
-from promptray.runtime.prompts import BankBatch, BankEntry, PromptBank
+from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder, require_text
 from promptray.runtime.wording import require_wordings
 
@@ -84,147 +83,6 @@ def own_bank(bundle: BundleContent, head: Head) -> PromptBank:
     return bank
 
 
-@dataclass(frozen=True, eq=False)
-class BoundBatch:
-    """Prompts that go through the head in one call.
-
-    Attributes
-    ----------
-    positions : int array, (n,)
-        Place of each in the bank.
-    size : int
-        Prompts of the call, padding included.
-    graph : BoundGraph
-    """
-
-    positions: NDArray[np.intp]
-    size: int
-    graph: BoundGraph
-
-
-@dataclass(frozen=True, eq=False)
-class BoundHead:
-    """A head with its bank resident: one bound graph for each batch of prompts, none without prompts."""
-
-    batches: tuple[BoundBatch, ...]
-
-    @classmethod
-    def of(cls, graph: Graph, batches: Iterable[BankBatch]) -> BoundHead:
-        """Make batches of a bank resident in a head's graph."""
-        return cls(tuple(BoundBatch(each.positions, each.size, graph.bind(each.tensors)) for each in batches))
-
-    @property
-    def prompts(self) -> int:
-        """How many prompts the bank holds."""
-        return sum(len(batch.positions) for batch in self.batches)
-
-    def run(self, features: Mapping[str, Array]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Score image features against every prompt of the bank, which holds at least one.
-
-        On a backend that runs one graph after the other; :meth:`Graphs.chain` is for all of them.
-
-        Parameters
-        ----------
-        features : dict of str to array
-            Outputs of the image graph for B images.
-
-        Returns, Raises
-        ---------------
-        As :meth:`collect`.
-        """
-        images = len(next(iter(features.values())))
-        return self.collect((batch.graph.run(features) for batch in self.batches), images)
-
-    def collect(
-        self, found: Iterable[Mapping[str, Array]], images: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Put the outputs of all batches together, without padding.
-
-        Parameters
-        ----------
-        found : iterable of dict of str to array
-            Outputs of the head's graph for each batch.
-        images : int
-            How many were scored.
-
-        Returns
-        -------
-        logits : float32 (B, prompts)
-        maps : float32 (B, prompts, grid rows, grid columns), or None where the head gives none
-
-        Raises
-        ------
-        ScoringError
-            ``score.not-finite`` or ``backend.failed``.
-        """
-        logits: NDArray[np.float32] | None = None
-        maps: NDArray[np.float32] | None = None
-        for batch, outputs in zip(self.batches, found, strict=True):
-            positions = batch.positions
-            # One column or row would be spread over all findings or images, and look like scores of each.
-            require_leading(outputs, (images, batch.size), "head")
-            kept = {name: values[:, : len(positions)] for name, values in outputs.items()}
-            require_finite(kept, "head")
-            if logits is None:
-                logits = np.empty((len(kept["logits"]), self.prompts), np.float32)
-            logits[:, positions] = kept["logits"]
-            if "maps" in kept:
-                if maps is None:
-                    maps = np.empty((*logits.shape, *kept["maps"].shape[2:]), np.float32)
-                maps[:, positions] = kept["maps"]
-        if logits is None:
-            raise PromptError(
-                "prompt.unknown",
-                "there is no finding to score",
-                cure="add one: scorer.prompts.add(key, prompt), or `promptray prompts BUNDLE add`",
-            )
-        return logits, maps
-
-
-#: Scores of one head: logits float32 (B, prompts), and maps (B, prompts, grid rows, grid columns) or None.
-HeadScores = tuple[NDArray[np.float32], NDArray[np.float32] | None]
-
-
-class PendingScores:
-    """Images that were submitted to a chain."""
-
-    def __init__(self, pending: Pending, heads: Sequence[BoundHead]) -> None:
-        self._pending, self._heads = pending, heads
-
-    def done(self) -> bool:
-        """Tell whether the scores are there; never waits."""
-        return self._pending.done()
-
-    def result(self) -> tuple[list[HeadScores], Mapping[str, float]]:
-        """Wait, and return the scores of each head, and the milliseconds of each stage.
-
-        Raises
-        ------
-        ScoringError
-            ``score.not-finite``, ``score.deadline``, ``score.cancelled``, ``backend.*``.
-        """
-        outputs = self._pending.result()
-        each = iter(outputs.heads)
-        images = self._pending.images
-        found = [head.collect((next(each) for _ in head.batches), images) for head in self._heads]
-        return found, outputs.timing
-
-
-class BoundChain:
-    """The image side and heads with their banks, as one call."""
-
-    def __init__(self, chain: Chain, heads: Sequence[BoundHead]) -> None:
-        self._chain, self._heads = chain, tuple(heads)
-
-    def submit(self, pixels: Any, limit: Deadline) -> PendingScores:
-        """Begin to score pixels (see :meth:`promptray.runtime.backends.Chain.submit`)."""
-        return PendingScores(self._chain.submit(pixels, limit), self._heads)
-
-    def run(self, pixels: Any) -> list[HeadScores]:
-        """Score pixels float32 (B, channels, height, width) with every head."""
-        return self.submit(pixels, Deadline(None, None)).result()[0]
-
-
 class Graphs:
     """Compile a bundle's graphs on one backend. The text graph is compiled when first needed.
 
@@ -236,12 +94,26 @@ class Graphs:
         Where they run.
     prompts_per_batch : int or None
         Fixed number of prompts of each head call; None for one call per row bucket.
+    prepare : bool
+        Prepare images on the backend's device: chains take a ``StoredImage``, too.
+
+    Attributes
+    ----------
+    preparing : Preparing or None
     """
 
-    def __init__(self, bundle: BundleContent, backend: Backend, *, prompts_per_batch: int | None) -> None:
+    def __init__(
+        self,
+        bundle: BundleContent,
+        backend: Backend,
+        *,
+        prompts_per_batch: int | None,
+        prepare: bool = False,
+    ) -> None:
         self._bundle = bundle
         self._backend = backend
         self._prompts_per_batch = prompts_per_batch
+        self.preparing = self._prepare() if prepare else None
         self._image = self._load("image").bind({})
         self._heads = {head.name: self._load("head", head.name) for head in bundle.manifest.heads}
         self._text: tuple[Head, TextEncoder, BoundGraph] | None = None
@@ -253,6 +125,15 @@ class Graphs:
         else:
             facts = engine_graph(manifest, engines, role, head)
         return self._backend.load(partial(self._bundle.read, facts.file), facts)
+
+    def _prepare(self) -> Preparing:
+        from promptray.runtime.prepare_graph import PrepareFacts  # only who asks for it waits for its import
+
+        manifest = self._bundle.manifest
+        file = manifest.engines.prepare if manifest.engines else None
+        if file is None:
+            raise no_prepare(self._backend.name, "a bundle without a graph that does it")
+        return self._backend.prepare_with(PrepareFacts.of(file, manifest.preprocessing))
 
     @property
     def gated(self) -> Gated | None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
-from promptray.runtime.graphs import HeadScores, PendingScores
+from promptray.runtime.bound_heads import HeadScores, PendingScores
 
 T = TypeVar("T")
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from promptray.runtime.dicom.greyscale import Tabulated
 
 #: Every stable notice code with its meaning. A notice accompanies a score; in strict mode those about
 #: absent tags are refusals instead.
@@ -25,11 +28,12 @@ NOTICES: dict[str, str] = {
     "site-prompts-changed": "The site's prompts were changed meanwhile: open the scorer again to score them.",
     "calibration-wording": "A finding was calibrated with another wording, or encoding of it, than now.",
     "calibration-engine": "A finding was calibrated on scores of another backend or precision.",
-    "calibration-machine": "A finding was calibrated on scores that another class of machine gave.",
+    "calibration-machine": "A finding was calibrated on another machine class, engine or preparation.",
     "calibration-strict": "A finding was calibrated on images whose absent tags are refused, not noted.",
     "study-absent": "Images state no study: nothing but the caller says that they belong together.",
     "view-repeated": "Several images show the same view: their mean was taken for it.",
     "burned-in-text": "The DICOM object states that text is burned into its pixels.",
+    "prepared-on-cpu": "The device was asked to prepare images and cannot this one: the CPU prepared it.",
     "coloured": "The picture has coloured pixels, as no radiograph has; the model was shown its colours.",
     "narrow-range": "The picture uses less than an eighth of the grey range: were its values windowed?",
     "inversion-suspected": "The middle is darker than the rest: black and white may be swapped.",
@@ -127,6 +131,8 @@ class Picture:
         Milliseconds for `read` (file and header), `decode` (pixels) and `window` (to 8-bit grey).
     colour : ndarray of uint8, shape (rows, columns, 3), or None
         Red, green and blue of a coloured source, where the model takes colour.
+    tabulated : Tabulated or None
+        The stored values that `grey` was looked up from, where they were kept.
     """
 
     grey: NDArray[np.uint8]
@@ -134,6 +140,7 @@ class Picture:
     notices: tuple[Notice, ...] = ()
     timing: dict[str, float] = field(default_factory=dict)
     colour: NDArray[np.uint8] | None = None
+    tabulated: Tabulated | None = None
 
     @property
     def shown(self) -> NDArray[np.uint8]:

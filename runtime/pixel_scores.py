@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from promptray.runtime.active_set import ActiveSet
 from promptray.runtime.backends import BackendFacts
-from promptray.runtime.graphs import HeadScores
+from promptray.runtime.bound_heads import HeadScores
 
 
 @dataclass(frozen=True, eq=False)

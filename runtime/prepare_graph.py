@@ -10,8 +10,10 @@ Pixels are within one grey level of those of `promptray.runtime.preprocess`, and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +24,62 @@ from promptray.runtime.bundle.image_rules import (
     Preprocessing,
 )
 from promptray.runtime.bundle.validate_preprocessing import RESIZES, prepare_fault
-from promptray.runtime.dicom.greyscale import LARGEST_CONTAINER, codes_of, grey_table
+from promptray.runtime.dicom.greyscale import LARGEST_CONTAINER, Tabulated, tabulated
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.errors import ImageError
 from promptray.runtime.geometry import AxisMap, Geometry
-from promptray.runtime.preprocess import cropping_before, padding_before, resized_size
+from promptray.runtime.preprocess import (
+    NetworkInput,
+    cropping_before,
+    padding_before,
+    preprocess,
+    resized_size,
+)
 from promptray.runtime.resize_matrix import Matrix, nudge_of, resize_matrices
 
 #: Sizes of images whose matrices are kept: 5 megapixels take 4 MB.
 _KEPT = 16
+
+
+@dataclass(frozen=True)
+class PrepareTensor:
+    """An input or output of the graph."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class PrepareFacts:
+    """The graph of a bundle: the format document says what goes in and comes out.
+
+    Attributes
+    ----------
+    file : str
+        Its name in the bundle.
+    inputs, outputs : tuple of PrepareTensor
+    """
+
+    file: str
+    inputs: tuple[PrepareTensor, ...]
+    outputs: tuple[PrepareTensor, ...]
+    role: str = "prepare"
+    title: str = "prepare"
+    head: str | None = None
+
+    @classmethod
+    def of(cls, file: str, spec: Preprocessing) -> PrepareFacts:
+        """Return the facts of the graph of a bundle's preprocessing."""
+        height, width = spec.height, spec.width
+        inputs = (
+            PrepareTensor("codes", "int32", ("rows", "columns")),
+            PrepareTensor("table", "float32", ("values",)),
+            PrepareTensor("down", "float32", (height, "rows")),
+            PrepareTensor("across", "float32", ("columns", width)),
+            PrepareTensor("border", "float32", (height, width)),
+        )
+        return cls(file, inputs, (PrepareTensor("pixels", "float32", (1, spec.channels, height, width)),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +101,58 @@ class SizePlan:
     across: Matrix
     border: Matrix
     geometry: Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImage:
+    """An image at its original size, which a device brings to the network's input.
+
+    Attributes
+    ----------
+    tabulated : Tabulated
+        Codes of its stored values, and the grey of every code.
+    plan : SizePlan
+    spec : Preprocessing
+    """
+
+    tabulated: Tabulated
+    plan: SizePlan
+    spec: Preprocessing
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the network's input that it becomes."""
+        return 1, self.spec.channels, self.spec.height, self.spec.width
+
+    @property
+    def geometry(self) -> Geometry:
+        """From the original picture to the network's plane."""
+        return self.plan.geometry
+
+    @property
+    def tensors(self) -> Mapping[str, NDArray[Any]]:
+        """The graph's inputs, codes and table in narrower types than the graph takes."""
+        plan = self.plan
+        return {
+            "codes": self.tabulated.codes,
+            "table": self.tabulated.table,
+            "down": plan.down,
+            "across": plan.across,
+            "border": plan.border,
+        }
+
+    @property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """The graph's inputs in its own types."""
+        return {
+            name: values.astype(np.int32 if name == "codes" else np.float32, copy=False)
+            for name, values in self.tensors.items()
+        }
+
+    @cached_property
+    def network_input(self) -> NetworkInput:
+        """What the CPU makes of it: the device's pixels are within one grey level of these."""
+        return preprocess(self.tabulated.grey, self.spec)
 
 
 class PrepareFeeds:
@@ -99,8 +200,7 @@ class PrepareFeeds:
                 found=f"{8 * stored.dtype.itemsize} bits",
                 cure="prepare this image on the CPU",
             )
-        codes = codes_of(stored)
-        return self._feeds(codes, grey_table(stored, codes, photometric))
+        return self._feeds(tabulated(stored, photometric))
 
     def of_grey(self, grey: NDArray[np.uint8]) -> tuple[dict[str, NDArray[np.generic]], Geometry]:
         """Return the inputs of an 8-bit grey picture (rows, columns), and where its pixels go.
@@ -110,20 +210,21 @@ class PrepareFeeds:
         ImageError
             ``image.too-small`` or ``image.too-large``.
         """
-        return self._feeds(grey, np.arange(256, dtype=np.uint8))
+        return self._feeds(Tabulated.of_grey(grey))
 
-    def _feeds(
-        self, codes: NDArray[np.unsignedinteger], table: NDArray[np.uint8]
-    ) -> tuple[dict[str, NDArray[np.generic]], Geometry]:
-        plan = self.plan(*codes.shape)
-        feeds: dict[str, NDArray[np.generic]] = {
-            "codes": codes.astype(np.int32),
-            "table": table.astype(np.float32),
-            "down": plan.down,
-            "across": plan.across,
-            "border": plan.border,
-        }
-        return feeds, plan.geometry
+    def image(self, picture: Tabulated) -> StoredImage:
+        """Return an image as a device takes it; nothing of its size is copied.
+
+        Raises
+        ------
+        ImageError
+            ``image.too-small`` or ``image.too-large``.
+        """
+        return StoredImage(picture, self.plan(*picture.codes.shape), self._spec)
+
+    def _feeds(self, picture: Tabulated) -> tuple[dict[str, NDArray[np.generic]], Geometry]:
+        image = self.image(picture)
+        return image.inputs, image.geometry
 
     def _plan(self, rows: int, columns: int) -> SizePlan:
         first, *rest = self._spec.steps

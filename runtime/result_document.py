@@ -72,7 +72,7 @@ def result_document(
         backend=backend,
         gates=[GateRef(name="golden", passed=True, detail="first golden picture, here, at opening")],
         source=SourceRef(name=prepared.name, **asdict(prepared.source)),
-        transform=prepared.network_input.geometry.to_json(),
+        transform=prepared.geometry.to_json(),
         findings=findings,
         summaries=[summary for summary in summaries if summary is not None],
         notices=[NoticeRef(**item.to_json()) for item in notices],

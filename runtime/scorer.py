@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from promptray.runtime.active_prompts import ActivePrompts, require_open
 from promptray.runtime.active_set import ActiveSet
 from promptray.runtime.backend_facts import backend_facts
 from promptray.runtime.backends import Backend, BackendFacts, GpuOptions
 from promptray.runtime.backends.choice import choose_backend
+from promptray.runtime.bound_heads import HeadScores
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.deadline import Deadline
@@ -25,12 +26,12 @@ from promptray.runtime.errors import ScoringError
 from promptray.runtime.exam import score_exam
 from promptray.runtime.exam_result import ExamResult
 from promptray.runtime.golden import GoldenReport, check_golden
-from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, HeadScores, own_bank
+from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
+from promptray.runtime.image_preparation import ImagePreparation, Where
 from promptray.runtime.pending_result import PendingResult
 from promptray.runtime.picture import Picture
 from promptray.runtime.pixel_scores import PixelScores, pixel_scores
 from promptray.runtime.prepared import Prepared
-from promptray.runtime.preprocess import preprocess
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.result_document import result_document
 from promptray.runtime.score_ahead import score_ahead
@@ -64,6 +65,7 @@ class Scorer:
         *,
         strict: bool,
         closed: threading.Event,
+        preparing: ImagePreparation,
     ) -> None:
         self.bundle = bundle
         self.backend = backend
@@ -71,6 +73,7 @@ class Scorer:
         self._graphs = graphs
         self.strict = strict
         self._closed = closed
+        self._preparing = preparing
 
     @classmethod
     def open(
@@ -83,6 +86,7 @@ class Scorer:
         reproducible: bool = False,
         strict: bool = False,
         gpu: GpuOptions | None = None,
+        prepare: Where = "cpu",
     ) -> Scorer:
         """Open a bundle: check its seal, hash what is loaded, compile, and score a golden picture.
 
@@ -103,6 +107,10 @@ class Scorer:
             Refuse images whose tags are absent, instead of noting it.
         gpu : GpuOptions, optional
             Of a backend of a GPU: images under way at once, CUDA graphs.
+        prepare : {"cpu", "device"}
+            Where images are brought to the network's input. ``"device"`` needs a set of engines that does it,
+            within one grey level of the CPU; an image that it cannot take (colour, size, more than 16 bits)
+            is prepared on the CPU and has the notice ``prepared-on-cpu``.
 
         Raises
         ------
@@ -110,8 +118,11 @@ class Scorer:
             The bundle or the site was changed, is incomplete or is of another version, or the golden picture
             gets other scores on this machine.
         ScoringError
-            ``backend.*``; ``engine.*`` where there are no engines for this GPU that passed their gate.
+            ``backend.*``; ``engine.*`` where there are no engines for this GPU that passed their gate, or
+            none among them that prepares images.
         """
+        if prepare not in get_args(Where):
+            raise ValueError('prepare must be "cpu" or "device"')
         bundle = Bundle.open(path)
         manifest = bundle.manifest
         if manifest.gated:  # before anything runs: changed graphs that did not pass are not used
@@ -119,10 +130,15 @@ class Scorer:
         local = open_site(site, bundle.hash)
         engines = EngineStore(local, manifest)
         chosen, reason = choose_backend(
-            backend, threads=threads, manifest=manifest, engines=engines, options=gpu
+            backend,
+            threads=threads,
+            manifest=manifest,
+            engines=engines,
+            options=gpu,
+            prepares=prepare == "device",
         )
         try:
-            return cls._on(bundle, chosen, reason, local, reproducible=reproducible, strict=strict)
+            return cls._on(bundle, chosen, reason, local, prepare, reproducible=reproducible, strict=strict)
         except BaseException:
             chosen.close()
             raise
@@ -134,20 +150,31 @@ class Scorer:
         backend: Backend,
         reason: str,
         local: Site | None,
+        prepare: Where,
         *,
         reproducible: bool,
         strict: bool,
     ) -> Scorer:
         manifest = bundle.manifest
-        graphs = Graphs(bundle, backend, prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None)
+        graphs = Graphs(
+            bundle,
+            backend,
+            prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None,
+            prepare=prepare == "device",
+        )
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
-        facts = backend_facts(manifest, backend, reason)
+        if graphs.preparing is not None:
+            from promptray.runtime.golden_prepare import require_prepared  # takes time that others save
+
+            require_prepared(bundle, graphs.preparing)
+        facts = backend_facts(manifest, backend, reason, prepare)
+        preparing = ImagePreparation(manifest.preprocessing, backend.engines if graphs.preparing else None)
         closed = threading.Event()
         calibrations = Calibrations(local, manifest, facts, strict=strict)
         prompts = ActivePrompts(bundle, graphs, banks, local, closed, calibrations)
-        return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed)
+        return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed, preparing=preparing)
 
     def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
         """Read an image, check it at the door and bring it to the network's input. Runs in any thread.
@@ -170,9 +197,9 @@ class Scorer:
         called = name or source_name(source)
         picture = self.picture(source, name=called, **declared)
         start = time.perf_counter()
-        network_input = preprocess(picture.shown, self.bundle.manifest.preprocessing)
+        image, notices = self._preparing.image(picture)
         timing = {**picture.timing, "resize": _milliseconds(start)}
-        return Prepared(network_input, picture.source, picture.notices, timing, called, self.bundle.hash)
+        return Prepared(image, picture.source, notices, timing, called, self.bundle.hash)
 
     def picture(self, source: Source, **declared: Any) -> Picture:
         """Read an image at its original size and check it at the door (see :meth:`prepare`)."""
@@ -184,6 +211,7 @@ class Scorer:
             manifest.door,
             rule.greyscale,
             keep_colour=rule.colour == "rgb",
+            keep_stored=self._preparing.on_device,
             strict=self.strict,
             **declared,
         )
@@ -232,7 +260,7 @@ class Scorer:
         self._require_open()
         self._require_own(prepared)
         state = self.prompts.state
-        pending = state.submit(prepared.network_input.pixels, limit)
+        pending = state.submit(prepared.incoming, limit)
         return PendingResult(pending, partial(self._result, prepared, state))
 
     def _result(
@@ -243,7 +271,7 @@ class Scorer:
         stages["total"] = sum(stages.values())
         document = result_document(self.bundle, self.backend, prepared, state, answers, stages)
         maps = [grid for answer in answers for grid in answer.maps_of_findings]
-        return Result(document, maps, prepared.network_input.geometry)
+        return Result(document, maps, prepared.geometry)
 
     def submit_pixels(
         self, pixels: Any, *, deadline: float | None = None, cancel: threading.Event | None = None

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.engines.facts import Device, EngineGate, EngineSet, EngineSpeed, HeadGate
+from promptray.runtime.engines.facts import Device, EngineGate, EngineSet, EngineSpeed, HeadGate, PrepareGate
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.sources import facts_of, precision_of, sources
+from promptray.runtime.golden_prepare import MOST_LEVELS
 
 ORIN = Device(name="Orin", compute_capability="8.7", multiprocessors=8)
 ADA = Device(name="NVIDIA RTX 4000 Ada Generation", compute_capability="8.9", multiprocessors=48)
@@ -29,6 +30,14 @@ def gate(manifest: Manifest, **changes: Any) -> EngineGate:
         for head in manifest.heads
     ]
     return msgspec.structs.replace(EngineGate(pictures=len(manifest.golden.images), heads=heads), **changes)
+
+
+def prepare_gate(manifest: Manifest) -> PrepareGate:
+    """A gate that the engine that prepares images passed."""
+    plain = gate(manifest)
+    return PrepareGate(
+        pictures=plain.pictures, level_error=0.5, level_tolerance=MOST_LEVELS, heads=plain.heads
+    )
 
 
 def engine_set(manifest: Manifest, plans: dict[str, bytes], **changes: Any) -> EngineSet:

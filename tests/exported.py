@@ -11,8 +11,9 @@ from promptray.export.model_facts import OPSET, describe
 from promptray.export.onnx_graph import export_graph
 from promptray.runtime.backends import BoundGraph
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle.manifest import BankRule, Graph
-from promptray.runtime.graphs import BoundHead, encode_finding
+from promptray.runtime.graphs import encode_finding
 from promptray.runtime.prompts import PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder
 

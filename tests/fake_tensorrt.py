@@ -32,7 +32,8 @@ from tests.fake_cuda import Gpu, simulated, simulated_module
 VERSION = "10.3.0"
 _MAGIC = b"simulated plan\n"
 _FALLBACKS = 3
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
+           "tensor(int32)": np.int32}  # fmt: skip
 Shape = Sequence[int]
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 

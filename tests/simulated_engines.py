@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from promptray.export.tensorrt import prepare_profile
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph, Head
+from promptray.runtime.bundle.validate_engines import PREPARE
 from promptray.runtime.engines.facts import Device, EngineSet
 from promptray.runtime.engines.plans import plan_name
-from promptray.runtime.engines.sources import as_graph, sources
+from promptray.runtime.engines.sources import as_graph, prepare_source, sources
 from promptray.runtime.engines.store import EngineStore
+from promptray.runtime.prepare_graph import PrepareFacts
 from promptray.runtime.site import Site
-from tests.engine_factory import engine_set
+from tests.engine_factory import engine_set, gate, prepare_gate
 from tests.fake_cuda import Gpu
 from tests.fake_tensorrt import VERSION, Profile, make_plan
 
@@ -53,6 +58,35 @@ def plans_of(
             shares_profiles=shares_profiles,
         )
     return plans
+
+
+def prepare_plan(content: bytes, bundle: Bundle, gpu: Gpu, *, version: str = VERSION) -> bytes:
+    """The plan of a graph that prepares the images of a bundle."""
+    assert bundle.manifest.engines
+    facts = PrepareFacts.of(PREPARE, bundle.manifest.preprocessing)
+    profile = prepare_profile(facts, bundle.manifest.engines.settings).shapes
+    return make_plan(content, [profile], version=version, compute_capability=gpu.compute_capability)
+
+
+def store_preparing_engines(
+    bundle: Bundle, site: Path, gpu: Gpu, *, content: bytes | None = None
+) -> EngineSet:
+    """Store a set that also prepares images, by another graph than the bundle's where one is given."""
+    manifest = bundle.manifest
+    plans = plans_of(bundle, gpu) | {"prepare": prepare_plan(content or bundle.read(PREPARE), bundle, gpu)}
+    device = device_of(gpu)
+    prepare = prepare_source(manifest, "tensorrt", VERSION, device)
+    assert prepare
+    assert manifest.engines
+    plain = engine_set(manifest, plans, device=device)
+    facts = msgspec.structs.replace(
+        plain,
+        graphs=[*plain.graphs, prepare],
+        settings=manifest.engines.settings,
+        gate=gate(manifest, prepare=prepare_gate(manifest)),
+    )
+    EngineStore(Site.open(site, bundle.hash), manifest).add(facts, plans)
+    return facts
 
 
 def store_engines(

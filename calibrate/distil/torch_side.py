@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from promptray.export.families.base import LoadedHead, LoadedModel, Reference, Scoring, Side
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle.manifest import BankRule
-from promptray.runtime.graphs import BoundHead, encode_finding
+from promptray.runtime.graphs import encode_finding
 from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding
 

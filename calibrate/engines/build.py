@@ -23,8 +23,10 @@ from promptray.calibrate.engines.speed import BASELINES, Measure, measured, one_
 from promptray.calibrate.gates.report import GateReport
 from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.runtime.backends.choice import OpenedEngines
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.engines import EngineSource
+from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.engines.facts import (
     EngineFacts,
     EngineGate,
@@ -35,9 +37,17 @@ from promptray.runtime.engines.facts import (
 )
 from promptray.runtime.engines.plans import plan_name
 from promptray.runtime.engines.settings import Settings
-from promptray.runtime.engines.sources import as_graph, facts_of, precision_of, precisions, sources
+from promptray.runtime.engines.sources import (
+    as_graph,
+    facts_of,
+    precision_of,
+    precisions,
+    prepare_source,
+    sources,
+)
 from promptray.runtime.engines.store import EngineStore, StoredEngines
-from promptray.runtime.graphs import BoundHead, Graphs, own_bank
+from promptray.runtime.graphs import Graphs, own_bank
+from promptray.runtime.prepare_graph import PrepareFacts
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,15 @@ class Asked:
         To hold the gates of ``docs/gates.md`` on, beside the golden pictures.
     rebuild : bool
         Compile again what the site has, or what travels in the bundle.
+    prepare : bool
+        Compile the graph that prepares images, too, where the bundle has one that the library takes.
     """
 
     precision: str | None = None
     settings: Settings = field(default_factory=Settings)
     images: ImageSet | None = None
     rebuild: bool = False
+    prepare: bool = True
 
 
 #: Called with the reports of the gates on images, by head.
@@ -128,14 +141,15 @@ def build_set(
     """
     manifest = bundle.manifest
     chosen = sources(manifest, library.backend, library.version, asked.precision)
-    graphs = facts_of(chosen, manifest)
+    prepare = prepare_source(manifest, library.backend, library.version, library.device)
+    graphs = facts_of(chosen, manifest) + ([prepare] if prepare and asked.prepare else [])
     key = engine_key(library.backend, library.version, library.device, graphs, asked.settings)
     there = next((each for each in store.sets if each.key == key), None)
     if there is not None and not asked.rebuild and asked.images is None:
         return Outcome(there, "of the site", False, {})
     store.require_writable()
     baseline = _baseline(bundle, store, library, graphs)
-    made = _Made(bundle, library, chosen, asked, progress, cancelled or threading.Event())
+    made = _Made(bundle, library, chosen, graphs, asked, progress, cancelled or threading.Event())
     candidate, origin = made.candidate(store, there)
     progress("open", "loading the engines", 0.0)
     with _opened(bundle, library, candidate) as opened:
@@ -207,7 +221,8 @@ class _Made:
 
     bundle: Bundle
     library: Library
-    graphs: Sequence[EngineSource]
+    sources: Sequence[EngineSource]
+    graphs: Sequence[SourceGraph]
     asked: Asked
     progress: Progress
     cancelled: threading.Event
@@ -220,34 +235,42 @@ class _Made:
             return Candidate(there, stored.all_plans()), "of the site"
         if not library.keeps_plans:
             return Candidate(self._facts({}, 0.0), {}), "compiled"
+        start, plans = time.monotonic(), None
         if not self.asked.rebuild:
             plans = ready_made(
-                self.bundle, library.backend, library.version, library.device, self.graphs, settings
+                self.bundle, library.backend, library.version, library.device, self.sources, settings
             )
-            if plans is not None:
-                return Candidate(self._facts(plans, 0.0), plans), "of the bundle"
-        start = time.monotonic()
+        ready = plans or {}
+        missing = [graph for graph in self._to_compile() if plan_name(graph.role, graph.head) not in ready]
         compiled = {
-            plan_name(graph.role, graph.head): self._compiled(graph, number)
-            for number, graph in enumerate(self.graphs)
+            plan_name(graph.role, graph.head): self._compiled(graph, number, len(missing))
+            for number, graph in enumerate(missing)
         }
-        return Candidate(self._facts(compiled, time.monotonic() - start), compiled), "compiled"
+        seconds = time.monotonic() - start if missing else 0.0
+        made = {**ready, **compiled}
+        return Candidate(self._facts(made, seconds), made), "compiled" if plans is None else "of the bundle"
 
-    def _compiled(self, graph: EngineSource, number: int) -> bytes:
+    def _to_compile(self) -> list[Graph | PrepareFacts]:
+        """Return every graph of the set as it is compiled. No bundle has the one that prepares ready made."""
+        manifest = self.bundle.manifest
+        facts: list[Graph | PrepareFacts] = [as_graph(each, manifest) for each in self.sources]
+        prepare = [each.file for each in self.graphs if each.role == "prepare"]
+        return facts + [PrepareFacts.of(file, manifest.preprocessing) for file in prepare]
+
+    def _compiled(self, graph: Graph | PrepareFacts, number: int, of: int) -> bytes:
         def told(phase: str, fraction: float) -> None:
-            self.progress("compile", f"{graph.title}: {phase}", (number + fraction) / len(self.graphs))
+            self.progress("compile", f"{graph.title}: {phase}", (number + fraction) / of)
 
         told("reading the graph", 0.0)
-        facts = as_graph(graph, self.bundle.manifest)
-        return self.library.compile(self.bundle, facts, self.asked.settings, told, self.cancelled)
+        return self.library.compile(self.bundle, graph, self.asked.settings, told, self.cancelled)
 
     def _facts(self, plans: Mapping[str, bytes], seconds: float) -> EngineFacts:
         return EngineFacts(
             backend=self.library.backend,
             version=self.library.version,
             device=self.library.device,
-            precision=precision_of(self.graphs),
-            graphs=facts_of(self.graphs, self.bundle.manifest),
+            precision=precision_of(self.sources),
+            graphs=list(self.graphs),
             settings=self.asked.settings,
             build_seconds=seconds,
             bytes=sum(map(len, plans.values())),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
+from promptray.calibrate.engines.prepare_gate import hold_prepare
 from promptray.runtime.answers import Answers
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
@@ -14,7 +17,7 @@ from promptray.runtime.engines.facts import EngineFacts, EngineGate, HeadGate
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gated_answers import widest
 from promptray.runtime.golden import answers_of, read_golden
-from promptray.runtime.graphs import BoundHead, Graphs
+from promptray.runtime.graphs import Graphs
 from promptray.runtime.preprocess import normalise
 
 #: An engine in true fp32 sums in another order, on another processor: over the tolerance on one processor.
@@ -68,7 +71,10 @@ def hold_golden(
             cure="build in a wider type (--precision fp16 or fp32); where fp32 fails, report it with the "
             "output of `promptray doctor`",
         )
-    return EngineGate(pictures=len(pixels), heads=gates)
+    gate = EngineGate(pictures=len(pixels), heads=gates)
+    if graphs.preparing is None:
+        return gate
+    return msgspec.structs.replace(gate, prepare=hold_prepare(bundle, graphs, heads, facts))
 
 
 def _gate(head: Head, stored: Answers, found: list[Answers], facts: EngineFacts) -> HeadGate:

@@ -15,13 +15,14 @@ from promptray.calibrate.gates.report import GateReport
 from promptray.calibrate.gates.table import headline, unpassed
 from promptray.calibrate.image_set import ImageSet, Progress, counted
 from promptray.runtime.answers import Answers
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.engines.facts import EngineFacts, ImagesGate
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gate_limits import LIMITS, Kind
 from promptray.runtime.golden import answers_of
-from promptray.runtime.graphs import BoundHead, Graphs, own_bank
+from promptray.runtime.graphs import Graphs, own_bank
 from promptray.runtime.preprocess import normalise
 
 _TOGETHER = 4  # images of a call whose shape must not matter

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from promptray.calibrate.engines.library import Library, Told
 from promptray.calibrate.engines.timing_cache import TimingCache
-from promptray.export.tensorrt import build_engine, load_flavour, profiles_for
+from promptray.export.tensorrt import Profile, build_engine, load_flavour, prepare_profile, profiles_for
 from promptray.runtime.backends import GpuOptions
 from promptray.runtime.backends.choice import OpenedEngines, library_here, open_engines
 from promptray.runtime.bundle import Bundle
@@ -19,6 +19,7 @@ from promptray.runtime.engines.facts import EngineBackend
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.targets import require_target
 from promptray.runtime.graphs import Graphs, own_bank
+from promptray.runtime.prepare_graph import PrepareFacts
 
 
 def open_library(
@@ -57,7 +58,7 @@ class _Installed:
         """Give the bundle's graphs as these engines run them (see `Library`)."""
         backend = open_engines(engines, options=self._gpu)
         try:
-            yield Graphs(bundle, backend, prompts_per_batch=None)
+            yield Graphs(bundle, backend, prompts_per_batch=None, prepare=engines.facts.prepares)
         finally:
             backend.close()
 
@@ -73,7 +74,12 @@ class OnnxRuntimeCuda(_Installed):
         self.version, self.device = library_here(self.backend)
 
     def compile(
-        self, bundle: Bundle, graph: Graph, settings: Settings, told: Told, cancelled: threading.Event
+        self,
+        bundle: Bundle,
+        graph: Graph | PrepareFacts,
+        settings: Settings,
+        told: Told,
+        cancelled: threading.Event,
     ) -> bytes:
         """Never called: it keeps no plans."""
         raise NotImplementedError
@@ -95,14 +101,17 @@ class TensorRt(_Installed):
         self._cache = TimingCache(timing_caches, backend, self.version, self.device)
 
     def compile(
-        self, bundle: Bundle, graph: Graph, settings: Settings, told: Told, cancelled: threading.Event
+        self,
+        bundle: Bundle,
+        graph: Graph | PrepareFacts,
+        settings: Settings,
+        told: Told,
+        cancelled: threading.Event,
     ) -> bytes:
         """Return the plan of one graph (see `Library`)."""
-        head = bundle.manifest.head(graph.head or "")
-        own = None if head is None else own_bank(bundle, head)
         built = build_engine(
             bundle.read(graph.file),
-            profiles_for(graph, bundle.manifest, settings, own=own),
+            _profiles(bundle, graph, settings),
             settings,
             self._flavour,
             targets=(self.device.compute_capability,) if self._flavour.ahead_of_time else (),
@@ -112,3 +121,12 @@ class TensorRt(_Installed):
         )
         self._cache.keep(built.timing_cache)
         return built.plan
+
+
+def _profiles(bundle: Bundle, graph: Graph | PrepareFacts, settings: Settings) -> list[Profile]:
+    """Return the shapes that an engine of a graph of the bundle is built for."""
+    if isinstance(graph, PrepareFacts):
+        return [prepare_profile(graph, settings)]
+    head = bundle.manifest.head(graph.head or "")
+    own = None if head is None else own_bank(bundle, head)
+    return profiles_for(graph, bundle.manifest, settings, own=own)

@@ -15,6 +15,7 @@ from promptray.runtime.engines.facts import Device, EngineBackend, EngineFacts
 from promptray.runtime.engines.plans import plan_name
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.graphs import Graphs
+from promptray.runtime.prepare_graph import PrepareFacts
 
 #: Called with (phase, fraction of it) while a graph is compiled.
 Told = Callable[[str, float], None]
@@ -57,7 +58,12 @@ class Library(Protocol):
     keeps_plans: bool
 
     def compile(
-        self, bundle: Bundle, graph: Graph, settings: Settings, told: Told, cancelled: threading.Event
+        self,
+        bundle: Bundle,
+        graph: Graph | PrepareFacts,
+        settings: Settings,
+        told: Told,
+        cancelled: threading.Event,
     ) -> bytes:
         """Return the plan of one graph of a bundle.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from promptray.calibrate.interleaved import interleaved
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import EngineFacts, EngineSpeed
 from promptray.runtime.errors import BuildError
 from promptray.runtime.golden import read_golden
-from promptray.runtime.graphs import BoundHead, Graphs
+from promptray.runtime.graphs import Graphs
 from promptray.runtime.preprocess import normalise
 
 _ROUNDS = 41

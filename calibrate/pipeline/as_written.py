@@ -16,6 +16,7 @@ from promptray.calibrate.quantise.session import FAULTS, open_session
 from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.answers import Answers
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.bundle.parity import CheckedSources
 from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
@@ -24,7 +25,7 @@ from promptray.runtime.engines.sources import SourceSet, source_sets
 from promptray.runtime.errors import BuildError, ScoringError
 from promptray.runtime.gated_answers import widest
 from promptray.runtime.golden import GoldenSet, read_golden
-from promptray.runtime.graphs import BoundHead, own_bank
+from promptray.runtime.graphs import own_bank
 from promptray.runtime.machine_class import machine_class
 from promptray.runtime.preprocess import normalise
 

@@ -17,8 +17,9 @@ from promptray.export.draft import GATED_ON, Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.answers import Answers
 from promptray.runtime.backends import load_backend
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle.candidate import Of, candidate_sha256
-from promptray.runtime.graphs import BoundHead, Graphs, own_bank
+from promptray.runtime.graphs import Graphs, own_bank
 from promptray.runtime.machine_class import consumers_here, machine_class
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank

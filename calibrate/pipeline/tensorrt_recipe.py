@@ -16,7 +16,7 @@ from promptray.export.tensorrt.flavour import capabilities
 from promptray.runtime.bundle.engines import Precision
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.bundle.validate_engines import FP8_TARGET, capability
+from promptray.runtime.bundle.validate_engines import FP8_TARGET, RTX_FP32_TARGET, capability
 from promptray.runtime.bundle.validate_preprocessing import prepare_fault
 from promptray.runtime.engines.settings import CAPABILITY, Range, Settings, Size
 from promptray.runtime.errors import BuildError
@@ -25,8 +25,6 @@ _WORKSPACE = "[1-9][0-9]{0,5} (MiB|GiB)"
 #: The flavour that plans are built with ahead of time.
 FLAVOUR: Literal["tensorrt_rtx"] = "tensorrt_rtx"
 _UNITS = {"MiB": 1 << 20, "GiB": 1 << 30}
-#: GPUs of this age have no matrix products of float32 in TensorRT-RTX.
-_FP32_TARGET = (8, 0)
 #: Precisions that are worth their error only where they are faster than fp16.
 LOW: tuple[Precision, ...] = ("int8-qdq", "fp8-qdq")
 
@@ -75,6 +73,8 @@ class TensorRTRecipe(_Struct, frozen=True, kw_only=True):
     """Compute capabilities that TensorRT-RTX plans are built for and carried."""
     prepare: bool = False
     """Also a graph that takes stored values to pixels on the device."""
+    sides: SizesRecipe = SizesRecipe(tuned=2500, most=4608)
+    """Rows, and columns, of what it takes."""
     calibration: ImagesRecipe | None = None
     """The images that ranges are taken from."""
 
@@ -85,6 +85,7 @@ class TensorRTRecipe(_Struct, frozen=True, kw_only=True):
         return Settings(
             images=self.images.range,
             prompts=self.prompts.range if self.prompts else None,
+            sides=self.sides.range,
             workspace_bytes=int(number) * _UNITS[unit],
         )
 
@@ -214,6 +215,7 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
             "for example 2 GiB",
         ),
         _Rule(asked.images.range.rises, "images", "tuned is beyond most", "tuned <= most"),
+        _Rule(asked.sides.range.rises, "sides", "tuned is beyond most", "tuned <= most"),
         _Rule(
             sizes is None or free is not None,
             "prompts",
@@ -251,7 +253,7 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
             '"8.9" or later among them',
         ),
         _Rule(
-            "fp32" not in kinds or not targets or min(targets) >= _FP32_TARGET,
+            "fp32" not in kinds or not targets or min(targets) >= RTX_FP32_TARGET,
             "ahead_of_time",
             "TensorRT-RTX has no float32 products for a compute capability below 8.0",
             'no graph of precision fp32, or "8.0" and later',
@@ -267,5 +269,5 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
 
 def targets_of(precision: Precision, targets: list[str]) -> list[str]:
     """Return the compute capabilities that plans of a precision can be built for."""
-    least = {"fp8-qdq": FP8_TARGET, "fp32": _FP32_TARGET}.get(precision, (0, 0))
+    least = {"fp8-qdq": FP8_TARGET, "fp32": RTX_FP32_TARGET}.get(precision, (0, 0))
     return [each for each in targets if capability(each) >= least]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from promptray.calibrate.evaluation_table import Section
 from promptray.calibrate.quantise.observe import Feeds
 from promptray.calibrate.quantise.session import Optimisation, open_session
-from promptray.runtime.graphs import BoundHead
+from promptray.runtime.bound_heads import BoundHead
 
 #: From the groups that are quantised, all others high, to the scores of fixed images, (images, findings).
 Score = Callable[[Collection[str]], NDArray[np.float32]]

@@ -7,6 +7,15 @@ Neither is imported before a flavour of it is asked for, and no torch and no onn
 from promptray.export.tensorrt.build import Built, build_engine
 from promptray.export.tensorrt.flavour import Flavour, load_flavour
 from promptray.export.tensorrt.layers import Layer
-from promptray.export.tensorrt.profiles import Profile, profiles_for
+from promptray.export.tensorrt.profiles import Profile, prepare_profile, profiles_for
 
-__all__ = ["Built", "Flavour", "Layer", "Profile", "build_engine", "load_flavour", "profiles_for"]
+__all__ = [
+    "Built",
+    "Flavour",
+    "Layer",
+    "Profile",
+    "build_engine",
+    "load_flavour",
+    "prepare_profile",
+    "profiles_for",
+]

@@ -7,9 +7,11 @@ from typing import TypeAlias
 
 import msgspec
 
-from promptray.runtime.bundle.manifest import Graph, Head, Manifest, TensorFacts
+from promptray.runtime.backends.declared import DeclaredTensor
+from promptray.runtime.bundle.manifest import Graph, Head, Manifest
 from promptray.runtime.engines.settings import Range, Settings
 from promptray.runtime.errors import BuildError
+from promptray.runtime.prepare_graph import PrepareFacts
 from promptray.runtime.prompts import PROMPTS, ROWS, BankBatch, PromptBank
 
 Shape: TypeAlias = tuple[int, ...]
@@ -67,6 +69,13 @@ def profiles_for(
     return profiles
 
 
+def prepare_profile(facts: PrepareFacts, settings: Settings) -> Profile:
+    """Return the profile of the graph that prepares images: of 8 and 16 bits, of every size allowed."""
+    sides = settings.sides
+    sizes = {"rows": sides, "columns": sides, "values": Range(least=1 << 8, tuned=1 << 16, most=1 << 16)}
+    return _profile(facts.inputs, sizes)
+
+
 def _has_rows(facts: Graph) -> bool:
     return any(ROWS in each.dims for each in facts.inputs)
 
@@ -96,7 +105,7 @@ def _only(size: int) -> Range:
     return Range(least=size, tuned=size, most=size)
 
 
-def _profile(inputs: Sequence[TensorFacts], sizes: Mapping[str, Range]) -> Profile:
+def _profile(inputs: Sequence[DeclaredTensor], sizes: Mapping[str, Range]) -> Profile:
     for name, size in sizes.items():
         if not size.least <= size.tuned <= size.most:
             raise _unordered("least <= tuned <= most", f"{name}: {size.least}, {size.tuned}, {size.most}")

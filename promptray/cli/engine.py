@@ -59,6 +59,7 @@ _HOW_LONG = {
 )
 @click.option("--report", type=_PATH, metavar="DIR", help="Folder for the reports of the gates on images.")
 @click.option("--rebuild", is_flag=True, help="Build again what the site has, or what the bundle carries.")
+@click.option("--without-prepare", is_flag=True, help="Leave out the engine that prepares images.")
 @click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="Most scratch memory of a build.")
 @click.option(
     "--timing-cache", metavar="DIR", help="Folder of TensorRT's timing caches, or none (default: user cache)."
@@ -213,6 +214,7 @@ def _build(asked: _Command, as_json: bool) -> None:
             settings=asked.settings,
             images=asked.images(Path(folder), report),
             rebuild=asked.options["rebuild"],
+            prepare=not asked.options["without_prepare"],
         )
         outcome = build_set(
             asked.bundle,
@@ -285,6 +287,12 @@ def _tell(outcome: Outcome, asked: _Command, as_json: bool) -> None:
         click.echo(
             f"gate  {head.head}: golden scores are off by {head.score_error:.2g} at most (bound "
             f"{head.score_tolerance:.2g}){maps}"
+        )
+    if prepare := facts.gate.prepare:
+        worst = max(prepare.heads, key=lambda head: head.score_error / head.score_tolerance)
+        click.echo(
+            f"gate  prepared on the device: pixels are off by {prepare.level_error:.2g} grey levels at most, "
+            f"golden scores of {worst.head} by {worst.score_error:.2g} (bound {worst.score_tolerance:.2g})"
         )
     if facts.gate.images:
         click.echo(f"gate  {facts.gate.title}: every gate of docs/gates.md passed")

@@ -45,6 +45,13 @@ from promptray.runtime.scorer import Scorer
 @click.option(
     "--backend", default="auto", show_default=True, help="Backend; the result says which ran and why."
 )
+@click.option(
+    "--prepare",
+    type=click.Choice(["cpu", "device"]),
+    default="cpu",
+    show_default=True,
+    help="Where images are brought to the network's input; the result says which.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @cuda_graphs_option
 @click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
@@ -80,6 +87,7 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
         threads=options["threads"],
         reproducible=options["reproducible"],
         strict=options["strict"],
+        prepare=options["prepare"],
     ) as scorer:
         # A finding that is unknown, or needs its head named, is refused before the first image, not after it.
         findings = _findings(scorer, options["findings"], options["head"])

@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.runtime.backends.declared import DeclaredGraph
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.errors import ScoringError
+
+if TYPE_CHECKING:
+    from promptray.runtime.prepare_graph import StoredImage
 
 Array = NDArray[Any]
 
@@ -62,6 +66,9 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         changed.
     engines : EngineRef or None
         None where the backend runs the bundle's graphs themselves.
+    prepare : {"cpu", "device"}
+        Where images are brought to the network's input. With ``device``, an image that the CPU prepared after
+        all has the notice ``prepared-on-cpu``.
     text : str or None
         The backend that encodes added prompts, where it is another: engines are of the image side and heads.
     """
@@ -75,6 +82,7 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gated_as: str | None
     engines: EngineRef | None = None
     text: str | None = None
+    prepare: Literal["cpu", "device"] = "cpu"
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,14 @@ class BoundGraph(Protocol):
         ...
 
 
+class Preparing(Protocol):
+    """What brings images of any size to the network's input on the device. ``run`` is thread-safe."""
+
+    def run(self, image: StoredImage) -> Array:
+        """Return float32 (1, channels, height, width) on the host; a chain leaves it on the device."""
+        ...
+
+
 class Graph(Protocol):
     """A compiled graph. ``bind`` is thread-safe."""
 
@@ -206,6 +222,21 @@ class Backend(Protocol):
         """
         ...
 
+    def prepare_with(self, facts: DeclaredGraph) -> Preparing:
+        """Prepare images on the device: chains made after it also take a ``StoredImage`` as pixels.
+
+        Parameters
+        ----------
+        facts : DeclaredGraph
+            Of the bundle's `prepare` graph.
+
+        Raises
+        ------
+        ScoringError
+            ``engine.no-prepare`` where nothing here does that; ``backend.*``.
+        """
+        ...
+
     def chain(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> Chain:
         """Join its own bound graphs, and make the first call's preparations now."""
         ...
@@ -238,6 +269,20 @@ def load_backend(name: str, *, threads: int | None = None) -> Backend:
     from promptray.runtime.backends.onnxruntime import open_backend
 
     return open_backend(threads=threads)
+
+
+def no_prepare(name: str, found: str) -> ScoringError:
+    """Return the error of a backend that cannot prepare images on its device."""
+    builder = name if name.startswith("tensorrt") else "tensorrt"
+    return ScoringError(
+        "engine.no-prepare",
+        "nothing here prepares images on the device",
+        artefact=name,
+        expected="a set of TensorRT engines with one that prepares images",
+        found=found,
+        cure="build the bundle with `prepare: true` in its recipe's section `tensorrt`, then run "
+        f'`promptray engine BUNDLE --backend {builder}`; or leave it to the CPU (prepare="cpu")',
+    )
 
 
 def require_finite(outputs: Mapping[str, Array], role: str) -> None:

@@ -36,8 +36,8 @@ class EngineSource(Protocol):
         """All sets of the bundle."""
         ...
 
-    def find(self, backend: str, version: str, device: Device) -> OpenedEngines:
-        """Return the set for a device, or raise ``engine.*`` that says what differs."""
+    def find(self, backend: str, version: str, device: Device, *, prepares: bool = False) -> OpenedEngines:
+        """Return the set for a device, rather one that prepares images, or raise ``engine.*``."""
         ...
 
 
@@ -100,6 +100,7 @@ def choose_backend(
     manifest: Manifest,
     engines: EngineSource | None = None,
     options: GpuOptions | None = None,
+    prepares: bool = False,
 ) -> tuple[Backend, str]:
     """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
 
@@ -116,6 +117,8 @@ def choose_backend(
         Where gated engines are; None: there are none.
     options : GpuOptions, optional
         Of a backend of a GPU.
+    prepares : bool
+        Of several sets of engines, rather one that prepares images.
 
     Returns
     -------
@@ -129,7 +132,7 @@ def choose_backend(
         was not gated on on this class of machine; ``engine.*`` without engines for this device.
     """
     if name in OF_ENGINES:
-        return open_engines(_found(name, engines), options=options, threads=threads), _ASKED
+        return open_engines(_found(name, engines, prepares), options=options, threads=threads), _ASKED
     if name == HOST:
         return _host(name, manifest, threads, options), _ASKED
     if name != "auto":
@@ -145,7 +148,7 @@ def choose_backend(
     for each in OF_ENGINES:
         if each in there:
             try:
-                found = _found(each, engines)
+                found = _found(each, engines, prepares)
             except ScoringError as error:
                 if error.code not in _NOT_HERE:
                     raise
@@ -157,7 +160,7 @@ def choose_backend(
     return _host(name, manifest, threads, options), "; ".join([reason, *passed_over])
 
 
-def _found(name: str, engines: EngineSource | None) -> OpenedEngines:
+def _found(name: str, engines: EngineSource | None, prepares: bool) -> OpenedEngines:
     """Return the engines for the GPU and the library that are here."""
     version, device = library_here(name)
     if engines is None:
@@ -167,7 +170,7 @@ def _found(name: str, engines: EngineSource | None) -> OpenedEngines:
             artefact=name,
             cure="open the scorer with a site",
         )
-    return engines.find(name, version, device)
+    return engines.find(name, version, device, prepares=prepares)
 
 
 def _host(name: str, manifest: Manifest, threads: int | None, options: GpuOptions | None) -> Backend:

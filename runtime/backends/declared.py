@@ -2,16 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.errors import ScoringError
 
 #: Name -> type and number of dimensions.
 Tensors = Mapping[str, tuple[str, int]]
 
 
-def require_declared(facts: GraphFacts, inputs: Tensors, outputs: Tensors) -> None:
+class DeclaredTensor(Protocol):
+    """An input or output as a manifest, or the format, says it is."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the graph."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of its type."""
+        ...
+
+    @property
+    def dims(self) -> Sequence[int | str]:
+        """Fixed sizes, and names of those that vary."""
+        ...
+
+
+class DeclaredGraph(Protocol):
+    """A graph of a bundle with its inputs and outputs: a manifest's ``Graph``, or the one that prepares."""
+
+    @property
+    def role(self) -> str:
+        """What it is for."""
+        ...
+
+    @property
+    def head(self) -> str | None:
+        """Which head's, where it is one's."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def file(self) -> str:
+        """Its name in the bundle."""
+        ...
+
+    @property
+    def inputs(self) -> Sequence[DeclaredTensor]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[DeclaredTensor]:
+        """What it gives."""
+        ...
+
+
+def require_declared(facts: DeclaredGraph, inputs: Tensors, outputs: Tensors) -> None:
     """Refuse a graph whose inputs or outputs are not those of the manifest.
 
     Raises

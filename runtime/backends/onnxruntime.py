@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from promptray.runtime.backends import HOST, Array, BoundGraph
-from promptray.runtime.backends.declared import require_declared
+from promptray.runtime.backends import HOST, Array, BoundGraph, no_prepare
+from promptray.runtime.backends.declared import DeclaredGraph, require_declared
 from promptray.runtime.backends.onnx_files import require_self_contained
 from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
@@ -101,6 +101,10 @@ class OnnxRuntimeCpu:
         return OnnxRuntimeGraph(
             make_session(model(), facts, "CPUExecutionProvider", {}, threads=self.threads), facts
         )
+
+    def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
+        """Refuse: ONNX Runtime has no engine that prepares images."""
+        raise no_prepare(self.name, "ONNX Runtime, which leaves it to the CPU")
 
     def chain(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> SequentialChain:
         """Join bound graphs, which run one after the other."""

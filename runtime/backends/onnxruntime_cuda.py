@@ -16,14 +16,22 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime as ort
 
-from promptray.runtime.backends import Array, GpuOptions, Outputs, require_finite, require_on_host
+from promptray.runtime.backends import (
+    Array,
+    GpuOptions,
+    Outputs,
+    no_prepare,
+    require_finite,
+    require_on_host,
+)
 from promptray.runtime.backends.choice import OpenedEngines
 from promptray.runtime.backends.cuda import Cuda
+from promptray.runtime.backends.declared import DeclaredGraph
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.onnxruntime import (
     FAULTS,
@@ -140,6 +148,10 @@ class OnnxRuntimeCuda:
             # By default it measures, and may choose another algorithm, of other bits, at every opening.
             "cudnn_conv_algo_search": "DEFAULT",
         }
+
+    def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
+        """Refuse: ONNX Runtime has no engine that prepares images."""
+        raise no_prepare(self.name, "ONNX Runtime, which leaves it to the CPU")
 
     def chain(
         self, image: OnnxRuntimeCudaBoundGraph, heads: Sequence[OnnxRuntimeCudaBoundGraph]

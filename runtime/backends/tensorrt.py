@@ -14,10 +14,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from promptray.runtime.backends import Array, GpuOptions
+from promptray.runtime.backends import Array, GpuOptions, no_prepare
 from promptray.runtime.backends.choice import OpenedEngines
 from promptray.runtime.backends.cuda import Cuda
-from promptray.runtime.backends.engine_chain import BoundEngine, EngineChain
+from promptray.runtime.backends.declared import DeclaredGraph
+from promptray.runtime.backends.engine_chain import EngineChain
+from promptray.runtime.backends.engine_prepare import PreparingEngine
+from promptray.runtime.backends.engine_program import BoundEngine
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.tensorrt_engine import Engine, Library, load_library
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
@@ -68,6 +71,7 @@ class TensorRt:
         self._building = threading.RLock()
         self._lifetime = Lifetime(self._cuda.current)
         self._aloft: dict[Any, None] = {}
+        self._preparing: PreparingEngine | None = None
 
     @property
     def engines(self) -> EngineFacts:
@@ -80,7 +84,16 @@ class TensorRt:
             self._cuda.require_usable()
             return TensorRtGraph(self, Engine(self._library, self._plan(facts), facts))
 
-    def _plan(self, facts: GraphFacts) -> bytes | memoryview:
+    def prepare_with(self, facts: DeclaredGraph) -> PreparingEngine:
+        """Load the engine that prepares images; chains made from now on take images to prepare, too."""
+        if not self.engines.prepares:
+            raise no_prepare(self.name, f"the set {self.engines.key}, which has none")
+        with self._lifetime.use(), self._building:
+            self._cuda.require_usable()
+            self._preparing = PreparingEngine(self._cuda, Engine(self._library, self._plan(facts), facts))
+            return self._preparing
+
+    def _plan(self, facts: DeclaredGraph) -> bytes | memoryview:
         return self._opened.plan(facts.role, facts.head)
 
     def bind(self, engine: Engine, resident: Mapping[str, Array]) -> BoundEngine:
@@ -96,7 +109,14 @@ class TensorRt:
             self._cuda.require_usable()
             self._tidy()
             return EngineChain(
-                self._cuda, self._lifetime, self._building, self._aloft, image, heads, self._options
+                self._cuda,
+                self._lifetime,
+                self._building,
+                self._aloft,
+                image,
+                heads,
+                self._options,
+                self._preparing.engine if self._preparing else None,
             )
 
     def _tidy(self) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from promptray.runtime.backends.cuda import Cuda, Stream
-from promptray.runtime.backends.declared import Tensors, require_declared
-from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.backends.declared import DeclaredGraph, Tensors, require_declared
 from promptray.runtime.engines.libraries import CURES, MODULES, PROMISED, is_promised
 from promptray.runtime.errors import ScoringError
 
@@ -103,7 +102,7 @@ class Engine:
     ----------
     library : Library
     plan : bytes-like
-    facts : Graph
+    facts : DeclaredGraph
         The bundle's graph that it was compiled from: the engine must have its inputs and outputs.
 
     Raises
@@ -112,7 +111,7 @@ class Engine:
         ``backend.failed`` for a plan that this library or GPU does not load, or another graph's.
     """
 
-    def __init__(self, library: Library, plan: bytes | memoryview, facts: GraphFacts) -> None:
+    def __init__(self, library: Library, plan: bytes | memoryview, facts: DeclaredGraph) -> None:
         self.library, self.facts = library, facts
         library.listen()
         # No variable here holds the engine itself: a traceback would keep it beyond closing.
@@ -134,6 +133,10 @@ class Engine:
     def most(self, name: str) -> int:
         """Return the largest first dimension of an input that any profile takes."""
         return max(int(profile[name][2][0]) for profile in self._profiles)
+
+    def least(self) -> dict[str, Shape]:
+        """Return the least shapes of the first profile."""
+        return {name: least for name, (least, _, _) in self._profiles[0].items()}
 
     def profile_for(self, shapes: Mapping[str, Shape]) -> int:
         """Return the profile that takes these shapes; of several the one that is tuned nearest to them.
@@ -196,9 +199,13 @@ class Context:
         """Set the shapes of the inputs and return those of the outputs."""
         done = self._own.value.set_optimization_profile_async(profile, stream.handle)
         self._require(done, "a profile was refused")
+        self.reshape(shapes)
+        return {name: tuple(self._own.value.get_tensor_shape(name)) for name in self.engine.outputs}
+
+    def reshape(self, shapes: Mapping[str, Shape]) -> None:
+        """Give the inputs other shapes, of the same profile; :attr:`shapes` stay those of the outputs."""
         for name, shape in shapes.items():
             self._require(self._own.value.set_input_shape(name, shape), f"the shape of {name} was refused")
-        return {name: tuple(self._own.value.get_tensor_shape(name)) for name in self.engine.outputs}
 
     def place(self, name: str, address: int) -> None:
         """Say where a tensor lies."""

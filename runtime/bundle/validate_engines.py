@@ -51,7 +51,11 @@ def check_engines(manifest: Manifest) -> None:
 
 def _check_settings(engines: Engines, manifest: Manifest) -> None:
     settings = engines.settings
-    for name, sizes in (("images", settings.images), ("prompts", settings.prompts)):
+    for name, sizes in (
+        ("images", settings.images),
+        ("prompts", settings.prompts),
+        ("sides", settings.sides),
+    ):
         if sizes is not None:
             _check_range(f"$.engines.settings.{name}", sizes)
     if settings.prompts is not None:
@@ -62,7 +66,7 @@ def _check_range(where: str, sizes: Range) -> None:
     if not sizes.rises:
         found = f"{sizes.least}, {sizes.tuned}, {sizes.most}"
         refuse(where, "is not least, tuned and most in this order", found)
-    if sizes.least != 1:  # a user may score one image, and with one prompt
+    if sizes.least != 1:  # a user may score one image, small as it may be, with one prompt
         refuse(f"{where}.least", "is not 1", str(sizes.least))
 
 

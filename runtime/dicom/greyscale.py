@@ -6,6 +6,8 @@ so a 5-megapixel image costs 65,536 evaluations instead of 5,000,000.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,37 @@ from promptray.runtime.dicom.photometric import Photometric
 LARGEST_CONTAINER = 2
 #: Pixels per look-up: the 64-bit indices NumPy makes of a block stay in the processor's cache.
 _BLOCK = 65536
+
+
+@dataclass(frozen=True, eq=False)
+class Tabulated:
+    """A frame as places in a table of grey.
+
+    Attributes
+    ----------
+    codes : uint8 or uint16 (rows, columns)
+    table : uint8 (256 or 65536,)
+        Grey of every code.
+    """
+
+    codes: NDArray[np.unsignedinteger]
+    table: NDArray[np.uint8]
+
+    @classmethod
+    def of_grey(cls, grey: NDArray[np.uint8]) -> Tabulated:
+        """Return a grey picture, whose values are their own grey."""
+        return cls(grey, np.arange(256, dtype=np.uint8))
+
+    @property
+    def grey(self) -> NDArray[np.uint8]:
+        """The 8-bit picture, made anew each time; C-contiguous."""
+        return _look_up(self.table, self.codes.ravel()).reshape(self.codes.shape)
+
+
+def tabulated(stored: NDArray[np.integer], photometric: Photometric) -> Tabulated:
+    """Return stored values, in a container of at most 16 bits, with the grey of each (see `to_grey`)."""
+    codes = codes_of(stored)
+    return Tabulated(codes, grey_table(stored, codes, photometric))
 
 
 def to_grey(stored: NDArray[np.integer], photometric: Photometric) -> NDArray[np.uint8]:
@@ -36,8 +69,7 @@ def to_grey(stored: NDArray[np.integer], photometric: Photometric) -> NDArray[np
     """
     if stored.dtype.itemsize > LARGEST_CONTAINER:
         return _by_blocks(np.ascontiguousarray(stored).ravel(), photometric).reshape(stored.shape)
-    codes = codes_of(stored)
-    return _look_up(grey_table(stored, codes, photometric), codes.ravel()).reshape(stored.shape)
+    return tabulated(stored, photometric).grey
 
 
 def codes_of(stored: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:

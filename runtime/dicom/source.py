@@ -13,7 +13,7 @@ from promptray.runtime.dicom.facts import (
     pixel_format,
     pixel_spacing,
 )
-from promptray.runtime.dicom.greyscale import to_grey
+from promptray.runtime.dicom.greyscale import LARGEST_CONTAINER, tabulated, to_grey
 from promptray.runtime.dicom.pixels import stored_values
 from promptray.runtime.dicom.read import read_dataset, transfer_syntax
 from promptray.runtime.dicom.view import view_facts
@@ -24,7 +24,13 @@ __all__ = ["picture_of", "read_dataset"]
 
 
 def picture_of(
-    dataset: Dataset, door: Door, declared: str | None, frame: int | None, clock: Clock
+    dataset: Dataset,
+    door: Door,
+    declared: str | None,
+    frame: int | None,
+    clock: Clock,
+    *,
+    keep_stored: bool = False,
 ) -> Picture:
     """Check the tags, decode the chosen frame and take it to 8-bit grey.
 
@@ -38,7 +44,10 @@ def picture_of(
     photometric = photometric_facts(dataset, pixels, index)
     stored = stored_values(dataset, syntax, pixels, index)
     clock.lap("decode")
-    grey = to_grey(stored, photometric)
+    kept = None
+    if keep_stored and stored.dtype.itemsize <= LARGEST_CONTAINER:
+        kept = tabulated(stored, photometric)
+    grey = to_grey(stored, photometric) if kept is None else kept.grey
     clock.lap("window")
     notices += [] if stated else [notice("file-meta-absent")]
     # Type 1 (PS3.3 C.7.6.3), but not all that was ever written has it; unsigned is what films are.
@@ -64,4 +73,4 @@ def picture_of(
         laterality=view.laterality,
         view_modifiers=view.modifiers,
     )
-    return Picture(grey, facts, tuple(notices), clock.laps)
+    return Picture(grey, facts, tuple(notices), clock.laps, tabulated=kept)

@@ -23,6 +23,7 @@ __all__ = [
     "EngineSpeed",
     "HeadGate",
     "ImagesGate",
+    "PrepareGate",
     "Range",
     "Settings",
     "SourceGraph",
@@ -61,7 +62,7 @@ class Device(_Struct, frozen=True, kw_only=True):
 class SourceGraph(_Struct, frozen=True, kw_only=True):
     """The ONNX graph that an engine was compiled from."""
 
-    role: Literal["image", "head"]
+    role: Literal["image", "head", "prepare"]
     head: HeadName | None
     file: Text
     """Its name in the bundle."""
@@ -86,6 +87,21 @@ class HeadGate(_Struct, frozen=True, kw_only=True):
         )
 
 
+class PrepareGate(_Struct, frozen=True, kw_only=True):
+    """The engine that prepares images, on golden pictures: their pixels, and the scores of these."""
+
+    pictures: Size
+    level_error: float
+    """Largest difference to the CPU's pixels, in grey levels."""
+    level_tolerance: float
+    heads: Annotated[list[HeadGate], Meta(min_length=1)]
+
+    @property
+    def passed(self) -> bool:
+        """Whether levels, scores and maps are within their tolerances."""
+        return self.level_error <= self.level_tolerance and all(head.passed for head in self.heads)
+
+
 class ImagesGate(_Struct, frozen=True, kw_only=True):
     """The gates of ``docs/gates.md`` on images, held on this device."""
 
@@ -102,6 +118,8 @@ class EngineGate(_Struct, frozen=True, kw_only=True):
     pictures: Size
     heads: Annotated[list[HeadGate], Meta(min_length=1)]
     images: ImagesGate | None = None
+    prepare: PrepareGate | None = None
+    """None: the set has no engine that prepares images."""
 
     @property
     def title(self) -> str:
@@ -139,6 +157,11 @@ class EngineFacts(_Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """What people call them."""
         return f"{self.backend} {self.version} {self.precision}, {self.device.title}"
+
+    @property
+    def prepares(self) -> bool:
+        """Whether it has an engine that prepares images."""
+        return any(graph.role == "prepare" for graph in self.graphs)
 
     @property
     def key(self) -> str:

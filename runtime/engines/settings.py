@@ -38,5 +38,7 @@ class Settings(_Struct, frozen=True, kw_only=True):
     prompts: Range | None = None
     """Prompts of one call to a head whose set is free; None: up to 256, or the bundle's own if more, tuned at
     the bundle's own."""
+    sides: Range = Range(tuned=2500, most=4608)
+    """Rows, and columns, of a frame that the device prepares; larger ones are prepared on the CPU."""
     workspace_bytes: Size = 2 << 30
     """Most scratch memory of a layer while building; fits a Jetson with 8 GB."""

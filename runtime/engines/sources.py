@@ -10,7 +10,8 @@ import msgspec
 
 from promptray.runtime.bundle.engines import NEWEST_OPSET, OLDEST_OPSET, EngineSource, Precision
 from promptray.runtime.bundle.manifest import Graph, Manifest
-from promptray.runtime.engines.facts import SourceGraph
+from promptray.runtime.bundle.validate_engines import RTX_FP32_TARGET, capability
+from promptray.runtime.engines.facts import Device, SourceGraph
 from promptray.runtime.engines.libraries import newest_opset
 from promptray.runtime.errors import ScoringError
 
@@ -106,6 +107,22 @@ def facts_of(graphs: Sequence[EngineSource], manifest: Manifest) -> list[SourceG
         )
         for each in graphs
     ]
+
+
+def prepare_source(manifest: Manifest, backend: str, version: str, device: Device) -> SourceGraph | None:
+    """Return the graph that prepares images, or None where the bundle has none or the library cannot take it.
+
+    It is float32 and of opset 20: ONNX Runtime keeps no engines, TensorRT 8 reads no such opset, and
+    TensorRT-RTX has no products of float32 for the oldest GPUs.
+    """
+    file = manifest.engines.prepare if manifest.engines else None
+    old = backend == "tensorrt_rtx" and capability(device.compute_capability) < RTX_FP32_TARGET
+    readable = backend in ("tensorrt", "tensorrt_rtx") and newest_opset(backend, version) == NEWEST_OPSET
+    if file is None or old or not readable:
+        return None
+    return SourceGraph(
+        role="prepare", head=None, file=file, sha256=manifest.files[file].sha256, precision="fp32"
+    )
 
 
 def as_graph(source: EngineSource, manifest: Manifest) -> Graph:

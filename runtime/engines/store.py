@@ -93,6 +93,7 @@ class EngineStore:
         *,
         precision: str | None = None,
         settings: Settings | None = None,
+        prepares: bool = False,
     ) -> StoredEngines:
         """Return the set for a device; where several fit, the fastest as measured, and the newest of equals.
 
@@ -104,6 +105,8 @@ class EngineStore:
             Asked for; None takes any.
         settings : Settings, optional
             Likewise.
+        prepares : bool
+            Of several, rather one that prepares images.
 
         Raises
         ------
@@ -118,7 +121,8 @@ class EngineStore:
         fitting = [each for each in own if not differing[each.key]]
         if not fitting:
             raise _refusal(backend, device, [differing[each.key] for each in own], precision)
-        newest_first = reversed(fitting)
+        preparing = [each for each in fitting if each.prepares] if prepares else []
+        newest_first = reversed(preparing or fitting)
         chosen = min(newest_first, key=lambda each: each.speed.milliseconds if each.speed else float("inf"))
         return self.opened(chosen)
 
@@ -200,6 +204,9 @@ class EngineStore:
             raise _corrupt(self._site, entry, "its gate was held for other heads")
         if not all(head.passed for head in facts.gate.heads):
             raise _corrupt(self._site, entry, "it did not pass its gate")
+        prepare = facts.gate.prepare
+        if facts.prepares != (prepare is not None) or (prepare is not None and not prepare.passed):
+            raise _corrupt(self._site, entry, "its engine that prepares images passed no gate")
         return facts
 
     def _differences(

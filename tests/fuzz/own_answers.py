@@ -9,8 +9,9 @@ import safetensors.numpy
 from promptray.runtime.backends import load_backend
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.bank_file import pack
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle.manifest import Manifest
-from promptray.runtime.graphs import BoundHead, encode_finding
+from promptray.runtime.graphs import encode_finding
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import PromptBank
 from promptray.runtime.text import TextEncoder

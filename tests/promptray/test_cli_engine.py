@@ -18,6 +18,7 @@ from promptray.runtime.errors import BuildError
 from promptray.runtime.scorer import Scorer
 from tests.engine_bundle import disturbed, write_with_sources
 from tests.fake_tensorrt import VERSION, make_plan, simulated_tensorrt
+from tests.prepare_bundle import write_with_prepare
 from tests.promptray.command_line import Call
 
 PIXELS = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
@@ -69,6 +70,23 @@ def test_from_a_bundle_to_scores_of_its_engines(call: Call, bundle: Path, site: 
         assert on_gpu.backend.engines.key == document["key"]
         for key, score in expected.scores.items():
             assert found.scores[key].logit == score.logit
+
+
+def test_images_prepared_on_the_device(call: Call, site: Path, tmp_path: Path) -> None:
+    made = write_with_prepare(tmp_path)
+    film = made.path / made.manifest.golden.images[0]
+    plain = call("engine", made.path, "--backend", "tensorrt", "--site", site, "--without-prepare")
+    assert plain.code == 0, plain.err
+    assert "prepared on the device" not in plain.out
+    options = ("--modality", "DX", "--site", site, "--backend", "tensorrt", "--prepare", "device", "--json")
+    refused = call("score", made.path, film, *options)
+    assert refused.code == 1
+    assert "engine.no-prepare" in refused.err
+    built = call("engine", made.path, "--backend", "tensorrt", "--site", site)
+    assert built.code == 0, built.err
+    assert "prepared on the device: pixels are off by" in built.out
+    (scored,) = call("score", made.path, film, *options).documents
+    assert scored["backend"]["prepare"] == "device"
 
 
 def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path) -> None:

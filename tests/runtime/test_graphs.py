@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from promptray.runtime.answers import Answers
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.errors import ScoringError
-from promptray.runtime.graphs import BoundHead
 from promptray.runtime.prompts import BankBatch
 
 FEATURES = {"image_vector": np.zeros((2, 4), np.float32)}

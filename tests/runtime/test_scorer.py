@@ -18,7 +18,7 @@ import pytest
 from promptray import ImageError, PromptRayError, Refused, Result, Scorer, ScoringError
 from promptray.runtime.backends import onnxruntime as backend_module
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeBoundGraph
-from promptray.runtime.graphs import BoundHead
+from promptray.runtime.bound_heads import BoundHead
 from tests.bundle_factory import edited, relist
 from tests.carzero_tiny import FOLDER, PROMPTS
 

@@ -26,9 +26,10 @@ from promptray.export.onnx_graph import OPSET, export_graph
 from promptray.runtime.backends import BoundGraph
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.bank_file import pack, unpack
+from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle.manifest import BankRule, Graph
 from promptray.runtime.errors import BuildError
-from promptray.runtime.graphs import BoundHead, encode_finding
+from promptray.runtime.graphs import encode_finding
 from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedPrompt, TextEncoder
 

@@ -1,0 +1,98 @@
+"""The gate of the engine that prepares images: golden images from the file to their scores, on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from promptray.runtime.answers import Answers
+from promptray.runtime.bound_heads import BoundHead
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.manifest import Head
+from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
+from promptray.runtime.engines.facts import EngineFacts, HeadGate, PrepareGate
+from promptray.runtime.errors import BuildError
+from promptray.runtime.gated_answers import widest
+from promptray.runtime.golden import read_golden
+from promptray.runtime.golden_prepare import MOST_LEVELS, golden_images, prepared_golden, worst_level
+from promptray.runtime.graphs import Graphs
+
+
+def hold_prepare(
+    bundle: Bundle, graphs: Graphs, heads: Mapping[str, BoundHead], facts: EngineFacts
+) -> PrepareGate:
+    """Prepare every grey golden image on the device, look at the pixels, and score it as a whole.
+
+    A level is what pixels may be off, in fp32 sets, too: scores and maps have the bounds of narrower types.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    graphs : Graphs
+        The set's; they prepare.
+    heads : mapping of str to BoundHead
+        Of all heads, with the bundle's own banks.
+    facts : EngineFacts
+
+    Returns
+    -------
+    PrepareGate
+        Passed.
+
+    Raises
+    ------
+    BuildError
+        ``gate.failed``.
+    """
+    assert graphs.preparing is not None  # noqa: S101 - the caller looked
+    manifest, golden = bundle.manifest, read_golden(bundle)
+    numbers, pixels = prepared_golden(bundle, graphs.preparing)
+    if not numbers:
+        raise _refused(bundle, facts, "at least one golden image in grey", "none")
+    chain = graphs.chain(heads.values())
+    parts = [chain.run(image) for _, image in golden_images(bundle)]
+    found = {
+        name: Answers.joined([Answers(*scores) for scores in each])
+        for name, each in zip(heads, zip(*parts, strict=True), strict=True)
+    }
+    gate = PrepareGate(
+        pictures=len(numbers),
+        level_error=worst_level(bundle, numbers, pixels),
+        level_tolerance=MOST_LEVELS,
+        heads=[
+            _head_gate(head, golden.answers[head.name], numbers, found[head.name]) for head in manifest.heads
+        ],
+    )
+    if not gate.passed:
+        worst = [f"{each.head}: scores {each.score_error:.3g}" for each in gate.heads]
+        bounds = [f"{each.head}: scores {each.score_tolerance:.3g}" for each in gate.heads]
+        raise _refused(
+            bundle,
+            facts,
+            "; ".join(["pixels at most 1 grey level off", *bounds]),
+            "; ".join([f"pixels {gate.level_error:.3g} off", *worst]),
+        )
+    return gate
+
+
+def _head_gate(head: Head, stored: Answers, numbers: list[int], found: Answers) -> HeadGate:
+    score_error, map_error = stored.of(numbers).errors(found.logits, found.maps)
+    return HeadGate(
+        head=head.name,
+        score_error=score_error,
+        # The least spread of a finding is taken over all golden pictures, as for the set itself.
+        score_tolerance=widest(stored, stored),
+        map_error=map_error if head.map else None,
+        map_tolerance=LARGEST_TOLERANCE if head.map else None,
+    )
+
+
+def _refused(bundle: Bundle, facts: EngineFacts, expected: str, found: str) -> BuildError:
+    return BuildError(
+        "gate.failed",
+        "images prepared on the device get other pixels or scores than on the CPU; nothing was stored",
+        artefact=f"{bundle.manifest.name} {bundle.short_hash}, {facts.title}",
+        expected=expected,
+        found=found,
+        cure="build it without: `promptray engine BUNDLE --without-prepare`; report it with the output of "
+        "`promptray doctor`",
+    )

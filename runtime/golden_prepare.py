@@ -1,0 +1,90 @@
+"""Golden pictures through the engine that prepares images: their pixels on this device beside the CPU's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptray.runtime.backends import Preparing
+from promptray.runtime.dicom.greyscale import Tabulated
+from promptray.runtime.door import open_picture
+from promptray.runtime.errors import BundleError
+from promptray.runtime.golden import read_golden
+from promptray.runtime.graphs import BundleContent
+from promptray.runtime.prepare_graph import PrepareFeeds, StoredImage
+from promptray.runtime.preprocess import normalise
+
+#: Grey levels that pixels may be off: one, and what float32 adds to it.
+MOST_LEVELS = 1.001
+
+
+def golden_images(bundle: BundleContent) -> Iterator[tuple[int, StoredImage]]:
+    """Give the golden images as a device takes them, with their number; coloured ones are left out."""
+    manifest, feeds = bundle.manifest, PrepareFeeds(bundle.manifest.preprocessing)
+    for number, name in enumerate(manifest.golden.images):
+        picture = open_picture(
+            bundle.read(name),
+            manifest.door,
+            manifest.preprocessing.greyscale,
+            keep_colour=manifest.preprocessing.colour == "rgb",
+            modality=manifest.door.modalities[0],
+        )
+        if picture.colour is None:
+            yield number, feeds.image(Tabulated.of_grey(picture.grey))
+
+
+def prepared_golden(
+    bundle: BundleContent, preparing: Preparing, *, pictures: int | None = None
+) -> tuple[list[int], NDArray[np.float32]]:
+    """Return the numbers of the grey golden images, and the pixels that a graph or engine makes of them.
+
+    Parameters
+    ----------
+    bundle : BundleContent
+    preparing : Preparing
+    pictures : int, optional
+        Only the first few; all by default.
+
+    Returns
+    -------
+    list of int
+    float32 (pictures, channels, height, width)
+    """
+    rule = bundle.manifest.preprocessing
+    numbers, pixels = [], [np.empty((0, rule.channels, rule.height, rule.width), np.float32)]
+    for number, image in islice(golden_images(bundle), pictures):
+        numbers.append(number)
+        pixels.append(preparing.run(image))
+    return numbers, np.concatenate(pixels)
+
+
+def worst_level(bundle: BundleContent, numbers: list[int], pixels: NDArray[np.float32]) -> float:
+    """Return how many grey levels these pixels are off the stored pictures' at most; NaN stays NaN."""
+    rule = bundle.manifest.preprocessing
+    expected = normalise(read_golden(bundle).pictures[numbers], rule)
+    scale = 255 * np.array(rule.normalise.std, np.float32)[:, None, None]
+    return float(np.abs((pixels - expected) * scale).max(initial=0.0))
+
+
+def require_prepared(bundle: BundleContent, preparing: Preparing) -> None:
+    """Prepare the first golden image on the device: what a driver breaks is found at once.
+
+    Raises
+    ------
+    BundleError
+        ``bundle.golden`` where its pixels are further off than one grey level.
+    """
+    numbers, pixels = prepared_golden(bundle, preparing, pictures=1)
+    worst = worst_level(bundle, numbers, pixels)
+    if not worst <= MOST_LEVELS:
+        raise BundleError(
+            "bundle.golden",
+            "on this device the engine that prepares images gives other pixels than the CPU",
+            artefact=f"{bundle.manifest.name} {bundle.short_hash}",
+            expected="within 1 grey level",
+            found=f"off by {worst:.3g}",
+            cure="run `promptray doctor`; do not prepare images on this device until it passes",
+        )
