@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import _thread
 import hashlib
 import os
@@ -207,6 +208,7 @@ def test_a_tensorrt_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch, t
             load_flavour("tensorrt")
     assert refused.value.code == "engine.unavailable"
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the next source has the same second and size
     for source, words in (
         ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "libnvinfer.so.10"),
         ("__version__ = '8.5.3'", "8.5.3 is no version that .*8.6, or 10.3 or newer"),
@@ -215,6 +217,7 @@ def test_a_tensorrt_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch, t
         ("__version__ = 'of no kind'", "is no version that"),
     ):
         (tmp_path / "tensorrt.py").write_text(source, encoding="utf-8")
+        importlib.invalidate_caches()
         monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
         with pytest.raises(BuildError, match=words):
             load_flavour("tensorrt")
