@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import _thread
 import hashlib
+import importlib
 import os
 import signal
 import subprocess
