@@ -35,7 +35,7 @@ def test_the_time_of_a_build_is_as_measured() -> None:
     median, least, most = (result["seconds"][key] for key in ("median", "least", "most"))
     cores, load = (result["machine"][key] for key in ("cores", "load_average"))
     said = (
-        f"takes {builder} {median:.0f} s ({least:.0f} to {most:.0f} s, {rounds} rounds; "
+        f"takes {builder} {median:.1f} s ({least:.1f} to {most:.1f} s, {rounds} rounds; "
         f"{used:.1f} s of processor time) on {cores} cores with a load of {load:.1f}\n"
     )
     assert said in DOCUMENT.read_text(encoding="utf-8")
