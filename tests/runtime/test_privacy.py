@@ -327,7 +327,7 @@ def test_an_unforeseen_fault_does_not_quote(
     def fail(*_: object, **__: object) -> None:
         raise ValueError(PLANT)
 
-    monkeypatch.setattr("promptray.runtime.scorer.preprocess", fail)
+    monkeypatch.setattr("promptray.runtime.image_preparation.preprocess", fail)
     assert run(["score", str(bundle), str(archive), "--modality", "CR", "--no-site"]) == 1
     monkeypatch.setattr("promptray.runtime.scorer.Scorer.open", fail)
     assert run(["score", str(bundle), str(archive), "--no-site"]) == 3

@@ -41,7 +41,8 @@ class Simulated(TensorRt):
     version = VERSION
 
     def __init__(self, gpu: Gpu, levels_off: float = 0.0) -> None:
-        self.device, self._gpu, self._levels_off = device_of(gpu), gpu, levels_off
+        self._gpu = None
+        self.device, self._simulated, self._levels_off = device_of(gpu), gpu, levels_off
         self.compiled: list[str] = []
 
     def compile(
@@ -52,9 +53,9 @@ class Simulated(TensorRt):
         if isinstance(graph, PrepareFacts):
             content = bundle.read(graph.file)
             changed = spoiled(content, self._levels_off) if self._levels_off else content
-            return prepare_plan(changed, bundle, self._gpu)
+            return prepare_plan(changed, bundle, self._simulated)
         name = graph.role if graph.head is None else f"head.{graph.head}"
-        return plans_of(bundle, self._gpu)[name]
+        return plans_of(bundle, self._simulated)[name]
 
 
 @pytest.fixture(scope="module")
