@@ -9,6 +9,8 @@ codes. What real hardware forgives now and then is a failure here, every time:
 - A stream queues its work and does it only when something waits for it. A missing wait gives wrong numbers.
 - Memory that is not pinned is copied when the call returns, or later: cudaMemcpy does it on the legacy
   stream, which the other streams do not wait for.
+- A library has a CUDA runtime of its own: what it was refused is no last error of the one that is asked here.
+  Only a lost device is everybody's, told by the next call that needs it.
 - A thread has a current device. Allocating and queueing kernels while it is not device 0 is a broken rule.
 - A copy reads its source when it is done, not when it is queued: a host buffer that is used again too early
   gives wrong numbers.
@@ -112,6 +114,11 @@ class Gpu(Rules):
         )  # fmt: skip
         return sum(map(len, tables)) + len(self._streams) - 1
 
+    @property
+    def used(self) -> int:
+        """Bytes of the device that were not given back."""
+        return sum(map(len, self._device.values()))
+
     def assert_clean(self) -> None:
         """Fail where a rule was broken or something was not given back; a lost device takes all with it."""
         assert not self.violations, self.violations
@@ -174,8 +181,10 @@ class Gpu(Rules):
             capture.valid = False
 
     def take(self, size: int) -> int | None:
-        """Allocate for a library; None where there is no memory."""
+        """Allocate for a library; None where there is no memory. Its last error is its own runtime's."""
+        last = self._last
         error, address = self.cudaMalloc(size)
+        self._last = last
         return address if error is OK else None
 
     def give(self, address: int) -> None:
@@ -228,7 +237,10 @@ class Gpu(Rules):
 
     def cudaGetLastError(self) -> tuple[cudaError_t]:
         error, self._last = self._last, OK
-        return (cudaError_t.cudaErrorLaunchFailure if self.lost else error,)
+        return (error,)
+
+    def cudaMemGetInfo(self) -> tuple[cudaError_t, int, int]:
+        return self._enter("cudaMemGetInfo"), 1 << 30, 1 << 33
 
     def cudaMalloc(self, size: int) -> tuple[cudaError_t, int | None]:
         with self._lock:

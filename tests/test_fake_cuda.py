@@ -162,6 +162,9 @@ def test_faults_come_where_they_were_asked_for(gpu: Gpu) -> None:
     assert codes == [OK, cudaError_t.cudaErrorMemoryAllocation, OK]
     assert gpu.cudaGetLastError() == (cudaError_t.cudaErrorMemoryAllocation,)
     assert gpu.cudaGetLastError() == (OK,)
+    gpu.refuse_allocation(0)
+    assert gpu.take(4) is None
+    assert gpu.cudaGetLastError() == (OK,), "a library's fault is its own runtime's"
     gpu.lose_device(1)
     codes = [gpu.cudaMalloc(4)[0] for _ in range(3)]
     assert codes == [OK, cudaError_t.cudaErrorLaunchFailure, cudaError_t.cudaErrorLaunchFailure]

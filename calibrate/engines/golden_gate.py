@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from promptray.calibrate.engines.prepare_gate import hold_prepare
 from promptray.runtime.answers import Answers
-from promptray.runtime.bound_heads import BoundHead
+from promptray.runtime.backends.call_sizes import call_sizes
+from promptray.runtime.bound_heads import BoundChain, BoundHead
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
@@ -27,7 +29,7 @@ FACTOR = 10.0
 def hold_golden(
     bundle: Bundle, graphs: Graphs, heads: Mapping[str, BoundHead], facts: EngineFacts
 ) -> EngineGate:
-    """Score every golden picture alone, and again as many together as a call may have.
+    """Score every golden picture in calls of every size that is ever made.
 
     Parameters
     ----------
@@ -50,9 +52,9 @@ def hold_golden(
     """
     manifest, golden = bundle.manifest, read_golden(bundle)
     pixels = normalise(golden.pictures, manifest.preprocessing)
-    together = min(facts.settings.images.most, len(pixels))
+    images = facts.settings.images
     chain = graphs.chain(heads.values())
-    found = [answers_of(chain, heads, pixels, batch=batch) for batch in sorted({1, together})]
+    found = [_in_calls_of(size, chain, heads, pixels) for size in call_sizes([images.tuned], images.most)]
     gates = [
         _gate(head, golden.answers[head.name], [each[head.name] for each in found], facts)
         for head in manifest.heads
@@ -77,8 +79,17 @@ def hold_golden(
     return msgspec.structs.replace(gate, prepare=hold_prepare(bundle, graphs, heads, facts))
 
 
+def _in_calls_of(
+    size: int, chain: BoundChain, heads: Mapping[str, BoundHead], pixels: NDArray[np.float32]
+) -> dict[str, Answers]:
+    """Score pictures so many at a time, the first ones again where there are fewer."""
+    enough = np.resize(pixels, (max(size, len(pixels)), *pixels.shape[1:]))
+    found = answers_of(chain, heads, enough, batch=size)
+    return {head: answers.first(len(pixels)) for head, answers in found.items()}
+
+
 def _gate(head: Head, stored: Answers, found: list[Answers], facts: EngineFacts) -> HeadGate:
-    """Hold one head: the worse of both calls counts. NaN stays NaN, which is within nothing."""
+    """Hold one head: the worst of all sizes counts. NaN stays NaN, which is within nothing."""
     errors = np.array([stored.errors(each.logits, each.maps) for each in found]).max(axis=0)
     if all(graph.precision == "fp32" for graph in facts.graphs):
         score, maps = FACTOR * head.score_tolerance, FACTOR * head.map.tolerance if head.map else None

@@ -6,29 +6,40 @@ torch. Device 0 is used, whichever the caller's thread is set to (:meth:`Cuda.cu
 
 A resource is given back when nothing refers to its object any longer, yet never at that moment: a garbage
 collection may run anywhere, also while a graph is being captured, where freeing is forbidden.
-:meth:`Cuda.collect` is called where it is allowed.
+:meth:`Cuda.collect` is called where it is allowed. No resource refers back to its :class:`Cuda`: so a
+backend that nobody holds any more goes at once, without a garbage collection.
+
+TensorRT and ONNX Runtime bring a CUDA runtime of their own, each with a last error of its own: what
+``cudaGetLastError`` says here is never about them. What all share is the device's context. It is asked
+(:meth:`Cuda.check_library`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+import re
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.backends.cuda_device import device_facts, load_bindings
+from promptray.runtime.backends.postponed import postponing
 from promptray.runtime.errors import ScoringError
 
 _OUT_OF_MEMORY = 2
 _NOT_READY = 600
 # After these, CUDA answers every call of the process with an error: there is no way back but a new process.
 _LOST = frozenset({46, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720), 721, 911, 999})
+
+#: How libraries say it: their error codes are their own, and the runtime they ask is not the one here.
+_NO_MEMORY = re.compile(r"out ?of ?memory|failed to allocate|could not be allocated", re.IGNORECASE)
 
 
 class Memory:
@@ -142,22 +153,22 @@ class Cuda:
             ``backend.out-of-memory``.
         """
         address = int(self.call("cudaMalloc", size))
-        return self._own(Memory(address, size), lambda: self._runtime.cudaFree(address))
+        return self._own(Memory(address, size), partial(self._runtime.cudaFree, address))
 
     def pinned(self, size: int) -> Pinned:
         """Allocate pinned memory of the host."""
         address = int(self.call("cudaHostAlloc", size, self._runtime.cudaHostAllocDefault))
-        return self._own(Pinned(address, size), lambda: self._runtime.cudaFreeHost(address))
+        return self._own(Pinned(address, size), partial(self._runtime.cudaFreeHost, address))
 
     def stream(self) -> Stream:
         """Make a stream that waits for no other."""
         own = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
-        return self._own(Stream(own), lambda: self._runtime.cudaStreamDestroy(own))
+        return self._own(Stream(own), partial(self._runtime.cudaStreamDestroy, own))
 
     def event(self) -> Event:
         """Make an event."""
         own = self.call("cudaEventCreateWithFlags", self._runtime.cudaEventDisableTiming)
-        return self._own(Event(own), lambda: self._runtime.cudaEventDestroy(own))
+        return self._own(Event(own), partial(self._runtime.cudaEventDestroy, own))
 
     def keep(self, owner: Any, resource: Any) -> Kept:
         """Keep what a library allocated on the device until `owner` is gone and it is allowed to free."""
@@ -263,16 +274,17 @@ class Cuda:
             ``backend.capture`` where it does what cannot be recorded.
         """
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self.call("cudaStreamBeginCapture", stream.own, mode)
-        with self._ending_capture(stream) as graphs:
-            enqueue()
+        with postponing():
+            self.call("cudaStreamBeginCapture", stream.own, mode)
+            with self._ending_capture(stream) as graphs:
+                enqueue()
         (graph,) = graphs
         try:
             own = self.call("cudaGraphInstantiateWithFlags", graph, 0)
         except ScoringError:
             self._runtime.cudaGraphDestroy(graph)
             raise
-        recorded = self._own(Recorded(own), lambda: self._runtime.cudaGraphExecDestroy(own))
+        recorded = self._own(Recorded(own), partial(self._runtime.cudaGraphExecDestroy, own))
         self.call("cudaGraphDestroy", graph)
         return recorded
 
@@ -325,18 +337,33 @@ class Cuda:
                 cure="start a new process; after a lost device CUDA refuses all further work of the old one",
             )
 
-    def check_library(self, what: str, message: str) -> ScoringError:
-        """Return the error of a library's call that failed: as CUDA explains it, else with its own words."""
-        error = self._runtime.cudaGetLastError()[0]
-        code = int(error)
-        if code == 0 and "out of memory" in message.lower():
-            code = _OUT_OF_MEMORY
-        return self.explained(what, code, message or self._name(error))
+    def check_library(self, what: str, said: Sequence[str]) -> ScoringError:
+        """Return the error of a library's call: of a lost device, of memory, else in its own words.
+
+        After a fault that the device does not survive, every call that needs its context fails with it,
+        whichever runtime makes the call. Anything else that the question may come back with (it may be asked
+        while a graph is being recorded) is not about the library.
+
+        Parameters
+        ----------
+        what : str
+            What was called.
+        said : sequence of str
+            What the library said of it, the cause first.
+        """
+        error = self._runtime.cudaMemGetInfo()[0]
+        message = next((line.splitlines()[0][:300] for line in said if line.strip()), "it does not say why")
+        if int(error) in _LOST:
+            return self.explained(what, int(error), f"{self._name(error)}: {message}")
+        if int(error):
+            self._runtime.cudaGetLastError()
+        memory = any(_NO_MEMORY.search(line) for line in said)
+        return self.explained(what, _OUT_OF_MEMORY if memory else 0, message)
 
     def _check(self, name: str, result: tuple[Any, ...]) -> Any:
         code = int(result[0])
         if code:
-            self._runtime.cudaGetLastError()  # or a library's next fault would be taken for it
+            self._runtime.cudaGetLastError()  # or the caller's own next look at it would find ours
             raise self.explained(name, code, self._name(result[0]))
         return result[1] if len(result) > 1 else None
 

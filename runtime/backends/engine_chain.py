@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from promptray.runtime.backends import Array, GpuOptions, Outputs
+from promptray.runtime.backends.call_sizes import parts_of
 from promptray.runtime.backends.cuda import Cuda
 from promptray.runtime.backends.device_array import DeviceArray, device_array, require_on_device
 from promptray.runtime.backends.engine_program import (
@@ -32,7 +33,8 @@ from promptray.runtime.prepare_graph import StoredImage
 class EngineChain:
     """A chain of engines (see :class:`promptray.runtime.backends.Chain`).
 
-    Of each shape there are as many programs as streams; those for one image are made here.
+    Of each size of a call (:mod:`call_sizes`) there are as many programs as streams; those for one image are
+    made here.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ class EngineChain:
         self._cuda, self._lifetime, self._prepares = cuda, lifetime, prepare is not None
         facts = next(each for each in image.engine.facts.inputs if each.name == PIXELS)
         self._sides = tuple(int(side) for side in facts.dims[1:])
-        self._most = image.engine.most(PIXELS)
+        self._sizes = image.engine.call_sizes(PIXELS)
         self._arrival = cuda.stream()
         make = partial(_make, building, cuda, image, tuple(heads))
         self._pools = {
@@ -73,12 +75,12 @@ class EngineChain:
                 options.streams,
                 aloft,
             )
-            for images in range(1, self._most + 1)
+            for images in self._sizes
         }
         self._pools[1].fill()
 
     def submit(self, pixels: Any, limit: Deadline) -> InFlight:
-        """Begin to score pixels; more than the engine takes at once go as several calls, one after the other.
+        """Begin to score pixels; a number of images that is no size of a call goes as several.
 
         Pixels of the host that are not finite are refused here, those of the device when they were scored.
         """
@@ -89,8 +91,8 @@ class EngineChain:
             incoming = self._checked(pixels)
             count = incoming.shape[0]
             flights = [
-                self._begin(incoming, first, min(self._most, count - first), limit)
-                for first in range(0, count, self._most)
+                self._begin(incoming, first, last - first, limit)
+                for first, last in parts_of(count, self._sizes)
             ]
         return InFlight(self._cuda, flights, limit, start, count)
 

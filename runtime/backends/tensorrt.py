@@ -11,7 +11,9 @@ back when no call uses it any more, at the end of a call or at the next change.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from promptray.runtime.backends import Array, GpuOptions, no_prepare
@@ -22,6 +24,7 @@ from promptray.runtime.backends.engine_chain import EngineChain
 from promptray.runtime.backends.engine_prepare import PreparingEngine
 from promptray.runtime.backends.engine_program import BoundEngine
 from promptray.runtime.backends.lifetime import Lifetime
+from promptray.runtime.backends.postponed import when_allowed
 from promptray.runtime.backends.tensorrt_engine import Engine, Library, load_library
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.cores import host_threads
@@ -72,6 +75,9 @@ class TensorRt:
         self._lifetime = Lifetime(self._cuda.current)
         self._aloft: dict[Any, None] = {}
         self._preparing: PreparingEngine | None = None
+        give_back = partial(_give_back, self._lifetime, self._aloft, self._cuda)
+        self._dropped = weakref.finalize(self, when_allowed, give_back)
+        self._dropped.atexit = False  # the driver does it, and may be gone by then
 
     @property
     def engines(self) -> EngineFacts:
@@ -131,15 +137,23 @@ class TensorRt:
         self._cuda.require_usable()
 
     def close(self) -> None:
-        """Let work under way come to its end and give everything back. Answers that wait stay readable."""
-        ended = self._lifetime.end(_PATIENCE)
-        try:
-            for flight in list(self._aloft):
-                flight.land(Deadline(_PATIENCE, None))
-        except ScoringError:  # the device hangs: nothing may be freed that it still works on
-            return
-        if ended:
-            self._cuda.close()
+        """Let work under way come to its end and give everything back. Answers that wait stay readable.
+
+        The same happens to a backend that nobody holds any more.
+        """
+        self._dropped.detach()
+        _give_back(self._lifetime, self._aloft, self._cuda)
+
+
+def _give_back(lifetime: Lifetime, aloft: dict[Any, None], cuda: Cuda) -> None:
+    ended = lifetime.end(_PATIENCE)
+    try:
+        for flight in list(aloft):
+            flight.land(Deadline(_PATIENCE, None))
+    except ScoringError:  # the device hangs: nothing may be freed that it still works on
+        return
+    if ended:
+        cuda.close()
 
 
 class TensorRtGraph:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from promptray.runtime.backends.call_sizes import call_sizes
 from promptray.runtime.backends.cuda import Cuda, Stream
 from promptray.runtime.backends.declared import DeclaredGraph, Tensors, require_declared
 from promptray.runtime.engines.libraries import CURES, MODULES, PROMISED, is_promised
@@ -90,9 +91,8 @@ class Library:
     def failed(self, what: str) -> ScoringError:
         """Return the error of a call that failed, with the first line TensorRT said of it."""
         errors = getattr(self._said, "errors", [])
-        message = next((line.splitlines()[0][:300] for line in errors if line.strip()), "")
         self.listen()
-        return self.cuda.check_library(f"{self.flavour} {self.version}: {what}", message)
+        return self.cuda.check_library(f"{self.flavour} {self.version}: {what}", errors)
 
 
 class Engine:
@@ -130,9 +130,16 @@ class Engine:
             return self._own.value.create_execution_context()
         return self._own.value.create_execution_context(self._running.value)
 
-    def most(self, name: str) -> int:
-        """Return the largest first dimension of an input that any profile takes."""
-        return max(int(profile[name][2][0]) for profile in self._profiles)
+    def call_sizes(self, name: str) -> tuple[int, ...]:
+        """Return the numbers of images that calls are made with (see :func:`call_sizes`).
+
+        Parameters
+        ----------
+        name : str
+            An input whose first dimension is the images.
+        """
+        ranges = [profile[name] for profile in self._profiles]
+        return call_sizes([tuned[0] for _, tuned, _ in ranges], max(most[0] for _, _, most in ranges))
 
     def least(self) -> dict[str, Shape]:
         """Return the least shapes of the first profile."""

@@ -121,6 +121,23 @@ def test_an_engine_that_is_wrong_for_several_images_is_refused(bundle: Bundle, s
     built(bundle, store, swapped, precision="fp32", settings=one_at_a_time)
 
 
+@pytest.mark.parametrize(("size", "most"), [(2, 8), (4, 8), (6, 8), (32, 32)])
+def test_an_engine_that_is_wrong_in_one_size_of_a_call_is_refused(
+    bundle: Bundle, store: EngineStore, size: int, most: int
+) -> None:
+    """Also in one that more images fill than there are golden pictures."""
+    swapped = WrongLibrary(lambda pixels, scores: scores[::-1].copy() if len(scores) == size else scores)
+    refused(
+        "gate.failed",
+        bundle,
+        store,
+        swapped,
+        precision="fp32",
+        settings=Settings(images=Range(tuned=min(6, most), most=most)),
+    )
+    assert store.sets == ()
+
+
 def test_not_a_number_is_refused(bundle: Bundle, store: EngineStore) -> None:
     wrong = CpuLibrary(spoil=lambda content: disturbed(content, float("nan")))
     refused("score.not-finite", bundle, store, wrong, precision="fp32")

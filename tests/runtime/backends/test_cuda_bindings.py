@@ -59,6 +59,7 @@ calls = {
     "destroy exec": lambda: cuda.call("cudaGraphExecDestroy", runtime.cudaGraphExec_t(7)),
     "destroy event": lambda: cuda.call("cudaEventDestroy", event.own),
     "destroy stream": lambda: cuda.call("cudaStreamDestroy", stream.own),
+    "memory info": lambda: cuda.call("cudaMemGetInfo"),
     "free": lambda: cuda.call("cudaFree", 4096), "free host": lambda: cuda.call("cudaFreeHost", 4096),
 }
 for name, call in calls.items():
@@ -80,7 +81,7 @@ def test_every_call_is_accepted_by_the_real_bindings() -> None:
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
     assert first.startswith("backend.unavailable cudaError")
-    assert len(lines) == 27
+    assert len(lines) == 28
     for line in lines:
         assert "backend.failed" in line
         assert "cudaErrorInsufficientDriver (35)" in line or "cudaErrorNoDevice (100)" in line

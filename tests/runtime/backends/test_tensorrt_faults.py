@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from promptray.runtime.backends import GpuOptions
+from promptray.runtime.backends.cuda import Cuda
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.errors import ScoringError
 from tests.fake_cuda import Gpu
@@ -81,6 +82,50 @@ def test_out_of_memory_while_a_prompt_is_added_changes_nothing(
             score(scorer, PICTURES[0])
             assert gpu.held <= held, "what failed before was given back"
         gpu.assert_clean()
+
+
+def test_a_fault_of_another_runtime_is_not_taken_for_the_librarys(
+    miniature: Bundle, site: Path, tensorrt: Simulated
+) -> None:
+    """The last error here may be the caller's own; the library's own cause is in its words alone."""
+    gpu, library = tensorrt
+    store_engines(miniature, site, gpu)
+    with open_on_gpu(miniature, site, gpu=GpuOptions(cuda_graphs=False)) as scorer:
+        gpu.refuse_allocation(0)
+        assert gpu.cudaMalloc(8)[1] is None  # the caller's, who looks at it later
+        library.fails_next = True
+        assert code_of(lambda: score(scorer, PICTURES[0])) == "backend.failed"
+        assert int(gpu.cudaGetLastError()[0]) == 2, "it is the caller's still"
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (["1: [runner.cpp::enqueue::1] Error Code 1: Cuda Runtime (out of memory)"], "backend.out-of-memory"),
+        (
+            ["2: it failed", "Error Code 2: OutOfMemory (Requested size was 8)"],
+            "backend.out-of-memory",
+        ),
+        (["Failed to allocate memory for requested buffer of size 8"], "backend.out-of-memory"),
+        (["myelin failed"], "backend.failed"),
+        ([], "backend.failed"),
+    ],
+)
+def test_a_library_says_its_cause_in_words(tensorrt: Simulated, said: list[str], code: str) -> None:
+    error = Cuda().check_library("a call", said)
+    assert error.code == code
+    assert (said[0] if said else "it does not say why") in f"{error.message} {error.found}"
+
+
+def test_a_library_that_lost_the_device_is_told_apart_by_the_device(tensorrt: Simulated) -> None:
+    gpu, _ = tensorrt
+    cuda = Cuda()
+    gpu.lose_device(0)
+    error = cuda.check_library("a call", ["myelin failed"])
+    assert error.code == "backend.device-lost"
+    assert "cudaErrorLaunchFailure" in error.message
+    assert "myelin failed" in error.message
+    assert code_of(cuda.require_usable) == "score.closed"
 
 
 def test_the_device_lost_at_every_call_of_opening(miniature: Bundle, site: Path) -> None:
