@@ -6,8 +6,7 @@ torch. Device 0 is used, whichever the caller's thread is set to (:meth:`Cuda.cu
 
 A resource is given back when nothing refers to its object any longer, yet never at that moment: a garbage
 collection may run anywhere, also while a graph is being captured, where freeing is forbidden.
-:meth:`Cuda.collect` is called where it is allowed. No resource refers back to its :class:`Cuda`: so a
-backend that nobody holds any more goes at once, without a garbage collection.
+:meth:`Cuda.collect` is called where it is allowed.
 
 TensorRT and ONNX Runtime bring a CUDA runtime of their own, each with a last error of its own: what
 ``cudaGetLastError`` says here is never about them. What all share is the device's context. It is asked
