@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -284,25 +284,29 @@ def test_sessions_and_their_values_go_with_the_scorer(
     miniature: Bundle, site: Path, gated: Gpu, no_collection: None, closed: bool
 ) -> None:
     """And their memory with them: a session's weights, its arena, what it recorded."""
-    kinds = (ort.InferenceSession, ort.OrtValue)
-    before = {id(each) for each in gc.get_objects() if isinstance(each, kinds)}
 
-    def alive() -> Sequence[object]:
-        return [each for each in gc.get_objects() if isinstance(each, kinds) and id(each) not in before]
+    def there() -> dict[int, object]:
+        kinds = (ort.InferenceSession, ort.OrtValue)
+        return {id(each): each for each in gc.get_objects() if type(each) in kinds}
+
+    before = there()
+
+    def alive() -> int:
+        return len(there().keys() - before.keys())
 
     scorer = Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda")
     scorer.submit_pixels(np.zeros((3, 3, 32, 32), np.float32)).result()
-    at_first = len(alive())
+    at_first = alive()
     assert at_first > 8
     scorer.prompts.remove(next(iter(scorer.prompts)).key)
     scorer.submit_pixels(np.zeros((1, 3, 32, 32), np.float32)).result()
     scorer.submit_pixels(np.zeros((1, 3, 32, 32), np.float32)).result()
-    assert len(alive()) < at_first, "the bank before, and the calls it was bound to"
+    assert alive() < at_first, "the bank before, and the calls it was bound to"
     if closed:
         scorer.close()
     else:
         del scorer
-    assert not alive()
+    assert alive() == 0
 
 
 def test_it_refuses_what_it_cannot_score(miniature: Bundle, site: Path, gated: Gpu) -> None:
