@@ -33,8 +33,12 @@ def rate_interval(
     share, tail = events / decisions, (1 - confidence) / 2
     hits = share * patients
     low = high = share
-    low = 0.0 if events == 0 else _root(lambda p: _beta(p, hits, patients - hits + 1), tail)
-    high = 1.0 if events == decisions else _root(lambda p: _beta(p, hits + 1, patients - hits), 1 - tail)
+    low = 0.0 if events == 0 else _root(lambda p: regularised_beta(p, hits, patients - hits + 1), tail)
+    high = (
+        1.0
+        if events == decisions
+        else _root(lambda p: regularised_beta(p, hits + 1, patients - hits), 1 - tail)
+    )
     return share, low, high
 
 
@@ -58,12 +62,20 @@ def _root(rising: Callable[[float], float], wanted: float) -> float:
     return (low + high) / 2
 
 
-def _beta(x: float, a: float, b: float) -> float:
-    """Return the regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22)."""
+def regularised_beta(x: float, a: float, b: float) -> float:
+    """Return the regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22).
+
+    Parameters
+    ----------
+    x : float
+        0 to 1; what lies outside counts as the end.
+    a, b : float
+        Above 0.
+    """
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):  # the fraction converges quickly on the other side only
-        return 1 - _beta(1 - x, b, a)
+        return 1 - regularised_beta(1 - x, b, a)
     front = math.exp(
         math.lgamma(a + b)
         - math.lgamma(a)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,10 +138,11 @@ class PendingScores:
             ``score.not-finite``, ``score.deadline``, ``score.cancelled``, ``backend.*``.
         """
         outputs = self._pending.result()
+        start = time.perf_counter()
         each = iter(outputs.heads)
         images = self._pending.images
         found = [head.collect((next(each) for _ in head.batches), images) for head in self._heads]
-        return found, outputs.timing
+        return found, {**outputs.timing, "post": 1000 * (time.perf_counter() - start)}
 
 
 class BoundChain:

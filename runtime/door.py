@@ -123,11 +123,14 @@ def open_picture(
     try:
         _check_declared_types(modality, frame)
         declared = modality.strip().upper() if modality else None
-        picture = _open(source, door, declared, frame, photometric, keep_colour, keep_stored)
+        clock = Clock()
+        picture = _open(source, door, declared, frame, photometric, keep_colour, keep_stored, clock)
         policy.check_picture(picture, door, strict=strict)
     except ImageError as error:
         raise _with_name(error, name or source_name(source)) from None
-    return policy.with_suspicions(picture)
+    checked = policy.with_suspicions(picture)
+    clock.lap("check")
+    return checked
 
 
 def _check_declared_types(modality: object, frame: object) -> None:
@@ -156,8 +159,8 @@ def _open(
     photometric: Photometric | None,
     keep_colour: bool,
     keep_stored: bool,
+    clock: Clock,
 ) -> Picture:
-    clock = Clock()
     if isinstance(source, np.ndarray):
         _check_tagless(door, declared, frame)
         in_colour = keep_colour and source.ndim == 3

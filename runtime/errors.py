@@ -128,6 +128,11 @@ CODES: dict[str, str] = {
     "adapt.diverged": "The loss of a training is no longer a finite number.",
     "output.exists": "A report would be written over another one.",
     "output.unwritable": "A report cannot be written where it was asked for.",
+    # measuring speed
+    "bench.images": "No image can be scored, so nothing can be measured.",
+    "bench.budget": "There was no time for enough queries to state any percentile.",
+    "bench.start": "A new process could not score what this one scored.",
+    "bench.report": "An older report of a bench cannot be read.",
     # distillation
     "distil.settings": "A setting of the distillation is unknown, out of range or without effect.",
     "distil.student": "The student's architecture is unknown, or cannot take the place of the model's tower.",

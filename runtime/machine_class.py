@@ -42,7 +42,7 @@ def machine_class() -> str:
     Where no file tells the features that numpy does not look for, processors that differ in them would be of
     one class: the system's name keeps them apart from those that are known to the last feature.
     """
-    found = classify(platform.machine(), _features())
+    found = classify(platform.machine(), processor_features())
     return found if _CPUINFO.exists() else f"{found}-{platform.system().lower() or 'unknown'}"
 
 
@@ -73,8 +73,8 @@ def classify(architecture: str, features: Collection[str]) -> str:
     return known
 
 
-def _features() -> set[str]:
-    """Return what numpy found, on every system, and what Linux says beside it."""
+def processor_features() -> set[str]:
+    """Return the processor's features: what numpy found, on every system, and what Linux says beside it."""
     table = getattr(np, "_core", None) or np.core
     found = getattr(table._multiarray_umath, "__cpu_features__", {})
     features = {name for known, name in _OF_NUMPY.items() if found.get(known)}

@@ -128,7 +128,8 @@ class Picture:
     notices : tuple of Notice
         What to know about it.
     timing : dict of str to float
-        Milliseconds for `read` (file and header), `decode` (pixels) and `window` (to 8-bit grey).
+        Milliseconds for `read` (file and header), `decode` (pixels), `window` (to 8-bit grey) and `check`
+        (the policy table, on tags and pixels).
     colour : ndarray of uint8, shape (rows, columns, 3), or None
         Red, green and blue of a coloured source, where the model takes colour.
     tabulated : Tabulated or None
@@ -152,7 +153,7 @@ class Clock:
     """Milliseconds per stage; stages that a source does not have stay at zero."""
 
     def __init__(self) -> None:
-        self.laps = {"read": 0.0, "decode": 0.0, "window": 0.0}
+        self.laps = {"read": 0.0, "decode": 0.0, "window": 0.0, "check": 0.0}
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:

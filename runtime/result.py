@@ -266,9 +266,11 @@ class Result:
 
     @property
     def timing(self) -> Mapping[str, float]:
-        """Milliseconds of each stage: read, decode, window, resize, image, head, total.
+        """Milliseconds of each stage (read, decode, window, check, resize, image, head, post) and in total.
 
-        On a GPU ``infer`` stands for image and head: they are one call, from its submission to the answer.
+        ``check`` is the door's policy, ``post`` makes scores and document of the heads' answers. On a GPU
+        ``infer`` stands for image and head, with the copies to the device and back: they are one call, from
+        its submission to the answer.
         """
         return MappingProxyType(self.document.timing_ms)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+import msgspec
+
 from promptray.runtime.active_set import ActiveSet, HeadAnswer
 from promptray.runtime.backends import BackendFacts
 from promptray.runtime.bundle import Bundle
@@ -31,9 +33,8 @@ def result_document(
     prepared: Prepared,
     state: ActiveSet,
     answers: Sequence[HeadAnswer],
-    timing: Mapping[str, float],
 ) -> ResultDocument:
-    """Put a result together.
+    """Put a result together, without its timing (see :func:`timed`).
 
     Parameters
     ----------
@@ -46,8 +47,6 @@ def result_document(
         What was scored.
     answers : sequence of HeadAnswer
         Of the heads that have findings, in the manifest's order.
-    timing : mapping of str to float
-        Milliseconds by stage.
     """
     manifest = bundle.manifest
     findings: list[FindingScore] = []
@@ -76,8 +75,13 @@ def result_document(
         findings=findings,
         summaries=[summary for summary in summaries if summary is not None],
         notices=[NoticeRef(**item.to_json()) for item in notices],
-        timing_ms=dict(timing),
+        timing_ms={},
     )  # fmt: skip
+
+
+def timed(document: ResultDocument, timing: Mapping[str, float]) -> ResultDocument:
+    """Return a document with the milliseconds of each stage: its own making is one of them."""
+    return msgspec.structs.replace(document, timing_ms=dict(timing))
 
 
 def _finding_score(item: ActiveFinding, score: Score) -> FindingScore:

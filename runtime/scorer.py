@@ -33,7 +33,7 @@ from promptray.runtime.picture import Picture
 from promptray.runtime.pixel_scores import PixelScores, pixel_scores
 from promptray.runtime.prepared import Prepared
 from promptray.runtime.result import Refused, Result
-from promptray.runtime.result_document import result_document
+from promptray.runtime.result_document import result_document, timed
 from promptray.runtime.score_ahead import score_ahead
 from promptray.runtime.site import Site
 from promptray.runtime.site_calibration import Calibrations
@@ -266,10 +266,12 @@ class Scorer:
     def _result(
         self, prepared: Prepared, state: ActiveSet, scores: list[HeadScores], timing: Mapping[str, float]
     ) -> Result:
+        start = time.perf_counter()
         answers = state.answers(scores)
+        document = result_document(self.bundle, self.backend, prepared, state, answers)
         stages = {**prepared.timing, **timing}
-        stages["total"] = sum(stages.values())
-        document = result_document(self.bundle, self.backend, prepared, state, answers, stages)
+        stages["post"] += _milliseconds(start)
+        document = timed(document, {**stages, "total": sum(stages.values())})
         maps = [grid for answer in answers for grid in answer.maps_of_findings]
         return Result(document, maps, prepared.geometry)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptray.calibrate.adapt.report import adaptation_schema
+from promptray.calibrate.bench.report import bench_schema
 from promptray.calibrate.comparison_report import comparison_schema
 from promptray.calibrate.evaluation_report import evaluation_schema
 from promptray.calibrate.gates.report import gates_schema
@@ -49,6 +50,7 @@ _GROUPS = {
     "table": "Labels, scores and boxes",
     "adapt": "Adapting to a site",
     "output": "Reports",
+    "bench": "Benchmarks",
     "distil": "Distillation",
     "calibration": "Calibration",
     "extra": "Installation",
@@ -198,6 +200,7 @@ def pages() -> Mapping[str, str]:
         "docs/bundle.schema.json": _json(bundle_schema()),
         "docs/evaluation.schema.json": _json(evaluation_schema()),
         "docs/adaptation.schema.json": _json(adaptation_schema()),
+        "docs/bench.schema.json": _json(bench_schema()),
         "docs/comparison.schema.json": _json(comparison_schema()),
         "docs/gates.schema.json": _json(gates_schema()),
         "docs/calibration.schema.json": _json(calibration_schema()),

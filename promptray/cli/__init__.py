@@ -41,6 +41,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("calibrate", "Probabilities and thresholds of a site, from its own labelled images."),
     "adapt": ("adapt", "Adapt a model to labelled images: probe, fine-tuning, each a bundle, side by side."),
     "engine": ("engine", "Build a bundle's engines for this GPU, gate them on it, and keep them."),
+    "bench": ("bench", "Measure file to score: latency by scenario and stage, start, memory, conditions."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),
 }
 

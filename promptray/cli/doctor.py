@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import sys
 from typing import Any
 
 import click
@@ -31,6 +30,7 @@ def command(as_json: bool) -> int:
     Example:
       promptray doctor --json
     """
+    from promptray.calibrate.bench.processor import processor_name
     from promptray.cli.doctor_gpu import driver, engine_backends
     from promptray.runtime.backends import HOST
     from promptray.runtime.machine_class import machine_class
@@ -48,7 +48,7 @@ def command(as_json: bool) -> int:
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "machine class": machine_class(),
         "cores": os.cpu_count(),
         "runtime": {name: _version(name) for name in _RUNTIME},
@@ -71,16 +71,6 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    """Name the processor; platform.processor() is empty on most Linux systems."""
-    if sys.platform == "linux":
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith(("model name", "Model", "Hardware")):
-                    return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _text(value: object) -> str:

@@ -35,13 +35,13 @@ def test_only_what_every_core_has_counts(tmp_path: Path, monkeypatch: pytest.Mon
     cpuinfo.write_text("Features\t: asimddp i8mm\nother: i8mm\nFeatures\t: asimddp\n")
     monkeypatch.setattr(module, "_CPUINFO", cpuinfo)
     monkeypatch.setattr(module, "_OF_NUMPY", {})
-    assert module._features() == {"asimddp"}
+    assert module.processor_features() == {"asimddp"}
 
 
 def test_without_cpuinfo_numpy_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_it = module._features()
+    with_it = module.processor_features()
     monkeypatch.setattr(module, "_CPUINFO", tmp_path / "absent")
-    without = module._features()
+    without = module.processor_features()
     assert without <= with_it
     assert without <= set(module._OF_NUMPY.values())
     assert without == with_it & set(module._OF_NUMPY.values())

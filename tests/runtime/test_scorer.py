@@ -78,7 +78,8 @@ def test_result_says_who_scored_what(scorer: Scorer) -> None:
     assert document["backend"]["reason"].startswith("auto:")
     assert document["source"]["modality_declared"] is True
     assert all(finding["score"]["probability"] is None for finding in document["findings"])
-    assert {"read", "decode", "resize", "image", "head", "total"} <= set(result.timing)
+    stages = ["read", "decode", "window", "check", "resize", "image", "head", "post", "total"]
+    assert list(result.timing) == stages
     assert result.timing["total"] == pytest.approx(sum(v for k, v in result.timing.items() if k != "total"))
     assert [notice.code for notice in result.notices].count("prompt-empty") == 1
 

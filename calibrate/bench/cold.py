@@ -1,0 +1,97 @@
+"""How long from nothing to the first score: each figure of a new process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import promptray
+from promptray.calibrate.bench.report import Start
+from promptray.calibrate.bench.summary import median
+from promptray.runtime.errors import PromptRayError
+
+PARTS = ("import", "open", "first score", "whole process")
+# Isolated: nothing of the working folder or the environment is imported. What is measured is the promptray
+# that measures, wherever it was found.
+_INSIDE = """
+import json, sys, time
+asked = json.loads(sys.argv[1])
+sys.path[:0] = asked["path"]
+start = time.perf_counter()
+from promptray import GpuOptions, Scorer
+imported = time.perf_counter()
+if asked["gpu"] is not None:
+    asked["options"]["gpu"] = GpuOptions(**asked["gpu"])
+with Scorer.open(asked["bundle"], **asked["options"]) as scorer:
+    opened = time.perf_counter()
+    scorer.score(asked["image"], **asked["declared"])
+    scored = time.perf_counter()
+found = {"import": imported - start, "open": opened - imported, "first score": scored - opened}
+if asked["memory"]:
+    from promptray.calibrate.bench.memory import peak_bytes
+    found["peak"] = peak_bytes()
+print(json.dumps(found))
+"""
+
+
+def once(
+    bundle: Path,
+    image: Path,
+    declared: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    gpu: Mapping[str, Any] | None = None,
+    memory: bool = False,
+    python: Path = Path(sys.executable),
+) -> dict[str, Any]:
+    """Run one new process; seconds of :data:`PARTS`, and ``peak`` bytes where `memory` is asked for.
+
+    Parameters
+    ----------
+    bundle, image : Path
+    declared : mapping
+        What is declared of the image.
+    options : mapping
+        Of ``Scorer.open``; plain values.
+    gpu : mapping, optional
+        Fields of ``GpuOptions``.
+    memory : bool
+    python : Path
+        Another one measures the promptray that is installed for it.
+
+    Raises
+    ------
+    PromptRayError
+        ``bench.start`` where the process fails.
+    """
+    root = str(Path(promptray.__file__).parents[1])
+    own = python == Path(sys.executable) and root in sys.path
+    asked = {
+        "bundle": str(bundle), "image": str(image), "declared": dict(declared), "options": dict(options),
+        "gpu": gpu, "memory": memory, "path": [root] if own else [],
+    }  # fmt: skip
+    start = time.perf_counter()
+    done = subprocess.run(
+        [str(python), "-I", "-c", _INSIDE, json.dumps(asked)], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise PromptRayError(
+            "bench.start",
+            "a new process could not score the image that this one scored",
+            found=f"exit code {done.returncode}",
+            cure="run `promptray score` with the same options, which says why",
+        )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return {**found, "whole process": time.perf_counter() - start}
+
+
+def start_of(taken: list[dict[str, Any]]) -> Start:
+    """Return what new processes took, from at least one."""
+    peaks = [each["peak"] for each in taken if each.get("peak") is not None]
+    seconds = {name: median([each[name] for each in taken]) for name in PARTS}
+    return Start(rounds=len(taken), seconds=seconds, peak_bytes=max(peaks, default=None))

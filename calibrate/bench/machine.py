@@ -1,0 +1,88 @@
+"""The machine's facts, and what changed on it while it was measured."""
+
+from __future__ import annotations
+
+import platform
+from typing import Protocol
+
+from promptray.calibrate.bench import processor
+from promptray.calibrate.bench.nvml import NotThere, Nvml
+from promptray.calibrate.bench.report import Gpu, Machine, Moment
+from promptray.calibrate.bench.tegrastats import Tegrastats
+from promptray.runtime.cores import host_threads
+from promptray.runtime.machine_class import machine_class, processor_features
+
+
+class GpuReader(Protocol):
+    """Where a GPU's facts come from."""
+
+    source: str
+
+    def read(self) -> Gpu:
+        """Return the GPU now."""
+        ...
+
+
+class Watch:
+    """Looks at the machine when it is made, and once more at the end.
+
+    Parameters
+    ----------
+    readers : sequence of callable, optional
+        Make what reads a GPU, or raise ``NotThere``; the first that does not is asked.
+    """
+
+    def __init__(self, readers: tuple[type[GpuReader], ...] = (Nvml, Tegrastats)) -> None:
+        self._reader: GpuReader | None = None
+        reasons = []
+        for reader in readers:
+            try:
+                self._reader = reader()
+                break
+            except NotThere as reason:
+                reasons.append(str(reason))
+        self._unknown = None if self._reader else "; ".join(reasons)
+        self._before = self._moment()
+
+    @property
+    def gpu_bytes(self) -> int | None:
+        """Memory in use on the GPU now."""
+        return self._reader.read().memory_used_bytes if self._reader else None
+
+    def end(self) -> Machine:
+        """Return the machine's facts."""
+        before, after = self._before, self._moment()
+        source = self._reader.source if self._reader else None
+        return Machine(
+            system=f"{platform.system()} {platform.release()} {platform.machine()}",
+            python=platform.python_version(),
+            cpu=processor.processor_name(),
+            machine_class=machine_class(),
+            cores=host_threads(None),
+            cpu_flags=sorted(processor_features()),
+            governor=processor.governor(),
+            memory_bytes=processor.memory_bytes(),
+            gpu_source=source,  # type: ignore[arg-type]
+            gpu_unknown=self._unknown,
+            before=before,
+            after=after,
+            throttled=throttled(before, after),
+        )
+
+    def _moment(self) -> Moment:
+        return Moment(
+            load_average=processor.load_average(),
+            cpu_mhz=processor.mean_mhz(),
+            cpu_throttled=processor.times_throttled(),
+            gpu=self._reader.read() if self._reader else None,
+        )
+
+
+def throttled(before: Moment, after: Moment) -> list[str]:
+    """Return what slowed the machine down between two moments, or at one of them."""
+    found = []
+    if before.cpu_throttled is not None and after.cpu_throttled is not None:
+        times = after.cpu_throttled - before.cpu_throttled
+        found += [f"cores throttled for heat {times} times"] if times > 0 else []
+    reasons = [reason for moment in (before, after) if moment.gpu for reason in moment.gpu.throttled]
+    return [*found, *(f"GPU: {reason}" for reason in dict.fromkeys(reasons))]

@@ -1,0 +1,62 @@
+"""How a bundle is opened: here, with other threads, in a new process, or its backend alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from promptray.runtime.backends import Backend, GpuOptions
+from promptray.runtime.backends.choice import choose_backend
+from promptray.runtime.bundle import Bundle
+from promptray.runtime.engines.store import EngineStore
+from promptray.runtime.image_preparation import Where
+from promptray.runtime.scorer import Scorer
+from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The arguments of ``Scorer.open``."""
+
+    bundle: Path
+    backend: str = "auto"
+    site: SiteChoice = USER_SITE
+    threads: int | None = None
+    strict: bool = False
+    gpu: GpuOptions | None = None
+    prepare: Where = "cpu"
+
+    def scorer(self, threads: int | None = None) -> Scorer:
+        """Open the bundle, with another number of threads where one is given."""
+        return Scorer.open(
+            self.bundle, backend=self.backend, site=self.site, threads=threads or self.threads,
+            strict=self.strict, gpu=self.gpu, prepare=self.prepare,
+        )  # fmt: skip
+
+    def engine_room(self, bundle: Bundle) -> Backend:
+        """Return the backend that scores, without a scorer."""
+        engines = EngineStore(open_site(self.site, bundle.hash), bundle.manifest)
+        return choose_backend(
+            self.backend, threads=self.threads, manifest=bundle.manifest, engines=engines, options=self.gpu,
+            prepares=False,
+        )[0]  # fmt: skip
+
+    @property
+    def plain(self) -> Mapping[str, Any]:
+        """The same as plain values, without `bundle` and `gpu`: what a new process can be told."""
+        found = {
+            "backend": self.backend,
+            "threads": self.threads,
+            "strict": self.strict,
+            "prepare": self.prepare,
+        }
+        if self.site is not USER_SITE:
+            found["site"] = None if self.site is None else str(self.site)
+        return found
+
+    @property
+    def plain_gpu(self) -> Mapping[str, Any] | None:
+        """The fields of `gpu`."""
+        return None if self.gpu is None else asdict(self.gpu)

@@ -1,0 +1,283 @@
+"""The report of ``promptray bench``: a versioned JSON document; the schema is these classes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from promptray.calibrate.evaluation_report import RefusedImage
+from promptray.runtime.backends import BackendFacts
+from promptray.runtime.json_schema import schema_of
+from promptray.runtime.result import BundleRef
+
+ScenarioName = Literal["single-stream", "multi-stream", "server", "offline"]
+SweepName = Literal["prompts", "threads", "size", "syntax"]
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the report's structures: immutable, keyword-only, closed."""
+
+
+class Median(_Struct, frozen=True):
+    """The median of samples, with its 99 % interval by order statistics."""
+
+    value: float
+    low: float | None
+    high: float | None
+    """None, as `low` is, where fewer than eight samples give no interval."""
+    samples: int
+
+
+class Percentile(_Struct, frozen=True):
+    """A percentile of latencies that there are enough queries for."""
+
+    percentile: float
+    plain_ms: float
+    early_stopping_ms: float
+    """LoadGen's estimate: the true percentile is no greater, with 99 % confidence."""
+    discarded: int
+    """Queries that were slower than the estimate."""
+
+
+class Latency(_Struct, frozen=True):
+    """Latencies of a scenario's queries, milliseconds."""
+
+    queries: int
+    mean: float
+    least: float
+    greatest: float
+    median: Median
+    percentiles: list[Percentile]
+    """Those that the queries support by the early-stopping rule, and no higher ones."""
+    next_percentile: float | None
+    """The next higher one, and the queries that it takes; None where the highest is supported."""
+    next_queries: int | None
+    each: list[float]
+    """Of every query, in the order of asking."""
+
+
+class Stage(_Struct, frozen=True):
+    """A part of the time from file to score. The means of all stages add up to the mean of the whole."""
+
+    name: str
+    mean: float
+    median: Median
+    share: float
+    """Of the whole's mean."""
+
+
+class Trial(_Struct, frozen=True):
+    """One rate of the Server scenario."""
+
+    rate: float
+    """Queries a second, on average."""
+    queries: int
+    unserved: int
+    """Queries that had waited too long when the trial ended; they count as beyond the bound."""
+    beyond: int
+    """Queries beyond the bound."""
+    met: bool | None
+    """None: too few queries to tell."""
+
+
+class ServerReport(_Struct, frozen=True):
+    """The highest rate of queries that meets a latency bound."""
+
+    bound_ms: float | None
+    percentile: float
+    streams: int
+    rate: float | None
+    """None: no rate that was tried met the bound, or there were too few queries to tell."""
+    trials: list[Trial]
+
+
+class Scenario(_Struct, frozen=True):
+    """One scenario."""
+
+    name: ScenarioName
+    queries: int
+    images: int
+    images_per_query: int | None
+    """None: all at once."""
+    seconds: float
+    ended: Literal["time", "queries"]
+    images_per_second: float
+    latency: Latency | None
+    """None where a latency has no meaning: Offline."""
+    stages: list[Stage]
+    """SingleStream only."""
+    server: ServerReport | None = None
+
+
+class Start(_Struct, frozen=True):
+    """New processes: seconds from nothing to the first score. The files are in the system's cache."""
+
+    rounds: int
+    seconds: dict[str, Median]
+    """``import``, ``open``, ``first score`` and ``whole process``."""
+    peak_bytes: int | None
+    """Greatest resident memory of such a process; None where the system does not tell."""
+
+
+class Memory(_Struct, frozen=True):
+    """Memory after the scenarios, before sweeps. None: the system does not tell."""
+
+    peak_bytes: int | None
+    """Greatest resident memory of the process."""
+    gpu_bytes: int | None
+    """In use on the GPU, by every process."""
+
+
+class SweepRow(_Struct, frozen=True):
+    """One setting of a sweep."""
+
+    setting: str
+    number: float | None
+    """Place on the axis of a plot; None for settings that have no order."""
+    milliseconds: Median | None
+    stages: dict[str, float]
+    """Mean milliseconds of each stage."""
+    images_per_second: float | None = None
+    not_run: str | None = None
+    """Why there is no number."""
+
+
+class Sweep(_Struct, frozen=True):
+    """Cost against one setting."""
+
+    name: SweepName
+    what: str
+    rows: list[SweepRow]
+
+
+class Gpu(_Struct, frozen=True):
+    """A GPU at one moment. None: it does not tell."""
+
+    name: str
+    clock_mhz: float | None
+    memory_clock_mhz: float | None
+    temperature_c: float | None
+    power_w: float | None
+    memory_used_bytes: int | None
+    throttled: list[str]
+    """Why it runs below its clock, in the driver's words."""
+
+
+class Moment(_Struct, frozen=True):
+    """What changes while a machine works."""
+
+    load_average: float | None
+    """Of the last minute."""
+    cpu_mhz: float | None
+    """Mean of all cores."""
+    cpu_throttled: int | None
+    """Times that cores were throttled for heat since the system started."""
+    gpu: Gpu | None
+
+
+class Machine(_Struct, frozen=True):
+    """The machine. None: not known."""
+
+    system: str
+    python: str
+    cpu: str
+    machine_class: str
+    cores: int
+    """That this process may use."""
+    cpu_flags: list[str]
+    governor: str | None
+    """Of the frequency of the CPU's cores; several are joined by a comma."""
+    memory_bytes: int | None
+    gpu_source: Literal["nvml", "tegrastats"] | None
+    gpu_unknown: str | None
+    """Why nothing is known of a GPU."""
+    before: Moment
+    after: Moment
+    throttled: list[str]
+    """What slowed the machine down while it was measured, as far as it tells."""
+
+
+class ImageFacts(_Struct, frozen=True):
+    """An image that was scored. It has a number and no name: names of files are patient data."""
+
+    number: int
+    """Its place among those given, from 1."""
+    kind: str
+    rows: int
+    columns: int
+    transfer_syntax: str | None
+    bytes: int | None
+
+
+class Protocol(_Struct, frozen=True):
+    """How the numbers were made."""
+
+    budget_seconds: float
+    percentile: float
+    confidence: float
+    tolerance: float
+    seed: int
+    warm_up: int
+    """Images scored before anything was measured."""
+    findings: int
+    prepare: Literal["cpu", "device"]
+
+
+class SlaTerm(_Struct, frozen=True):
+    """One condition of ``--sla``."""
+
+    term: str
+    unit: str
+    found: float | None
+    met: bool | None
+    """None: too few queries, or the machine does not tell. Then it is not met."""
+    reason: str | None
+
+
+class Change(_Struct, frozen=True):
+    """One time beside that of an older report, milliseconds."""
+
+    what: str
+    old: Median
+    new: Median
+    ratio: float
+    verdict: Literal["slower", "faster", "within noise", "too few samples"]
+
+
+class Against(_Struct, frozen=True):
+    """What got slower since an older report: the 99 % intervals of both medians do not overlap."""
+
+    created: str
+    software: str
+    differs: list[str]
+    """What else is not the same: machine, backend, bundle, images, settings."""
+    changes: list[Change]
+
+
+class BenchReport(_Struct, frozen=True):
+    """All of ``bench.json``. It holds no names of files and nothing of what images show."""
+
+    schema: Literal["promptray-bench"]
+    schema_version: Literal[1]
+    software: str
+    created: str
+    """UTC."""
+    bundle: BundleRef
+    backend: BackendFacts
+    machine: Machine
+    images: list[ImageFacts]
+    refused: list[RefusedImage]
+    protocol: Protocol
+    start: Start | None
+    scenarios: list[Scenario]
+    memory: Memory
+    sweeps: list[Sweep]
+    sla: list[SlaTerm]
+    against: Against | None
+    notes: list[str]
+
+
+def bench_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the report."""
+    return schema_of(BenchReport)

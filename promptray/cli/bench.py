@@ -1,0 +1,206 @@
+"""``promptray bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptray.cli.finite_range import FiniteRange
+from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
+from promptray.cli.image_files import image_files
+from promptray.cli.output import (
+    bundle_argument,
+    json_option,
+    no_site_option,
+    print_json,
+    print_table,
+    progress,
+    site_choice,
+    site_option,
+    visible,
+)
+
+if TYPE_CHECKING:
+    from promptray.calibrate.bench.report import BenchReport
+    from promptray.calibrate.bench.run import Settings
+    from promptray.calibrate.bench.sla import Term
+
+_PATH = click.Path(path_type=Path)
+_REPORT, _PAGE = "bench.json", "bench.html"
+_SCENARIOS = ("single-stream", "multi-stream", "server", "offline")
+_SWEEPS = ("prompts", "threads", "size", "syntax")
+_LEAST_SECONDS = 1.0
+
+
+@click.command("bench")
+@bundle_argument
+@click.argument("images", nargs=-1, required=True, type=_PATH)
+@click.option(
+    "--budget",
+    type=FiniteRange(_LEAST_SECONDS),
+    default=60.0,
+    show_default=True,
+    help="Seconds of the whole run, after the warm-up. No percentile is printed that it is too short for.",
+)
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=click.Choice([*_SCENARIOS, "all"]),
+    default=("single-stream",),
+    show_default=True,
+    help="MLPerf scenario; may be given several times.",
+)
+@click.option(
+    "--sweep",
+    "sweeps",
+    multiple=True,
+    type=click.Choice([*_SWEEPS, "all"]),
+    help="Cost against this setting; may be given several times.",
+)
+@click.option(
+    "--sla", metavar="TERMS", help="Conditions such as p99<50ms,rss<1GB; one that is not met: exit code 1."
+)
+@click.option("--against", type=_PATH, metavar="OLD.JSON", help="Say what got slower since an older report.")
+@click.option(
+    "--latency-bound", type=FiniteRange(0, min_open=True), metavar="MS", help="Of the server scenario."
+)
+@click.option("--percentile", type=FiniteRange(50, 99.99), help="Of queries within that bound (default: 90).")
+@click.option(
+    "--rate", type=FiniteRange(0, min_open=True), help="Queries a second, instead of a search for them."
+)
+@click.option(
+    "--streams", type=click.IntRange(1, 64), default=1, show_default=True, help="Server: images at once."
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 1024),
+    default=8,
+    show_default=True,
+    help="Multi-stream: images a query.",
+)
+@click.option("--no-start", is_flag=True, help="Start no new processes (cold start).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of draws and arrivals.")
+@click.option("--modality", help="Modality of inputs that state none (PNG, JPEG), for example CR or DX.")
+@click.option("--frame", type=click.IntRange(1), help="Frame of multi-frame objects, counted from 1.")
+@click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
+@click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
+@click.option(
+    "--prepare", type=click.Choice(["cpu", "device"]), default="cpu", show_default=True, help="As for score."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@cuda_graphs_option
+@click.option("-o", "--output", type=_PATH, help=f"New folder for {_REPORT} and {_PAGE}.")
+@site_option
+@no_site_option
+@json_option
+def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json: bool, **options: Any) -> int:
+    """Measure file to score on this machine: latency by scenario and stage, start, memory.
+
+    Percentiles follow MLPerf LoadGen: beside the plain one stands the early-stopping estimate, which the true
+    one exceeds with a chance below 1 %. Reports name images by number, never by file.
+    Exit code 1: a condition of --sla is not met (or cannot be told), or an image was refused.
+
+    \b
+    Examples:
+      promptray bench chest.bundle films --sla "p99<500ms,rss<1GB"
+      promptray bench chest.bundle film.dcm --scenario all --sweep all --budget 600 -o report
+      promptray bench chest.bundle film.dcm --against report/bench.json
+    """
+    from promptray.calibrate.bench.opening import Opening
+    from promptray.calibrate.bench.run import run_bench
+    from promptray.calibrate.evaluation_report import to_json
+    from promptray.calibrate.output_folder import OutputFolder
+
+    files = list(image_files(images))
+    if not files:
+        raise click.UsageError("the folder holds no file")
+    settings = _settings(options)
+    # A folder that cannot be written to is refused before the run, not after it.
+    target = OutputFolder(output, [_REPORT, _PAGE]) if output else None
+    declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
+    opening = Opening(
+        Path(bundle),
+        backend=options["backend"],
+        site=site_choice(options["site"], options["no_site"]),
+        threads=options["threads"],
+        strict=options["strict"],
+        gpu=gpu_options(options["no_cuda_graphs"], options["backend"]),
+        prepare=options["prepare"],
+    )
+    with progress("bench") as bar:
+        report = run_bench(opening, files, declared, settings, progress=bar)
+    if target:
+        from promptray.calibrate.bench.page import bench_html
+
+        target.write({_REPORT: to_json(report), _PAGE: bench_html(report).encode()})
+    _print(report, as_json)
+    return 1 if report.refused or not all(term.met for term in report.sla) else 0
+
+
+def _settings(options: dict[str, Any]) -> Settings:
+    """Return what is to be measured; wrong usage is refused before the bundle is opened."""
+    from promptray.calibrate.bench.against import read_report
+    from promptray.calibrate.bench.run import Settings
+    from promptray.calibrate.bench.sla import parse_sla
+
+    try:
+        sla = parse_sla(options["sla"]) if options["sla"] is not None else []
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--sla") from None
+    scenarios = _chosen(options["scenarios"], _SCENARIOS)
+    latency = next((term for term in sla if term.percentile is not None), None)
+    bound, percentile = options["latency_bound"], options["percentile"]
+    if latency is not None:
+        bound, percentile = bound or latency.bound, percentile or latency.percentile
+    if "server" in scenarios and bound is None and options["rate"] is None:
+        raise click.UsageError("the server scenario needs --latency-bound, a percentile in --sla, or --rate")
+    _require_scenarios(sla, scenarios)
+    return Settings(
+        budget=options["budget"],
+        scenarios=scenarios,
+        sweeps=_chosen(options["sweeps"], _SWEEPS),
+        percentile=percentile or 90.0,
+        bound_ms=bound,
+        rate=options["rate"],
+        streams=options["streams"],
+        samples=options["samples"],
+        starts=not options["no_start"],
+        seed=options["seed"],
+        sla=sla,
+        old=read_report(options["against"]) if options["against"] else None,
+    )
+
+
+def _chosen(names: tuple[str, ...], every: tuple[str, ...]) -> list[Any]:
+    """Return the names in their own order, each once; ``all`` stands for every one."""
+    return [name for name in every if name in names or "all" in names]
+
+
+def _require_scenarios(sla: list[Term], scenarios: list[str]) -> None:
+    """Refuse conditions on a scenario that is not run: they could never be met."""
+    for term in sla:
+        if term.metric in _SCENARIOS and term.metric not in scenarios:
+            raise click.UsageError(f"the condition {term.text} needs --scenario {term.metric}")
+
+
+def _print(report: BenchReport, as_json: bool) -> None:
+    import msgspec
+
+    from promptray.calibrate.bench.table import facts, sections
+
+    if as_json:
+        print_json(msgspec.to_builtins(report))
+    else:
+        for section in sections(report):
+            print_table(section.title, section.columns, section.rows)
+            click.echo()
+        for fact in facts(report):
+            click.echo(visible(fact))
+    missed = [term.term for term in report.sla if not term.met]
+    if missed:
+        click.echo(f"Not met: {', '.join(missed)}.", err=True)
+    if report.refused:
+        click.echo(f"{len(report.refused)} images were refused and not measured.", err=True)
