@@ -8,44 +8,22 @@ Each figure is taken in a fresh Python process, so nothing is warm but the file 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks.timing import machine, save
-
-_INSIDE = """
-import json, sys, time
-start = time.perf_counter()
-from promptray import Scorer
-imported = time.perf_counter()
-with Scorer.open(sys.argv[1], site=None) as scorer:
-    opened = time.perf_counter()
-    scorer.score(sys.argv[2], modality=sys.argv[3] or None)
-    scored = time.perf_counter()
-print(json.dumps({"import": imported - start, "open": opened - imported, "first score": scored - opened}))
-"""
-
-
-def once(bundle: Path, image: Path, modality: str, python: Path) -> dict[str, float]:
-    """Run one cold process; seconds."""
-    start = time.perf_counter()
-    # Isolated: the promptray that is measured is the one installed for `python`, not the working folder's.
-    command = [str(python), "-I", "-c", _INSIDE, str(bundle), str(image), modality]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return {**found, "whole process": time.perf_counter() - start}
-
+from promptray.calibrate.bench.cold import once
 
 def measure(
     bundle: Path, image: Path, modality: str = "", *, rounds: int, python: Path = Path(sys.executable)
 ) -> dict[str, dict[str, float]]:
     """Start `python` again and again; print and return median, least and greatest seconds of each part."""
-    once(bundle, image, modality, python)  # the first fills the file cache
-    taken = [once(bundle, image, modality, python) for _ in range(rounds)]
+    declared = {"modality": modality} if modality else {}
+    begin = partial(once, bundle, image, declared, {"site": None}, python=python)
+    begin()  # the first fills the file cache
+    taken = [begin() for _ in range(rounds)]
     seconds = {}
     for name in taken[0]:
         values = [each[name] for each in taken]

@@ -1,0 +1,64 @@
+"""The highest rate that meets a bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from promptray.calibrate.bench.scenarios import Load
+from promptray.calibrate.bench.serve import judged, serve
+from tests.calibrate.bench.fakes import FakeClock, FakeSystem
+
+
+@pytest.mark.parametrize(
+    ("beyond", "queries", "unserved", "met"),
+    [
+        (0, 44, 0, True),  # 0.9 ** 44 < 1 % <= 0.9 ** 43
+        (0, 43, 0, None),
+        (1, 64, 0, True),
+        (1, 63, 0, None),
+        (7, 63, 0, False),
+        (0, 63, 7, False),
+        (0, 0, 3, False),
+    ],
+)
+def test_a_trial_is_met_not_met_or_too_short(
+    beyond: int, queries: int, unserved: int, met: bool | None
+) -> None:
+    latencies = [0.2] * beyond + [0.1] * (queries - beyond)
+    trial = judged(Load(latencies, unserved=unserved), 3.0, bound_ms=150.0, percentile=90)
+    assert trial.met is met
+    assert (trial.queries, trial.beyond, trial.unserved) == (queries + unserved, beyond + unserved, unserved)
+
+
+def test_the_search_finds_a_rate_below_what_is_served_and_above_what_is_easy() -> None:
+    clock = FakeClock()
+    system = FakeSystem(clock, lambda call: 0.01)
+    report, load = serve(
+        system, clock, 600.0, 1, bound_ms=20.0, percentile=90, streams=1, rate=None, alone=0.01
+    )
+    assert [trial.rate for trial in report.trials][:1] == [50.0]
+    assert len(report.trials) == 6
+    assert report.rate == max(trial.rate for trial in report.trials if trial.met)
+    assert 40 < report.rate < 80  # M/D/1: at 50 % load nine of ten wait less than one service
+    assert load.latencies
+    assert clock.time < 2 * 600
+
+
+def test_no_rate_is_known_where_no_bound_can_be_met() -> None:
+    clock = FakeClock()
+    system = FakeSystem(clock, lambda call: 0.01)
+    report, _ = serve(system, clock, 60.0, 1, bound_ms=5.0, percentile=90, streams=1, rate=None, alone=0.01)
+    assert report.rate is None
+    assert not any(trial.met for trial in report.trials)
+
+
+def test_a_given_rate_is_run_once_and_judged_where_there_is_a_bound() -> None:
+    clock = FakeClock()
+    system = FakeSystem(clock, lambda call: 0.01)
+    report, load = serve(
+        system, clock, 60.0, 1, bound_ms=None, percentile=90, streams=1, rate=5.0, alone=0.01
+    )
+    assert (report.rate, [trial.met for trial in report.trials]) == (None, [None])
+    assert len(load.latencies) > 200
+    report, _ = serve(system, clock, 60.0, 1, bound_ms=50.0, percentile=90, streams=1, rate=5.0, alone=0.01)
+    assert (report.rate, [trial.met for trial in report.trials]) == (5.0, [True])
