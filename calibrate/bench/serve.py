@@ -25,8 +25,8 @@ def serve(
 ) -> tuple[ServerReport, Load]:
     """Run one rate, or search for the highest that meets the bound.
 
-    The search halves the range between no query and what `streams` images could be done at once in the time
-    of one alone, the most that any system of this kind could keep up with.
+    The search halves the range between no query and as many as `streams` images could be done at once in the
+    time of one alone; it goes up from rates that met the bound, and down from all others.
 
     Parameters
     ----------
@@ -80,7 +80,9 @@ def _search(
         trials.append(found)
         if found.met and (best is None or rate > best[0]):
             best = rate, load
-        low, high = (low, rate) if _too_slow(found, percentile) else (rate, high)
+        # Where even no late query would not do, only a higher rate brings enough of them.
+        higher = found.met or (found.met is None and not passes(0, found.queries, percentile))
+        low, high = (rate, high) if higher else (low, rate)
     report = _report(bound_ms, percentile, streams, best[0] if best else None, trials)
     return report, best[1] if best else load
 

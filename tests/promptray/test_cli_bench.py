@@ -15,7 +15,7 @@ from PIL import Image
 from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.bench import sweeps
 from tests import dicom_factory
-from tests.onnx_bundle import write_runnable
+from tests.fuzz.small_bundle import write_small
 from tests.promptray.command_line import Answer, Call
 
 ROOT = Path(__file__).parents[2]
@@ -37,16 +37,16 @@ class CountingClock:
 
 @pytest.fixture(scope="module")
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bench") / "small.bundle"
-    write_runnable(path)
-    return path
+    folder = tmp_path_factory.mktemp("bench")
+    write_small(folder)
+    return folder / "small.bundle"
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     folder = tmp_path / "films"
     folder.mkdir()
-    (folder / "doe^jane.dcm").write_bytes(dicom_factory.file(dicom_factory.ramp(64, 48)))
+    (folder / "doe^jane.dcm").write_bytes(dicom_factory.file(dicom_factory.ramp(64, 48), Modality="DX"))
     picture = np.linspace(0, 255, 64 * 48).astype(np.uint8).reshape(64, 48)
     Image.fromarray(picture).save(folder / "doe^john.png")
     return folder
