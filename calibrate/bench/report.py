@@ -12,7 +12,7 @@ from promptray.runtime.json_schema import schema_of
 from promptray.runtime.result import BundleRef
 
 ScenarioName = Literal["single-stream", "multi-stream", "server", "offline"]
-SweepName = Literal["prompts", "threads", "size", "syntax"]
+SweepName = Literal["prompts", "threads", "streams", "size", "syntax"]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

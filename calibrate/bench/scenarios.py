@@ -181,36 +181,58 @@ def server(system: System, clock: Clock, limit: Limit, seed: int, *, rate: float
     times, images = arrivals(rate, limit, seed), drawn(system.images, seed)
     questions = iter([(number, at, next(images)) for number, at in enumerate(times)])
     found: dict[int, float] = {}
-    faults: list[BaseException] = []
     lock, start = threading.Lock(), clock.now()
 
-    def serve() -> None:
-        while not faults:
+    def serve(stream: int, stop: threading.Event) -> None:
+        while not stop.is_set():
             with lock:
                 number, at, image = next(questions, (-1, 0.0, 0))
             if number < 0 or clock.now() - start > 2 * limit.seconds:
                 return
             clock.sleep(start + at - clock.now())
-            try:
-                system.one(image)
-            except BaseException as fault:  # noqa: BLE001 - raised again below, where the caller is
-                faults.append(fault)
-                return
+            system.one(image)
             found[number] = clock.now() - start - at
 
     _side_by_side(serve, streams)
-    if faults:
-        raise faults[0]
     latencies = [found[number] for number in sorted(found)]
     ended: Ended = "queries" if len(times) == limit.queries else "time"
     return Load(latencies, clock.now() - start, len(found), ended, unserved=len(times) - len(found))
 
 
-def _side_by_side(run: Callable[[], None], threads: int) -> None:
-    """Run something in so many threads, the first of which is the caller's."""
-    others = [threading.Thread(target=run, daemon=True) for _ in range(threads - 1)]
+def closed_loop(system: System, clock: Clock, limit: Limit, seed: int, *, streams: int) -> Load:
+    """Ask from several threads, each for one image after the other: what many callers get of one scorer."""
+    loads: list[Load] = []
+    start = clock.now()
+
+    def ask(stream: int, stop: threading.Event) -> None:
+        loads.append(single_stream(system, clock, limit, seed + stream))
+
+    _side_by_side(ask, streams)
+    latencies = [each for load in loads for each in load.latencies]
+    stages = [each for load in loads for each in load.stages]
+    return Load(latencies, clock.now() - start, len(latencies), "time", stages)
+
+
+def _side_by_side(run: Callable[[int, threading.Event], None], threads: int) -> None:
+    """Run something in so many threads, the first of which is the caller's, and raise the first fault.
+
+    It is given the thread's number and an event that is set where another one has failed.
+    """
+    faults: list[BaseException] = []
+    stop = threading.Event()
+
+    def guarded(number: int) -> None:
+        try:
+            run(number, stop)
+        except BaseException as fault:  # noqa: BLE001 - raised again below, where the caller is
+            faults.append(fault)
+            stop.set()
+
+    others = [threading.Thread(target=guarded, args=(number,), daemon=True) for number in range(1, threads)]
     for thread in others:
         thread.start()
-    run()
+    guarded(0)
     for thread in others:
         thread.join()
+    if faults:
+        raise faults[0]

@@ -1,4 +1,4 @@
-"""Cost against one setting: number of prompts, threads, size of the image, transfer syntax."""
+"""Cost against one setting: number of prompts, threads, callers, size of the image, transfer syntax."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from promptray.calibrate.bench.made_film import NO_ENCODER, SYNTAXES, dicom, film
 from promptray.calibrate.bench.prompt_cost import prompt_cost
 from promptray.calibrate.bench.report import Sweep, SweepName, SweepRow
-from promptray.calibrate.bench.scenarios import Clock, Limit, Load, offline, single_stream
+from promptray.calibrate.bench.scenarios import Clock, Limit, Load, closed_loop, offline, single_stream
 from promptray.calibrate.bench.summary import median
 from promptray.calibrate.bench.system import ScorerSystem
 from promptray.runtime.backends import HOST
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from promptray.runtime.scorer import Scorer
 
 PROMPTS = (1, 4, 16, 64, 192, 256, 1024)
+STREAMS = (1, 2, 4, 8)
 SIDES = (512, 1024, 2048, 3072)
 #: Rows and columns of a film of five megapixels.
 FILM = (2560, 2048)
@@ -56,7 +57,7 @@ class Bench:
 
 
 def sweep(name: SweepName, bench: Bench, seconds: float) -> Sweep:
-    """Run one sweep within some seconds, shared alike by its settings; each is asked twice at least."""
+    """Run one sweep within some seconds, shared alike by its settings; each is measured once at least."""
     rows, end = [], bench.clock.now() + seconds
     with ExitStack() as held:
         what, settings = _SWEEPS[name](bench, held)
@@ -169,6 +170,21 @@ def _threads(bench: Bench, _: ExitStack) -> Plan:
     return what, [Setting(str(count), count, measure(count)) for count in counts]
 
 
+def _streams(bench: Bench, _: ExitStack) -> Plan:
+    """File to score, and images a second, of one scorer with several callers at once."""
+    what = "file to score against callers at once, one scorer, each asking as soon as it has its score"
+    system = ScorerSystem(bench.scorer, [(1, bench.image)], bench.declared)
+
+    def measure(count: int) -> Callable[[float], Measured]:
+        def within(seconds: float) -> Measured:
+            load = closed_loop(system, bench.clock, Limit(seconds, MOST_QUERIES), bench.seed, streams=count)
+            return _of_load(load, load.samples / load.seconds if load.seconds else None)
+
+        return within
+
+    return what, [Setting(str(count), count, measure(count)) for count in STREAMS]
+
+
 def _sizes(bench: Bench, _: ExitStack) -> Plan:
     """File to score of square films, uncompressed."""
     what = "file to score against the side of a square film, uncompressed, 12 bits, made of image 1"
@@ -204,6 +220,7 @@ def _made(bench: Bench, size: tuple[int, int], syntax: str) -> Callable[[float],
 _SWEEPS: dict[SweepName, Callable[[Bench, ExitStack], Plan]] = {
     "prompts": _prompts,
     "threads": _threads,
+    "streams": _streams,
     "size": _sizes,
     "syntax": _syntaxes,
 }

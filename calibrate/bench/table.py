@@ -145,7 +145,7 @@ def _sweep(sweep: Sweep) -> Section:
     rows = []
     for row in sweep.rows:
         if row.milliseconds is None:
-            rows.append([row.setting, f"not run: {row.not_run}", "", "", ""])
+            rows.append([row.setting, "not run", "", "", row.not_run or ""])
             continue
         parts = ", ".join(f"{name} {value:.1f}" for name, value in row.stages.items() if value >= 0.05)
         rate = "" if row.images_per_second is None else f"{row.images_per_second:.2f}"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _REPORT, _PAGE = "bench.json", "bench.html"
 _SCENARIOS = ("single-stream", "multi-stream", "server", "offline")
-_SWEEPS = ("prompts", "threads", "size", "syntax")
+_SWEEPS = ("prompts", "threads", "streams", "size", "syntax")
 _LEAST_SECONDS = 1.0
 
 

@@ -88,7 +88,9 @@ def test_everything_is_measured_and_written(bench: Call, tmp_path: Path) -> None
     sweep = {each["name"]: each["rows"] for each in report["sweeps"]}
     assert [row["setting"] for row in sweep["prompts"]] == ["1", "5"]
     assert {"image", "head", "post"} == set(sweep["prompts"][0]["stages"])
-    assert all(row["not_run"] is None for name in ("prompts", "threads", "size") for row in sweep[name])
+    assert all(
+        row["not_run"] is None for name in ("prompts", "threads", "streams", "size") for row in sweep[name]
+    )
     made = [row["setting"] for row in sweep["syntax"] if row["milliseconds"]]
     assert "JPEG 2000 Lossless" in made
     assert all(row["not_run"] for row in sweep["syntax"] if row["setting"] not in made)

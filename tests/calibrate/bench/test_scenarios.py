@@ -11,6 +11,7 @@ from promptray.calibrate.bench.scenarios import (
     Limit,
     MachineClock,
     arrivals,
+    closed_loop,
     drawn,
     multi_stream,
     offline,
@@ -110,6 +111,15 @@ def test_a_fault_of_any_stream_is_raised(streams: int) -> None:
     clock = FakeClock()
     with pytest.raises(ScoringError, match="made to fail"):
         server(Broken(clock, lambda call: 0.0), clock, Limit(5.0), seed=2, rate=10.0, streams=streams)
+
+
+def test_callers_at_once_ask_each_for_one_image_after_the_other() -> None:
+    clock = FakeClock()
+    load = closed_loop(FakeSystem(clock, lambda call: 1.0), clock, Limit(1e9, queries=5), seed=1, streams=3)
+    assert (load.samples, len(load.latencies), len(load.stages)) == (15, 15, 15)
+    assert load.seconds == 15  # of a clock that all of them move
+    alone = closed_loop(FakeSystem(clock, lambda call: 1.0), clock, Limit(3.0), seed=1, streams=1)
+    assert alone.latencies == [1.0, 1.0, 1.0]
 
 
 def test_arrivals_are_a_poisson_process() -> None:
