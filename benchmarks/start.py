@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.timing import machine, save
 from promptray.calibrate.bench.cold import once
 
+
 def measure(
     bundle: Path, image: Path, modality: str = "", *, rounds: int, python: Path = Path(sys.executable)
 ) -> dict[str, dict[str, float]]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import promptray
 from promptray.calibrate.bench.report import Start
 from promptray.calibrate.bench.summary import median
 from promptray.runtime.errors import PromptRayError
@@ -69,7 +68,7 @@ def once(
     PromptRayError
         ``bench.start`` where the process fails.
     """
-    root = str(Path(promptray.__file__).parents[1])
+    root = str(Path(str(sys.modules["promptray"].__file__)).parents[1])
     own = python == Path(sys.executable) and root in sys.path
     asked = {
         "bundle": str(bundle), "image": str(image), "declared": dict(declared), "options": dict(options),

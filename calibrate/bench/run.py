@@ -177,7 +177,8 @@ def run_bench(
 def _start(run: _Run, image: Path) -> Start:
     """Start new processes, at least one, for as long as there is time."""
     seconds, begun = run.share("start", "new processes"), run.clock.now()
-    opening, taken = run.opening, []
+    opening = run.opening
+    taken: list[dict[str, Any]] = []
     while len(taken) < MOST_STARTS:
         taken.append(
             cold.once(opening.bundle, image, run.declared, opening.plain, gpu=opening.plain_gpu, memory=True)
