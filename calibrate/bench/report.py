@@ -110,6 +110,21 @@ class Scenario(_Struct, frozen=True):
     server: ServerReport | None = None
 
 
+class LoadGen(_Struct, frozen=True):
+    """SingleStream as MLCommons' own LoadGen asked and counted."""
+
+    version: str
+    queries: int
+    p50_ms: float
+    p90_ms: float
+    early_stopping_p90_ms: float | None
+    """None: too few queries."""
+    discarded: int | None
+    """Queries slower than the estimate, by LoadGen's own count."""
+    fewest_queries: int | None
+    """That LoadGen wants for the 90th percentile."""
+
+
 class Start(_Struct, frozen=True):
     """New processes: seconds from nothing to the first score. The files are in the system's cache."""
 
@@ -271,6 +286,7 @@ class BenchReport(_Struct, frozen=True):
     protocol: Protocol
     start: Start | None
     scenarios: list[Scenario]
+    loadgen: LoadGen | None
     memory: Memory
     sweeps: list[Sweep]
     sla: list[SlaTerm]

@@ -10,6 +10,7 @@ from typing import Any
 
 from promptray.calibrate.bench import cold
 from promptray.calibrate.bench.against import against
+from promptray.calibrate.bench.loadgen import run_loadgen
 from promptray.calibrate.bench.machine import Watch
 from promptray.calibrate.bench.memory import peak_bytes
 from promptray.calibrate.bench.opening import Opening
@@ -69,6 +70,8 @@ class Settings:
         Images of one query of MultiStream.
     starts : bool
         Whether new processes are started.
+    loadgen : bool
+        Whether MLCommons' LoadGen runs SingleStream as well.
     seed : int
     sla : sequence of Term
     old : BenchReport or None
@@ -84,6 +87,7 @@ class Settings:
     streams: int = 1
     samples: int = 8
     starts: bool = True
+    loadgen: bool = False
     seed: int = 0
     sla: Sequence[Term] = ()
     old: BenchReport | None = None
@@ -142,7 +146,7 @@ def run_bench(
         queries for any percentile; ``bench.start``, and what opening a bundle and scoring raise.
     """
     clock = clock or MachineClock()
-    phases = int(settings.starts) + len(settings.scenarios) + len(settings.sweeps)
+    phases = int(settings.starts) + int(settings.loadgen) + len(settings.scenarios) + len(settings.sweeps)
     run = _Run(settings, opening, declared, clock, progress, clock.now() + settings.budget, phases)
     watch = Watch()
     with opening.scorer() as scorer:
@@ -152,6 +156,10 @@ def run_bench(
         start = _start(run, image) if settings.starts else None
         for name in settings.scenarios:
             run.found.append(_scenario(run, name, warm))
+        second = None
+        if settings.loadgen:
+            seconds = run.share("LoadGen", "single-stream")
+            second = run_loadgen(warm.system, seconds, warm.seconds_each, settings.seed)
         memory = Memory(peak_bytes=peak_bytes(), gpu_bytes=watch.gpu_bytes)
         _require_percentile(run)
         bench = Bench(scorer, opening, image, declared, clock, settings.seed)
@@ -162,7 +170,7 @@ def run_bench(
             created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             bundle=warm.first.document.bundle, backend=warm.first.document.backend, machine=machine,
             images=warm.images, refused=warm.refused, protocol=_protocol(settings, scorer, warm), start=start,
-            scenarios=run.found, memory=memory, sweeps=sweeps,
+            scenarios=run.found, loadgen=second, memory=memory, sweeps=sweeps,
             sla=[judge(term, Measured(run.found, start, memory)) for term in settings.sla],
             against=None, notes=_notes(scorer, settings, sweeps),
         )  # fmt: skip

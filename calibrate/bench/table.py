@@ -8,6 +8,7 @@ from promptray.calibrate.bench.report import (
     Against,
     BenchReport,
     Gpu,
+    LoadGen,
     Median,
     Scenario,
     SlaTerm,
@@ -29,6 +30,8 @@ def sections(report: BenchReport) -> Iterator[Section]:
             yield _stages(scenario)
         if scenario.server:
             yield _server(scenario)
+    if report.loadgen:
+        yield _loadgen(report.loadgen)
     for sweep in report.sweeps:
         yield _sweep(sweep)
     if report.refused:
@@ -139,6 +142,18 @@ def _server(scenario: Scenario) -> Section:
     return Section(
         f"server: {bound}, {server.streams} streams; highest rate that met it: {rate}", columns, rows
     )
+
+
+def _loadgen(found: LoadGen) -> Section:
+    estimate = f"takes {found.fewest_queries} queries"
+    if found.early_stopping_p90_ms is not None:
+        estimate = f"{found.early_stopping_p90_ms:.2f}"
+    rows = [
+        ["p50", f"{found.p50_ms:.2f}", "", ""],
+        ["p90", f"{found.p90_ms:.2f}", estimate, str(found.discarded or 0)],
+    ]
+    columns = ["of a query", "plain ms", "early-stopping ms", "slower than that"]
+    return Section(f"single-stream by LoadGen {found.version}; {found.queries} queries", columns, rows)
 
 
 def _sweep(sweep: Sweep) -> Section:

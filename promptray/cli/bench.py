@@ -82,6 +82,9 @@ _LEAST_SECONDS = 1.0
     help="Multi-stream: images a query.",
 )
 @click.option("--no-start", is_flag=True, help="Start no new processes (cold start).")
+@click.option(
+    "--loadgen", is_flag=True, help="Run SingleStream by MLCommons' LoadGen as well (where installed)."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of draws and arrivals.")
 @click.option("--modality", help="Modality of inputs that state none (PNG, JPEG), for example CR or DX.")
 @click.option("--frame", type=click.IntRange(1), help="Frame of multi-frame objects, counted from 1.")
@@ -143,6 +146,7 @@ def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json:
 def _settings(options: dict[str, Any]) -> Settings:
     """Return what is to be measured; wrong usage is refused before the bundle is opened."""
     from promptray.calibrate.bench.against import read_report
+    from promptray.calibrate.bench.loadgen import require_loadgen
     from promptray.calibrate.bench.run import Settings
     from promptray.calibrate.bench.sla import parse_sla
 
@@ -158,6 +162,8 @@ def _settings(options: dict[str, Any]) -> Settings:
     if "server" in scenarios and bound is None and options["rate"] is None:
         raise click.UsageError("the server scenario needs --latency-bound, a percentile in --sla, or --rate")
     _require_scenarios(sla, scenarios)
+    if options["loadgen"]:
+        require_loadgen()
     return Settings(
         budget=options["budget"],
         scenarios=scenarios,
@@ -168,6 +174,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         streams=options["streams"],
         samples=options["samples"],
         starts=not options["no_start"],
+        loadgen=options["loadgen"],
         seed=options["seed"],
         sla=sla,
         old=read_report(options["against"]) if options["against"] else None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from tests import dicom_factory
 from tests.fuzz.small_bundle import write_small
 from tests.promptray.command_line import Answer, Call
 
+#: MLCommons' load generator has wheels for this machine.
+LOADGEN = sys.platform == "linux" and platform.machine() == "x86_64"
 ROOT = Path(__file__).parents[2]
 
 
@@ -69,7 +73,19 @@ def bench(call: Call, small_bundle: Path, images: Path, monkeypatch: pytest.Monk
 
 def test_everything_is_measured_and_written(bench: Call, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    every = ("--scenario", "all", "--sweep", "all", "--latency-bound", 1000, "-o", out, "--json")
+    every: tuple[object, ...] = (
+        "--scenario",
+        "all",
+        "--sweep",
+        "all",
+        "--latency-bound",
+        1000,
+        "-o",
+        out,
+        "--json",
+    )
+    if LOADGEN:
+        every += ("--loadgen",)
     answer = bench("--budget", 8, "--sla", "p50<60s,rss<100GB,cold<600s", *every)
     assert answer.code == 0, answer.err
     (report,) = answer.documents
@@ -84,6 +100,7 @@ def test_everything_is_measured_and_written(bench: Call, tmp_path: Path) -> None
     ]
     assert [each["met"] for each in report["sla"]] == [True, True, True]
     assert report["start"]["rounds"] == 1
+    assert (report["loadgen"] is not None) == LOADGEN
     require_stages(report["scenarios"][0])
     sweep = {each["name"]: each["rows"] for each in report["sweeps"]}
     assert [row["setting"] for row in sweep["prompts"]] == ["1", "5"]
