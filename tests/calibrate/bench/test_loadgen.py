@@ -20,7 +20,7 @@ needs_wheel = pytest.mark.skipif(not HERE, reason="mlcommons-loadgen has wheels 
 @needs_wheel
 @pytest.mark.parametrize("fewest", [64, 201, 3000])
 def test_loadgen_discards_as_many_queries_as_our_rule(fewest: int) -> None:
-    """LoadGen decides by its own clock how many queries it asks beyond the fewest; its verdict on them is ours."""
+    """LoadGen decides by its own clock how many more it asks; its verdict on that number is ours."""
     system = FakeSystem(FakeClock(), lambda call: 1.0)
     found = run_loadgen(system, seconds=0.001, alone=1e-5, seed=3, queries=fewest)
     assert found.queries == len(system.asked) >= fewest
