@@ -15,6 +15,7 @@ from promptray.calibrate.bench.summary import median
 from promptray.runtime.errors import PromptRayError
 
 PARTS = ("import", "open", "first score", "whole process")
+_TIMEOUT = 600  # seconds; a process that hangs must not hang the bench
 # Isolated: nothing of the working folder or the environment is imported. What is measured is the promptray
 # that measures, wherever it was found.
 _INSIDE = """
@@ -75,18 +76,24 @@ def once(
         "gpu": gpu, "memory": memory, "path": [root] if own else [],
     }  # fmt: skip
     start = time.perf_counter()
-    done = subprocess.run(
-        [str(python), "-I", "-c", _INSIDE, json.dumps(asked)], capture_output=True, text=True
-    )
+    command = [str(python), "-I", "-c", _INSIDE, json.dumps(asked)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise _failed(f"no score after {_TIMEOUT} s") from None
     if done.returncode:
-        raise PromptRayError(
-            "bench.start",
-            "a new process could not score the image that this one scored",
-            found=f"exit code {done.returncode}",
-            cure="run `promptray score` with the same options, which says why",
-        )
+        raise _failed(f"exit code {done.returncode}")
     found: dict[str, Any] = json.loads(done.stdout)
     return {**found, "whole process": time.perf_counter() - start}
+
+
+def _failed(found: str) -> PromptRayError:
+    return PromptRayError(
+        "bench.start",
+        "a new process could not score the image that this one scored",
+        found=found,
+        cure="run `promptray score` with the same options, which says why",
+    )
 
 
 def start_of(taken: list[dict[str, Any]]) -> Start:

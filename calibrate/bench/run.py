@@ -8,6 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from promptray.calibrate.bench import cold
 from promptray.calibrate.bench.against import against
 from promptray.calibrate.bench.loadgen import run_loadgen
@@ -57,7 +59,8 @@ class Settings:
     Attributes
     ----------
     budget : float
-        Seconds of all together. What was begun runs to its end, and the warm-up is never cut.
+        Seconds of all together. Opening and warm-up are part of it, and never cut; every other part gets an
+        equal share of what is left when its turn comes, and measures once at least.
     scenarios : sequence of str
     sweeps : sequence of str
     percentile : float
@@ -177,8 +180,6 @@ def run_bench(
     progress("done", "", 1.0)
     if settings.old is None:
         return report
-    import msgspec
-
     return msgspec.structs.replace(report, against=against(settings.old, report))
 
 

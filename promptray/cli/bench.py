@@ -42,7 +42,7 @@ _LEAST_SECONDS = 1.0
     type=FiniteRange(_LEAST_SECONDS),
     default=60.0,
     show_default=True,
-    help="Seconds of the whole run, after the warm-up. No percentile is printed that it is too short for.",
+    help="Seconds of the whole run. No percentile is printed that it is too short for.",
 )
 @click.option(
     "--scenario",

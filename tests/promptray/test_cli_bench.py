@@ -17,26 +17,13 @@ from PIL import Image
 from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.bench import sweeps
 from tests import dicom_factory
+from tests.calibrate.bench.fakes import CountingClock
 from tests.fuzz.small_bundle import write_small
 from tests.promptray.command_line import Answer, Call
 
 #: MLCommons' load generator has wheels for this machine.
 LOADGEN = sys.platform == "linux" and platform.machine() == "x86_64"
 ROOT = Path(__file__).parents[2]
-
-
-class CountingClock:
-    """Ten milliseconds later each time it is read: nothing depends on how quick this machine is."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        self.time += 0.01
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += max(seconds, 0.0)
 
 
 @pytest.fixture(scope="module")

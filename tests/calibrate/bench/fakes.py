@@ -36,3 +36,17 @@ class FakeSystem:
         for image in images:
             self.one(image)
         return len(self.asked) - before
+
+
+class CountingClock:
+    """Ten milliseconds later each time it is read: nothing depends on how quick this machine is."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        self.time += 0.01
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += max(seconds, 0.0)
