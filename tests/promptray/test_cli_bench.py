@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import numpy as np
@@ -113,7 +114,10 @@ def require_stages(scenario: dict[str, Any]) -> None:
 
 def require_page(path: Path) -> None:
     page = path.read_text(encoding="utf-8")
-    assert page.count("<svg") >= 5
+    plots = re.findall(r"<svg.*?</svg>", page)
+    assert len(plots) >= 9
+    for plot in plots:
+        assert "nan" not in "".join(ElementTree.fromstring(plot).itertext())
     assert re.findall(r"<script|<link|src=|https?:", page) == []
     assert "single-stream: stages" in page
 
