@@ -1,0 +1,60 @@
+"""A budget bounds a run, and says how high a percentile goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from promptray.calibrate.bench.opening import Opening
+from promptray.calibrate.bench.report import BenchReport
+from promptray.calibrate.bench.run import Settings, run_bench
+from promptray.calibrate.bench.sla import parse_sla
+from tests.calibrate.bench.fakes import CountingClock
+from tests.fuzz.small_bundle import write_small
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    write_small(folder)
+    return folder / "small.bundle"
+
+
+def bench(small: Path, budget: float, **settings: object) -> tuple[BenchReport, float]:
+    """A report, and the time on a clock that counts its readings."""
+    clock = CountingClock()
+    image = small / "golden" / "images" / "000.png"
+    chosen = Settings(budget=budget, starts=False, **settings)  # type: ignore[arg-type]
+    report = run_bench(Opening(small, site=None), [image], {"modality": "DX"}, chosen, clock=clock)
+    return report, clock.time
+
+
+def test_a_longer_budget_gives_a_higher_percentile(small: Path) -> None:
+    highest = []
+    for budget in (0.5, 1.0, 2.0):
+        report, time = bench(small, budget)
+        latency = report.scenarios[0].latency
+        assert latency is not None
+        assert budget <= time < budget + 0.2
+        highest.append([row.percentile for row in latency.percentiles][-1])
+        assert latency.next_percentile is not None
+        assert latency.next_percentile > highest[-1]
+    assert highest == [50, 90, 95]
+
+
+def test_what_a_scenario_leaves_goes_to_those_after_it(small: Path) -> None:
+    report, time = bench(small, 6.0, scenarios=("single-stream", "multi-stream", "offline"))
+    assert 6.0 <= time < 7.0
+    seconds = [scenario.seconds for scenario in report.scenarios]
+    assert seconds == pytest.approx([2.0, 2.0, 2.0], abs=0.3)
+    assert [scenario.images_per_query for scenario in report.scenarios] == [1, 8, None]
+
+
+def test_a_condition_on_another_percentile_is_printed_too(small: Path) -> None:
+    report, _ = bench(small, 1.0, sla=parse_sla("p85<1s"))
+    latency = report.scenarios[0].latency
+    assert latency is not None
+    assert [row.percentile for row in latency.percentiles] == [50, 85, 90]
+    assert report.sla[0].found == latency.percentiles[1].early_stopping_ms
+    assert report.sla[0].met is True
