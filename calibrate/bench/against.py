@@ -70,8 +70,10 @@ def change(what: str, old: Median, new: Median) -> Change:
 def times(report: BenchReport) -> Iterator[tuple[str, Median]]:
     """Yield the median of every time of a report, in milliseconds, by what it is of."""
     for scenario in report.scenarios:
+        several = (scenario.images_per_query or 1) > 1
+        name = f"{scenario.name} of {scenario.images_per_query}" if several else scenario.name
         if scenario.latency and scenario.name != "server":  # whose waits depend on the rate
-            yield f"{scenario.name}, whole", scenario.latency.median
+            yield f"{name}, whole", scenario.latency.median
         for stage in scenario.stages:
             yield f"{scenario.name}, {stage.name}", stage.median
     for name, found in report.start.seconds.items() if report.start else ():

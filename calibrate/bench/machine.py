@@ -29,10 +29,11 @@ class Watch:
     Parameters
     ----------
     readers : sequence of callable, optional
-        Make what reads a GPU, or raise ``NotThere``; the first that does not is asked.
+        Make what reads a GPU, or raise ``NotThere``; the first that does not is asked. A Jetson may have
+        both, and its own command knows more.
     """
 
-    def __init__(self, readers: tuple[type[GpuReader], ...] = (Nvml, Tegrastats)) -> None:
+    def __init__(self, readers: tuple[type[GpuReader], ...] = (Tegrastats, Nvml)) -> None:
         self._reader: GpuReader | None = None
         reasons = []
         for reader in readers:

@@ -107,8 +107,8 @@ def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json:
     \b
     Examples:
       promptray bench chest.bundle films --sla "p99<500ms,rss<1GB"
-      promptray bench chest.bundle film.dcm --scenario all --sweep all --budget 600 -o report
-      promptray bench chest.bundle film.dcm --against report/bench.json
+      promptray bench chest.bundle film.dcm --scenario all --latency-bound 500 --budget 600 -o report
+      promptray bench chest.bundle film.dcm --sweep all --against report/bench.json
     """
     from promptray.calibrate.bench.opening import Opening
     from promptray.calibrate.bench.run import run_bench

@@ -157,11 +157,13 @@ def test_a_report_is_compared_with_an_older_one(bench: Call, tmp_path: Path) -> 
         latency["median"][bound] /= 1000
     report["machine"]["cpu"] = "another"
     old.write_text(json.dumps(report))
-    answer = bench("--budget", 1, "--no-start", "--against", old, "--json")
+    every = ("--scenario", "multi-stream", "--scenario", "single-stream")
+    answer = bench("--budget", 2, "--no-start", *every, "--against", old, "--json")
     assert answer.code == 0, answer.err
     found = answer.documents[0]["against"]
     assert found["changes"][0]["what"] == "single-stream, whole"
     assert found["changes"][0]["verdict"] == "slower"
+    assert not [each for each in found["changes"] if "multi-stream" in each["what"]]  # the old one has none
     assert [each for each in found["differs"] if each.startswith("CPU: another -> ")]
     assert not [each for each in found["differs"] if each.startswith(("images", "bundle", "backend"))]
 
