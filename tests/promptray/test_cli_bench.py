@@ -74,7 +74,7 @@ def test_everything_is_measured_and_written(bench: Call, tmp_path: Path) -> None
     )
     if LOADGEN:
         every += ("--loadgen",)
-    answer = bench("--budget", 8, "--sla", "p50<60s,rss<100GB,cold<600s", *every)
+    answer = bench("--budget", 5, "--samples", 2, "--sla", "p50<60s,rss<100GB,cold<600s", *every)
     assert answer.code == 0, answer.err
     (report,) = answer.documents
     assert json.loads((out / "bench.json").read_bytes()) == report
@@ -158,7 +158,7 @@ def test_a_report_is_compared_with_an_older_one(bench: Call, tmp_path: Path) -> 
     report["machine"]["cpu"] = "another"
     old.write_text(json.dumps(report))
     every = ("--scenario", "multi-stream", "--scenario", "single-stream")
-    answer = bench("--budget", 2, "--no-start", *every, "--against", old, "--json")
+    answer = bench("--budget", 1.5, "--no-start", "--samples", 2, *every, "--against", old, "--json")
     assert answer.code == 0, answer.err
     found = answer.documents[0]["against"]
     assert found["changes"][0]["what"] == "single-stream, whole"
