@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from promptray.export.repacked_engines import repacked_engines
+from promptray.export.repacked_engines import RepackedPlan, repacked_engines
 from promptray.export.repacked_golden import repacked_golden
 from promptray.export.repacked_report import repacked_report
 from promptray.runtime.alternatives import require_alternatives
@@ -75,8 +75,8 @@ class Repacked:
         Those whose calibration does not hold any more: another wording, or no such finding.
     engines : tuple of str
         Keys of the site's engines, which were gated with the old bundle and are left with it.
-    plans : tuple of str
-        Files of the bundle's plans that take fewer prompts than it now has, and are left out.
+    plans : tuple of RepackedPlan
+        The bundle's plans: kept, or left out where they take fewer prompts than it now has findings.
     """
 
     bundle: Bundle
@@ -85,7 +85,7 @@ class Repacked:
     calibrated: tuple[str, ...]
     uncalibrated: tuple[str, ...]
     engines: tuple[str, ...]
-    plans: tuple[str, ...]
+    plans: tuple[RepackedPlan, ...]
 
 
 def repack(
@@ -148,13 +148,14 @@ def repack(
     check_text(bundle, graphs)
     made, groups = _manifest(manifest, step, head, active)
     made, plans = _with_engines(made, head)
+    dropped = {each.file for each in plans if not each.kept}
     bank = PromptBank(head.bank, [each.entry for each in active[head.name]])
     if head.relation in ALTERNATIVES:
         require_alternatives(bank)
     progress("golden", f"answers of {len(step.added)} added findings", 0.4)
     golden = repacked_golden(bundle, graphs, head, active[head.name])
     files: dict[str, bytes | Path] = {
-        name: bundle.path / name for name in manifest.files if name not in plans
+        name: bundle.path / name for name in manifest.files if name not in dropped
     }
     content = Content(made, {**files, manifest.golden.tensors: golden, head.bank.file: pack(bank)})
     progress("check", "comparing the graphs with the golden answers", 0.5)
@@ -162,7 +163,7 @@ def repack(
     progress("bundle", f"writing {Path(output).name}", 0.95)
     written = write_bundle(output, made, {**content.files, manifest.parity: report})
     try:
-        _require_same(bundle, written, {manifest.golden.tensors, head.bank.file, manifest.parity, *plans})
+        _require_same(bundle, written, {manifest.golden.tensors, head.bank.file, manifest.parity, *dropped})
         calibrated, left = _carry(calibrations, site, active, bundle.hash, written)
     except BaseException:  # also KeyboardInterrupt: a bundle without its site's calibrations is half the work
         shutil.rmtree(written.path, ignore_errors=True)
@@ -234,12 +235,12 @@ def _manifest(
     return made, tuple(name for name in head.groups if name not in groups)
 
 
-def _with_engines(made: Manifest, head: Head) -> tuple[Manifest, tuple[str, ...]]:
-    """Return the manifest with the plans that fit its findings, and the others."""
+def _with_engines(made: Manifest, head: Head) -> tuple[Manifest, tuple[RepackedPlan, ...]]:
+    """Return the manifest with the plans that fit its findings, and what became of all of them."""
     if made.engines is None:
         return made, ()
-    engines, left = repacked_engines(made.engines, len(made.findings_of(head.name)))
-    return msgspec.structs.replace(made, engines=engines), left
+    engines, plans = repacked_engines(made.engines, len(made.findings_of(head.name)))
+    return msgspec.structs.replace(made, engines=engines), plans
 
 
 def _require_same(bundle: Bundle, written: Bundle, changed: set[str]) -> None:

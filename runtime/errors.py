@@ -68,6 +68,7 @@ CODES: dict[str, str] = {
     "engine.missing": "There is no gated engine for this device.",
     "engine.stale": "The engines are of another library version, or of other graphs or settings.",
     "engine.foreign": "The engines were built for another GPU.",
+    "engine.gate": "Engines that passed gates on images would be replaced by some that did not.",
     "engine.no-prepare": "Nothing here prepares images on the device.",
     "engine.source": "The bundle holds no graph that an engine can be made of for this library.",
     # scoring

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from promptray.runtime.backends import GpuOptions
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.door import open_picture
@@ -62,7 +61,6 @@ def verify(
     site: SiteChoice = USER_SITE,
     backend: str = "auto",
     threads: int | None = None,
-    gpu: GpuOptions | None = None,
     progress: Progress = lambda stage, message, fraction: None,
 ) -> VerifyReport:
     """Check everything of a bundle that can be checked on this machine.
@@ -73,7 +71,7 @@ def verify(
         The bundle.
     site : path, USER_SITE or None
         As ``Scorer.open``.
-    backend, threads, gpu
+    backend, threads
         As ``Scorer.open``.
     progress : callable
         Called with (stage, message, fraction).
@@ -92,7 +90,7 @@ def verify(
     progress("golden", "preprocessing the golden images", 0.4)
     _check_preprocessing(bundle)
     progress("golden", "scoring the golden images", 0.6)
-    with Scorer.open(path, backend=backend, site=site, threads=threads, gpu=gpu) as scorer:
+    with Scorer.open(path, backend=backend, site=site, threads=threads) as scorer:
         report = scorer.check_golden()
         backend_text = f"{scorer.backend.name} {scorer.backend.version}, {scorer.backend.threads} threads"
     return VerifyReport(bundle.manifest.name, bundle.hash, len(files), entries, report, backend_text)

@@ -1,8 +1,9 @@
-"""A miniature bundle with the graph that prepares images on a device."""
+"""Bundles with the graph that prepares images on a device."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,9 +22,13 @@ SETTINGS = Settings(sides=Range(tuned=64, most=MOST_SIDE))
 def write_with_prepare(folder: Path) -> Bundle:
     """Write the miniature bundle with such a graph as ``prepare.bundle``."""
     write_small(folder)
-    plain = Bundle.open(folder / "small.bundle")
+    return with_prepare(Bundle.open(folder / "small.bundle"), folder / "prepare.bundle")
+
+
+def with_prepare(plain: Bundle, path: Path, **changes: Any) -> Bundle:
+    """Write a bundle with such a graph, and with these changes of its manifest."""
     section = Engines(settings=SETTINGS, prepare=PREPARE)
-    manifest = msgspec.structs.replace(plain.manifest, engines=section, files={})
+    manifest = msgspec.structs.replace(plain.manifest, engines=section, files={}, **changes)
     files: dict[str, bytes | Path] = {name: plain.path / name for name in plain.manifest.files}
     files[PREPARE] = prepare_graph(manifest.preprocessing)
-    return write_bundle(folder / "prepare.bundle", manifest, files)
+    return write_bundle(path, manifest, files)

@@ -46,6 +46,7 @@ from promptray.runtime.engines.sources import (
     sources,
 )
 from promptray.runtime.engines.store import EngineStore, StoredEngines
+from promptray.runtime.errors import BuildError
 from promptray.runtime.graphs import Graphs, own_bank
 from promptray.runtime.prepare_graph import PrepareFacts
 
@@ -65,6 +66,8 @@ class Asked:
         Compile again what the site has, or what travels in the bundle.
     prepare : bool
         Compile the graph that prepares images, too, where the bundle has one that the library takes.
+    cuda_graphs : bool
+        Record calls as a CUDA graph, but for a set that the site has gated without. False: gate it without.
     """
 
     precision: str | None = None
@@ -72,6 +75,11 @@ class Asked:
     images: ImageSet | None = None
     rebuild: bool = False
     prepare: bool = True
+    cuda_graphs: bool = True
+
+    def recorded(self, there: EngineSet | None) -> bool:
+        """Whether calls of a set are recorded; `there` is what the site has of it."""
+        return self.cuda_graphs and (there is None or there.cuda_graphs)
 
 
 #: Called with the reports of the gates on images, by head.
@@ -132,7 +140,8 @@ def build_set(
     Raises
     ------
     BuildError
-        ``gate.failed``, ``gate.inconclusive``, ``gate.images``, ``engine.*``.
+        ``gate.failed``, ``gate.inconclusive``, ``gate.images``; ``engine.gate`` where a gate on images would
+        be lost; ``engine.*``.
     ScoringError
         ``engine.source``; ``engine.missing`` where quantised engines have no fp16 set to be compared with;
         ``backend.*``.
@@ -145,8 +154,10 @@ def build_set(
     graphs = facts_of(chosen, manifest) + ([prepare] if prepare and asked.prepare else [])
     key = engine_key(library.backend, library.version, library.device, graphs, asked.settings)
     there = next((each for each in store.sets if each.key == key), None)
-    if there is not None and not asked.rebuild and asked.images is None:
-        return Outcome(there, "of the site", False, {})
+    if there is not None and asked.images is None:
+        if not asked.rebuild and there.cuda_graphs == asked.recorded(there):
+            return Outcome(there, "of the site", False, {})
+        _require_no_gate_lost(there)
     store.require_writable()
     baseline = _baseline(bundle, store, library, graphs)
     made = _Made(bundle, library, chosen, graphs, asked, progress, cancelled or threading.Event())
@@ -160,6 +171,20 @@ def build_set(
     facts = _gated(candidate.facts, gate, speed)
     store.add(facts, candidate.plans)
     return Outcome(facts, origin, True, reports)
+
+
+def _require_no_gate_lost(there: EngineSet) -> None:
+    """Refuse to put a set that passed on golden pictures alone in the place of one that passed on images."""
+    if there.gate.images is not None:
+        raise BuildError(
+            "engine.gate",
+            "the site's engines passed gates on images, which new ones would have to pass, too",
+            artefact=there.key,
+            expected=there.gate.title,
+            found="no images",
+            cure="name them: --images DIR [--labels CSV]; or give that gate up: first "
+            f"`promptray engine BUNDLE --remove {there.key}`",
+        )
 
 
 _Opened = tuple[Graphs, Mapping[str, BoundHead]]
@@ -230,11 +255,12 @@ class _Made:
     def candidate(self, store: EngineStore, there: EngineSet | None) -> tuple[Candidate, str]:
         """Return the set with where its plans come from: those of the site before those of the bundle."""
         library, settings = self.library, self.asked.settings
+        recorded = self.asked.recorded(there)
         if there is not None and not self.asked.rebuild:
-            stored = store.opened(there)
-            return Candidate(there, stored.all_plans()), "of the site"
+            facts = msgspec.structs.replace(there, cuda_graphs=recorded)
+            return Candidate(facts, store.opened(there).all_plans()), "of the site"
         if not library.keeps_plans:
-            return Candidate(self._facts({}, 0.0), {}), "compiled"
+            return Candidate(self._facts({}, 0.0, recorded), {}), "compiled"
         start, plans = time.monotonic(), None
         if not self.asked.rebuild:
             plans = ready_made(
@@ -248,7 +274,8 @@ class _Made:
         }
         seconds = time.monotonic() - start if missing else 0.0
         made = {**ready, **compiled}
-        return Candidate(self._facts(made, seconds), made), "compiled" if plans is None else "of the bundle"
+        origin = "compiled" if plans is None else "of the bundle"
+        return Candidate(self._facts(made, seconds, recorded), made), origin
 
     def _to_compile(self) -> list[Graph | PrepareFacts]:
         """Return every graph of the set as it is compiled. No bundle has the one that prepares ready made."""
@@ -264,7 +291,7 @@ class _Made:
         told("reading the graph", 0.0)
         return self.library.compile(self.bundle, graph, self.asked.settings, told, self.cancelled)
 
-    def _facts(self, plans: Mapping[str, bytes], seconds: float) -> EngineFacts:
+    def _facts(self, plans: Mapping[str, bytes], seconds: float, recorded: bool) -> EngineFacts:
         return EngineFacts(
             backend=self.library.backend,
             version=self.library.version,
@@ -274,6 +301,7 @@ class _Made:
             settings=self.asked.settings,
             build_seconds=seconds,
             bytes=sum(map(len, plans.values())),
+            cuda_graphs=recorded,
         )
 
 

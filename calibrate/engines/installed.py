@@ -10,7 +10,6 @@ from pathlib import Path
 from promptray.calibrate.engines.library import Library, Told
 from promptray.calibrate.engines.timing_cache import TimingCache
 from promptray.export.tensorrt import Profile, build_engine, load_flavour, prepare_profile, profiles_for
-from promptray.runtime.backends import GpuOptions
 from promptray.runtime.backends.choice import OpenedEngines, library_here, open_engines
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph
@@ -22,9 +21,7 @@ from promptray.runtime.graphs import Graphs, own_bank
 from promptray.runtime.prepare_graph import PrepareFacts
 
 
-def open_library(
-    backend: EngineBackend, timing_caches: Path | None, gpu: GpuOptions | None = None
-) -> Library:
+def open_library(backend: EngineBackend, timing_caches: Path | None) -> Library:
     """Find a library and the GPU that it works for.
 
     Parameters
@@ -32,8 +29,6 @@ def open_library(
     backend : {"tensorrt", "tensorrt_rtx", "onnxruntime-cuda"}
     timing_caches : Path or None
         Folder of timing caches; None keeps none.
-    gpu : GpuOptions, optional
-        How the engines run while their gate is held.
 
     Raises
     ------
@@ -43,20 +38,17 @@ def open_library(
         ``backend.unavailable`` without bindings, driver or GPU; ``engine.target`` for another GPU.
     """
     if backend == "onnxruntime-cuda":
-        return OnnxRuntimeCuda(gpu)
-    return TensorRt(backend, timing_caches, gpu)
+        return OnnxRuntimeCuda()
+    return TensorRt(backend, timing_caches)
 
 
 class _Installed:
     """What both have in common: the runtime's own backend opens the engines that a gate is held on."""
 
-    def __init__(self, gpu: GpuOptions | None) -> None:
-        self._gpu = gpu
-
     @contextmanager
     def opened(self, bundle: Bundle, engines: OpenedEngines) -> Iterator[Graphs]:
         """Give the bundle's graphs as these engines run them (see `Library`)."""
-        backend = open_engines(engines, options=self._gpu)
+        backend = open_engines(engines)
         try:
             yield Graphs(bundle, backend, prompts_per_batch=None, prepare=engines.facts.prepares)
         finally:
@@ -69,8 +61,7 @@ class OnnxRuntimeCuda(_Installed):
     backend: EngineBackend = "onnxruntime-cuda"
     keeps_plans = False
 
-    def __init__(self, gpu: GpuOptions | None = None) -> None:
-        super().__init__(gpu)
+    def __init__(self) -> None:
         self.version, self.device = library_here(self.backend)
 
     def compile(
@@ -90,10 +81,7 @@ class TensorRt(_Installed):
 
     keeps_plans = True
 
-    def __init__(
-        self, backend: EngineBackend, timing_caches: Path | None, gpu: GpuOptions | None = None
-    ) -> None:
-        super().__init__(gpu)
+    def __init__(self, backend: EngineBackend, timing_caches: Path | None) -> None:
         self.backend = backend
         self._flavour = load_flavour(backend)
         self.version, self.device = self._flavour.version, device_here()

@@ -118,7 +118,8 @@ def _set_targets(trt: Any, config: Any, targets: Sequence[str]) -> Refused | Non
                 message="this TensorRT-RTX does not build engines for GPUs of that compute capability",
                 artefact=target,
                 expected=f"one of {', '.join(known)}",
-                cure="build the engine on that device with its own TensorRT: `promptray engine BUNDLE`",
+                cure="build the engine on that device with its own TensorRT: `promptray engine BUNDLE "
+                "--backend tensorrt`",
             )
     return None
 

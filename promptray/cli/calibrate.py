@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
     bundle_argument,
@@ -61,7 +60,6 @@ _PATH = click.Path(path_type=Path)
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; a calibration is of its scores.")
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@cuda_graphs_option
 @click.option("--report", "page", type=_PATH, help="New HTML file: tables and reliability diagrams.")
 @click.option("--dry-run", is_flag=True, help="Store nothing.")
 @click.option("--list", "show", is_flag=True, help="List what this site has stored, and do nothing else.")
@@ -118,7 +116,6 @@ def _calibrate(bundle: str, labels: Path, as_json: bool, options: dict[str, Any]
         Scorer.open(
             bundle,
             backend=options["backend"],
-            gpu=gpu_options(options["no_cuda_graphs"], options["backend"]),
             site=site_choice(options["site"]),
             threads=options["threads"],
             strict=options["strict"],

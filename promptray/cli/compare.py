@@ -11,7 +11,6 @@ import click
 
 from promptray.cli.compare_table import print_comparison
 from promptray.cli.finite_range import FiniteRange
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
     head_option,
@@ -57,7 +56,6 @@ _RATE = FiniteRange(0, 1)
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend of both bundles.")
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@cuda_graphs_option
 @head_option
 @click.option("--reference-head", metavar="NAME", help="Head of A, where it is another than B's.")
 @site_option
@@ -131,7 +129,6 @@ def _side(path: Path, options: dict[str, Any], stack: ExitStack) -> Side:
         Scorer.open(
             path,
             backend=options["backend"],
-            gpu=gpu_options(options["no_cuda_graphs"], options["backend"]),
             site=site_choice(options["site"], options["no_site"]),
             threads=options["threads"],
             strict=options["strict"],

@@ -12,7 +12,6 @@ import click
 import msgspec
 
 from promptray.cli.engine_table import COLUMNS, engine_documents, engine_rows, time_words
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.output import (
     bundle_argument,
     json_option,
@@ -22,9 +21,8 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
-from promptray.runtime.backends import GpuOptions
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.engines.facts import EngineBackend
+from promptray.runtime.engines.facts import EngineBackend, EngineSet
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import PromptRayError
@@ -64,7 +62,11 @@ _HOW_LONG = {
 @click.option(
     "--timing-cache", metavar="DIR", help="Folder of TensorRT's timing caches, or none (default: user cache)."
 )
-@cuda_graphs_option
+@click.option(
+    "--no-cuda-graphs",
+    is_flag=True,
+    help="Gate and use the engines with every layer queued anew, where they cannot be recorded.",
+)
 @click.option("--list", "listed", is_flag=True, help="List the engines of the site, and build nothing.")
 @click.option("--remove", metavar="KEY", help="Remove engines of the site, and build nothing.")
 @site_option
@@ -138,21 +140,16 @@ class _Command:
         named = self.options["timing_cache"]
         return None if named == "none" else Path(named) if named else default_folder()
 
-    @property
-    def gpu(self) -> GpuOptions | None:
-        """How the GPU is used while the gate is held."""
-        return gpu_options(self.options["no_cuda_graphs"], self.options["backend"])
-
     def library(self) -> Library:
         """Find the library that was asked for, or the first that works here."""
         from promptray.calibrate.engines.installed import open_library
 
         if self.options["backend"]:
-            return open_library(self.options["backend"], self.timing_caches, self.gpu)
+            return open_library(self.options["backend"], self.timing_caches)
         refused = {}
         for backend in _BACKENDS:
             try:
-                found = open_library(backend, self.timing_caches, self.gpu)
+                found = open_library(backend, self.timing_caches)
             except PromptRayError as error:
                 refused[backend] = error.message
                 continue
@@ -215,6 +212,7 @@ def _build(asked: _Command, as_json: bool) -> None:
             images=asked.images(Path(folder), report),
             rebuild=asked.options["rebuild"],
             prepare=not asked.options["without_prepare"],
+            cuda_graphs=not asked.options["no_cuda_graphs"],
         )
         outcome = build_set(
             asked.bundle,
@@ -224,7 +222,8 @@ def _build(asked: _Command, as_json: bool) -> None:
             progress=_warning_first(report, library),
             reported=reports.write,
         )
-    _tell(outcome, asked, as_json)
+    used = asked.store.find(library.backend, library.version, library.device).facts
+    _tell(outcome, used, as_json)
 
 
 def _warning_first(report: Progress, library: Library) -> Progress:
@@ -264,7 +263,7 @@ class _Reports:
         self._folder.write(files)
 
 
-def _tell(outcome: Outcome, asked: _Command, as_json: bool) -> None:
+def _tell(outcome: Outcome, used: EngineSet, as_json: bool) -> None:
     facts = outcome.facts
     if as_json:
         print_json(
@@ -273,6 +272,7 @@ def _tell(outcome: Outcome, asked: _Command, as_json: bool) -> None:
                 "gate_title": facts.gate.title,
                 "plans": outcome.plans,
                 "gated_now": outcome.gated,
+                "used_key": used.key,
                 "engine": msgspec.to_builtins(facts),
             }
         )
@@ -297,5 +297,10 @@ def _tell(outcome: Outcome, asked: _Command, as_json: bool) -> None:
     if facts.gate.images:
         click.echo(f"gate  {facts.gate.title}: every gate of docs/gates.md passed")
     click.echo(f"time  {time_words(facts.speed)} for one image")
-    as_gated = " --no-cuda-graphs" if asked.gpu else ""
-    click.echo(f"Use it: promptray score BUNDLE IMAGE --backend {facts.backend}{as_gated}")
+    if not facts.cuda_graphs:
+        click.echo("      without CUDA graphs: every layer is queued anew for each call")
+    if used.key == facts.key:
+        click.echo(f"Use it: promptray score BUNDLE IMAGE --backend {facts.backend}")
+    else:
+        better = "passed gates on images" if used.gate.images and not facts.gate.images else "is faster"
+        click.echo(f"Scoring uses another set of this site, which {better}: {used.key}")

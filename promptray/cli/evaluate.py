@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.label_options import label_options, read_label_options, settings_of
 from promptray.cli.output import (
     head_option,
@@ -51,7 +50,6 @@ _REPORT, _SCORES, _PAGE = "evaluation.json", "scores.csv", "evaluation.html"
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@cuda_graphs_option
 @click.option("-o", "--output", type=_PATH, help=f"New folder for {_REPORT} and {_SCORES}.")
 @click.option("--html", is_flag=True, help=f"Write {_PAGE} as well.")
 @head_option
@@ -141,7 +139,6 @@ def _evaluate_bundle(
     with Scorer.open(
         bundle,
         backend=options["backend"],
-        gpu=gpu_options(options["no_cuda_graphs"], options["backend"]),
         site=site_choice(options["site"], options["no_site"]),
         threads=options["threads"],
         strict=options["strict"],

@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from promptray.cli.exam_table import print_exam
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
     bundle_argument,
@@ -40,7 +39,6 @@ from promptray.runtime.scorer import Scorer
     "--backend", default="auto", show_default=True, help="Backend; the result says which ran and why."
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@cuda_graphs_option
 @site_option
 @no_site_option
 @json_option
@@ -66,7 +64,6 @@ def command(
     with Scorer.open(
         bundle,
         backend=options["backend"],
-        gpu=gpu_options(options["no_cuda_graphs"], options["backend"]),
         site=site_choice(options["site"], options["no_site"]),
         threads=options["threads"],
         strict=options["strict"],

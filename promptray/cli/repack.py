@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -47,7 +48,7 @@ def command(bundle: str, site: str | None, output: Path, as_json: bool) -> None:
                 "calibrations_carried": made.calibrated,
                 "calibrations_left": made.uncalibrated,
                 "engines_left": made.engines,
-                "plans_left_out": made.plans,
+                "plans": [asdict(plan) for plan in made.plans],
             }
         )
         return
@@ -60,8 +61,9 @@ def command(bundle: str, site: str | None, output: Path, as_json: bool) -> None:
         ("calibrations that this site now has for the new bundle, too", made.calibrated),
         ("calibrations that do not hold for the new bundle", made.uncalibrated),
         ("engines of the old bundle, which `promptray engine` builds for the new one", made.engines),
-        ("plans left out, which take fewer prompts than there are findings now", made.plans),
     ):
         if keys:
             click.echo(f"{what}: {', '.join(keys)}")
+    for plan in made.plans:
+        click.echo(f"plan {'kept' if plan.kept else 'left out'}: {plan.file}: {plan.why}")
     click.echo("Check it on the target machine with `promptray verify`.")

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
     bundle_argument,
@@ -53,7 +52,6 @@ from promptray.runtime.scorer import Scorer
     help="Where images are brought to the network's input; the result says which.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@cuda_graphs_option
 @click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
 @head_option
 @site_option
@@ -82,7 +80,6 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
     with Scorer.open(
         bundle,
         backend=options["backend"],
-        gpu=gpu_options(options["no_cuda_graphs"], options["backend"]),
         site=site_choice(options["site"], options["no_site"]),
         threads=options["threads"],
         reproducible=options["reproducible"],

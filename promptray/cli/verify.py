@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.output import (
     bundle_argument,
     json_option,
@@ -22,7 +21,6 @@ from promptray.cli.output import (
 @no_site_option
 @click.option("--backend", default="auto", show_default=True, help="Backend of the golden self-test.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the golden self-test.")
-@cuda_graphs_option
 @json_option
 def command(
     bundle: str,
@@ -30,7 +28,6 @@ def command(
     no_site: bool,
     backend: str,
     threads: int | None,
-    no_cuda_graphs: bool,
     as_json: bool,
 ) -> None:
     """Check a bundle on this machine: every hash, the schema, preprocessing and scores of the golden images.
@@ -47,7 +44,6 @@ def command(
             site=site_choice(site, no_site),
             backend=backend,
             threads=threads,
-            gpu=gpu_options(no_cuda_graphs, backend),
             progress=report,
         )
     if as_json:

@@ -95,7 +95,8 @@ class GpuOptions:
         Images under way at once: each stream has memory and execution contexts of its own. A further call
         waits for the oldest. ONNX Runtime has one at a time.
     cuda_graphs : bool
-        Record the work of a call once and launch it whole. Without, every layer is queued anew for each call.
+        Record the work of a call once and launch it whole, unless the engines were gated without
+        (``promptray engine --no-cuda-graphs``). False: every layer is queued anew for each call.
     """
 
     streams: int = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from promptray.runtime.backends import HOST, NAMES, OF_ENGINES, Backend, GpuOptions, load_backend
@@ -83,13 +84,17 @@ def open_engines(
 ) -> Backend:
     """Make the backend of a set of engines. Whoever calls it with a set without a gate has to hold one.
 
+    Nothing is recorded as a CUDA graph where the set's facts say so, whatever the options are.
+
     Raises
     ------
     ScoringError
         ``backend.unavailable``, ``backend.failed``, ``backend.out-of-memory``.
     """
     module = importlib.import_module(_MODULES[engines.facts.backend])
-    backend: Backend = module.open_backend(engines=engines, options=options or GpuOptions(), threads=threads)
+    options = options or GpuOptions()
+    options = replace(options, cuda_graphs=options.cuda_graphs and engines.facts.cuda_graphs)
+    backend: Backend = module.open_backend(engines=engines, options=options, threads=threads)
     return backend
 
 

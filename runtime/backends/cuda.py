@@ -402,6 +402,6 @@ def _not_recorded(found: str) -> ScoringError:
         "backend.capture",
         "the engines cannot be recorded as a CUDA graph",
         found=found,
-        cure="say --no-cuda-graphs (in Python: gpu=GpuOptions(cuda_graphs=False)), which queues every layer "
-        "anew",
+        cure="`promptray engine BUNDLE --no-cuda-graphs` gates them for use without, where every layer is "
+        "queued anew (in Python, for one scorer: gpu=GpuOptions(cuda_graphs=False))",
     )

@@ -192,7 +192,8 @@ class OnnxRuntimeCuda:
             return ScoringError(
                 "backend.capture", "ONNX Runtime cannot record the graph as a CUDA graph",
                 artefact=error.artefact, found=error.message,
-                cure="say --no-cuda-graphs (in Python: gpu=GpuOptions(cuda_graphs=False))",
+                cure="`promptray engine BUNDLE --backend onnxruntime-cuda --no-cuda-graphs` gates it for use "
+                "without (in Python, for one scorer: gpu=GpuOptions(cuda_graphs=False))",
             )  # fmt: skip
         if number := re.search(r"CUDA failure (\d+)", error.message):
             return self.cuda.explained("ONNX Runtime", int(number[1]), error.message)

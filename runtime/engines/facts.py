@@ -152,6 +152,9 @@ class EngineFacts(_Struct, frozen=True, kw_only=True):
     build_seconds: float
     bytes: Count
     """Of the engines together; 0 where the backend keeps none (ONNX Runtime)."""
+    cuda_graphs: bool = True
+    """Whether calls run as a recorded CUDA graph, while the gate is held and in use. No part of the key: what
+    is computed is the same."""
 
     @property
     def title(self) -> str:

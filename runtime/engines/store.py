@@ -95,7 +95,9 @@ class EngineStore:
         settings: Settings | None = None,
         prepares: bool = False,
     ) -> StoredEngines:
-        """Return the set for a device; where several fit, the fastest as measured, and the newest of equals.
+        """Return the set for a device: of several the fastest as measured, and the newest of equals.
+
+        Where some of them passed gates on images, another takes their place only when it passed some, too.
 
         Parameters
         ----------
@@ -122,7 +124,9 @@ class EngineStore:
         if not fitting:
             raise _refusal(backend, device, [differing[each.key] for each in own], precision)
         preparing = [each for each in fitting if each.prepares] if prepares else []
-        newest_first = reversed(preparing or fitting)
+        candidates = preparing or fitting
+        on_images = [each for each in candidates if each.gate.images is not None]
+        newest_first = reversed(on_images or candidates)
         chosen = min(newest_first, key=lambda each: each.speed.milliseconds if each.speed else float("inf"))
         return self.opened(chosen)
 

@@ -18,7 +18,10 @@ ASKED = Range(tuned=2, most=14)
 )
 def test_plans_that_take_all_findings_stay(prompts: Range | None, findings: int) -> None:
     engines = Engines(settings=Settings(prompts=prompts), plans=[PLAN])
-    assert repacked_engines(engines, findings) == (engines, ())
+    made, (plan,) = repacked_engines(engines, findings)
+    assert made == engines
+    assert (plan.file, plan.kept) == ("a.plan", True)
+    assert f"there are {findings} findings" in plan.why
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,8 @@ def test_plans_that_take_all_findings_stay(prompts: Range | None, findings: int)
 )
 def test_plans_that_do_not_are_left_out(prompts: Range | None, findings: int, now: Range | None) -> None:
     engines = Engines(settings=Settings(prompts=prompts), plans=[PLAN])
-    made, left = repacked_engines(engines, findings)
-    assert (made.plans, left) == ([], ("a.plan",))
+    made, (plan,) = repacked_engines(engines, findings)
+    assert made.plans == []
+    assert (plan.file, plan.kept) == ("a.plan", False)
+    assert f"up to {findings - 1} prompts, and there are {findings} findings" in plan.why
     assert made.settings == Settings(prompts=now)

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from promptray.calibrate.engines import installed
 from promptray.export.tensorrt import Built, Flavour
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.engines.facts import EngineSet, EngineSpeed, ImagesGate
+from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import BuildError
 from promptray.runtime.scorer import Scorer
+from promptray.runtime.site import Site
 from tests.engine_bundle import disturbed, write_with_sources
 from tests.fake_tensorrt import VERSION, make_plan, simulated_tensorrt
 from tests.prepare_bundle import write_with_prepare
@@ -224,32 +228,93 @@ def test_verify_holds_the_engines_to_the_tolerance_of_their_gate(
     assert head["score_error"] <= head["score_tolerance"]
 
 
-def test_a_library_that_cannot_be_recorded_is_gated_and_used_without_cuda_graphs(
-    call: Call, bundle: Path, site: Path, gpu: Any
+def test_a_set_that_was_gated_without_cuda_graphs_is_used_so_by_every_command(
+    call: Call, bundle: Path, site: Path, gpu: Any, tmp_path: Path
 ) -> None:
-    """The cure that each refusal names is an option of the command that was refused."""
+    """The cure that a refusal names is an option of the command that was refused, and no other needs it."""
     gpu.refuses_capture = True
     build = ("engine", bundle, "--backend", "tensorrt", "--site", site)
-    use = ("--backend", "tensorrt", "--site", site, "--json")
-    film = Bundle.open(bundle).path / "golden" / "images"
+    films = Bundle.open(bundle).path / "golden" / "images"
     refused = call(*build, "--json").documents[0]["error"]
     assert refused["code"] == "backend.capture"
-    assert "--no-cuda-graphs" in refused["cure"]
+    assert "promptray engine BUNDLE --no-cuda-graphs" in refused["cure"]
     assert list(site.iterdir()) == []
     built = call(*build, "--no-cuda-graphs")
     assert built.code == 0, built.err
-    assert "--backend tensorrt --no-cuda-graphs" in built.out
-    for command in (("score", bundle, film, "--modality", "CR"), ("verify", bundle)):
-        refused = call(*command, *use).documents[0]["error"]
-        assert refused["code"] == "backend.capture"
-        assert "--no-cuda-graphs" in refused["cure"]
-        answer = call(*command, *use, "--no-cuda-graphs")
+    assert "without CUDA graphs" in built.out
+    (tmp_path / "report.txt").write_text("No pneumonia.", encoding="utf-8")
+    on_gpu, film = ("--backend", "tensorrt", "--site", site), sorted(films.iterdir())[0]
+    for command in (
+        ("score", bundle, films, "--modality", "CR", *on_gpu),
+        ("verify", bundle, *on_gpu),
+        ("check", bundle, film, "--report", tmp_path / "report.txt", "--modality", "CR", "--site", site),
+        ("prompts", bundle, "list", "--site", site),
+    ):
+        before = gpu.calls["cudaMemcpyAsync"]
+        answer = call(*command)
         assert answer.code == 0, answer.err
-        assert "tensorrt" in str(answer.documents[0]["backend"])
+        assert gpu.calls["cudaMemcpyAsync"] > before, "the GPU did it"
+    assert gpu.calls["cudaGraphLaunch"] == 0
+    (listed,) = call("engine", bundle, "--site", site, "--list", "--json").documents[0]["engines"]
+    assert (listed["cuda_graphs"], listed["unusable"]) == (False, None)
+    for more in ((), ("--rebuild",)):  # it stays as it is
+        assert call(*build, *more).code == 0
 
 
-@pytest.mark.parametrize("command", ["score", "verify"])
-def test_cuda_graphs_are_of_no_concern_to_the_processor(call: Call, bundle: Path, command: str) -> None:
-    arguments = [command, bundle, *(["film.png"] if command == "score" else [])]
-    answer = call(*arguments, "--backend", "onnxruntime-cpu", "--no-cuda-graphs", "--no-site")
-    assert answer.code == 2
+def test_a_set_of_the_site_is_gated_again_without_cuda_graphs_and_without_a_build(
+    call: Call, bundle: Path, site: Path, gpu: Any
+) -> None:
+    build = ("engine", bundle, "--backend", "tensorrt", "--site", site)
+    assert call(*build).code == 0
+    assert gpu.calls["cudaGraphLaunch"] > 0
+    before = gpu.calls["cudaGraphLaunch"]
+    (again,) = call(*build, "--no-cuda-graphs", "--json").documents
+    assert (again["plans"], again["gated_now"]) == ("of the site", True)
+    assert again["engine"]["cuda_graphs"] is False
+    assert gpu.calls["cudaGraphLaunch"] == before
+    assert len(call("engine", bundle, "--site", site, "--list", "--json").documents[0]["engines"]) == 1
+
+
+def _as_gated_on_images(bundle: Path, site: Path, **changes: Any) -> EngineSet:
+    """Say of the site's one set that it passed the gates on images."""
+    opened = Bundle.open(bundle)
+    store = EngineStore(Site.open(site, opened.hash), opened.manifest)
+    (facts,) = store.sets
+    images = ImagesGate(images=700, sha256="a" * 64, report="b" * 64)
+    gated = msgspec.structs.replace(facts, gate=msgspec.structs.replace(facts.gate, images=images), **changes)
+    store.add(gated, store.opened(facts).all_plans())
+    return gated
+
+
+@pytest.mark.parametrize("option", ["--rebuild", "--no-cuda-graphs"])
+def test_a_gate_on_images_is_not_lost_to_one_on_golden_pictures(
+    call: Call, bundle: Path, site: Path, option: str
+) -> None:
+    build = ("engine", bundle, "--backend", "tensorrt", "--site", site)
+    call(*build)
+    gated = _as_gated_on_images(bundle, site)
+    refused = call(*build, option, "--json")
+    assert refused.code == 1
+    error = refused.documents[0]["error"]
+    assert (error["code"], error["expected"]) == ("engine.gate", gated.gate.title)
+    assert "--images DIR" in error["cure"]
+    (there,) = call("engine", bundle, "--site", site, "--list", "--json").documents[0]["engines"]
+    assert there["gate_title"] == gated.gate.title
+    assert call(*build).code == 0  # what is there is used
+    assert call("engine", bundle, "--site", site, "--remove", gated.key).code == 0
+    assert call(*build, option).code == 0
+
+
+def test_a_faster_set_without_images_does_not_take_the_place_of_one_with(
+    call: Call, bundle: Path, site: Path
+) -> None:
+    build = ("engine", bundle, "--backend", "tensorrt", "--site", site)
+    call(*build, "--precision", "fp32")
+    gated = _as_gated_on_images(bundle, site, speed=EngineSpeed(milliseconds=1e6))
+    (other,) = call(*build, "--precision", "fp16", "--json").documents
+    assert other["engine"]["speed"]["milliseconds"] < 1e6
+    assert (other["used_key"], other["key"] != gated.key) == (gated.key, True)
+    assert f"passed gates on images: {gated.key}" in call(*build, "--precision", "fp16").out
+    with Scorer.open(bundle, backend="tensorrt", site=site) as scorer:
+        assert scorer.backend.engines is not None
+        assert scorer.backend.engines.key == gated.key

@@ -32,7 +32,7 @@ def test_it_makes_a_bundle_of_the_sites_findings(
         "calibrations_carried": [],
         "calibrations_left": [],
         "engines_left": [],
-        "plans_left_out": [],
+        "plans": [],
     }
     assert "rib fracture" in keys
     assert "effusion" not in keys

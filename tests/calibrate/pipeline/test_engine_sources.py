@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import types
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from filelock import FileLock
 from onnx import numpy_helper
 
-from promptray import BuildError, BundleError, Scorer, ScoringError
-from promptray.calibrate.pipeline import as_written, build, changed_graph, plans, tensorrt_recipe
+from promptray import BuildError, Scorer, ScoringError
+from promptray.calibrate.pipeline import as_written, changed_graph, tensorrt_recipe
 from promptray.calibrate.quantise import Quantised, quantise
-from promptray.export.repack import repack
-from promptray.export.tensorrt import load_flavour
 from promptray.export.tensorrt.model import read_model
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
@@ -28,53 +20,9 @@ from promptray.runtime.engines.settings import Range, Settings
 from promptray.runtime.engines.sources import facts_of, source_sets, sources
 from promptray.runtime.golden import read_golden
 from promptray.runtime.preprocess import normalise
-from tests import bundle_factory as factory
-from tests.calibrate.pipeline.conftest import reference_recipe, write_pieces
+from tests.calibrate.pipeline.conftest import Make
 from tests.calibrate.pipeline.test_build import files_of
 from tests.export.test_opset_17 import require_equal, require_opset_17, run
-
-MIXED = {"image": "int8-qdq", "head": "fp16"}
-Make = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def few(shared_dir: Path) -> Path:
-    """A few pictures to take ranges from. Read only."""
-    folder = shared_dir / "few-pieces"
-    with FileLock(shared_dir / "few-pieces.lock"):
-        if not folder.exists():
-            write_pieces(shared_dir / "few-pieces.partial", 8, 1).rename(folder)
-    return folder
-
-
-def section(few: Path, **changes: Any) -> dict[str, Any]:
-    asked = {"precision": MIXED, "calibration": {"images": str(few), "source": "eight pieces"}, **changes}
-    return {key: value for key, value in asked.items() if value is not None}
-
-
-@pytest.fixture(scope="module")
-def typed_bundle(shared_dir: Path, reference_bundle: Path, few: Path) -> Path:
-    """The reference model with sources of fp16 and int8 engines, also for TensorRT 8.6. Read only."""
-    output = shared_dir / "typed.bundle"
-    with FileLock(shared_dir / "typed.lock"):
-        if not output.exists():
-            asked = section(few, opset_17=True, images={"tuned": 1, "most": 4}, workspace="512 MiB")
-            path = reference_recipe(shared_dir / "typed", few, quantise=None, gate=None, tensorrt=asked)
-            build(path, output, cache=shared_dir / "cache")
-    return output
-
-
-@pytest.fixture
-def make(tmp_path: Path, typed_bundle: Path, few: Path) -> Make:
-    """``make(**section)`` builds a bundle of these keys, with the typed bundle's stages at hand."""
-
-    def made(change: Any = quantise, **changes: Any) -> Path:
-        asked = section(few, **changes)
-        path = reference_recipe(tmp_path, few, quantise=None, gate=None, tensorrt=asked)
-        build(path, tmp_path / "made.bundle", cache=typed_bundle.parent / "cache", change=change)
-        return tmp_path / "made.bundle"
-
-    return made
 
 
 def test_the_bundle_offers_sets_of_the_precisions_asked_for_and_fp16_to_compare_with(
@@ -305,179 +253,3 @@ def test_layers_that_are_kept_high_stay_float16(make: Make, typed_bundle: Path) 
 
 def _graph(bundle: Bundle, name: str) -> onnx.GraphProto:
     return onnx.load_from_string(bundle.read(name)).graph
-
-
-def test_a_bundle_quantised_for_a_cpu_holds_its_fp32_sources_apart(
-    cache: Path, gated_bundle: Path, pieces: Path, few: Path, tmp_path: Path
-) -> None:
-    path = reference_recipe(tmp_path, pieces, tensorrt={"precision": "fp32"})
-    bundle = build(path, tmp_path / "both.bundle", cache=cache)
-    assert [each.precision for each in bundle.manifest.graphs] == ["int8-qdq", "fp16", "int8-dynamic"]
-    assert [each.file for each in bundle.manifest.engine_sources("fp32")] == [
-        "engines/image/fp32-20.onnx",
-        "engines/head/findings/fp32-20.onnx",
-    ]
-    report = read_parity(bundle)
-    assert [each.precision for each in report.sources] == ["fp32"]
-    assert [each.verdict for each in report.gates] == ["passed", "passed"]
-    for graph, typed in zip(Bundle.open(gated_bundle).manifest.graphs, bundle.manifest.graphs, strict=True):
-        assert bundle.manifest.files[typed.file] == Bundle.open(gated_bundle).manifest.files[graph.file]
-
-
-def test_ranges_are_not_taken_from_the_gates_pictures(cache: Path, pieces: Path, tmp_path: Path) -> None:
-    asked = {"precision": "fp16", "calibration": {"images": str(pieces / "gate"), "source": "the gate's"}}
-    with pytest.raises(BuildError, match="typed for engines") as refusal:
-        build(reference_recipe(tmp_path, pieces, tensorrt=asked), tmp_path / "x.bundle", cache=cache)
-    assert refusal.value.code == "gate.images"
-
-
-# The report and the bundle say the same
-
-
-def _edited(typed_bundle: Path, folder: Path, edit: Callable[[list[Any]], object]) -> Bundle:
-    copy = Path(shutil.copytree(typed_bundle, folder / "copy"))
-    report = json.loads((copy / "parity.json").read_bytes())
-    edit(report["sources"])
-    factory.relist(copy, "parity.json", json.dumps(report).encode())
-    return Bundle.open(copy)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda sources: sources.pop(),
-        lambda sources: sources.clear(),
-        lambda sources: sources.reverse(),
-        lambda sources: sources[0].update(precision="fp8-qdq"),
-        lambda sources: sources[0]["heads"].clear(),
-        lambda sources: sources[0]["heads"][0].update(score_error=1.0),
-        lambda sources: sources[0]["heads"][0].update(score_error=-1.0),
-        lambda sources: sources[0]["heads"][0].update(map_error=0.2),
-        lambda sources: sources[0]["heads"][0].update(map_error=None, map_tolerance=None),
-        lambda sources: sources[0]["heads"][0].update(map_error=0.2, map_tolerance=0.3),
-        lambda sources: sources[0]["heads"][0].update(score_tolerance=1e9),
-        lambda sources: sources[1]["heads"][0].update(
-            score_tolerance=1.01 * sources[0]["heads"][0]["score_tolerance"]
-        ),
-        lambda sources: sources[0]["heads"][0].update(more=1),
-    ],
-)  # fmt: skip
-def test_a_report_that_does_not_fit_the_sources_is_refused(
-    typed_bundle: Path, tmp_path: Path, edit: Callable[[list[Any]], object]
-) -> None:
-    bundle = _edited(typed_bundle, tmp_path, edit)
-    with pytest.raises(BundleError, match="report of the gates") as caught:
-        read_parity(bundle)
-    assert caught.value.code == "bundle.format"
-
-
-def test_a_changed_source_is_found_by_its_hash(typed_bundle: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(typed_bundle, tmp_path / "copy"))
-    name = "engines/image/int8-qdq-20.onnx"
-    content = bytearray((copy / name).read_bytes())
-    content[len(content) // 2] ^= 1
-    (copy / name).write_bytes(content)
-    with pytest.raises(BundleError) as caught:
-        Bundle.open(copy).read(name)
-    assert caught.value.code == "bundle.hash"
-
-
-def test_repacking_keeps_what_engines_are_compiled_from(typed_bundle: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    with Scorer.open(typed_bundle, site=site) as scorer:
-        scorer.prompts.add("rib fracture", "There is rib fracture.", keep=True)
-    made = repack(typed_bundle, tmp_path / "new.bundle", site=site).bundle
-    before = Bundle.open(typed_bundle)
-    assert made.manifest.engines == before.manifest.engines
-    assert read_parity(made).sources == read_parity(before).sources
-
-
-# Plans that travel in the bundle; TensorRT-RTX's builder has its own tests
-
-
-@dataclass
-class _Built:
-    plan: bytes
-    version: str
-    targets: tuple[str, ...]
-
-
-@pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """A stand-in for the builder of engines; what it was asked to build for."""
-    asked: list[tuple[str, ...]] = []
-
-    def build_engine(
-        content: bytes, profiles: Any, settings: Any, flavour: Any, *, targets: Any, progress: Any
-    ) -> _Built:
-        asked.append(tuple(targets))
-        progress("choosing kernels", 0.5)
-        return _Built(b"plan of " + content[:64], flavour.version, tuple(targets))
-
-    # No real version: the stages' cache is shared with the test of the real builder.
-    flavour = types.SimpleNamespace(name="tensorrt_rtx", version="1.7.0.1")
-    monkeypatch.setattr(plans, "build_engine", build_engine)
-    monkeypatch.setattr(plans, "load_flavour", lambda name: flavour)
-    monkeypatch.setattr(tensorrt_recipe, "built_for", lambda: ["7.5", "8.6", "8.9"])
-    return asked
-
-
-def test_plans_are_built_for_what_each_precision_can_be_built_for(
-    make: Make, builder: list[tuple[str, ...]]
-) -> None:
-    bundle = Bundle.open(make(precision="fp8-qdq", ahead_of_time=["8.6", "8.9"]))
-    assert bundle.manifest.engines is not None
-    assert [(each.file, each.targets) for each in bundle.manifest.engines.plans] == [
-        ("engines/image/fp16-20.tensorrt_rtx.plan", ["8.6", "8.9"]),
-        ("engines/head/findings/fp16-20.tensorrt_rtx.plan", ["8.6", "8.9"]),
-        ("engines/image/fp8-qdq-20.tensorrt_rtx.plan", ["8.9"]),
-        ("engines/head/findings/fp8-qdq-20.tensorrt_rtx.plan", ["8.9"]),
-    ]
-    assert builder == [("8.6", "8.9")] * 2 + [("8.9",)] * 2
-    for each in bundle.manifest.engines.plans:
-        assert bundle.read(each.file).startswith(b"plan of ")
-
-
-def test_a_graph_that_stays_fp32_gets_no_set_of_its_own(make: Make, builder: list[tuple[str, ...]]) -> None:
-    bundle = Bundle.open(make(precision={"image": "fp32", "head": "fp16"}, ahead_of_time=["8.6"]))
-    assert bundle.manifest.engines is not None
-    assert [each.source for each in bundle.manifest.engines.plans] == [
-        "graphs/image/fp32-20.onnx",
-        "engines/head/findings/fp16-20.onnx",
-    ]
-    assert len(builder) == 2
-
-
-def test_real_plans_travel_in_the_bundle(make: Make) -> None:
-    bundle = Bundle.open(make(precision="fp16", ahead_of_time=["8.6", "8.9"]))
-    assert bundle.manifest.engines is not None
-    version = load_flavour("tensorrt_rtx").version
-    assert [(each.file, each.targets, each.version) for each in bundle.manifest.engines.plans] == [
-        ("engines/image/fp16-20.tensorrt_rtx.plan", ["8.6", "8.9"], version),
-        ("engines/head/findings/fp16-20.tensorrt_rtx.plan", ["8.6", "8.9"], version),
-    ]
-    for each in bundle.manifest.engines.plans:
-        content = bundle.read(each.file)
-        assert content.startswith(b"vtrt")  # as every engine of TensorRT-RTX does
-        assert len(content) > len(bundle.read(each.source)) / 2
-
-
-def test_plans_that_take_fewer_prompts_than_a_repacked_bundle_has_are_left_out(
-    make: Make, builder: list[tuple[str, ...]], reference_bundle: Path, tmp_path: Path
-) -> None:
-    own = len(Bundle.open(reference_bundle).manifest.findings)
-    path = make(precision="fp16", ahead_of_time=["8.6"], prompts={"tuned": 1, "most": own})
-    site = tmp_path / "site"
-    site.mkdir()
-    with Scorer.open(path, site=site) as scorer:
-        scorer.prompts.add("rib fracture", "There is rib fracture.", keep=True)
-    found = repack(path, tmp_path / "new.bundle", site=site)
-    before, after = (each.manifest.engines for each in (Bundle.open(path), found.bundle))
-    assert before is not None
-    assert after is not None
-    assert found.plans == tuple(each.file for each in before.plans)
-    assert len(builder) == len(found.plans) == 2
-    assert after.plans == []
-    assert not set(found.plans) & set(found.bundle.manifest.files)
-    assert after.settings.prompts == Range(tuned=1, most=own + 1)

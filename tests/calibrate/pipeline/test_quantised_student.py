@@ -18,7 +18,7 @@ from promptray.export.recipe import read_recipe_as
 from promptray.runtime.bundle.parity import read_parity
 from tests import convnext_tiny
 from tests.calibrate.pipeline.conftest import Recipe
-from tests.calibrate.pipeline.test_student import DISTIL, GATE
+from tests.calibrate.pipeline.students import DISTIL, GATE
 
 KEPT = "student.tower.encoder.model.blocks.0"
 QUANTISE: dict[str, Any] = {

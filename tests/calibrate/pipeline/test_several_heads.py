@@ -22,7 +22,7 @@ from promptray.runtime.machine_class import machine_class
 from promptray.runtime.result import Result
 from promptray.runtime.verify import verify
 from tests import asg_tiny
-from tests.calibrate.pipeline.test_student import write_steps
+from tests.calibrate.pipeline.students import write_steps
 
 #: Without a flip among 299 patients, one in a hundred is settled; some are copies, or constant and refused.
 IMAGES = 340

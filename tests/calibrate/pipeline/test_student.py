@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from filelock import FileLock
-from PIL import Image
 
 from promptray import BuildError, BundleError, Scorer
 from promptray.calibrate.distil import run as run_module
@@ -30,83 +28,26 @@ from promptray.cli import cli
 from promptray.export.recipe import read_recipe_as
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
-from promptray.runtime.gate_limits import LIMITS, Limits
+from promptray.runtime.gate_limits import LIMITS
 from promptray.runtime.machine_class import machine_class
 from promptray.runtime.verify import verify
 from tests import asg_tiny, bundle_factory, carzero_tiny, convnext_tiny
+from tests.calibrate.pipeline.students import (
+    DISTIL,
+    GATE,
+    GATED,
+    LEARNED,
+    lenient,
+    student_recipe,
+    write_steps,
+)
 from tests.calibrate.pipeline.test_build import files_of
-
-LEARNED, GATED = 24, 30
-DISTIL: dict[str, Any] = {
-    "student": "test_vit",
-    "epochs": 2,
-    "batch": 8,
-    "rate": 2e-3,
-    "augment": {"views": 1},
-    "validation": 0.25,
-    "images": "learn",
-    "source": "steps, even",
-}
-GATE: dict[str, Any] = {"images": "gate", "source": "steps, odd"}
-
-
-def write_steps(folder: Path, count: int, seed: int) -> list[str]:
-    """Write pictures of two levels, even ones with seed 0 and odd ones with 1; return their names."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    names = [f"{number:03}.png" for number in range(count)]
-    for name in names:
-        levels = 2 * random.integers(0, 128, (2, 1)) + seed
-        Image.fromarray(np.kron(levels, np.ones((16, 32))).astype(np.uint8)).save(folder / name)
-    return names
-
-
-def student_recipe(folder: Path, **changes: Any) -> Path:
-    """Write the tiny ConvNeXt's recipe with a student, and the pictures; None removes a key."""
-    if not (folder / "learn").exists():
-        write_steps(folder / "learn", LEARNED, 0)
-        write_steps(folder / "gate", GATED, 1)
-    return convnext_tiny.write_recipe(folder, **{"distil": DISTIL, "gate": GATE, **changes})
-
-
-def lenient() -> Limits:
-    """Limits that any student keeps: how one that passed is written is tested, not whether it is good."""
-    least = ("spearman", "map_correlation", "map_overlap")
-    return Limits(**{each.name: -2.0 if each.name in least else 1e9 for each in fields(Limits)})
-
-
-@pytest.fixture(scope="session")
-def learning(shared_dir: Path) -> Path:
-    """A folder with the recipe, its pictures, and a cache with the teacher. Read only."""
-    folder = shared_dir / "learning"
-    shared_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(shared_dir / "learning.lock"):
-        if not folder.exists():
-            made = shared_dir / "learning.partial"
-            student_recipe(made)
-            plain = convnext_tiny.write_recipe(made / "plain")
-            build(plain, made / "teacher.bundle", cache=made / "cache")
-            made.rename(folder)
-    return folder
 
 
 @pytest.fixture
 def place(learning: Path, tmp_path: Path) -> Path:
     """A copy of it to write in."""
     return Path(shutil.copytree(learning, tmp_path / "place"))
-
-
-@pytest.fixture(scope="session")
-def let_through(shared_dir: Path, learning: Path) -> Path:
-    """A student that was let through by wide limits. Read only; its stages are in ``cache`` beside it."""
-    folder = shared_dir / "student"
-    with FileLock(shared_dir / "student.lock"), pytest.MonkeyPatch.context() as patch:
-        if not folder.exists():
-            patch.setitem(LIMITS, "student", lenient())
-            made = Path(shutil.copytree(learning, shared_dir / "student.partial"))
-            build(made / "recipe.yaml", made / "student.bundle", cache=made / "cache")
-            made.rename(folder)
-    return folder / "student.bundle"
 
 
 @pytest.fixture

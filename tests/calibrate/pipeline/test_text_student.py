@@ -28,8 +28,8 @@ from promptray.runtime.graphs import own_bank
 from promptray.runtime.machine_class import machine_class
 from promptray.runtime.verify import verify
 from tests import convnext_tiny, open_clip_tiny
+from tests.calibrate.pipeline.students import lenient
 from tests.calibrate.pipeline.test_build import files_of
-from tests.calibrate.pipeline.test_student import lenient
 
 IMAGES = 30
 SAID = "There is zzyzx granuloma."

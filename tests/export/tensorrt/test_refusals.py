@@ -115,6 +115,7 @@ def test_no_engine_is_built_for_a_gpu_that_the_builder_does_not_accept(
     ) as refused:
         build(product(), [*others, target])
     assert (refused.value.code, refused.value.artefact) == ("engine.target", target)
+    assert "promptray engine BUNDLE --backend tensorrt" in str(refused.value.cure)
 
 
 def test_tensorrt_rtx_needs_targets_and_tensorrt_takes_none() -> None:

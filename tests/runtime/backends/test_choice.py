@@ -50,6 +50,19 @@ def test_auto_is_no_excuse_for_a_fault(miniature: Bundle, site: Path) -> None:
         assert error.code == "backend.out-of-memory"
 
 
+@pytest.mark.parametrize("options", [None, GpuOptions(), GpuOptions(streams=1, cuda_graphs=True)])
+def test_engines_that_were_gated_without_cuda_graphs_run_without(
+    miniature: Bundle, site: Path, options: GpuOptions | None
+) -> None:
+    with simulated_tensorrt() as (gpu, _):
+        store_engines(miniature, site, gpu, cuda_graphs=False)
+        gpu.refuses_capture = True
+        with Scorer.open(miniature.path, site=site, backend="tensorrt", gpu=options) as scorer:
+            assert scorer.check_golden().pictures == 16
+        assert gpu.calls["cudaGraphLaunch"] == 0
+        gpu.assert_clean()
+
+
 def test_engines_of_another_version_or_gpu_are_explained(miniature: Bundle, site: Path) -> None:
     store_engines(miniature, site, Gpu())
     with simulated_tensorrt(version="10.16.1"):

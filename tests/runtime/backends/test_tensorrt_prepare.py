@@ -119,11 +119,13 @@ def test_the_result_says_where_images_are_prepared(
 
 
 def test_real_dicom_scores_as_on_the_cpu_and_is_refused_alike(
-    preparing: Bundle, bound: float, site: Path, tensorrt: Simulated
+    preparing: Bundle, bound: float, site: Path, tensorrt: Simulated, data_dir: Path | None
 ) -> None:
+    """The committed files, or all of the folder given with --data."""
     store_preparing_engines(preparing, site, tensorrt[0])
-    with (COMMITTED / "manifest.csv").open(encoding="utf-8", newline="") as table:
-        files = [COMMITTED / row["file"] for row in csv.DictReader(table)]
+    folder = data_dir / "dicom" if data_dir else COMMITTED
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as table:
+        files = [folder / row["file"] for row in csv.DictReader(table)]
     scored = on_the_device = 0
     with on_cpu(preparing) as cpu, on_device(preparing, site) as scorer:
         wanted = list(cpu.score_many(files))
