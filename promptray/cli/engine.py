@@ -224,6 +224,13 @@ def _build(asked: _Command, as_json: bool) -> None:
         )
     used = asked.store.find(library.backend, library.version, library.device).facts
     _tell(outcome, used, as_json)
+    on_images = [each.key for each in asked.store.sets if each.gate.images]
+    if on_images and not outcome.facts.gate.images:
+        click.echo(
+            f"Note: these engines passed on golden pictures alone, others of this site on images, too "
+            f"({', '.join(on_images)}): --images DIR gates these as well.",
+            err=True,
+        )
 
 
 def _warning_first(report: Progress, library: Library) -> Progress:

@@ -311,7 +311,9 @@ def test_a_faster_set_without_images_does_not_take_the_place_of_one_with(
     build = ("engine", bundle, "--backend", "tensorrt", "--site", site)
     call(*build, "--precision", "fp32")
     gated = _as_gated_on_images(bundle, site, speed=EngineSpeed(milliseconds=1e6))
-    (other,) = call(*build, "--precision", "fp16", "--json").documents
+    answer = call(*build, "--precision", "fp16", "--json")
+    assert "others of this site on images" in answer.err
+    (other,) = answer.documents
     assert other["engine"]["speed"]["milliseconds"] < 1e6
     assert (other["used_key"], other["key"] != gated.key) == (gated.key, True)
     assert f"passed gates on images: {gated.key}" in call(*build, "--precision", "fp16").out

@@ -98,8 +98,8 @@ def test_plans_that_take_fewer_prompts_than_a_repacked_bundle_has_are_left_out(
     before, after = (each.manifest.engines for each in (Bundle.open(path), found.bundle))
     assert before is not None
     assert after is not None
-    assert found.plans == tuple(each.file for each in before.plans)
+    assert [(each.file, each.kept) for each in found.plans] == [(each.file, False) for each in before.plans]
     assert len(builder) == len(found.plans) == 2
     assert after.plans == []
-    assert not set(found.plans) & set(found.bundle.manifest.files)
+    assert not {each.file for each in found.plans} & set(found.bundle.manifest.files)
     assert after.settings.prompts == Range(tuned=1, most=own + 1)
