@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptray.cli.finite_range import FiniteRange
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
     bundle_argument,
@@ -92,7 +91,6 @@ _LEAST_SECONDS = 1.0
     "--prepare", type=click.Choice(["cpu", "device"]), default="cpu", show_default=True, help="As for score."
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@cuda_graphs_option
 @click.option("-o", "--output", type=_PATH, help=f"New folder for {_REPORT} and {_PAGE}.")
 @site_option
 @no_site_option
@@ -128,7 +126,6 @@ def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json:
         site=site_choice(options["site"], options["no_site"]),
         threads=options["threads"],
         strict=options["strict"],
-        gpu=gpu_options(options["no_cuda_graphs"], options["backend"]),
         prepare=options["prepare"],
     )
     with progress("bench") as bar:
