@@ -26,6 +26,8 @@ from promptray.runtime.prompts import BankEntry, PromptBank
 
 #: Of the least spread of a finding's golden scores: a wider tolerance would let another arithmetic by.
 LARGEST_SHARE = 0.1
+#: Of such a tolerance: another build of numpy sums in another order.
+ROUNDING = 1e-9
 _TEXT = "text."
 
 

@@ -19,9 +19,10 @@ from promptray.runtime.answers import Answers
 from promptray.runtime.bound_heads import BoundChain, BoundHead
 from promptray.runtime.bundle.gated import Gated, GatedHead
 from promptray.runtime.bundle.manifest import Head, Manifest
+from promptray.runtime.engines.bounds import is_exact
 from promptray.runtime.engines.facts import EngineGate, EngineSet, HeadGate
 from promptray.runtime.errors import BundleError
-from promptray.runtime.gated_answers import read_gated
+from promptray.runtime.gated_answers import ROUNDING, read_gated, widest
 from promptray.runtime.graphs import BundleContent, Graphs
 from promptray.runtime.preprocess import normalise
 
@@ -186,10 +187,12 @@ def check_golden(
     ------
     BundleError
         ``bundle.golden`` when a score or a map is further off than its head's tolerance, of engines that of
-        the gate they passed.
+        the gate they passed; ``site.corrupt`` where that is so wide that it could not fail.
     """
     manifest, golden = bundle.manifest, read_golden(bundle)
     gated, engines = graphs.gated, graphs.engine_set
+    if engines is not None:
+        _require_narrow(engines, golden)
     own = read_gated(bundle, gated, golden.answers).heads if gated else {}
     scored = [head for head in manifest.heads if heads[head.name].prompts]
     count = len(golden.pictures) if pictures is None else min(pictures, len(golden.pictures))
@@ -204,6 +207,24 @@ def check_golden(
     for report in reports:
         _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}", engines)
     return GoldenReport(count, tuple(reports))
+
+
+def _require_narrow(engines: EngineSet, golden: GoldenSet) -> None:
+    """Refuse engines whose gate let scores be so far off that findings cannot be told apart."""
+    gate = engines.gate
+    held = [] if is_exact(engines.graphs) else [*gate.heads]
+    for each in [*held, *(gate.prepare.heads if gate.prepare else [])]:
+        stored = golden.answers[each.head]
+        most = widest(stored, stored) * (1 + ROUNDING)
+        if each.score_tolerance > most:
+            raise BundleError(
+                "site.corrupt",
+                "the gate of these engines has a bound that no gate has: their entry was changed",
+                artefact=f"{engines.key}, head {each.head}",
+                expected=f"scores within at most {most:.3g}",
+                found=f"within {each.score_tolerance:.3g}",
+                cure=f"`promptray engine BUNDLE --remove {engines.key}`, then build it again",
+            )
 
 
 def _tolerances(head: Head, gated: Gated | None, gate: EngineGate | None) -> tuple[float, float | None]:

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from promptray.runtime.backends import Preparing
 from promptray.runtime.dicom.greyscale import Tabulated
 from promptray.runtime.door import open_picture
+from promptray.runtime.engines.bounds import MOST_LEVELS
 from promptray.runtime.errors import BundleError
 from promptray.runtime.golden import read_golden
 from promptray.runtime.graphs import BundleContent
 from promptray.runtime.prepare_graph import PrepareFeeds, StoredImage
 from promptray.runtime.preprocess import normalise
-
-#: Grey levels that pixels may be off: one, and what float32 adds to it.
-MOST_LEVELS = 1.001
 
 
 def golden_images(bundle: BundleContent) -> Iterator[tuple[int, StoredImage]]:

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.engines.bounds import MOST_LEVELS
 from promptray.runtime.engines.facts import Device, EngineGate, EngineSet, EngineSpeed, HeadGate, PrepareGate
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.sources import facts_of, precision_of, sources
-from promptray.runtime.golden_prepare import MOST_LEVELS
 
 ORIN = Device(name="Orin", compute_capability="8.7", multiprocessors=8)
 ADA = Device(name="NVIDIA RTX 4000 Ada Generation", compute_capability="8.9", multiprocessors=48)

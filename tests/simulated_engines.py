@@ -69,7 +69,7 @@ def prepare_plan(content: bytes, bundle: Bundle, gpu: Gpu, *, version: str = VER
 
 
 def store_preparing_engines(
-    bundle: Bundle, site: Path, gpu: Gpu, *, content: bytes | None = None
+    bundle: Bundle, site: Path, gpu: Gpu, *, content: bytes | None = None, **changes: Any
 ) -> EngineSet:
     """Store a set that also prepares images, by another graph than the bundle's where one is given."""
     manifest = bundle.manifest
@@ -79,12 +79,12 @@ def store_preparing_engines(
     assert prepare
     assert manifest.engines
     plain = engine_set(manifest, plans, device=device)
-    facts = msgspec.structs.replace(
-        plain,
-        graphs=[*plain.graphs, prepare],
-        settings=manifest.engines.settings,
-        gate=gate(manifest, prepare=prepare_gate(manifest)),
-    )
+    stated = {
+        "graphs": [*plain.graphs, prepare],
+        "settings": manifest.engines.settings,
+        "gate": gate(manifest, prepare=prepare_gate(manifest)),
+    }
+    facts = msgspec.structs.replace(plain, **{**stated, **changes})
     EngineStore(Site.open(site, bundle.hash), manifest).add(facts, plans)
     return facts
 

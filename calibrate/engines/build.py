@@ -19,7 +19,7 @@ from promptray.calibrate.engines.golden_gate import hold_golden
 from promptray.calibrate.engines.images_gate import hold_images, require_passed
 from promptray.calibrate.engines.library import Candidate, Library
 from promptray.calibrate.engines.ready_made import ready_made
-from promptray.calibrate.engines.speed import BASELINES, Measure, measured, one_image, time_alone, time_beside
+from promptray.calibrate.engines.speed import Measure, measured, one_image, time_alone, time_beside
 from promptray.calibrate.gates.report import GateReport
 from promptray.calibrate.image_set import ImageSet, Progress
 from promptray.runtime.backends.choice import OpenedEngines
@@ -39,9 +39,9 @@ from promptray.runtime.engines.plans import plan_name
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.sources import (
     as_graph,
+    baseline,
     facts_of,
     precision_of,
-    precisions,
     prepare_source,
     sources,
 )
@@ -309,10 +309,7 @@ def _baseline(
     bundle: Bundle, store: EngineStore, library: Library, graphs: Sequence[SourceGraph]
 ) -> _Baseline | None:
     """Find what a quantised set is compared with: before a long build, for it must be there."""
-    if not any(graph.precision.endswith("-qdq") for graph in graphs):
-        return None
-    there = precisions(bundle.manifest, library.backend, library.version)
-    wider = next((each for each in BASELINES if each in there), None)
+    wider = baseline(bundle.manifest, library.backend, library.version, graphs)
     if wider is None:
         return None
     found = store.find(library.backend, library.version, library.device, precision=wider)

@@ -14,16 +14,13 @@ from promptray.runtime.backends.call_sizes import call_sizes
 from promptray.runtime.bound_heads import BoundChain, BoundHead
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head
-from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
+from promptray.runtime.engines.bounds import is_exact, map_bound, score_bound
 from promptray.runtime.engines.facts import EngineFacts, EngineGate, HeadGate
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gated_answers import widest
 from promptray.runtime.golden import answers_of, read_golden
 from promptray.runtime.graphs import Graphs
 from promptray.runtime.preprocess import normalise
-
-#: An engine in true fp32 sums in another order, on another processor: over the tolerance on one processor.
-FACTOR = 10.0
 
 
 def hold_golden(
@@ -91,16 +88,13 @@ def _in_calls_of(
 def _gate(head: Head, stored: Answers, found: list[Answers], facts: EngineFacts) -> HeadGate:
     """Hold one head: the worst of all sizes counts. NaN stays NaN, which is within nothing."""
     errors = np.array([stored.errors(each.logits, each.maps) for each in found]).max(axis=0)
-    if all(graph.precision == "fp32" for graph in facts.graphs):
-        score, maps = FACTOR * head.score_tolerance, FACTOR * head.map.tolerance if head.map else None
-    else:
-        score, maps = widest(stored, found[0]), LARGEST_TOLERANCE if head.map else None
+    exact = is_exact(facts.graphs)
     return HeadGate(
         head=head.name,
         score_error=float(errors[0]),
-        score_tolerance=score,
+        score_tolerance=score_bound(head, widest(stored, found[0]), exact=exact),
         map_error=float(errors[1]) if head.map else None,
-        map_tolerance=maps,
+        map_tolerance=map_bound(head, exact=exact),
     )
 
 

@@ -8,12 +8,12 @@ from promptray.runtime.answers import Answers
 from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head
-from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
+from promptray.runtime.engines.bounds import MOST_LEVELS, map_bound
 from promptray.runtime.engines.facts import EngineFacts, HeadGate, PrepareGate
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gated_answers import widest
 from promptray.runtime.golden import read_golden
-from promptray.runtime.golden_prepare import MOST_LEVELS, golden_images, prepared_golden, worst_level
+from promptray.runtime.golden_prepare import golden_images, prepared_golden, worst_level
 from promptray.runtime.graphs import Graphs
 
 
@@ -82,7 +82,7 @@ def _head_gate(head: Head, stored: Answers, numbers: list[int], found: Answers) 
         # The least spread of a finding is taken over all golden pictures, as for the set itself.
         score_tolerance=widest(stored, stored),
         map_error=map_error if head.map else None,
-        map_tolerance=LARGEST_TOLERANCE if head.map else None,
+        map_tolerance=map_bound(head, exact=False),
     )
 
 

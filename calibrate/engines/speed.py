@@ -14,8 +14,6 @@ from promptray.runtime.graphs import Graphs
 from promptray.runtime.preprocess import normalise
 
 _ROUNDS = 41
-#: What quantised engines must be faster than, which is all they promise: the first that a bundle has.
-BASELINES = ("fp16", "fp32")
 Calls = Mapping[str, Callable[[], object]]
 #: Calls and the baseline's name -> what `interleaved` gives.
 Measure = Callable[[Calls, str], Mapping[str, Mapping[str, float]]]

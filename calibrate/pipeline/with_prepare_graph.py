@@ -11,8 +11,9 @@ from promptray.calibrate.pipeline.as_written import AsWritten
 from promptray.export.draft import Draft
 from promptray.export.prepare_graph import prepare_graph
 from promptray.runtime.bundle.validate_engines import PREPARE
+from promptray.runtime.engines.bounds import MOST_LEVELS
 from promptray.runtime.errors import BuildError
-from promptray.runtime.golden_prepare import MOST_LEVELS, prepared_golden, worst_level
+from promptray.runtime.golden_prepare import prepared_golden, worst_level
 from promptray.runtime.prepare_graph import StoredImage
 
 

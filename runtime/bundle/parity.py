@@ -23,11 +23,9 @@ from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
 from promptray.runtime.engines.facts import HeadGate
 from promptray.runtime.engines.sources import source_sets
 from promptray.runtime.errors import BundleError
-from promptray.runtime.gated_answers import LARGEST_SHARE
+from promptray.runtime.gated_answers import LARGEST_SHARE, ROUNDING
 from promptray.runtime.golden import read_golden
 
-#: Of a spread: another build of numpy sums in another order.
-_ROUNDING = 1e-9
 Difference = Annotated[float, Meta(ge=0)]
 
 
@@ -174,7 +172,7 @@ def _widest(bundle: Bundle) -> dict[str, float]:
     return {
         head.name: LARGEST_SHARE
         * float(spreads_of(golden.answers[head.name].logits[:, proved(head)]).min(initial=math.inf))
-        * (1 + _ROUNDING)
+        * (1 + ROUNDING)
         for head in manifest.heads
     }
 

@@ -69,6 +69,11 @@ class SourceGraph(_Struct, frozen=True, kw_only=True):
     sha256: Sha256
     precision: Text
 
+    @property
+    def title(self) -> str:
+        """What people call it: its role, of a head with its name."""
+        return self.role if self.head is None else f"{self.role} {self.head}"
+
 
 class HeadGate(_Struct, frozen=True, kw_only=True):
     """Largest differences of one head's scores and maps to the original's, on the golden pictures."""

@@ -21,6 +21,8 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "tensorrt_rtx": ("fp8-qdq", "int8-qdq", "fp16", "fp32"),
     "onnxruntime-cuda": ("fp16", "fp32"),
 }
+#: What quantised engines must be faster than, which is all they promise: the first that a bundle has.
+_BASELINES: tuple[Precision, ...] = ("fp16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,16 @@ def precisions(manifest: Manifest, backend: str, version: str) -> list[Precision
     """Return the precisions that a set can be made in, the narrowest first."""
     opset = newest_opset(backend, version)
     return [each for each in PRECISIONS[backend] if manifest.engine_sources(each, opset)]
+
+
+def baseline(
+    manifest: Manifest, backend: str, version: str, graphs: Sequence[SourceGraph]
+) -> Precision | None:
+    """Return the precision of the set that quantised graphs must be faster than; None for other graphs."""
+    if not any(graph.precision.endswith("-qdq") for graph in graphs):
+        return None
+    there = precisions(manifest, backend, version)
+    return next((each for each in _BASELINES if each in there), None)
 
 
 def sources(
@@ -115,10 +127,20 @@ def prepare_source(manifest: Manifest, backend: str, version: str, device: Devic
     It is float32 and of opset 20: ONNX Runtime keeps no engines, TensorRT 8 reads no such opset, and
     TensorRT-RTX has no products of float32 for the oldest GPUs.
     """
-    file = manifest.engines.prepare if manifest.engines else None
     old = backend == "tensorrt_rtx" and capability(device.compute_capability) < RTX_FP32_TARGET
     readable = backend in ("tensorrt", "tensorrt_rtx") and newest_opset(backend, version) == NEWEST_OPSET
-    if file is None or old or not readable:
+    return None if old or not readable else _prepare_graph(manifest)
+
+
+def known_graphs(manifest: Manifest) -> list[SourceGraph]:
+    """Return every graph of a bundle that an engine can be compiled from."""
+    prepare = _prepare_graph(manifest)
+    return facts_of(manifest.all_engine_sources, manifest) + ([prepare] if prepare else [])
+
+
+def _prepare_graph(manifest: Manifest) -> SourceGraph | None:
+    file = manifest.engines.prepare if manifest.engines else None
+    if file is None:
         return None
     return SourceGraph(
         role="prepare", head=None, file=file, sha256=manifest.files[file].sha256, precision="fp32"
@@ -132,7 +154,7 @@ def as_graph(source: EngineSource, manifest: Manifest) -> Graph:
     return msgspec.structs.replace(running, file=source.file, precision=source.precision, opset=source.opset)
 
 
-def precision_of(graphs: Sequence[EngineSource]) -> str:
+def precision_of(graphs: Sequence[EngineSource | SourceGraph]) -> str:
     """Name the precision of a set: one word where all graphs agree, else each with its own."""
     if len({graph.precision for graph in graphs}) == 1:
         return graphs[0].precision

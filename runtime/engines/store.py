@@ -9,6 +9,7 @@ from functools import cached_property
 import msgspec
 
 from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.engines.fact_rules import fault_of
 from promptray.runtime.engines.facts import Device, EngineSet
 from promptray.runtime.engines.plans import pack, plan_name, unpack
 from promptray.runtime.engines.settings import Settings
@@ -204,13 +205,8 @@ class EngineStore:
             raise _corrupt(self._site, entry, f"its facts are of the key {facts.key}")
         if (entry.payload is None) != (facts.bytes == 0):
             raise _corrupt(self._site, entry, f"its facts say {facts.bytes} bytes of plans")
-        if [head.head for head in facts.gate.heads] != [head.name for head in self._manifest.heads]:
-            raise _corrupt(self._site, entry, "its gate was held for other heads")
-        if not all(head.passed for head in facts.gate.heads):
-            raise _corrupt(self._site, entry, "it did not pass its gate")
-        prepare = facts.gate.prepare
-        if facts.prepares != (prepare is not None) or (prepare is not None and not prepare.passed):
-            raise _corrupt(self._site, entry, "its engine that prepares images passed no gate")
+        if fault := fault_of(facts, self._manifest):
+            raise _corrupt(self._site, entry, fault)
         return facts
 
     def _differences(
