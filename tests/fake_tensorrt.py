@@ -106,7 +106,8 @@ class TensorRT:
     """The module; ``version`` is what it says it is, `fails_next` fails the next execution.
 
     Attribute `nan_in`: outputs in which executions give what is no number, as where numbers leave float16's
-    range. `hides_nan`: executions take what is no number for 0, as a ReLU may.
+    range. `hides_nan`: executions take what is no number for 0, as a ReLU may. `specialised`: of TensorRT-RTX,
+    the shapes that kernels were compiled for while they ran.
     """
 
     def __init__(self, gpu: Gpu, version: str = VERSION) -> None:
@@ -114,6 +115,7 @@ class TensorRT:
         self.fails_next = self.specialises = False
         self.nan_in: set[str] = set()
         self.hides_nan = False
+        self.specialised: list[dict[str, Shape]] = []
 
     def module(self, name: str) -> ModuleType:
         """The Python module of this library."""
@@ -209,13 +211,14 @@ class Engine:
             self.runtime.logger.log(Severity.ERROR, "Cuda Runtime (out of memory)")
             return None
         strategy = (runtime_config or RuntimeConfig()).dynamic_shapes_kernel_specialization_strategy
-        lazy = self.runtime.library.specialises and strategy is Specialization.LAZY
-        return Context(self, memory, lazy)
+        if not self.runtime.library.specialises:
+            strategy = Specialization.NONE
+        return Context(self, memory, strategy)
 
 
 class Context:
-    def __init__(self, engine: Engine, memory: int, lazy: bool) -> None:
-        self.engine, self.lazy, self.executions = engine, lazy, 0
+    def __init__(self, engine: Engine, memory: int, strategy: Specialization) -> None:
+        self.engine, self.strategy, self.executions = engine, strategy, 0
         self.gpu, self.library = engine.runtime.library.gpu, engine.runtime.library
         self.profile = 0 if engine.shares_profiles or not engine.contexts else -1
         engine.contexts.add(self)
@@ -276,6 +279,8 @@ class Context:
             size = int(np.prod(shape)) * dtype.itemsize
             if name not in addresses or not self.gpu.on_device(addresses[name], size):
                 return self._error(f"{name} has no memory on the device")
+        if not self.settled and self.strategy is Specialization.EAGER:
+            self.library.specialised.append(self.shapes)
         self.settled = True
         alive, session = weakref.ref(self), self.engine.session
         library = self.library
@@ -289,7 +294,7 @@ class Context:
                 feeds = {name: np.nan_to_num(values, nan=0) for name, values in feeds.items()}
             # Kernels made for the shape, which come some calls later, give other bits.
             other = 0
-            if (context := alive()) is not None and context.lazy:
+            if (context := alive()) is not None and context.strategy is Specialization.LAZY:
                 context.executions += 1
                 other = int(context.executions > _FALLBACKS)
             for name, found in zip(outputs, session.run(outputs, feeds), strict=True):

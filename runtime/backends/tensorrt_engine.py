@@ -122,7 +122,7 @@ class Engine:
         self.inputs, self.outputs = (tuple(side) for side in sides)
         require_declared(facts, *sides)
         self._profiles = _profiles(self._own.value, self.inputs)
-        self._running = library.cuda.keep(self, _runtime_config(self._own.value, library.trt))
+        self._running = library.cuda.keep(self, _runtime_config(self._own.value, library.trt, facts))
 
     def context(self) -> Any:
         """Make one of TensorRT's own contexts; None where it cannot."""
@@ -232,17 +232,21 @@ class Context:
         return self._library.failed(f"{self.engine.facts.title} engine: {what}")
 
 
-def _runtime_config(engine: Any, trt: Any) -> Any:
+def _runtime_config(engine: Any, trt: Any, facts: DeclaredGraph) -> Any:
     """Return how TensorRT-RTX, which compiles kernels for shapes at run time, is to do it; else None.
 
     Eagerly, before the first execution: by default kernels that give other bits would replace the first ones
     at some later call, which no gate has seen. What is compiled is shared by all contexts of the engine.
+    What prepares images meets a new shape with every size of image: it runs the one kernel for all shapes,
+    which is what its gate saw, and nothing is compiled while an image waits.
     """
     strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
     if strategies is None:
         return None
     running = engine.create_runtime_config()
-    running.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    running.dynamic_shapes_kernel_specialization_strategy = (
+        strategies.NONE if facts.role == "prepare" else strategies.EAGER
+    )
     running.set_runtime_cache(running.create_runtime_cache())
     return running
 

@@ -36,7 +36,7 @@ EngineBackend = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
 #: How engines are built and run beyond their settings, where that decides what they compute.
 _WAYS = {
     "tensorrt": "strict NaNs",
-    "tensorrt_rtx": "strict NaNs, eager kernels",
+    "tensorrt_rtx": "strict NaNs, eager kernels but to prepare",
     "onnxruntime-cuda": "deterministic, default convolutions",
 }
 

@@ -49,7 +49,7 @@ def test_a_plan_that_is_none_is_refused_in_its_own_words(miniature: Bundle) -> N
         ("ICudaEngine", ["create_runtime_config"]),
         ("IRuntimeConfig", ["dynamic_shapes_kernel_specialization_strategy", "create_runtime_cache",
                             "set_runtime_cache"]),
-        ("DynamicShapesKernelSpecializationStrategy", ["EAGER"]),
+        ("DynamicShapesKernelSpecializationStrategy", ["EAGER", "NONE"]),
         ("Runtime", ["deserialize_cuda_engine"]),
         ("TensorIOMode", ["INPUT", "OUTPUT"]),
     ],

@@ -265,6 +265,23 @@ def test_images_under_way_at_once_do_not_mix(preparing: Bundle, site: Path, tens
         assert list(found) == expected * 4
 
 
+def test_tensorrt_rtx_compiles_nothing_for_the_size_of_an_image(
+    preparing: Bundle, bound: float, site: Path
+) -> None:
+    """Its gate sees a few sizes: the kernel for all of them is what it gates."""
+    with simulated_tensorrt(flavour="tensorrt_rtx") as (gpu, library):
+        store_preparing_engines(preparing, site, gpu, backend="tensorrt_rtx")
+        with on_cpu(preparing) as cpu, on_device(preparing, site, backend="tensorrt_rtx") as scorer:
+            assert library.specialised, "what scores is compiled eagerly"
+            assert all("codes" not in shapes for shapes in library.specialised)
+            before = len(library.specialised)
+            for picture in PICTURES:
+                found, wanted = score(scorer, picture), score(cpu, picture)
+                assert np.abs(numbers(found) - numbers(wanted)).max() <= bound
+            assert len(library.specialised) == before
+        gpu.assert_clean()
+
+
 def test_a_size_that_was_seen_allocates_nothing(preparing: Bundle, site: Path, tensorrt: Simulated) -> None:
     gpu, _ = tensorrt
     store_preparing_engines(preparing, site, gpu)
