@@ -1,4 +1,4 @@
-"""Golden pictures through the engine that prepares images: their pixels on this device beside the CPU's."""
+"""Golden pictures and synthetic frames through the engine that prepares images: its pixels beside the CPU's."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.backends import Preparing
+from promptray.runtime.bundle.image_rules import Preprocessing
 from promptray.runtime.dicom.greyscale import Tabulated
 from promptray.runtime.door import open_picture
 from promptray.runtime.engines.bounds import MOST_LEVELS
+from promptray.runtime.engines.settings import Range
 from promptray.runtime.errors import BundleError
 from promptray.runtime.golden import read_golden
 from promptray.runtime.graphs import BundleContent
 from promptray.runtime.prepare_graph import PrepareFeeds, StoredImage
 from promptray.runtime.preprocess import normalise
+from promptray.runtime.synthetic_frames import frame_sizes, synthetic_frame
 
 
 def golden_images(bundle: BundleContent) -> Iterator[tuple[int, StoredImage]]:
@@ -62,13 +65,44 @@ def prepared_golden(
 def worst_level(bundle: BundleContent, numbers: list[int], pixels: NDArray[np.float32]) -> float:
     """Return how many grey levels these pixels are off the stored pictures' at most; NaN stays NaN."""
     rule = bundle.manifest.preprocessing
-    expected = normalise(read_golden(bundle).pictures[numbers], rule)
+    return _levels_off(pixels, normalise(read_golden(bundle).pictures[numbers], rule), rule)
+
+
+def worst_frame(
+    bundle: BundleContent, preparing: Preparing, sides: Range, *, frames: int | None = None
+) -> float:
+    """Prepare synthetic frames of 16 bits, and return how many grey levels they are off the CPU's at most.
+
+    Parameters
+    ----------
+    bundle : BundleContent
+    preparing : Preparing
+    sides : Range
+        Of the engine's settings.
+    frames : int, optional
+        Only the first few, which are the smallest; all by default.
+    """
+    rule, feeds = bundle.manifest.preprocessing, PrepareFeeds(bundle.manifest.preprocessing)
+    sizes = frame_sizes(sides, bundle.manifest.door.minimum_side)[:frames]
+    images = (feeds.image(synthetic_frame(*size)) for size in sizes)
+    off = [_levels_off(preparing.run(image), image.network_input.pixels, rule) for image in images]
+    return float(np.max(off))  # which keeps NaN
+
+
+def _levels_off(found: NDArray[np.float32], expected: NDArray[np.float32], rule: Preprocessing) -> float:
     scale = 255 * np.array(rule.normalise.std, np.float32)[:, None, None]
-    return float(np.abs((pixels - expected) * scale).max(initial=0.0))
+    return float(np.abs((found - expected) * scale).max(initial=0.0))
 
 
-def require_prepared(bundle: BundleContent, preparing: Preparing) -> None:
-    """Prepare the first golden image on the device: what a driver breaks is found at once.
+def require_prepared(bundle: BundleContent, preparing: Preparing, sides: Range) -> None:
+    """Prepare the first golden image and a frame of 16 bits on the device: what a driver breaks is found.
+
+    Parameters
+    ----------
+    bundle : BundleContent
+    preparing : Preparing
+    sides : Range
+        Of the engine's settings.
 
     Raises
     ------
@@ -76,7 +110,8 @@ def require_prepared(bundle: BundleContent, preparing: Preparing) -> None:
         ``bundle.golden`` where its pixels are further off than one grey level.
     """
     numbers, pixels = prepared_golden(bundle, preparing, pictures=1)
-    worst = worst_level(bundle, numbers, pixels)
+    golden = worst_level(bundle, numbers, pixels)
+    worst = float(np.max([golden, worst_frame(bundle, preparing, sides, frames=1)]))
     if not worst <= MOST_LEVELS:
         raise BundleError(
             "bundle.golden",

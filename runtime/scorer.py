@@ -165,10 +165,10 @@ class Scorer:
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
-        if graphs.preparing is not None:
+        if graphs.preparing is not None and backend.engines is not None:
             from promptray.runtime.golden_prepare import require_prepared  # takes time that others save
 
-            require_prepared(bundle, graphs.preparing)
+            require_prepared(bundle, graphs.preparing, backend.engines.settings.sides)
         facts = backend_facts(manifest, backend, reason, prepare)
         preparing = ImagePreparation(manifest.preprocessing, backend.engines if graphs.preparing else None)
         closed = threading.Event()

@@ -106,8 +106,8 @@ class TensorRT:
     """The module; ``version`` is what it says it is, `fails_next` fails the next execution.
 
     Attribute `nan_in`: outputs in which executions give what is no number, as where numbers leave float16's
-    range. `hides_nan`: executions take what is no number for 0, as a ReLU may. `specialised`: of TensorRT-RTX,
-    the shapes that kernels were compiled for while they ran.
+    range. `hides_nan`: executions take what is no number for 0, as a ReLU may. `specialised`: the shapes that
+    TensorRT-RTX compiled kernels for while it ran.
     """
 
     def __init__(self, gpu: Gpu, version: str = VERSION) -> None:

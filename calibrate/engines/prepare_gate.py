@@ -1,8 +1,10 @@
-"""The gate of the engine that prepares images: golden images from the file to their scores, on its device."""
+"""The gate of the engine that prepares images, on its device: golden images to their scores, made-up frames."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+import numpy as np
 
 from promptray.runtime.answers import Answers
 from promptray.runtime.bound_heads import BoundHead
@@ -13,7 +15,7 @@ from promptray.runtime.engines.facts import EngineFacts, HeadGate, PrepareGate
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gated_answers import widest
 from promptray.runtime.golden import read_golden
-from promptray.runtime.golden_prepare import golden_images, prepared_golden, worst_level
+from promptray.runtime.golden_prepare import golden_images, prepared_golden, worst_frame, worst_level
 from promptray.runtime.graphs import Graphs
 
 
@@ -22,7 +24,8 @@ def hold_prepare(
 ) -> PrepareGate:
     """Prepare every grey golden image on the device, look at the pixels, and score it as a whole.
 
-    A level is what pixels may be off, in fp32 sets, too: scores and maps have the bounds of narrower types.
+    Frames of 16 bits and of the sizes that the engine is for are prepared beside them, which golden images
+    are not. A level is what pixels may be off, in fp32 sets, too: scores and maps have the bounds of narrower types.
 
     Parameters
     ----------
@@ -48,6 +51,7 @@ def hold_prepare(
     numbers, pixels = prepared_golden(bundle, graphs.preparing)
     if not numbers:
         raise _refused(bundle, facts, "at least one golden image in grey", "none")
+    frames = worst_frame(bundle, graphs.preparing, facts.settings.sides)
     chain = graphs.chain(heads.values())
     parts = [chain.run(image) for _, image in golden_images(bundle)]
     found = {
@@ -56,7 +60,7 @@ def hold_prepare(
     }
     gate = PrepareGate(
         pictures=len(numbers),
-        level_error=worst_level(bundle, numbers, pixels),
+        level_error=float(np.max([worst_level(bundle, numbers, pixels), frames])),
         level_tolerance=MOST_LEVELS,
         heads=[
             _head_gate(head, golden.answers[head.name], numbers, found[head.name]) for head in manifest.heads

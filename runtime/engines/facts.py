@@ -93,11 +93,11 @@ class HeadGate(_Struct, frozen=True, kw_only=True):
 
 
 class PrepareGate(_Struct, frozen=True, kw_only=True):
-    """The engine that prepares images, on golden pictures: their pixels, and the scores of these."""
+    """The engine that prepares images: its pixels, and the scores of golden pictures."""
 
     pictures: Size
     level_error: float
-    """Largest difference to the CPU's pixels, in grey levels."""
+    """Largest difference to the CPU's pixels, in grey levels, also of synthetic frames of 16 bits."""
     level_tolerance: float
     heads: Annotated[list[HeadGate], Meta(min_length=1)]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.engine_factory import ADA, ORIN
 from tests.fake_cuda import Gpu, simulated
 from tests.fake_tensorrt import VERSION, simulated_tensorrt
 from tests.prepare_bundle import SETTINGS, write_with_prepare
-from tests.runtime.backends.test_tensorrt_prepare import spoiled
+from tests.runtime.backends.test_tensorrt_prepare import of_8_bits, spoiled
 from tests.simulated_engines import device_of, plans_of, prepare_plan
 
 
@@ -40,9 +41,9 @@ class Simulated(TensorRt):
     backend: EngineBackend = "tensorrt"
     version = VERSION
 
-    def __init__(self, gpu: Gpu, levels_off: float = 0.0) -> None:
+    def __init__(self, gpu: Gpu, spoil: Callable[[bytes], bytes] = lambda content: content) -> None:
         self._gpu = None
-        self.device, self._simulated, self._levels_off = device_of(gpu), gpu, levels_off
+        self.device, self._simulated, self._spoil = device_of(gpu), gpu, spoil
         self.compiled: list[str] = []
 
     def compile(
@@ -51,9 +52,7 @@ class Simulated(TensorRt):
     ) -> bytes:  # fmt: skip
         self.compiled.append(graph.title)
         if isinstance(graph, PrepareFacts):
-            content = bundle.read(graph.file)
-            changed = spoiled(content, self._levels_off) if self._levels_off else content
-            return prepare_plan(changed, bundle, self._simulated)
+            return prepare_plan(self._spoil(bundle.read(graph.file)), bundle, self._simulated)
         name = graph.role if graph.head is None else f"head.{graph.head}"
         return plans_of(bundle, self._simulated)[name]
 
@@ -106,16 +105,26 @@ def test_other_pixels_are_refused_and_nothing_is_stored(
     bundle: Bundle, store: EngineStore, gpu: Gpu, levels: float
 ) -> None:
     with pytest.raises(PromptRayError) as caught:
-        built(bundle, store, Simulated(gpu, levels))
+        built(bundle, store, Simulated(gpu, partial(spoiled, levels=levels)))
     assert caught.value.code == "gate.failed"
     assert "pixels at most 1 grey level off" in str(caught.value.expected)
     assert "--without-prepare" in str(caught.value.cure)
     assert store.sets == ()
 
 
+def test_an_engine_that_is_wrong_beyond_8_bits_is_refused(
+    bundle: Bundle, store: EngineStore, gpu: Gpu
+) -> None:
+    """Golden images have codes up to 255, DICOM up to 65,535."""
+    with pytest.raises(PromptRayError, match="pixels or scores") as caught:
+        built(bundle, store, Simulated(gpu, of_8_bits))
+    assert caught.value.code == "gate.failed"
+    assert store.sets == ()
+
+
 def test_pixels_that_are_no_numbers_are_refused(bundle: Bundle, store: EngineStore, gpu: Gpu) -> None:
     with pytest.raises(PromptRayError) as caught:
-        built(bundle, store, Simulated(gpu, float("nan")))
+        built(bundle, store, Simulated(gpu, partial(spoiled, levels=float("nan"))))
     assert caught.value.code == "score.not-finite"
     assert store.sets == ()
 

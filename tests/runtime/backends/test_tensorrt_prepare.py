@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -242,10 +243,21 @@ def spoiled(content: bytes, levels: float) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def of_8_bits(content: bytes) -> bytes:
+    """The graph with a look-up that knows 8 bits alone."""
+    model = onnx.load_from_string(content)
+    (gather,) = (node for node in model.graph.node if node.op_type == "Gather")
+    model.graph.initializer.append(numpy_helper.from_array(np.array(255, np.int32), "most"))
+    model.graph.node.insert(0, onnx.helper.make_node("Min", ["codes", "most"], ["clipped"]))
+    gather.input[1] = "clipped"
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("spoil", [partial(spoiled, levels=4), of_8_bits], ids=["everywhere", "16 bits"])
 def test_an_engine_with_other_pixels_than_it_was_gated_with_is_found_at_opening(
-    preparing: Bundle, site: Path, tensorrt: Simulated
+    preparing: Bundle, site: Path, tensorrt: Simulated, spoil: Callable[[bytes], bytes]
 ) -> None:
-    wrong = spoiled(preparing.read(PREPARE), 4)
+    wrong = spoil(preparing.read(PREPARE))
     store_preparing_engines(preparing, site, tensorrt[0], content=wrong)
     error = refusal(lambda: on_device(preparing, site))
     assert (error.code, error.expected) == ("bundle.golden", "within 1 grey level")
