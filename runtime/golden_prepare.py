@@ -1,4 +1,4 @@
-"""Golden pictures and synthetic frames through the engine that prepares images: its pixels beside the CPU's."""
+"""Golden pictures and made-up frames through the engine that prepares images: its pixels beside the CPU's."""
 
 from __future__ import annotations
 

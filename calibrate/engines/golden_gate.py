@@ -58,15 +58,12 @@ def hold_golden(
     ]
     failed = [gate for gate in gates if not gate.passed]
     if failed:
-        allowed = "; ".join(
-            f"{each.head}: {_said(each.score_tolerance, each.map_tolerance)}" for each in failed
-        )
         raise BuildError(
             "gate.failed",
             "the engines give other scores than the original; nothing was stored",
             artefact=f"{manifest.name} {bundle.short_hash}, {facts.title}",
-            expected=f"at most {'; '.join(allowed)} off",
-            found="; ".join(f"{each.head}: {_said(each.score_error, each.map_error)}" for each in failed),
+            expected=f"at most {'; '.join(each.allowed for each in failed)} off",
+            found="; ".join(each.found for each in failed),
             cure="build in a wider type (--precision fp16 or fp32); where fp32 fails, report it with the "
             "output of `promptray doctor`",
         )
@@ -96,7 +93,3 @@ def _gate(head: Head, stored: Answers, found: list[Answers], facts: EngineFacts)
         map_error=float(errors[1]) if head.map else None,
         map_tolerance=map_bound(head, exact=exact),
     )
-
-
-def _said(score: float, maps: float | None) -> str:
-    return f"scores {score:.3g}" if maps is None else f"scores {score:.3g}, maps {maps:.3g}"

@@ -1,4 +1,4 @@
-"""The gate of the engine that prepares images, on its device: golden images to their scores, made-up frames."""
+"""The gate of the engine that prepares images, on its device: golden images to their scores, and frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def hold_prepare(
     """Prepare every grey golden image on the device, look at the pixels, and score it as a whole.
 
     Frames of 16 bits and of the sizes that the engine is for are prepared beside them, which golden images
-    are not. A level is what pixels may be off, in fp32 sets, too: scores and maps have the bounds of narrower types.
+    are not. A level is what pixels may be off, in fp32 sets, too: scores and maps have the bounds of narrower
+    types.
 
     Parameters
     ----------
@@ -50,7 +51,13 @@ def hold_prepare(
     manifest, golden = bundle.manifest, read_golden(bundle)
     numbers, pixels = prepared_golden(bundle, graphs.preparing)
     if not numbers:
-        raise _refused(bundle, facts, "at least one golden image in grey", "none")
+        raise _refused(
+            bundle,
+            facts,
+            "nothing can be said of an engine that prepares images: the bundle has no golden image in grey",
+            "at least one",
+            "none",
+        )
     frames = worst_frame(bundle, graphs.preparing, facts.settings.sides)
     chain = graphs.chain(heads.values())
     parts = [chain.run(image) for _, image in golden_images(bundle)]
@@ -67,13 +74,16 @@ def hold_prepare(
         ],
     )
     if not gate.passed:
-        worst = [f"{each.head}: scores {each.score_error:.3g}" for each in gate.heads]
-        bounds = [f"{each.head}: scores {each.score_tolerance:.3g}" for each in gate.heads]
+        failed = [each for each in gate.heads if not each.passed]
+        levels = not gate.level_error <= gate.level_tolerance
+        allowed = ["pixels 1 grey level"] * levels + [each.allowed for each in failed]
+        seen = [f"pixels {gate.level_error:.3g} grey levels"] * levels + [each.found for each in failed]
         raise _refused(
             bundle,
             facts,
-            "; ".join(["pixels at most 1 grey level off", *bounds]),
-            "; ".join([f"pixels {gate.level_error:.3g} off", *worst]),
+            "images prepared on the device get other pixels or answers than on the CPU; nothing was stored",
+            f"at most {'; '.join(allowed)} off",
+            "; ".join(seen),
         )
     return gate
 
@@ -90,10 +100,10 @@ def _head_gate(head: Head, stored: Answers, numbers: list[int], found: Answers) 
     )
 
 
-def _refused(bundle: Bundle, facts: EngineFacts, expected: str, found: str) -> BuildError:
+def _refused(bundle: Bundle, facts: EngineFacts, what: str, expected: str, found: str) -> BuildError:
     return BuildError(
         "gate.failed",
-        "images prepared on the device get other pixels or scores than on the CPU; nothing was stored",
+        what,
         artefact=f"{bundle.manifest.name} {bundle.short_hash}, {facts.title}",
         expected=expected,
         found=found,

@@ -91,6 +91,20 @@ class HeadGate(_Struct, frozen=True, kw_only=True):
             self.map_tolerance or 0.0
         )
 
+    @property
+    def allowed(self) -> str:
+        """Its tolerances, for people."""
+        return _said(self.head, self.score_tolerance, self.map_tolerance)
+
+    @property
+    def found(self) -> str:
+        """Its errors, for people."""
+        return _said(self.head, self.score_error, self.map_error)
+
+
+def _said(head: str, scores: float, maps: float | None) -> str:
+    return f"{head}: scores {scores:.3g}" + ("" if maps is None else f", maps {maps:.3g}")
+
 
 class PrepareGate(_Struct, frozen=True, kw_only=True):
     """The engine that prepares images: its pixels, and the scores of golden pictures."""

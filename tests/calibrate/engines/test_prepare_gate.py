@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import onnx
 import pytest
 
 from promptray.calibrate.engines.build import Asked, Outcome, build_set
 from promptray.calibrate.engines.installed import TensorRt, open_library
 from promptray.calibrate.engines.library import Told
+from promptray.calibrate.engines.prepare_gate import hold_prepare
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.bundle.validate_engines import PREPARE
@@ -23,7 +27,8 @@ from promptray.runtime.engines.settings import Settings
 from promptray.runtime.engines.sources import prepare_source
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import BundleError, PromptRayError
-from promptray.runtime.prepare_graph import PrepareFacts
+from promptray.runtime.golden import read_golden
+from promptray.runtime.prepare_graph import PrepareFacts, StoredImage
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
 from tests.engine_bundle import timed
@@ -107,7 +112,8 @@ def test_other_pixels_are_refused_and_nothing_is_stored(
     with pytest.raises(PromptRayError) as caught:
         built(bundle, store, Simulated(gpu, partial(spoiled, levels=levels)))
     assert caught.value.code == "gate.failed"
-    assert "pixels at most 1 grey level off" in str(caught.value.expected)
+    assert str(caught.value.expected).startswith("at most pixels 1 grey level")
+    assert re.match(r"pixels [0-9.]+ grey levels", str(caught.value.found))
     assert "--without-prepare" in str(caught.value.cure)
     assert store.sets == ()
 
@@ -116,10 +122,54 @@ def test_an_engine_that_is_wrong_beyond_8_bits_is_refused(
     bundle: Bundle, store: EngineStore, gpu: Gpu
 ) -> None:
     """Golden images have codes up to 255, DICOM up to 65,535."""
-    with pytest.raises(PromptRayError, match="pixels or scores") as caught:
+    with pytest.raises(PromptRayError, match="pixels or answers") as caught:
         built(bundle, store, Simulated(gpu, of_8_bits))
     assert caught.value.code == "gate.failed"
     assert store.sets == ()
+
+
+class Answering:
+    """Prepares as the CPU does, and answers as the golden set has it, with maps that are off by 0.5."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        (golden,) = read_golden(bundle).answers.values()
+        assert golden.maps is not None
+        rows = zip(golden.logits[:, None], golden.maps[:, None] + np.float32(0.5), strict=True)
+        self.preparing, self._rows = self, list(rows)
+
+    def chain(self, heads: Any) -> Any:
+        rows = iter(self._rows)
+        return SimpleNamespace(run=lambda image: [next(rows)])
+
+    def run(self, image: StoredImage) -> Any:
+        return image.network_input.pixels
+
+
+def held(bundle: Bundle) -> PromptRayError:
+    facts: Any = SimpleNamespace(settings=SETTINGS, title="engines of a test")
+    device: Any = Answering(bundle)
+    heads: Any = {"chest": None}
+    with pytest.raises(PromptRayError) as caught:
+        hold_prepare(bundle, device, heads, facts)
+    assert caught.value.code == "gate.failed"
+    return caught.value
+
+
+def test_a_refusal_names_what_failed_and_nothing_else(bundle: Bundle) -> None:
+    """Pixels and scores are as they must be; maps alone are not."""
+    error = held(bundle)
+    assert "other pixels or answers" in error.message
+    assert re.fullmatch(r"at most chest: scores [0-9.e-]+, maps 0\.1 off", str(error.expected))
+    assert error.found == "chest: scores 0, maps 0.5"
+
+
+def test_without_a_grey_golden_image_nothing_is_said_of_pixels(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("promptray.runtime.golden_prepare.golden_images", lambda bundle: iter(()))
+    error = held(bundle)
+    assert "no golden image in grey" in error.message
+    assert "other pixels" not in error.message
 
 
 def test_pixels_that_are_no_numbers_are_refused(bundle: Bundle, store: EngineStore, gpu: Gpu) -> None:
