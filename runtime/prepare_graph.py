@@ -230,26 +230,29 @@ class PrepareFeeds:
         first, *rest = self._spec.steps
         assert isinstance(first, RESIZES)  # noqa: S101 - prepare_fault looked
         size = resized_size(first, rows, columns)
-        whole = self._spec.levels == "uint8"
-        down, across = resize_matrices(first.interpolation, (rows, columns), size, whole=whole)
-        nudge = nudge_of(first.interpolation, (rows, columns), size)
-        border = np.full(size, nudge, np.float32)
         geometry = Geometry.identity(rows, columns).then(
             *size, AxisMap(size[0] / rows), AxisMap(size[1] / columns)
         )
-        for step in rest:
-            height, width = border.shape
+        # Where each place of the picture was after the resize, by axis; -n: the n-th step padded it.
+        places = [np.arange(side) for side in size]
+        for number, step in enumerate(rest, 1):
             if isinstance(step, PadSquare):
-                top, left = padding_before(step.size, height), padding_before(step.size, width)
-                around = (top, step.size - height - top), (left, step.size - width - left)
-                down = np.pad(down, (around[0], (0, 0)))
-                across = np.pad(across, ((0, 0), around[1]))
-                border = np.pad(border, around, constant_values=step.value)
-                geometry = geometry.then(step.size, step.size, AxisMap(offset=top), AxisMap(offset=left))
+                moved = [padding_before(step.size, len(each)) for each in places]
+                around = [(by, step.size - len(each) - by) for by, each in zip(moved, places, strict=True)]
+                places = [
+                    np.pad(each, ends, constant_values=-number)
+                    for each, ends in zip(places, around, strict=True)
+                ]
             elif isinstance(step, CentreCrop):
-                top, left = cropping_before(step.size, height), cropping_before(step.size, width)
-                down, across = down[top : top + step.size], across[:, left : left + step.size]
-                border = border[top : top + step.size, left : left + step.size]
-                geometry = geometry.then(step.size, step.size, AxisMap(offset=-top), AxisMap(offset=-left))
-        down, across, border = (np.ascontiguousarray(each) for each in (down, across, border))
+                moved = [-cropping_before(step.size, len(each)) for each in places]
+                places = [each[-by : step.size - by] for by, each in zip(moved, places, strict=True)]
+            geometry = geometry.then(step.size, step.size, *(AxisMap(offset=by) for by in moved))
+        # What a crop cuts off is never made: of a thin picture that would be nearly everything.
+        down, across = resize_matrices(
+            first.interpolation, (rows, columns), size, places, whole=self._spec.levels == "uint8"
+        )
+        levels = [nudge_of(first.interpolation, (rows, columns), size)]
+        levels += [step.value if isinstance(step, PadSquare) else 0 for step in rest]
+        above, beside = (np.maximum(-each, 0) for each in places)
+        border = np.array(levels, np.float32)[np.maximum(above[:, None], beside)]
         return SizePlan(down, across, border, geometry)

@@ -8,7 +8,7 @@ level of the CPU's, and mostly equal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,18 @@ from promptray.runtime.resize_cubic import cubic_taps
 from promptray.runtime.resize_linear import Between, linear_weights
 
 Matrix = NDArray[np.float32]
+Places = NDArray[np.intp]
 #: Pillow's fixed point: weights are rounded to 22 bits.
 _BITS = 22
 
 
 def resize_matrices(
-    interpolation: Interpolation, source: tuple[int, int], target: tuple[int, int], *, whole: bool
+    interpolation: Interpolation,
+    source: tuple[int, int],
+    target: tuple[int, int],
+    places: Sequence[Places],
+    *,
+    whole: bool,
 ) -> tuple[Matrix, Matrix]:
     """Return the weights of a resize for both axes.
 
@@ -34,17 +40,20 @@ def resize_matrices(
     interpolation : str
     source, target : (int, int)
         Rows and columns before and after.
+    places : two arrays of int, shapes (height,) and (width,)
+        The rows, and the columns, of the resized picture that are wanted; nothing is taken where it is below
+        0, which is padding.
     whole : bool
         Whether levels are rounded to 8 bits: Pillow then takes weights in fixed point.
 
     Returns
     -------
-    down : float32 (target rows, source rows)
-    across : float32 (source columns, target columns)
+    down : float32 (height, source rows)
+    across : float32 (source columns, width)
     """
     if interpolation == "area":
         grows = target[0] > source[0] or target[1] > source[1]
-        weights: Callable[[int, int], Any] = _of_grown if grows and source != target else _of_area
+        weights: Callable[[int, int, Places], Any] = _of_grown if grows and source != target else _of_area
     elif interpolation == "linear":
         weights = _of_linear
     elif interpolation == "cubic":
@@ -52,10 +61,10 @@ def resize_matrices(
     else:
         name = interpolation
 
-        def weights(before: int, after: int) -> Any:
-            return _of_pillow(name, before, after, whole=whole)
+        def weights(before: int, after: int, places: Places) -> Any:
+            return _of_pillow(name, before, after, places, whole=whole)
 
-    down, across = (weights(before, after) for before, after in zip(source, target, strict=True))
+    down, across = (weights(*axis) for axis in zip(source, target, places, strict=True))
     return down.astype(np.float32), np.ascontiguousarray(across.T, np.float32)
 
 
@@ -76,42 +85,46 @@ def nudge_of(interpolation: Interpolation, source: tuple[int, int], target: tupl
     )
 
 
-def _of_area(source: int, target: int) -> NDArray[np.float64]:
-    return _dense(*area_weights(source, target), source)
+def _of_area(source: int, target: int, places: Places) -> NDArray[np.float64]:
+    return _dense(*area_weights(source, target), source, places)
 
 
-def _of_grown(source: int, target: int) -> NDArray[np.float64]:
-    return _of_between(grown_weights(source, target), source)
+def _of_grown(source: int, target: int, places: Places) -> NDArray[np.float64]:
+    return _of_between(grown_weights(source, target), source, places)
 
 
-def _of_linear(source: int, target: int) -> NDArray[np.float64]:
-    return _of_between(linear_weights(source, target), source)
+def _of_linear(source: int, target: int, places: Places) -> NDArray[np.float64]:
+    return _of_between(linear_weights(source, target), source, places)
 
 
-def _of_between(between: Between, source: int) -> NDArray[np.float64]:
-    return _dense(between.index, between.weight / 2048.0, source)
+def _of_between(between: Between, source: int, places: Places) -> NDArray[np.float64]:
+    return _dense(between.index, between.weight / 2048.0, source, places)
 
 
-def _of_cubic(source: int, target: int) -> NDArray[np.float64]:
-    return _dense(*cubic_taps(source, target), source)
+def _of_cubic(source: int, target: int, places: Places) -> NDArray[np.float64]:
+    return _dense(*cubic_taps(source, target), source, places)
 
 
-def _dense(index: NDArray[Any], weight: NDArray[Any], source: int) -> NDArray[np.float64]:
-    """Return a matrix (target, source) of taps and weights, both (taps, target)."""
-    made = np.zeros((index.shape[1], source))
-    np.add.at(made, (np.arange(index.shape[1])[None], index), weight)
+def _dense(index: NDArray[Any], weight: NDArray[Any], source: int, places: Places) -> NDArray[np.float64]:
+    """Return a matrix (places, source) of taps and weights, both (taps, target)."""
+    made = np.zeros((len(places), source))
+    wanted = np.flatnonzero(places >= 0)
+    taken = places[wanted]
+    np.add.at(made, (wanted[None], index[:, taken]), weight[:, taken])
     return made
 
 
-def _of_pillow(name: str, source: int, target: int, *, whole: bool) -> NDArray[np.float64]:
+def _of_pillow(name: str, source: int, target: int, places: Places, *, whole: bool) -> NDArray[np.float64]:
     """Return the weights of Pillow's ``precompute_coeffs``: the filter widened by the reduction."""
-    if source == target:  # Pillow leaves this axis out
-        return np.eye(source)
     support, weigh = _FILTERS[name]
     scale = source / target
     wide = max(scale, 1.0)
-    made = np.zeros((target, source))
-    for output in range(target):
+    made = np.zeros((len(places), source))
+    for row in np.flatnonzero(places >= 0):
+        output = int(places[row])
+        if source == target:  # Pillow leaves this axis out
+            made[row, output] = 1.0
+            continue
         centre = (output + 0.5) * scale
         first = max(int(centre - support * wide + 0.5), 0)
         last = min(int(centre + support * wide + 0.5), source)
@@ -120,7 +133,7 @@ def _of_pillow(name: str, source: int, target: int, *, whole: bool) -> NDArray[n
         weights = np.array(raw) / sum(raw)
         if whole:
             weights = np.rint(weights * (1 << _BITS)) / (1 << _BITS)
-        made[output, first:last] = weights
+        made[row, first:last] = weights
     return made
 
 
