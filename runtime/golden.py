@@ -85,11 +85,15 @@ class GoldenReport:
     text_error : float or None
         Largest difference of a finding encoded again, as a share of its largest number; None where no text
         was encoded.
+    level_error : float or None
+        Largest difference of pixels prepared on the device to the CPU's, in grey levels; None where the CPU
+        prepares images.
     """
 
     pictures: int
     heads: tuple[HeadReport, ...]
     text_error: float | None = None
+    level_error: float | None = None
 
 
 def read_golden(bundle: BundleContent) -> GoldenSet:

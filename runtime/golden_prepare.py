@@ -16,7 +16,7 @@ from promptray.runtime.engines.bounds import MOST_LEVELS
 from promptray.runtime.engines.settings import Range
 from promptray.runtime.errors import BundleError
 from promptray.runtime.golden import read_golden
-from promptray.runtime.graphs import BundleContent
+from promptray.runtime.graphs import BundleContent, Graphs
 from promptray.runtime.prepare_graph import PrepareFeeds, StoredImage
 from promptray.runtime.preprocess import normalise
 from promptray.runtime.synthetic_frames import frame_sizes, synthetic_frame
@@ -35,6 +35,13 @@ def golden_images(bundle: BundleContent) -> Iterator[tuple[int, StoredImage]]:
         )
         if picture.colour is None:
             yield number, feeds.image(Tabulated.of_grey(picture.grey))
+
+
+def largest_golden(bundle: BundleContent) -> int:
+    """Return the most rows or columns of any golden image that a device prepares; 0: there is none."""
+    return max(
+        (side for _, image in golden_images(bundle) for side in image.tabulated.codes.shape), default=0
+    )
 
 
 def prepared_golden(
@@ -94,30 +101,41 @@ def _levels_off(found: NDArray[np.float32], expected: NDArray[np.float32], rule:
     return float(np.abs((found - expected) * scale).max(initial=0.0))
 
 
-def require_prepared(bundle: BundleContent, preparing: Preparing, sides: Range) -> None:
-    """Prepare the first golden image and a frame of 16 bits on the device: what a driver breaks is found.
+def require_prepared(bundle: BundleContent, graphs: Graphs, *, whole: bool = False) -> float:
+    """Prepare golden images and frames of 16 bits on the device: what a driver breaks is found.
 
     Parameters
     ----------
     bundle : BundleContent
-    preparing : Preparing
-    sides : Range
-        Of the engine's settings.
+    graphs : Graphs
+        Of a set of engines that prepares images.
+    whole : bool
+        All of them; otherwise the first of each, which takes no time.
+
+    Returns
+    -------
+    float
+        Grey levels that pixels are off at most.
 
     Raises
     ------
     BundleError
-        ``bundle.golden`` where its pixels are further off than one grey level.
+        ``bundle.golden`` where pixels are further off than one grey level.
     """
-    numbers, pixels = prepared_golden(bundle, preparing, pictures=1)
-    golden = worst_level(bundle, numbers, pixels)
-    worst = float(np.max([golden, worst_frame(bundle, preparing, sides, frames=1)]))
-    if not worst <= MOST_LEVELS:
-        raise BundleError(
-            "bundle.golden",
-            "on this device the engine that prepares images gives other pixels than the CPU",
-            artefact=f"{bundle.manifest.name} {bundle.short_hash}",
-            expected="within 1 grey level",
-            found=f"off by {worst:.3g}",
-            cure="run `promptray doctor`; do not prepare images on this device until it passes",
-        )
+    preparing, engines = graphs.preparing, graphs.engine_set
+    assert preparing is not None  # noqa: S101 - the caller looked
+    assert engines is not None  # noqa: S101 - nothing else prepares
+    some = None if whole else 1
+    golden = worst_level(bundle, *prepared_golden(bundle, preparing, pictures=some))
+    frames = worst_frame(bundle, preparing, engines.settings.sides, frames=some)
+    worst = float(np.max([golden, frames]))
+    if worst <= MOST_LEVELS:
+        return worst
+    raise BundleError(
+        "bundle.golden",
+        "on this device the engine that prepares images gives other pixels than the CPU",
+        artefact=f"{bundle.manifest.name} {bundle.short_hash}",
+        expected="within 1 grey level",
+        found=f"off by {worst:.3g}",
+        cure="run `promptray doctor`; do not prepare images on this device until it passes",
+    )

@@ -165,10 +165,7 @@ class Scorer:
         banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
-        if graphs.preparing is not None and backend.engines is not None:
-            from promptray.runtime.golden_prepare import require_prepared  # takes time that others save
-
-            require_prepared(bundle, graphs.preparing, backend.engines.settings.sides)
+        _require_prepared(bundle, graphs)
         facts = backend_facts(manifest, backend, reason, prepare)
         preparing = ImagePreparation(manifest.preprocessing, backend.engines if graphs.preparing else None)
         closed = threading.Event()
@@ -379,6 +376,8 @@ class Scorer:
     def check_golden(self) -> GoldenReport:
         """Score every golden picture, encode a finding again, and compare with what the bundle holds.
 
+        Where the device prepares images, it prepares every golden image, too.
+
         Raises
         ------
         BundleError
@@ -387,7 +386,11 @@ class Scorer:
         self._require_open()
         banks = {head.name: own_bank(self.bundle, head) for head in self.bundle.manifest.heads}
         report = check_golden(self.bundle, self._graphs, self._graphs.bind_all(banks))
-        return replace(report, text_error=check_text(self.bundle, self._graphs))
+        return replace(
+            report,
+            text_error=check_text(self.bundle, self._graphs),
+            level_error=_require_prepared(self.bundle, self._graphs, whole=True),
+        )
 
     def close(self) -> None:
         """Close the scorer and give back what it holds of a GPU. Later calls raise ``score.closed``."""
@@ -417,6 +420,14 @@ class Scorer:
                 found=f"prepared with bundle {prepared.bundle[:12]}",
                 cure="prepare it with the scorer that scores it",
             )
+
+
+def _require_prepared(bundle: Bundle, graphs: Graphs, *, whole: bool = False) -> float | None:
+    if graphs.preparing is None:
+        return None
+    from promptray.runtime.golden_prepare import require_prepared  # takes time that others save
+
+    return require_prepared(bundle, graphs, whole=whole)
 
 
 def _milliseconds(start: float) -> float:

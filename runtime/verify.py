@@ -15,6 +15,7 @@ from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.door import open_picture
 from promptray.runtime.errors import BundleError
 from promptray.runtime.golden import GoldenReport, read_golden
+from promptray.runtime.image_preparation import Where
 from promptray.runtime.preprocess import preprocess
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
@@ -61,6 +62,7 @@ def verify(
     site: SiteChoice = USER_SITE,
     backend: str = "auto",
     threads: int | None = None,
+    prepare: Where = "cpu",
     progress: Progress = lambda stage, message, fraction: None,
 ) -> VerifyReport:
     """Check everything of a bundle that can be checked on this machine.
@@ -71,8 +73,8 @@ def verify(
         The bundle.
     site : path, USER_SITE or None
         As ``Scorer.open``.
-    backend, threads
-        As ``Scorer.open``.
+    backend, threads, prepare
+        As ``Scorer.open``. ``"device"`` prepares the golden images there, too.
     progress : callable
         Called with (stage, message, fraction).
 
@@ -90,7 +92,7 @@ def verify(
     progress("golden", "preprocessing the golden images", 0.4)
     _check_preprocessing(bundle)
     progress("golden", "scoring the golden images", 0.6)
-    with Scorer.open(path, backend=backend, site=site, threads=threads) as scorer:
+    with Scorer.open(path, backend=backend, site=site, threads=threads, prepare=prepare) as scorer:
         report = scorer.check_golden()
         backend_text = f"{scorer.backend.name} {scorer.backend.version}, {scorer.backend.threads} threads"
     return VerifyReport(bundle.manifest.name, bundle.hash, len(files), entries, report, backend_text)

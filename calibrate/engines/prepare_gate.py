@@ -15,8 +15,16 @@ from promptray.runtime.engines.facts import EngineFacts, HeadGate, PrepareGate
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gated_answers import widest
 from promptray.runtime.golden import read_golden
-from promptray.runtime.golden_prepare import golden_images, prepared_golden, worst_frame, worst_level
+from promptray.runtime.golden_prepare import (
+    golden_images,
+    largest_golden,
+    prepared_golden,
+    worst_frame,
+    worst_level,
+)
 from promptray.runtime.graphs import Graphs
+
+_WITHOUT = "build it without: `promptray engine BUNDLE --without-prepare`"
 
 
 def hold_prepare(
@@ -49,15 +57,8 @@ def hold_prepare(
     """
     assert graphs.preparing is not None  # noqa: S101 - the caller looked
     manifest, golden = bundle.manifest, read_golden(bundle)
+    _require_golden(bundle, facts)
     numbers, pixels = prepared_golden(bundle, graphs.preparing)
-    if not numbers:
-        raise _refused(
-            bundle,
-            facts,
-            "nothing can be said of an engine that prepares images: the bundle has no golden image in grey",
-            "at least one",
-            "none",
-        )
     frames = worst_frame(bundle, graphs.preparing, facts.settings.sides)
     chain = graphs.chain(heads.values())
     parts = [chain.run(image) for _, image in golden_images(bundle)]
@@ -84,8 +85,23 @@ def hold_prepare(
             "images prepared on the device get other pixels or answers than on the CPU; nothing was stored",
             f"at most {'; '.join(allowed)} off",
             "; ".join(seen),
+            f"{_WITHOUT}; report it with the output of `promptray doctor`",
         )
     return gate
+
+
+def _require_golden(bundle: Bundle, facts: EngineFacts) -> None:
+    """Refuse golden images that the engine does not take, or none at all; so does `promptray build`."""
+    largest, most = largest_golden(bundle), facts.settings.sides.most
+    if largest == 0:
+        what = "nothing can be said of an engine that prepares images: the bundle has no golden image in grey"
+        raise _refused(
+            bundle, facts, what, "at least one", "none", f"{_WITHOUT}; or build the bundle with one"
+        )
+    if largest > most:
+        what = "the golden images are larger than the engine that prepares images takes"
+        cure = f"{_WITHOUT}; or build the bundle again with tensorrt.sides.most of at least {largest}"
+        raise _refused(bundle, facts, what, f"at most {most} rows and columns", str(largest), cure)
 
 
 def _head_gate(head: Head, stored: Answers, numbers: list[int], found: Answers) -> HeadGate:
@@ -100,13 +116,14 @@ def _head_gate(head: Head, stored: Answers, numbers: list[int], found: Answers) 
     )
 
 
-def _refused(bundle: Bundle, facts: EngineFacts, what: str, expected: str, found: str) -> BuildError:
+def _refused(
+    bundle: Bundle, facts: EngineFacts, what: str, expected: str, found: str, cure: str
+) -> BuildError:
     return BuildError(
         "gate.failed",
         what,
         artefact=f"{bundle.manifest.name} {bundle.short_hash}, {facts.title}",
         expected=expected,
         found=found,
-        cure="build it without: `promptray engine BUNDLE --without-prepare`; report it with the output of "
-        "`promptray doctor`",
+        cure=cure,
     )

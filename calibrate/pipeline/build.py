@@ -100,7 +100,7 @@ def build(
             text=manifest.graph("text") is not None,
         )  # fmt: skip
         if recipe.tensorrt is not None:
-            check_tensorrt(recipe.tensorrt, recipe_path.name, manifest)
+            check_tensorrt(recipe.tensorrt, recipe_path.name, original.draft)
         stages = StageCache(root, promptray.calibrate)
         if folder is None or recipe.gate is None:
             typed, part = recipe.tensorrt and recipe.tensorrt.calibration, _part(progress, 0.3, 0.4)

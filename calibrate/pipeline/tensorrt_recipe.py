@@ -11,6 +11,7 @@ import msgspec
 
 from promptray.calibrate.pipeline.images_recipe import ImagesRecipe
 from promptray.calibrate.quantise.scheme import Float8, Float16, Int8, Scheme
+from promptray.export.draft import Draft
 from promptray.export.tensorrt import load_flavour
 from promptray.export.tensorrt.flavour import capabilities
 from promptray.runtime.bundle.engines import Precision
@@ -20,6 +21,7 @@ from promptray.runtime.bundle.validate_engines import FP8_TARGET, RTX_FP32_TARGE
 from promptray.runtime.bundle.validate_preprocessing import prepare_fault
 from promptray.runtime.engines.settings import CAPABILITY, Range, Settings, Size
 from promptray.runtime.errors import BuildError
+from promptray.runtime.golden_prepare import largest_golden
 
 _WORKSPACE = "[1-9][0-9]{0,5} (MiB|GiB)"
 #: The flavour that plans are built with ahead of time.
@@ -127,7 +129,7 @@ class _Rule:
     expected: str
 
 
-def check_tensorrt(asked: TensorRTRecipe, artefact: str, manifest: Manifest) -> None:
+def check_tensorrt(asked: TensorRTRecipe, artefact: str, fp32: Draft) -> None:
     """Refuse a section that does not fit itself or the model, before the long work.
 
     Parameters
@@ -135,8 +137,8 @@ def check_tensorrt(asked: TensorRTRecipe, artefact: str, manifest: Manifest) -> 
     asked : TensorRTRecipe
     artefact : str
         Base name of the recipe.
-    manifest : Manifest
-        Of the fp32 bundle.
+    fp32 : Draft
+        The bundle as it is without the section.
 
     Raises
     ------
@@ -144,7 +146,7 @@ def check_tensorrt(asked: TensorRTRecipe, artefact: str, manifest: Manifest) -> 
         ``recipe.invalid``, naming the key; ``engine.unavailable`` where plans are asked for and
         TensorRT-RTX is not installed.
     """
-    for rule in _rules(asked, manifest):
+    for rule in [*_rules(asked, fp32.manifest), *(_rules_of_prepare(asked, fp32) if asked.prepare else [])]:
         if not rule.holds:
             raise _invalid(artefact, rule.key, rule.what, rule.expected)
     known = built_for() if asked.ahead_of_time else []
@@ -176,7 +178,6 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
     targets = [capability(each) for each in asked.ahead_of_time] if known else []
     free, sizes = manifest.free_head, asked.prompts
     own = len(manifest.findings_of(free.name)) if free else 0
-    fault = prepare_fault(manifest.preprocessing)
     return [
         _Rule(
             len(kinds & {*LOW}) < 2,
@@ -258,11 +259,28 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
             "TensorRT-RTX has no float32 products for a compute capability below 8.0",
             'no graph of precision fp32, or "8.0" and later',
         ),
+    ]
+
+
+def _rules_of_prepare(asked: TensorRTRecipe, fp32: Draft) -> list[_Rule]:
+    """Its engine is gated on the golden images, so it must take them."""
+    fault = prepare_fault(fp32.manifest.preprocessing)
+    largest = 0 if fault else largest_golden(fp32)
+    on_cpu = "false: they are prepared on the CPU"
+    return [
+        _Rule(not fault, "prepare", f"images of this model cannot be prepared by a graph: {fault}", on_cpu),
         _Rule(
-            not (asked.prepare and fault),
+            largest > 0,
             "prepare",
-            f"images of this model cannot be prepared by a graph: {fault}",
-            "false: they are prepared on the CPU",
+            "no golden image is in grey, and an engine that prepares images is gated on these",
+            f"a golden image in grey; or {on_cpu}",
+        ),
+        _Rule(
+            largest <= asked.sides.most,
+            "sides",
+            f"golden images have up to {largest} rows or columns, and the engine that is gated on them takes "
+            "fewer",
+            f"most of at least {largest}",
         ),
     ]
 

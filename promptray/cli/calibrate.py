@@ -12,6 +12,7 @@ from promptray.cli.output import (
     bundle_argument,
     head_option,
     json_option,
+    prepare_option,
     print_json,
     print_table,
     progress,
@@ -59,6 +60,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example DX.")
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; a calibration is of its scores.")
+@prepare_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @click.option("--report", "page", type=_PATH, help="New HTML file: tables and reliability diagrams.")
 @click.option("--dry-run", is_flag=True, help="Store nothing.")
@@ -119,6 +121,7 @@ def _calibrate(bundle: str, labels: Path, as_json: bool, options: dict[str, Any]
             site=site_choice(options["site"]),
             threads=options["threads"],
             strict=options["strict"],
+            prepare=options["prepare"],
         ) as scorer,
     ):
         report, made = _fitted(scorer, labels, options, bar)

@@ -12,6 +12,7 @@ from promptray.cli.output import (
     head_option,
     json_option,
     no_site_option,
+    prepare_option,
     print_json,
     print_table,
     progress,
@@ -49,6 +50,7 @@ _REPORT, _SCORES, _PAGE = "evaluation.json", "scores.csv", "evaluation.html"
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example DX.")
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
+@prepare_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @click.option("-o", "--output", type=_PATH, help=f"New folder for {_REPORT} and {_SCORES}.")
 @click.option("--html", is_flag=True, help=f"Write {_PAGE} as well.")
@@ -142,6 +144,7 @@ def _evaluate_bundle(
         site=site_choice(options["site"], options["no_site"]),
         threads=options["threads"],
         strict=options["strict"],
+        prepare=options["prepare"],
     ) as scorer:
         head = require_head(scorer.bundle.manifest, options["head"]).name
         keys = [finding.key for finding in scorer.prompts.of_head(head)]

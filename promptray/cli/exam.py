@@ -14,6 +14,7 @@ from promptray.cli.output import (
     bundle_argument,
     json_option,
     no_site_option,
+    prepare_option,
     print_json,
     site_choice,
     site_option,
@@ -38,6 +39,7 @@ from promptray.runtime.scorer import Scorer
 @click.option(
     "--backend", default="auto", show_default=True, help="Backend; the result says which ran and why."
 )
+@prepare_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @site_option
 @no_site_option
@@ -67,6 +69,7 @@ def command(
         site=site_choice(options["site"], options["no_site"]),
         threads=options["threads"],
         strict=options["strict"],
+        prepare=options["prepare"],
     ) as scorer:
         result = scorer.score_exam(files, views=labels, **declared)
     if as_json:

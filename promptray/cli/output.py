@@ -31,6 +31,13 @@ site_option = click.option(
     help="Site directory with what this site added (default: the user's data folder).",
 )
 head_option = click.option("--head", metavar="NAME", help="Head of the bundle, where it has several.")
+prepare_option = click.option(
+    "--prepare",
+    type=click.Choice(["cpu", "device"]),
+    default="cpu",
+    show_default=True,
+    help="Where images are brought to the network's input; the result says which.",
+)
 no_site_option = click.option("--no-site", is_flag=True, help="Ignore every site directory.")
 
 

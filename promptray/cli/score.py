@@ -14,6 +14,7 @@ from promptray.cli.output import (
     bundle_argument,
     head_option,
     no_site_option,
+    prepare_option,
     print_json,
     print_refusal,
     progress,
@@ -44,13 +45,7 @@ from promptray.runtime.scorer import Scorer
 @click.option(
     "--backend", default="auto", show_default=True, help="Backend; the result says which ran and why."
 )
-@click.option(
-    "--prepare",
-    type=click.Choice(["cpu", "device"]),
-    default="cpu",
-    show_default=True,
-    help="Where images are brought to the network's input; the result says which.",
-)
+@prepare_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
 @head_option

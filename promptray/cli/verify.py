@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from promptray.cli.output import (
     bundle_argument,
     json_option,
     no_site_option,
+    prepare_option,
     print_json,
     progress,
     site_choice,
@@ -20,6 +23,7 @@ from promptray.cli.output import (
 @site_option
 @no_site_option
 @click.option("--backend", default="auto", show_default=True, help="Backend of the golden self-test.")
+@prepare_option
 @click.option("--threads", type=click.IntRange(1), help="Threads of the golden self-test.")
 @json_option
 def command(
@@ -27,6 +31,7 @@ def command(
     site: str | None,
     no_site: bool,
     backend: str,
+    prepare: Literal["cpu", "device"],
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -44,6 +49,7 @@ def command(
             site=site_choice(site, no_site),
             backend=backend,
             threads=threads,
+            prepare=prepare,
             progress=report,
         )
     if as_json:
@@ -65,6 +71,11 @@ def command(
                 f"    for information: largest difference of a golden score to the {head.golden} in fp32 "
                 f"{head.golden_score_error:.2g}{maps}"
             )
+    if (levels := found.golden.level_error) is not None:
+        click.echo(
+            f"OK  golden images and made-up frames prepared on the device: pixels off by {levels:.2g} grey "
+            "levels at most (bound 1)"
+        )
     if found.golden.text_error is not None:
         error = found.golden.text_error
         click.echo(f"OK  text side: encodes a finding as it is stored, within {error:.2g} of its size")

@@ -23,11 +23,12 @@ from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph
 from promptray.runtime.bundle.validate_engines import PREPARE
 from promptray.runtime.engines.facts import Device, EngineBackend
-from promptray.runtime.engines.settings import Settings
+from promptray.runtime.engines.settings import Range, Settings
 from promptray.runtime.engines.sources import prepare_source
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import BundleError, PromptRayError
 from promptray.runtime.golden import read_golden
+from promptray.runtime.golden_prepare import largest_golden
 from promptray.runtime.prepare_graph import PrepareFacts, StoredImage
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
@@ -170,6 +171,19 @@ def test_without_a_grey_golden_image_nothing_is_said_of_pixels(
     error = held(bundle)
     assert "no golden image in grey" in error.message
     assert "other pixels" not in error.message
+    assert "doctor" not in str(error.cure)
+
+
+def test_golden_images_that_the_engine_does_not_take_are_said_with_a_cure_that_works(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a bundle that `promptray build` did not write: it refuses such sides."""
+    largest = largest_golden(bundle)
+    for most, refused in ((largest, False), (largest - 1, True)):
+        monkeypatch.setattr(f"{__name__}.SETTINGS", Settings(sides=Range(tuned=16, most=most)))
+        error = held(bundle)
+        assert ("larger than the engine" in error.message) is refused
+        assert (f"tensorrt.sides.most of at least {largest}" in str(error.cure)) is refused
 
 
 def test_pixels_that_are_no_numbers_are_refused(bundle: Bundle, store: EngineStore, gpu: Gpu) -> None:

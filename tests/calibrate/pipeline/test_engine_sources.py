@@ -194,6 +194,11 @@ def test_sources_that_compute_something_else_are_refused_and_not_written(
         ({"ahead_of_time": ["8.6", "8.6"]}, "ahead_of_time", "written twice"),
         ({"precision": "fp8-qdq", "ahead_of_time": ["8.6"]}, "ahead_of_time", "has float8"),
         ({"precision": {"image": "fp32"}, "ahead_of_time": ["7.5"]}, "ahead_of_time", "no float32 products"),
+        (
+            {"prepare": True, "sides": {"tuned": 16, "most": 255}},
+            "tensorrt.sides",
+            "have up to 256 rows or columns",
+        ),
         ({"workspace": "2 GB"}, "workspace", "no whole number of MiB or GiB"),
         ({"precision": "bf16"}, "precision", "this value is not known"),
         ({"precision": {"image": "bf16"}}, "precision.image", "this value is not known"),
@@ -208,6 +213,16 @@ def test_a_section_that_does_not_fit_is_refused_by_its_key(
     assert refusal.value.code == "recipe.invalid"
     assert key in str(refusal.value.artefact)
     assert says in refusal.value.message
+
+
+def test_a_graph_that_prepares_images_is_refused_where_no_golden_image_could_gate_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_recipe, "largest_golden", lambda draft: 0)  # all are in colour
+    with pytest.raises(BuildError, match="no golden image is in grey") as refusal:
+        make(prepare=True)
+    assert refusal.value.code == "recipe.invalid"
+    assert "tensorrt.prepare" in str(refusal.value.artefact)
 
 
 @pytest.mark.parametrize("target", ["8.7", "9.0", "11.0"])
