@@ -92,3 +92,20 @@ def test_verify_refuses_other_pixels_than_the_cpus(call: Call, films: Labelled, 
     assert answer.code == 1
     assert "bundle.golden" in answer.err
     assert call("verify", films.bundle, "--site", site, *CPU).code == 0
+
+
+@pytest.mark.parametrize("command", ["score", "exam", "verify", "evaluate", "calibrate"])
+def test_where_nothing_prepares_on_the_device_every_command_refuses(
+    call: Call, films: Labelled, site: Path, command: str
+) -> None:
+    image = films.images / films.names[0]
+    more = {
+        "score": (image, "--modality", "DX"),
+        "exam": (image, "--modality", "DX"),
+        "verify": (),
+        "evaluate": ("--labels", films.labels, "--images", films.images, "--modality", "DX"),
+        "calibrate": (films.labels, "--images", films.images, "--modality", "DX"),
+    }[command]
+    answer = call(command, films.bundle, *more, "--site", site, "--prepare", "device")
+    assert answer.code == 1
+    assert "engine.no-prepare" in answer.err
