@@ -11,10 +11,17 @@ from promptray.runtime.machine_class import consumers_here
 
 #: Pixels prepared on the device may be a grey level off: calibrations on the CPU's are of other scores.
 _PREPARED = ", images prepared on the device"
+#: Likewise what is decoded at a lower resolution.
+_REDUCED = ", JPEG 2000 decoded at a lower resolution"
 
 
 def backend_facts(
-    manifest: Manifest, backend: Backend, reason: str, prepare: Literal["cpu", "device"] = "cpu"
+    manifest: Manifest,
+    backend: Backend,
+    reason: str,
+    prepare: Literal["cpu", "device"] = "cpu",
+    *,
+    reduced_decode: bool = False,
 ) -> BackendFacts:
     """Return what ran, where and why.
 
@@ -27,17 +34,23 @@ def backend_facts(
         Why it was chosen.
     prepare : {"cpu", "device"}
         Where images are prepared.
+    reduced_decode : bool
+        Whether JPEG 2000 is decoded no finer than the network needs.
     """
     engines = backend.engines
     if engines is None:
         gated = manifest.gated_for(consumers_here(backend.name))
+        gated_as = gated.consumer if gated is not None and gated.heads else None
+        if reduced_decode:
+            gated_as = (gated_as or backend.name) + _REDUCED
         return BackendFacts(
             backend.name, backend.version, backend.device, _precision(manifest, backend.name),
-            backend.threads, reason, gated.consumer if gated is not None and gated.heads else None,
+            backend.threads, reason, gated_as,
         )  # fmt: skip
     if not isinstance(engines, EngineSet):
         raise TypeError("engines that passed no gate score nothing")
     gated_as = f"{backend.name}@{engines.key}" + (_PREPARED if prepare == "device" else "")
+    gated_as += _REDUCED if reduced_decode else ""
     return BackendFacts(
         backend.name, backend.version, backend.device, engines.precision, backend.threads, reason,
         gated_as, EngineRef(engines.key, engines.gate.title),

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Dataset | NDArray[np.generic]"
 
 Pixels = NDArray[np.uint8]
+#: (rows, columns) -> how often a picture may be halved in decoding.
+Halvings: TypeAlias = Callable[[int, int], int]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def open_picture(
     *,
     keep_colour: bool = False,
     keep_stored: bool = False,
+    halvings: Halvings | None = None,
     modality: str | None = None,
     frame: int | None = None,
     photometric: Photometric | None = None,
@@ -89,6 +92,9 @@ def open_picture(
         refused.
     keep_stored : bool
         Keep the stored values of DICOM, in up to 16 bits, beside their grey: for a device that prepares.
+    halvings : callable, optional
+        (rows, columns) -> how often JPEG 2000 may be halved in decoding. The picture then has the notice
+        ``reduced-decode``. By default every picture is decoded whole.
     modality : str, optional
         The modality as the caller knows it: needed for sources without tags (PNG, JPEG, arrays). It may
         stand in for an absent tag, never overrule one.
@@ -124,7 +130,7 @@ def open_picture(
         _check_declared_types(modality, frame)
         declared = modality.strip().upper() if modality else None
         clock = Clock()
-        picture = _open(source, door, declared, frame, photometric, keep_colour, keep_stored, clock)
+        picture = _open(source, door, declared, frame, photometric, keep_colour, keep_stored, halvings, clock)
         policy.check_picture(picture, door, strict=strict)
     except ImageError as error:
         raise _with_name(error, name or source_name(source)) from None
@@ -159,6 +165,7 @@ def _open(
     photometric: Photometric | None,
     keep_colour: bool,
     keep_stored: bool,
+    halvings: Halvings | None,
     clock: Clock,
 ) -> Picture:
     if isinstance(source, np.ndarray):
@@ -171,7 +178,7 @@ def _open(
     if _is_dataset(source):
         from promptray.runtime.dicom.source import picture_of
 
-        return picture_of(source, door, declared, frame, clock, keep_stored=keep_stored)
+        return picture_of(source, door, declared, frame, clock, keep_stored=keep_stored, halvings=halvings)
     data = _read(source)
     if looks_like_dicom(data):
         # pydicom takes longer to import than all the rest: only those who read DICOM wait for it.
@@ -179,7 +186,7 @@ def _open(
 
         dataset = read_dataset(data)
         clock.lap("read")
-        return picture_of(dataset, door, declared, frame, clock, keep_stored=keep_stored)
+        return picture_of(dataset, door, declared, frame, clock, keep_stored=keep_stored, halvings=halvings)
     clock.lap("read")
     for kind in _FILE_TYPES:
         if data.startswith(kind.signature):

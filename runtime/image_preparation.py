@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from promptray.runtime.bundle.image_rules import Preprocessing
 from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.picture import Notice, Picture, notice
 from promptray.runtime.preprocess import NetworkInput, preprocess
+from promptray.runtime.reduction import halvings
 
 if TYPE_CHECKING:
     from promptray.runtime.dicom.greyscale import Tabulated
@@ -25,13 +27,20 @@ class ImagePreparation:
         Of the bundle.
     engines : EngineFacts or None
         A set that prepares images; None: the CPU does.
+    reduced_decode : bool
+        Decode JPEG 2000 no finer than the network needs; only where the CPU prepares.
 
     Attributes
     ----------
     on_device : bool
+    halvings : callable or None
+        (rows, columns) -> how often a picture may be halved in decoding; None: not at all.
     """
 
-    def __init__(self, spec: Preprocessing, engines: EngineFacts | None) -> None:
+    def __init__(
+        self, spec: Preprocessing, engines: EngineFacts | None, *, reduced_decode: bool = False
+    ) -> None:
+        self.halvings = partial(halvings, spec) if reduced_decode and engines is None else None
         self._spec, self.on_device = spec, engines is not None
         self._sides = engines.settings.sides if engines else None
         self._feeds = _feeds(spec) if engines else None
@@ -45,7 +54,7 @@ class ImagePreparation:
             ``image.too-small`` or ``image.too-large``.
         """
         if self._feeds is None:
-            return preprocess(picture.shown, self._spec), picture.notices
+            return preprocess(picture.shown, self._spec, picture.geometry), picture.notices
         tabulated = self._tabulated(picture)
         if tabulated is None:
             on_cpu = preprocess(picture.shown, self._spec)

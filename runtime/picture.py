@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.runtime.geometry import AxisMap, Geometry
+
 if TYPE_CHECKING:
     from promptray.runtime.dicom.greyscale import Tabulated
 
@@ -34,6 +36,7 @@ NOTICES: dict[str, str] = {
     "view-repeated": "Several images show the same view: their mean was taken for it.",
     "burned-in-text": "The DICOM object states that text is burned into its pixels.",
     "prepared-on-cpu": "The device was asked to prepare images and cannot this one: the CPU prepared it.",
+    "reduced-decode": "JPEG 2000 was decoded at a lower resolution, as asked: scores differ a little.",
     "coloured": "The picture has coloured pixels, as no radiograph has; the model was shown its colours.",
     "narrow-range": "The picture uses less than an eighth of the grey range: were its values windowed?",
     "inversion-suspected": "The middle is darker than the rest: black and white may be swapped.",
@@ -134,6 +137,8 @@ class Picture:
         Red, green and blue of a coloured source, where the model takes colour.
     tabulated : Tabulated or None
         The stored values that `grey` was looked up from, where they were kept.
+    reduction : int
+        How often rows and columns were halved in decoding; 0 where the picture is whole.
     """
 
     grey: NDArray[np.uint8]
@@ -142,6 +147,22 @@ class Picture:
     timing: dict[str, float] = field(default_factory=dict)
     colour: NDArray[np.uint8] | None = None
     tabulated: Tabulated | None = None
+    reduction: int = 0
+
+    @property
+    def geometry(self) -> Geometry:
+        """From the original picture to this one.
+
+        The wavelets of JPEG 2000 keep every second sample where it is (ISO 15444-1 F.3), so a halved picture
+        lies half a pixel nearer to its origin than one whose pixels were averaged in pairs.
+        """
+        whole = Geometry.identity(self.source.rows, self.source.columns)
+        if not self.reduction:
+            return whole
+        scale = 0.5**self.reduction
+        halved = AxisMap(scale, 0.5 - 0.5 * scale)
+        rows, columns = self.grey.shape
+        return whole.then(rows, columns, halved, halved)
 
     @property
     def shown(self) -> NDArray[np.uint8]:

@@ -208,12 +208,13 @@ def check_picture(picture: Picture, door: Door, *, strict: bool) -> None:
             expected=f"a tag whose absence is the notice {absent.code}",
             cure="complete the header, or score without strict",
         )
-    if min(picture.grey.shape) < door.minimum_side:
+    source = picture.source
+    if min(source.rows, source.columns) < door.minimum_side:
         raise ImageError(
             "image.too-small",
             "the picture is smaller than the model's least side",
             expected=f"at least {door.minimum_side} rows and columns",
-            found=f"{picture.grey.shape[0]} x {picture.grey.shape[1]}",
+            found=f"{source.rows} x {source.columns}",
         )
     if picture.grey.min() == picture.grey.max():
         raise ImageError(

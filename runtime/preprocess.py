@@ -55,7 +55,7 @@ class NetworkInput:
     geometry: Geometry
 
 
-def preprocess(picture: Levels, spec: Preprocessing) -> NetworkInput:
+def preprocess(picture: Levels, spec: Preprocessing, geometry: Geometry | None = None) -> NetworkInput:
     """Run the declared steps on a picture, then normalise it to float32.
 
     In 8 bits the picture is resized, padded and cropped exactly as the published CARZero code does with
@@ -68,6 +68,8 @@ def preprocess(picture: Levels, spec: Preprocessing) -> NetworkInput:
         Not changed.
     spec : Preprocessing
         The bundle's declaration.
+    geometry : Geometry, optional
+        From the original picture to this one; by default this is the original.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def preprocess(picture: Levels, spec: Preprocessing) -> NetworkInput:
             + (" or (rows, columns, 3)" if spec.colour == "rgb" else ""),
             found=f"{picture.dtype} of shape {picture.shape}",
         )
-    geometry = Geometry.identity(*picture.shape[:2])
+    geometry = geometry or Geometry.identity(*picture.shape[:2])
     for step in spec.steps:
         if getattr(step, "interpolation", WHOLE_LEVELS[0]) not in WHOLE_LEVELS:
             picture = picture.astype(spec.levels, copy=False)

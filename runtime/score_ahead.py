@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -28,16 +29,19 @@ def score_ahead(
     if ahead < 1:
         raise ValueError("ahead must be at least 1")
     require_several(sources)
-    waiting: list[tuple[Future[Prepared], str]] = []
+    waiting: deque[tuple[Future[Prepared], str]] = deque()
     pending = iter(sources)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptray-prepare") as pool:
+
+        def fill() -> None:
+            for source in islice(pending, ahead - len(waiting)):
+                waiting.append((pool.submit(scorer.prepare, source, **declared), source_name(source)))
+
         try:
-            while True:
-                for source in islice(pending, ahead - len(waiting)):
-                    waiting.append((pool.submit(scorer.prepare, source, **declared), source_name(source)))
-                if not waiting:
-                    return
-                future, name = waiting.pop(0)
+            fill()
+            while waiting:
+                future, name = waiting.popleft()
+                fill()  # before the image is scored: the thread that prepares never waits for that
                 yield _outcome(scorer, future, name, seen)
         finally:
             for future, _ in waiting:

@@ -20,7 +20,7 @@ from promptray.runtime.bound_heads import HeadScores
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.door import Source, open_picture, source_name
+from promptray.runtime.door import Halvings, Source, open_picture, source_name
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.exam import score_exam
@@ -87,6 +87,7 @@ class Scorer:
         strict: bool = False,
         gpu: GpuOptions | None = None,
         prepare: Where = "cpu",
+        reduced_decode: bool = False,
     ) -> Scorer:
         """Open a bundle: check its seal, hash what is loaded, compile, and score a golden picture.
 
@@ -111,6 +112,10 @@ class Scorer:
             Where images are brought to the network's input. ``"device"`` needs a set of engines that does it,
             within one grey level of the CPU; an image that it cannot take (colour, size, more than 16 bits)
             is prepared on the CPU and has the notice ``prepared-on-cpu``.
+        reduced_decode : bool
+            Decode JPEG 2000 no finer than the network needs: several times as fast. Scores differ a little
+            (docs/decoding.md says by how much); such an image has the notice ``reduced-decode``, and
+            calibrations made without it do not hold. Not with ``prepare="device"``.
 
         Raises
         ------
@@ -123,6 +128,8 @@ class Scorer:
         """
         if prepare not in get_args(Where):
             raise ValueError('prepare must be "cpu" or "device"')
+        if reduced_decode and prepare == "device":
+            raise ValueError("reduced_decode is of images that the CPU prepares")
         bundle = Bundle.open(path)
         manifest = bundle.manifest
         if manifest.gated:  # before anything runs: changed graphs that did not pass are not used
@@ -138,7 +145,16 @@ class Scorer:
             prepares=prepare == "device",
         )
         try:
-            return cls._on(bundle, chosen, reason, local, prepare, reproducible=reproducible, strict=strict)
+            return cls._on(
+                bundle,
+                chosen,
+                reason,
+                local,
+                prepare,
+                reproducible=reproducible,
+                strict=strict,
+                reduced_decode=reduced_decode,
+            )
         except BaseException:
             chosen.close()
             raise
@@ -154,6 +170,7 @@ class Scorer:
         *,
         reproducible: bool,
         strict: bool,
+        reduced_decode: bool,
     ) -> Scorer:
         manifest = bundle.manifest
         graphs = Graphs(
@@ -166,8 +183,12 @@ class Scorer:
         # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
         check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
         _require_prepared(bundle, graphs)
-        facts = backend_facts(manifest, backend, reason, prepare)
-        preparing = ImagePreparation(manifest.preprocessing, backend.engines if graphs.preparing else None)
+        facts = backend_facts(manifest, backend, reason, prepare, reduced_decode=reduced_decode)
+        preparing = ImagePreparation(
+            manifest.preprocessing,
+            backend.engines if graphs.preparing else None,
+            reduced_decode=reduced_decode,
+        )
         closed = threading.Event()
         calibrations = Calibrations(local, manifest, facts, strict=strict)
         prompts = ActivePrompts(bundle, graphs, banks, local, closed, calibrations)
@@ -192,7 +213,7 @@ class Scorer:
             ``image.*`` or ``dicom.*``; the image gets no score.
         """
         called = name or source_name(source)
-        picture = self.picture(source, name=called, **declared)
+        picture = self._picture(source, self._preparing.halvings, name=called, **declared)
         start = time.perf_counter()
         image, notices = self._preparing.image(picture)
         timing = {**picture.timing, "resize": _milliseconds(start)}
@@ -200,6 +221,9 @@ class Scorer:
 
     def picture(self, source: Source, **declared: Any) -> Picture:
         """Read an image at its original size and check it at the door (see :meth:`prepare`)."""
+        return self._picture(source, None, **declared)
+
+    def _picture(self, source: Source, halvings: Halvings | None, **declared: Any) -> Picture:
         self._require_open()
         manifest = self.bundle.manifest
         rule = manifest.preprocessing
@@ -209,6 +233,7 @@ class Scorer:
             rule.greyscale,
             keep_colour=rule.colour == "rgb",
             keep_stored=self._preparing.on_device,
+            halvings=halvings,
             strict=self.strict,
             **declared,
         )

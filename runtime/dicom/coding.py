@@ -11,6 +11,7 @@ from promptray.runtime.jpeg_markers import START_OF_SCAN, segments
 _SIZ_SIGN = 42  # where the first component's Ssiz is, behind SOC and the marker SIZ
 #: Where the wavelet stands in COD and, with fewer than 257 components, in COC (ISO 15444-1 A.6.1, A.6.2).
 _WAVELET = {COD: 9, COC: 6}
+_LEVELS_BEFORE_WAVELET = 4
 _REVERSIBLE_5_3 = 1
 
 
@@ -58,6 +59,16 @@ def j2k_coding(code_stream: bytes, *, whole: bool) -> Coding:
     wavelets = list(_wavelets(code_stream))
     reversible = bool(wavelets) and set(wavelets) == {_REVERSIBLE_5_3}
     return Coding(reversible, 0 if reversible and whole else None, signed=code_stream[_SIZ_SIGN] >= 0x80)
+
+
+def j2k_levels(code_stream: bytes) -> int:
+    """Return how often every tile was halved: as many resolutions can be left out."""
+    levels = [
+        body[_WAVELET[marker] - _LEVELS_BEFORE_WAVELET]
+        for marker, body in header_segments(code_stream)
+        if marker in _WAVELET and len(body) > _WAVELET[marker]
+    ]
+    return min(levels, default=0)
 
 
 def _wavelets(code_stream: bytes) -> Iterator[int | None]:

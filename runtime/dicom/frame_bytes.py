@@ -28,18 +28,21 @@ NATIVE = frozenset(
 _ITEM = 0xE000FFFE
 
 
-def frame_bytes(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index: int) -> bytes:
-    """Return the bytes of a frame (counted from 0), still encoded as the transfer syntax says."""
+def frame_bytes(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index: int) -> bytes | memoryview:
+    """Return the bytes of a frame (counted from 0), still encoded as the transfer syntax says.
+
+    Of a native frame that is a view of the pixel data; of an encapsulated one, bytes.
+    """
     data = tags.element_value(dataset, "PixelData")
-    if not isinstance(data, (bytes, bytearray)):
+    if not isinstance(data, (bytes, bytearray, memoryview)):
         raise broken("the pixel data are missing or not bytes")
-    data = bytes(data)
     if syntax not in NATIVE:
-        return _encapsulated(dataset, data, pixels, index)
+        return _encapsulated(dataset, bytes(data), pixels, index)
+    data = memoryview(bytes(data) if isinstance(data, bytearray) else data)
     if syntax == uid.ExplicitVRBigEndian and pixels.bits_allocated == 8 and _vr(dataset) == "OW":
-        data = np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().tobytes()
+        data = memoryview(np.frombuffer(data[: len(data) // 2 * 2], np.uint16).byteswap().tobytes())
     excess = len(data) - pixels.frames * pixels.frame_bytes
-    if _undefined_length(dataset) or (excess >= 8 and data.startswith(struct.pack("<I", _ITEM))):
+    if _undefined_length(dataset) or (excess >= 8 and data[:4] == struct.pack("<I", _ITEM)):
         # Fragments: their headers would become pixels and shift all that follow.
         raise broken("the pixel data are in fragments, and the transfer syntax says they are not")
     if excess < 0:

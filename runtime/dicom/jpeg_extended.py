@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.jpeg_scan import (
-    CHUNK,
     INVALID,
     HuffmanTable,
     bit_windows,
@@ -24,6 +23,8 @@ from promptray.runtime.dicom.jpeg_scan import (
 
 _EXTENDED = 0xC1  # SOF1: extended sequential, Huffman
 _PRECISION = 12
+#: Bytes of a scan decoded at a time, so that memory stays bounded whatever the frame's size.
+_CHUNK = 1 << 14
 _ALL_COEFFICIENTS = (0, 63, 0)  # Ss, Se and Ah, Al of a sequential scan (table B.3)
 
 
@@ -96,8 +97,8 @@ def _decode_blocks(data: bytes, blocks: NDArray[np.int32], code: _Code) -> None:
     if 2 * len(blocks) > 8 * len(data):
         raise broken("the JPEG scan ends early")
     begun, place, bit = 0, 0, 0
-    for first in range(0, len(data), CHUNK):
-        windows = bit_windows(data, first, min(CHUNK, len(data) - first) + 4)
+    for first in range(0, len(data), _CHUNK):
+        windows = bit_windows(data, first, min(_CHUNK, len(data) - first) + 4)
         dc_steps, ac_steps = code.dc_steps[windows].tobytes(), code.ac_steps[windows].tobytes()
         advances, end = code.advances[windows].tobytes(), len(windows) - 32
         starts, places = [], []

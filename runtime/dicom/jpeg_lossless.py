@@ -1,7 +1,7 @@
 """Lossless JPEG of 2 to 16 bits (ITU-T T.81 annex H): the commonest compression of radiograph archives.
 
-Written here because no decoder of more than 8 bits is both permissively licensed and small. Finding where
-each difference begins is sequential, but one addition per pixel; all else is done on whole arrays.
+Written here because no decoder of more than 8 bits is both permissively licensed and small, and large ones
+take a frame with missing data for a complete one. All is done on whole arrays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.jpeg_scan import (
-    CHUNK,
     INVALID,
     HuffmanTable,
     Scan,
@@ -23,10 +22,13 @@ from promptray.runtime.dicom.jpeg_scan import (
     read_scan,
     signed_values,
 )
+from promptray.runtime.dicom.walk import walk
 
 Samples = NDArray[np.uint16]
 
 _LOSSLESS = 0xC3  # SOF3: lossless, sequential, Huffman
+#: Bytes of a scan decoded at a time, which takes about a hundred times as much memory.
+_CHUNK = 1 << 18
 
 
 def decode_lossless(frame: bytes) -> Samples:
@@ -86,20 +88,18 @@ def _differences(data: bytes, count: int, table: HuffmanTable, steps_of_window: 
     if count > 8 * len(data):
         raise broken("the JPEG scan ends early")
     differences, done, bit = np.empty(count, np.uint16), 0, 0
-    for first in range(0, len(data), CHUNK):
+    for first in range(0, len(data), _CHUNK):
         # The last symbol of a chunk reaches at most 31 bits, or one invalid step, beyond it.
-        windows = bit_windows(data, first, min(CHUNK, len(data) - first) + 4)
-        steps, end = steps_of_window[windows].tobytes(), len(windows) - 32
-        starts = []
-        while bit < end:
-            starts.append(bit)
-            bit += steps[bit]
+        windows = bit_windows(data, first, min(_CHUNK, len(data) - first) + 4)
+        end = len(windows) - 32
+        steps = steps_of_window.take(windows)
+        starts, bit = walk(steps[:end], bit)
         bit -= end
-        at = np.array(starts[: count - done], np.int64)
+        at = starts[: count - done]
         differences[done : done + at.size] = _values(windows, at, table)
         done += at.size
         if done == count:
-            check_end(data, 8 * first + int(at[-1]) + steps[at[-1]])
+            check_end(data, 8 * first + int(at[-1]) + int(steps[at[-1]]))
             return differences
     raise broken("the JPEG scan ends early")
 

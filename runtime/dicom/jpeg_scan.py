@@ -24,8 +24,6 @@ _END_OF_IMAGE = b"\xd9"
 
 #: Each restart interval costs some 50 microseconds; real films have one per row of blocks, or none.
 MAX_INTERVALS = 40_000
-#: Bytes of a scan decoded at a time, so that memory stays bounded whatever the frame's size.
-CHUNK = 1 << 14
 #: The step over a window that begins with no code, which is found out after the walk.
 INVALID = 255
 

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 
+from promptray.runtime.dicom import j2k_decode
 from promptray.runtime.dicom.coding import LOSSLESS, LOSSY, j2k_coding, jpeg_ls_coding
 from promptray.runtime.dicom.damage import broken
 from promptray.runtime.dicom.facts import PixelFormat
@@ -35,7 +36,8 @@ from promptray.runtime.jpeg_markers import MAX_SCANS, FrameHeader, read_frame_he
 from promptray.runtime.limits import check_slow
 
 Stored = NDArray[np.integer]
-Decoder = Callable[[bytes, uid.UID, PixelFormat], Stored]
+#: Takes what `frame_bytes` gives of its transfer syntaxes: a view where they are native, else bytes.
+Decoder = Callable[[Any, uid.UID, PixelFormat], Stored]
 
 _EXTENDED = 0xC1  # SOF1
 
@@ -77,7 +79,7 @@ def stored_values(dataset: Dataset, syntax: uid.UID, pixels: PixelFormat, index:
     return words
 
 
-def _native(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
+def _native(frame: bytes | memoryview, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """View an uncompressed frame (PS3.5 8.1.1, A.1 to A.3); one pad byte may follow it."""
     if not 0 <= len(frame) - pixels.frame_bytes <= 1:
         raise broken("the frame is not as long as rows and columns ask")
@@ -101,11 +103,22 @@ def _deflated(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
 
 def _j2k(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
     """Decode JPEG 2000 or HTJ2K."""
+    stream, precision = checked_j2k(frame, pixels)
+    coding = j2k_coding(stream, whole=syntax in _WHOLE_J2K)
+    threaded = syntax == uid.JPEG2000Lossless  # HTJ2K is faster without Pillow's copies
+    if threaded and coding.error == 0 and not coding.signed and j2k_decode.takes(precision):
+        words: Stored = quietly(lambda: j2k_decode.decode_unsigned(stream, precision), undecodable)
+    else:
+        words = _decoded("pylibjpeg", stream, syntax, pixels)
+    return decoded_bits(words, precision, pixels, coding)
+
+
+def checked_j2k(frame: bytes, pixels: PixelFormat) -> tuple[bytes, int]:
+    """Return the code stream of a JPEG 2000 or HTJ2K frame, fit to be decoded, and its bits per sample."""
     stream = j2k_code_stream(frame)
     precision = _check_frame(stream, read_j2k_header(stream), pixels).precision
     check_j2k(stream)
-    words = _decoded("pylibjpeg", stream, syntax, pixels)
-    return decoded_bits(words, precision, pixels, j2k_coding(stream, whole=syntax in _WHOLE_J2K))
+    return stream, precision
 
 
 def _jpeg_ls(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:
@@ -131,10 +144,15 @@ def _decoded(plugin: str, frame: bytes, syntax: uid.UID, pixels: PixelFormat) ->
     data = encapsulate([frame])
     words, _ = quietly(
         lambda: get_decoder(syntax).as_array(data, index=0, raw=True, decoding_plugin=plugin, **options),
-        lambda: broken("the compressed frame cannot be decoded"),
+        undecodable,
     )
     stored: Stored = words
     return stored
+
+
+def undecodable() -> ImageError:
+    """Return the refusal of a frame that its decoder refuses."""
+    return broken("the compressed frame cannot be decoded")
 
 
 def _rle(frame: bytes, syntax: uid.UID, pixels: PixelFormat) -> Stored:

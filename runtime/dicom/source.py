@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pydicom.dataset import Dataset
 
 from promptray.runtime import policy
@@ -16,6 +18,7 @@ from promptray.runtime.dicom.facts import (
 from promptray.runtime.dicom.greyscale import LARGEST_CONTAINER, tabulated, to_grey
 from promptray.runtime.dicom.pixels import stored_values
 from promptray.runtime.dicom.read import read_dataset, transfer_syntax
+from promptray.runtime.dicom.reduced import reduced_values
 from promptray.runtime.dicom.view import view_facts
 from promptray.runtime.frames import choose_frame
 from promptray.runtime.picture import Clock, Picture, SourceFacts, notice
@@ -31,6 +34,7 @@ def picture_of(
     clock: Clock,
     *,
     keep_stored: bool = False,
+    halvings: Callable[[int, int], int] | None = None,
 ) -> Picture:
     """Check the tags, decode the chosen frame and take it to 8-bit grey.
 
@@ -42,7 +46,10 @@ def picture_of(
     syntax, stated = transfer_syntax(dataset)
     index = choose_frame(pixels.frames, frame)
     photometric = photometric_facts(dataset, pixels, index)
-    stored = stored_values(dataset, syntax, pixels, index)
+    reduced = None
+    if halvings and (most := halvings(pixels.rows, pixels.columns)):
+        reduced = reduced_values(dataset, syntax, pixels, photometric, index, most)
+    stored, reduction = reduced or (stored_values(dataset, syntax, pixels, index), 0)
     clock.lap("decode")
     kept = None
     if keep_stored and stored.dtype.itemsize <= LARGEST_CONTAINER:
@@ -53,6 +60,7 @@ def picture_of(
     # Type 1 (PS3.3 C.7.6.3), but not all that was ever written has it; unsigned is what films are.
     notices += [] if tags.integer(dataset, "PixelRepresentation") is not None else [notice("sign-absent")]
     notices += [] if photometric.has_voi else [notice("window-absent")]
+    notices += [notice("reduced-decode")] if reduction else []
     tag = tags.text(dataset, "Modality")
     spacing, spacing_source = pixel_spacing(dataset, index)
     view = view_facts(dataset)
@@ -73,4 +81,4 @@ def picture_of(
         laterality=view.laterality,
         view_modifiers=view.modifiers,
     )
-    return Picture(grey, facts, tuple(notices), clock.laps, tabulated=kept)
+    return Picture(grey, facts, tuple(notices), clock.laps, tabulated=kept, reduction=reduction)

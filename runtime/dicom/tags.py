@@ -31,7 +31,7 @@ def element_value(dataset: Dataset, keyword: str) -> Any:
     """Return a tag's value as pydicom gives it; None where the tag is absent or empty."""
     raw = quietly(lambda: dataset.get_item(keyword), lambda: unreadable(keyword))
     stored = getattr(raw, "value", None)
-    if isinstance(stored, bytes) and len(stored) > MAX_ELEMENT_BYTES and keyword != "PixelData":
+    if isinstance(stored, (bytes, memoryview)) and len(stored) > MAX_ELEMENT_BYTES and keyword != "PixelData":
         # pydicom would quote a value of the wrong length in an exception, four characters to the byte.
         raise unreadable(keyword, f"holds more than {MAX_ELEMENT_BYTES} bytes")
     value = quietly(lambda: dataset.get(keyword), lambda: unreadable(keyword))

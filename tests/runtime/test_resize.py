@@ -1,5 +1,7 @@
 """The resizer equals OpenCV's INTER_AREA bit for bit, in each of its branches."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -74,3 +76,29 @@ def test_strided_pictures() -> None:
     picture = np.random.default_rng(1).integers(0, 256, (600, 800), dtype=np.uint8)[::-1, ::2]
     expected = cv2.resize(np.ascontiguousarray(picture), (170, 256), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(resize_area(picture, 256, 170), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "target"), [((700, 523), (256, 191)), ((401, 999), (102, 256)), ((4000, 37), (9, 7))]
+)
+def test_levels_next_to_a_half_are_rounded_as_opencv_does(
+    shape: tuple[int, int], target: tuple[int, int]
+) -> None:
+    """A chessboard of two levels: nearly every mean is a half, where the order of the sum decides."""
+    board = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % 2
+    for low in (0, 100, 254):
+        picture = (board + low).astype(np.uint8)
+        expected = cv2.resize(picture, target[::-1], interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(resize_area(picture, *target), expected)
+
+
+def test_memory_stays_bounded_where_every_level_is_next_to_a_half() -> None:
+    picture = (np.indices((3000, 2000)).sum(axis=0) % 2).astype(np.uint8)
+    expected = cv2.resize(picture, (170, 256), interpolation=cv2.INTER_AREA)
+    resize_area(picture, 256, 170)  # the weights are kept
+    tracemalloc.start()
+    resized = resize_area(picture, 256, 170)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(resized, expected)
+    assert most < 3 * picture.nbytes

@@ -19,6 +19,7 @@ from promptray import ImageError, PromptRayError, Refused, Result, Scorer, Scori
 from promptray.runtime.backends import onnxruntime as backend_module
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeBoundGraph
 from promptray.runtime.bound_heads import BoundHead
+from promptray.runtime.prepared import Prepared
 from tests.bundle_factory import edited, relist
 from tests.carzero_tiny import FOLDER, PROMPTS
 
@@ -112,6 +113,32 @@ def test_score_many_decodes_no_further_than_asked(scorer: Scorer) -> None:
         next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert len(drawn) <= 4 + 3
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_score_many_prepares_the_next_images_while_one_is_scored(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    prepare, infer, prepared, scored = scorer.prepare, scorer.infer, threading.Semaphore(0), []
+
+    def counted(source: Path, **declared: Any) -> Prepared:
+        try:
+            return prepare(source, **declared)
+        finally:
+            prepared.release()
+
+    def after_the_next(image: Prepared) -> Result:
+        due = 1 + ahead if not scored else 1  # itself and those ahead of it, then one more for each
+        if len(scored) + ahead < len(IMAGES):
+            assert all(prepared.acquire(timeout=60) for _ in range(due))
+        scored.append(image.name)
+        return infer(image)
+
+    monkeypatch.setattr(scorer, "prepare", counted)
+    monkeypatch.setattr(scorer, "infer", after_the_next)
+    outcomes = list(scorer.score_many(IMAGES, ahead=ahead, modality="DX"))
+    assert all(isinstance(outcome, Result) for outcome in outcomes)
+    assert scored == [path.name for path in IMAGES]
 
 
 def test_reproducible_scores_are_bit_equal_alone_in_many_and_after_adding(carzero_bundle: Path) -> None:

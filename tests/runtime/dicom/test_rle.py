@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from pydicom.pixels.encoders.base import RLELosslessEncoder
 
+from promptray.runtime.dicom import rle
 from promptray.runtime.dicom.rle import decode_rle
 
 
@@ -87,3 +88,29 @@ def test_output_is_bounded_by_the_image() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
+
+
+def by_the_standard(segment: bytes, size: int) -> bytes:
+    """G.3.2 word for word, one control byte after the other."""
+    plane, position = b"", 0
+    while len(plane) < size and position + 1 < len(segment):
+        control = segment[position]
+        if control < 128:
+            plane += segment[position + 1 : position + 2 + control]
+        elif control > 128:
+            plane += segment[position + 1 : position + 2] * (257 - control)
+        position += 2 + control if control < 128 else 1 if control == 128 else 2
+    return plane[:size]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 130, 1 << 18])
+@given(segment=st.binary(min_size=1, max_size=300), size=st.integers(1, 400))
+def test_any_segment_in_any_chunks(chunk: int, segment: bytes, size: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rle, "_CHUNK", chunk)
+        decoded = decode_rle(frame(segment), size, 1)
+    expected = by_the_standard(segment, size)
+    if decoded is None:
+        assert len(expected) < size
+    else:
+        assert decoded.tobytes() == expected
