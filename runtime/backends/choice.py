@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from promptray.runtime.backends import HOST, NAMES, OF_ENGINES, Backend, GpuOptions, load_backend
+from promptray.runtime.backends import (
+    HOST,
+    NAMES,
+    OF_ENGINES,
+    OF_THE_HOST,
+    OPENVINO,
+    Backend,
+    GpuOptions,
+    load_backend,
+)
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.engines.device import device_here
 from promptray.runtime.engines.facts import Device, EngineFacts, EngineSet
@@ -138,8 +147,10 @@ def choose_backend(
     """
     if name in OF_ENGINES:
         return open_engines(_found(name, engines, prepares), options=options, threads=threads), _ASKED
-    if name == HOST:
-        return _host(name, manifest, threads, options), _ASKED
+    if name in OF_THE_HOST:
+        if options is not None:
+            raise ValueError(f"gpu options are of no use to {name}")
+        return _host(name, manifest, threads), _ASKED
     if name != "auto":
         raise ScoringError(
             "backend.unavailable",
@@ -162,7 +173,7 @@ def choose_backend(
             reason = "auto: the site has engines that passed their gate on this device"
             return open_engines(found, options=options, threads=threads), "; ".join([reason, *passed_over])
     reason = f"auto: the first of the backends this bundle was gated on ({HOST})"
-    return _host(name, manifest, threads, options), "; ".join([reason, *passed_over])
+    return _host(HOST, manifest, threads), "; ".join([reason, *passed_over])
 
 
 def _found(name: str, engines: EngineSource | None, prepares: bool) -> OpenedEngines:
@@ -178,31 +189,40 @@ def _found(name: str, engines: EngineSource | None, prepares: bool) -> OpenedEng
     return engines.find(name, version, device, prepares=prepares)
 
 
-def _host(name: str, manifest: Manifest, threads: int | None, options: GpuOptions | None) -> Backend:
-    if not _is_gated(manifest, HOST):
+def _host(name: str, manifest: Manifest, threads: int | None) -> Backend:
+    if not is_gated(manifest, name):
         raise _ungated(name, manifest)
-    if options is not None and name != "auto":
-        raise ValueError(f"gpu options are of no use to {HOST}")
-    return load_backend(HOST, threads=threads)
+    return load_backend(name, threads=threads)
 
 
-def _is_gated(manifest: Manifest, backend: str) -> bool:
-    """Tell whether every graph has a variant that was gated on a backend on this class of machine."""
+def is_gated(manifest: Manifest, backend: str) -> bool:
+    """Tell whether every graph has a variant that was gated on a backend on this class of machine.
+
+    Text is encoded on the host's first backend, whatever scores.
+    """
     needed = {(graph.role, graph.head) for graph in manifest.graphs}
-    return all(manifest.graph_for(role, consumers_here(backend), head) for role, head in needed)
+    return all(
+        manifest.graph_for(role, consumers_here(HOST if role == "text" else backend), head)
+        for role, head in needed
+    )
 
 
 def _ungated(name: str, manifest: Manifest) -> ScoringError:
     """Say why a bundle cannot be used, and on which machines it can."""
     pairs = sorted({each for graph in manifest.graphs for each in graph.consumers if "@" in each})
-    of_class = [pair for pair in pairs if pair.partition("@")[0] == name or name == "auto"]
+    of_class = [pair for pair in pairs if pair.partition("@")[0] == name]
     if not of_class:
+        gated = sorted({each for graph in manifest.graphs for each in graph.consumers})
+        cure = "use a backend that `promptray inspect` lists for every graph, or build the bundle again"
+        if name == OPENVINO:
+            cure += f" with `backends: [{HOST}, {OPENVINO}]` in its recipe, which gates it on both"
         return ScoringError(
             "backend.unavailable",
             "the bundle's graphs were not gated on this backend",
             artefact=name,
-            expected="a bundle gated on a backend of this software",
-            cure="build the bundle again with this version, or use one that `promptray inspect` lists",
+            expected=f"graphs for {name}",
+            found=f"graphs for {', '.join(gated)}",
+            cure=cure,
         )
     return ScoringError(
         "backend.unavailable",
