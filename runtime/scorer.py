@@ -16,6 +16,7 @@ from promptray.runtime.active_set import ActiveSet
 from promptray.runtime.backend_facts import backend_facts
 from promptray.runtime.backends import Backend, BackendFacts, GpuOptions
 from promptray.runtime.backends.choice import choose_backend
+from promptray.runtime.backends.host_settings import HostSettings
 from promptray.runtime.bound_heads import HeadScores
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
@@ -39,6 +40,7 @@ from promptray.runtime.site import Site
 from promptray.runtime.site_calibration import Calibrations
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 from promptray.runtime.text_check import check_text
+from promptray.runtime.tuning import read_tuning
 
 
 class Scorer:
@@ -87,6 +89,7 @@ class Scorer:
         strict: bool = False,
         gpu: GpuOptions | None = None,
         prepare: Where = "cpu",
+        host: HostSettings | None = None,
     ) -> Scorer:
         """Open a bundle: check its seal, hash what is loaded, compile, and score a golden picture.
 
@@ -111,6 +114,9 @@ class Scorer:
             Where images are brought to the network's input. ``"device"`` needs a set of engines that does it,
             within one grey level of the CPU; an image that it cannot take (colour, size, more than 16 bits)
             is prepared on the CPU and has the notice ``prepared-on-cpu``.
+        host : HostSettings, optional
+            Of a backend of the processor that is asked for by name; by default those of the gates. What
+            `promptray tune` measured as the fastest here is what ``"auto"`` takes.
 
         Raises
         ------
@@ -136,6 +142,8 @@ class Scorer:
             engines=engines,
             options=gpu,
             prepares=prepare == "device",
+            host=host,
+            tuning=read_tuning(local),
         )
         try:
             return cls._on(bundle, chosen, reason, local, prepare, reproducible=reproducible, strict=strict)

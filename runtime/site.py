@@ -218,10 +218,10 @@ class Site:
 
         Parameters
         ----------
-        kind : {'prompt', 'removed-prompt', 'calibration', 'engine'}
-            All have a payload but the removal of one of the bundle's prompts; engines may have one.
+        kind : {'prompt', 'removed-prompt', 'calibration', 'engine', 'tuning'}
+            All have a payload but the removal of one of the bundle's prompts and times; engines may have one.
         head : str
-            The head whose findings they are; empty for engines.
+            The head whose findings they are; empty for engines and times.
         additions : sequence of (key, payload, facts)
             The finding's key, or the engines', unique within kind and head; the content, for a prompt a bank
             file of one prompt, for a calibration its document; JSON values kept with it.
@@ -239,9 +239,9 @@ class Site:
         """
         payloads = [payload for _, payload, _ in additions]
         if any(bool(payload) not in PAYLOADS[kind] for payload in payloads):
-            raise ValueError(f"{kind!r}: every entry has a payload, but for the removal of a prompt")
-        if (head == "") != (kind == "engine"):
-            raise ValueError(f"{kind!r}: findings are of a head, engines of none")
+            raise ValueError(f"{kind!r}: an entry of this kind has a payload, or has none")
+        if (head == "") != (kind in ("engine", "tuning")):
+            raise ValueError(f"{kind!r}: findings are of a head, engines and times of none")
         added = [new_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:

@@ -28,13 +28,14 @@ from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError, PromptError
 
 FORMAT_VERSION = 4
-Kind = Literal["prompt", "removed-prompt", "calibration", "engine"]
+Kind = Literal["prompt", "removed-prompt", "calibration", "engine", "tuning"]
 #: Whether an entry has a payload. Engines of a library that keeps none (ONNX Runtime) are only facts.
 PAYLOADS: dict[Kind, tuple[bool, ...]] = {
     "prompt": (True,),
     "removed-prompt": (False,),
     "calibration": (True,),
     "engine": (True, False),
+    "tuning": (False,),
 }
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
@@ -58,7 +59,7 @@ class SiteEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     kind: Kind
     head: _Head
-    """The head whose finding it is; empty for engines, which are of all heads."""
+    """The head whose finding it is; empty for engines and times, which are of all heads."""
     key: Key
     payload: FileFacts | None
     facts: dict[str, Any]
