@@ -110,10 +110,10 @@ def tune(
     usual, *others = ways(bundle.manifest, machine.cores, openvino=software[OPENVINO] is not None)
     images = list(pixels) if pixels is not None else _golden(bundle)
     timed = measure or partial(interleaved, rounds=rounds, baseline="usual", rest=_REST)
-    measured: list[Measured] = []
     left_out: list[LeftOut] = []
     with _opened(path, usual, site) as first:
         first.check_golden()
+        measured = [_measured(usual, timed({"usual": _calls(first, images)})["usual"])]
         for number, way in enumerate(others):
             progress("tune", way.title, number / len(others))
             try:
@@ -123,8 +123,6 @@ def tune(
             except PromptRayError as error:
                 left_out.append(LeftOut(way=way, reason=f"{error.code}: {error.message}"))
                 continue
-            if not measured:
-                measured.append(_measured(usual, found["usual"]))
             measured.append(_measured(way, found["way"]))
         findings = len(first.prompts.state.by_name)
     progress("tune", "done", 1.0)

@@ -7,10 +7,8 @@ and the software that it was taken with: elsewhere it is not followed, and resul
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import platform
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -20,7 +18,7 @@ from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.cores import host_threads
 from promptray.runtime.errors import BundleError
-from promptray.runtime.machine_class import machine_class
+from promptray.runtime.machine_class import machine_class, processor
 from promptray.runtime.site import Site
 from promptray.runtime.site_files import SiteEntry, corrupt
 
@@ -28,7 +26,6 @@ KIND: Literal["tuning"] = "tuning"
 Positive = Annotated[float, Meta(gt=0)]
 _COUNT = Annotated[int, Meta(ge=1)]
 _PACKAGES = ("promptray", "onnxruntime", "openvino")
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,9 +60,8 @@ class Way(_Struct, frozen=True, kw_only=True):
         """What people call it: settings are named where they are not those of the gates."""
         own, usual = msgspec.to_builtins(self.settings), msgspec.to_builtins(GATED)
         other = [f"{name} {str(own[name]).lower()}" for name in own if own[name] != usual[name]]
-        return ", ".join(
-            [self.backend, f"{self.threads} threads" if self.threads > 1 else "1 thread", *other]
-        )
+        threads = f"{self.threads} threads" if self.threads > 1 else "1 thread"
+        return ", ".join([self.backend, threads, *other])
 
 
 class Measured(_Struct, frozen=True, kw_only=True):
@@ -127,7 +123,7 @@ def machine_here() -> Machine:
     """Return the facts of this machine."""
     return Machine(
         machine_class=machine_class(),
-        processor=_processor(),
+        processor=processor(),
         cores=host_threads(None),
         system=platform.system() or "unknown",
     )
@@ -146,10 +142,19 @@ def read_tuning(site: Site | None) -> Tuning | None:
     BundleError
         ``site.corrupt``, of any machine's entry.
     """
-    if site is None:
-        return None
-    found = {entry.key: _read(site, entry) for entry in site.entries(KIND)}
+    found = read_tunings(site) if site is not None else {}
     return found.get(machine_here().key) if found else None
+
+
+def read_tunings(site: Site) -> dict[str, Tuning]:
+    """Return what was measured on every machine, by the key of its entry.
+
+    Raises
+    ------
+    BundleError
+        ``site.corrupt``.
+    """
+    return {entry.key: _read(site, entry) for entry in site.entries(KIND)}
 
 
 def write_tuning(site: Site, tuning: Tuning) -> None:
@@ -185,16 +190,9 @@ def _damaged(site: Site, entry: SiteEntry, message: str) -> BundleError:
 
 
 def _version(name: str) -> str | None:
+    import importlib.metadata  # only where something was measured
+
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    """Name the processor; platform.processor() is empty on most Linux systems."""
-    if _CPUINFO.exists():
-        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("model name", "Model", "Hardware")):
-                return line.partition(":")[2].strip() or "unknown"
-    return platform.processor() or "unknown"
