@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -109,14 +109,23 @@ class Tuning(_Struct, frozen=True, kw_only=True):
         spread = f"{best.ratio:.2f} ({best.low:.2f} to {best.high:.2f})"
         return f"{best.way.title}: {spread} of the time of {usual.way.title} here, {taken}"
 
-    def differing(self, software: dict[str, str | None]) -> str | None:
-        """Say what is no longer as it was when this was measured; None where all is."""
+    @property
+    def stale(self) -> str | None:
+        """What is here no longer as it was when this was measured; None where all is."""
+        here = {**msgspec.to_builtins(machine_here()), **software_here()}
+        then = {**msgspec.to_builtins(self.machine), **self.software}
         changed = [
-            f"{name} was {self.software.get(name) or 'not installed'} and is {now or 'not installed'}"
-            for name, now in software.items()
-            if self.software.get(name) != now
+            f"{name.replace('_', ' ')} was {then.get(name) or 'not installed'} and is {now or 'not installed'}"
+            for name, now in here.items()
+            if then.get(name) != now
         ]
         return "; ".join(changed) or None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON values, with its key, its reason, and why ``"auto"`` does not follow it here."""
+        stated: dict[str, Any] = msgspec.to_builtins(self)
+        return {"key": self.machine.key, "reason": self.reason, "stale": self.stale, **stated}
 
 
 def machine_here() -> Machine:
@@ -135,7 +144,9 @@ def software_here() -> dict[str, str | None]:
 
 
 def read_tuning(site: Site | None) -> Tuning | None:
-    """Return what was measured on this machine, whatever it was measured with; None where nothing was.
+    """Return what was measured on this machine, else what was measured last on another one; None: nothing.
+
+    It may be :attr:`Tuning.stale`.
 
     Raises
     ------
@@ -143,7 +154,7 @@ def read_tuning(site: Site | None) -> Tuning | None:
         ``site.corrupt``, of any machine's entry.
     """
     found = read_tunings(site) if site is not None else {}
-    return found.get(machine_here().key) if found else None
+    return found.get(machine_here().key, list(found.values())[-1]) if found else None
 
 
 def read_tunings(site: Site) -> dict[str, Tuning]:

@@ -18,7 +18,6 @@ from promptray.cli.output import (
     site_option,
     written,
 )
-from promptray.cli.tune import document
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Distilled, DistilledText, Manifest, Provenance
 from promptray.runtime.bundle.parity import read_parity
@@ -65,7 +64,7 @@ def _found(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
             "calibrations": [facts(each) for each in site_calibrations(local, bundle.manifest).values()],
             "removed": [{"head": entry.head, "key": entry.key} for entry in local.entries("removed-prompt")],
             "engines": engine_documents(EngineStore(local, bundle.manifest)),
-            "tuning": [document(each) for each in read_tunings(local).values()],
+            "tuning": [each.document for each in read_tunings(local).values()],
         }
     return {"sha256": bundle.hash, "manifest": manifest, "parity": parity, "site": added}
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
@@ -23,7 +23,7 @@ from promptray.runtime.bundle import Bundle
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
 from promptray.runtime.site_choice import SiteChoice, open_site
-from promptray.runtime.tuning import KIND, Tuning, machine_here, read_tuning, software_here, write_tuning
+from promptray.runtime.tuning import KIND, Tuning, machine_here, read_tunings, write_tuning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rounds", type=click.IntRange(5), default=21, show_default=True, help="Times that every way is timed."
 )
-@click.option("--list", "listed", is_flag=True, help="Show what was measured here, and measure nothing.")
+@click.option("--list", "listed", is_flag=True, help="Show what was measured, and measure nothing.")
 @click.option("--remove", metavar="KEY", help="Remove what was measured on a machine, and measure nothing.")
 @site_option
 @json_option
@@ -75,10 +75,10 @@ def command(
         local.remove(KIND, "", remove)
         print_json({"removed": remove}) if as_json else click.echo(f"Removed {remove}.")
     elif listed:
-        _list(read_tuning(local), as_json)
+        _list(list(read_tunings(local).values()), as_json)
     else:
         found = _measured(bundle, local, choice, images, modality, rounds)
-        print_json(document(found)) if as_json else _print(found)
+        print_json(found.document) if as_json else _print(found)
 
 
 def _measured(
@@ -103,21 +103,15 @@ def _pixels(bundle: str, images: Path, modality: str | None) -> list[NDArray[Any
     return found
 
 
-def _list(found: Tuning | None, as_json: bool) -> None:
+def _list(found: Sequence[Tuning], as_json: bool) -> None:
     if as_json:
-        print_json({"key": machine_here().key, "tuning": found and document(found)})
-    elif found is None:
-        click.echo("Nothing was measured on this machine.")
-    else:
-        _print(found)
-
-
-def document(tuning: Tuning) -> dict[str, Any]:
-    """Return what was measured, its key, and whether it still holds here."""
-    here = tuning.machine == machine_here()
-    stale = tuning.differing(software_here()) if here else "it was measured on another machine"
-    facts: dict[str, Any] = msgspec.to_builtins(tuning)
-    return {"key": tuning.machine.key, "reason": tuning.reason, "not_followed": stale, **facts}
+        print_json({"machine": machine_here().key, "tuning": [each.document for each in found]})
+        return
+    if not found:
+        click.echo("Nothing was measured.")
+    for each in found:
+        click.echo(f"Key {each.machine.key}")
+        _print(each)
 
 
 def _print(tuning: Tuning) -> None:
@@ -140,5 +134,5 @@ def _print(tuning: Tuning) -> None:
     for each in tuning.left_out:
         click.echo(f"Left out: {each.way.title}: {each.reason}")
     click.echo(f"{tuning.reason}.")
-    if stale := document(tuning)["not_followed"]:
-        click.echo(f"It is not followed any more: {stale}.")
+    if tuning.stale:
+        click.echo(f"It is not followed here: {tuning.stale}.")

@@ -24,7 +24,7 @@ from promptray.runtime.engines.facts import Device, EngineFacts, EngineSet
 from promptray.runtime.engines.targets import require_target
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.machine_class import consumers_here
-from promptray.runtime.tuning import Tuning, software_here
+from promptray.runtime.tuning import Tuning
 
 
 class OpenedEngines(Protocol):
@@ -201,7 +201,7 @@ def _not_followed(tuning: Tuning, manifest: Manifest, threads: int | None) -> st
         return f"the bundle's graphs were not gated on {way.backend}"
     if threads not in (None, way.threads):
         return f"they are of {way.threads} threads, and the caller asked for {threads}"
-    return tuning.differing(software_here())
+    return tuning.stale
 
 
 def _found(name: str, engines: EngineSource | None, prepares: bool) -> OpenedEngines:
