@@ -25,6 +25,7 @@ from promptray.runtime.site_files import SiteEntry, corrupt
 KIND: Literal["tuning"] = "tuning"
 Positive = Annotated[float, Meta(gt=0)]
 _COUNT = Annotated[int, Meta(ge=1)]
+_ABSENT = "not installed"
 _PACKAGES = ("promptray", "onnxruntime", "openvino")
 
 
@@ -115,7 +116,7 @@ class Tuning(_Struct, frozen=True, kw_only=True):
         here = {**msgspec.to_builtins(machine_here()), **software_here()}
         then = {**msgspec.to_builtins(self.machine), **self.software}
         changed = [
-            f"{name.replace('_', ' ')} was {then.get(name) or 'not installed'} and is {now or 'not installed'}"
+            f"{name.replace('_', ' ')} was {then.get(name) or _ABSENT} and is {now or _ABSENT}"
             for name, now in here.items()
             if then.get(name) != now
         ]
