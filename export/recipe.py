@@ -98,7 +98,7 @@ class Recipe(_Struct, frozen=True, kw_only=True):
     golden: GoldenRecipe | None = None
     text_graph: bool = True
     """False leaves the text graph out: smaller, but prompts can then only be imported."""
-    backends: Annotated[list[HostBackend], Meta(min_length=1)] = [HOST]
+    backends: Annotated[list[HostBackend], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [HOST])
     """Backends of the processor that the graphs are gated on, and so are for. The first encodes all text."""
 
     @property

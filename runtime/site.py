@@ -18,6 +18,7 @@ from promptray.runtime.disk import sync_folder
 from promptray.runtime.errors import BundleError, PromptError, PromptRayError
 from promptray.runtime.site_files import (
     ENTRIES,
+    OF_NO_HEAD,
     PAYLOADS,
     SHA256,
     Kind,
@@ -240,7 +241,7 @@ class Site:
         payloads = [payload for _, payload, _ in additions]
         if any(bool(payload) not in PAYLOADS[kind] for payload in payloads):
             raise ValueError(f"{kind!r}: an entry of this kind has a payload, or has none")
-        if (head == "") != (kind in ("engine", "tuning")):
+        if (head == "") != (kind in OF_NO_HEAD):
             raise ValueError(f"{kind!r}: findings are of a head, engines and times of none")
         added = [new_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
 

@@ -37,6 +37,8 @@ PAYLOADS: dict[Kind, tuple[bool, ...]] = {
     "engine": (True, False),
     "tuning": (False,),
 }
+#: Kinds that are of a machine, and not of a head's findings.
+OF_NO_HEAD: tuple[Kind, ...] = ("engine", "tuning")
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -216,8 +218,8 @@ def _parse_index(path: Path, bundle_hash: str) -> SiteIndex:
         raise corrupt("an entry occurs twice in the index", path)
     if any((entry.payload is not None) not in PAYLOADS[entry.kind] for entry in index.entries):
         raise corrupt("a prompt or calibration has no payload, or a removed finding has one", path)
-    if any((entry.head == "") != (entry.kind == "engine") for entry in index.entries):
-        raise corrupt("a finding is of no head, or engines are of one", path)
+    if any((entry.head == "") != (entry.kind in OF_NO_HEAD) for entry in index.entries):
+        raise corrupt("a finding is of no head, or engines or times are of one", path)
     return index
 
 

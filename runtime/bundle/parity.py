@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from promptray.runtime.answers import spreads_of
+from promptray.runtime.backends import HOST
 from promptray.runtime.bundle.fields import Count, Text
 from promptray.runtime.bundle.gate_summary import GateSummary, check_gates, misfit
 from promptray.runtime.bundle.manifest import Head, Manifest
@@ -216,9 +217,9 @@ def _stated(
 ) -> Iterator[tuple[str, object, object]]:
     """Yield what both say: its name, then the manifest's word, then the report's."""
     yield "images", len(manifest.golden.images), report.images
-    first, *others = [each.backend.partition(" ")[0] for each in (report, *report.backends)]
+    others = [each.backend.partition(" ")[0] for each in report.backends]
     named = {name.partition("@")[0] for graph in manifest.graphs for name in graph.consumers}
-    yield "backends", sorted(named - {first}), sorted(others)
+    yield "backends", sorted(named - {HOST}), sorted(others)
     yield "heads", [head.name for head in manifest.heads], [each.head for each in heads]
     for head, each in zip(manifest.heads, heads, strict=True):
         findings = len(manifest.findings_of(head.name))

@@ -108,15 +108,6 @@ def test_a_bundle_that_was_not_gated_on_it_is_refused(miniature: Bundle) -> None
     assert "backends: [onnxruntime-cpu, openvino]" in str(error.cure)
 
 
-def test_another_class_of_machines_is_named(miniature: Bundle, tmp_path: Path) -> None:
-    consumer = "openvino@x86_64-other"
-    elsewhere = for_openvino(miniature.path, tmp_path / "b", consumer)
-    error = error_of(lambda: opened(elsewhere))
-    assert error
-    assert error.code == "backend.unavailable"
-    assert error.expected == consumer
-
-
 def test_the_same_call_has_the_same_bits_in_every_scorer(bundle: Bundle) -> None:
     first, again = [], []
     for found in (first, again):
