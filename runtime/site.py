@@ -240,7 +240,7 @@ class Site:
         """
         payloads = [payload for _, payload, _ in additions]
         if any(bool(payload) not in PAYLOADS[kind] for payload in payloads):
-            raise ValueError(f"{kind!r}: an entry of this kind has a payload, or has none")
+            raise ValueError(f"{kind!r}: every entry has a payload, but for removed prompts and times")
         if (head == "") != (kind in OF_NO_HEAD):
             raise ValueError(f"{kind!r}: findings are of a head, engines and times of none")
         added = [new_entry(kind, head, key, payload, facts) for key, payload, facts in additions]

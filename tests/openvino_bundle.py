@@ -13,7 +13,7 @@ from tests.bundle_factory import edited, relist
 
 
 def for_openvino(path: Path, copy: Path) -> Bundle:
-    """Copy a bundle and name a further consumer of its image graph and heads, and its checks in the report."""
+    """Copy a bundle; name a further consumer of its image graph and heads, and its checks in the report."""
 
     def name_it(document: dict[str, Any]) -> None:
         for graph in document["graphs"]:

@@ -1,4 +1,4 @@
-"""A recipe that names OpenVINO beside ONNX Runtime: every check and gate is held on both, and used on both."""
+"""A recipe that names OpenVINO beside ONNX Runtime: every check and gate is held on both, and both score."""
 
 from __future__ import annotations
 
