@@ -55,16 +55,17 @@ def summary(held: Held, kind: Kind, images: ImageSet, original: Draft, changed: 
         patients=held.report.patients,
         labelled=held.report.labelled,
         measured_on=images.facts,
-        graphs=_changed_graphs(original, changed.draft),
+        graphs=_changed_graphs(original, changed.draft, held.consumer),
         tools=tools,
         banks=_changed_banks(original, changed.draft),
     )
 
 
-def _changed_graphs(original: Draft, made: Draft) -> list[ChangedGraph]:
-    """Return the graphs that are not the original's, with both sizes."""
+def _changed_graphs(original: Draft, made: Draft, consumer: str) -> list[ChangedGraph]:
+    """Return a consumer's graphs that are not the original's, with both sizes."""
     before = {graph.title: original.read(graph.file) for graph in original.manifest.graphs}
-    after = {graph.title: (graph.precision, made.read(graph.file)) for graph in made.manifest.graphs}
+    own = [graph for graph in made.manifest.graphs if consumer in graph.consumers]
+    after = {graph.title: (graph.precision, made.read(graph.file)) for graph in own}
     return [
         ChangedGraph(
             graph=title,
