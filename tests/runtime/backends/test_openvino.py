@@ -57,7 +57,9 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "squeezenet": lambda folder: build_once(folder, "squeezenet", squeezenet_tiny.write_recipe),
     "kad": lambda folder: kad_tiny.shared_bundle(folder, "kad"),
     "chexzero": lambda folder: chexzero_tiny.shared_bundle(folder, "chexzero"),
-    "open_clip, tuned": lambda folder: build_once(folder, "tuned", open_clip_tuned_tiny.write_recipe),
+    "open_clip, tuned": lambda folder: build_once(
+        folder, "open-clip-tuned", open_clip_tuned_tiny.write_recipe
+    ),
 }
 
 
