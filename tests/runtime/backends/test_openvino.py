@@ -53,7 +53,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "carzero": lambda folder: carzero_tiny.shared_bundle(folder, "carzero"),
     "open_clip": lambda folder: open_clip_tiny.shared_bundle(folder, "open-clip"),
     "asg": lambda folder: asg_tiny.shared_bundle(folder, "asg-both", **asg_tiny.both_recipe()),
-    "convnext": lambda folder: build_once(folder, "convnext", convnext_tiny.write_recipe),
+    "convnext": lambda folder: build_once(folder, "convnext-torchvision", convnext_tiny.write_recipe),
     "squeezenet": lambda folder: build_once(folder, "squeezenet", squeezenet_tiny.write_recipe),
     "kad": lambda folder: kad_tiny.shared_bundle(folder, "kad"),
     "chexzero": lambda folder: chexzero_tiny.shared_bundle(folder, "chexzero"),
