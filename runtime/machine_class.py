@@ -46,7 +46,7 @@ def machine_class() -> str:
     return found if _CPUINFO.exists() else f"{found}-{platform.system().lower() or 'unknown'}"
 
 
-def processor() -> str:
+def processor_name() -> str:
     """Name the processor; platform.processor() is empty on most Linux systems."""
     if _CPUINFO.exists():
         for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():

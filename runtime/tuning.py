@@ -18,7 +18,7 @@ from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.cores import host_threads
 from promptray.runtime.errors import BundleError
-from promptray.runtime.machine_class import machine_class, processor
+from promptray.runtime.machine_class import machine_class, processor_name
 from promptray.runtime.site import Site
 from promptray.runtime.site_files import SiteEntry, corrupt
 
@@ -133,7 +133,7 @@ def machine_here() -> Machine:
     """Return the facts of this machine."""
     return Machine(
         machine_class=machine_class(),
-        processor=processor(),
+        processor=processor_name(),
         cores=host_threads(None),
         system=platform.system() or "unknown",
     )

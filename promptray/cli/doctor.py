@@ -30,11 +30,10 @@ def command(as_json: bool) -> int:
     Example:
       promptray doctor --json
     """
-    from promptray.calibrate.bench.processor import processor_name
     from promptray.cli.doctor_gpu import driver, engine_backends
     from promptray.cli.doctor_openvino import openvino_state
     from promptray.runtime.backends import HOST, OPENVINO
-    from promptray.runtime.machine_class import machine_class, processor
+    from promptray.runtime.machine_class import machine_class, processor_name
 
     problems = [f"not installed: {name}" for name in _RUNTIME if _version(name) is None]
     try:
@@ -50,7 +49,6 @@ def command(as_json: bool) -> int:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": processor_name(),
-
         "machine class": machine_class(),
         "cores": os.cpu_count(),
         "runtime": {name: _version(name) for name in _RUNTIME},

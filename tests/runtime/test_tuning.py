@@ -188,6 +188,6 @@ def test_changed_graphs_run_only_as_they_were_gated(both: Bundle, monkeypatch: p
 
 
 def test_processor_and_machine_have_names() -> None:
-    assert machine_class.processor().strip()
+    assert machine_class.processor_name().strip()
     assert machine_here().key.startswith(f"{machine_class.machine_class()}-")
     assert tuning.software_here()["onnxruntime"]
