@@ -266,14 +266,17 @@ def _gated(
     cure = "train longer, on more images or wordings, or take a larger student (docs/distillation.md)"
     if recipe.quantise is not None:
         cure = "keep more layers high, or take another scheme (docs/quantisation.md)"
-    consumers = ", ".join(candidate.consumer for candidate, _ in judged)
-    require_passed([each for own in held for each in own], folder, f"{recipe.name} on {consumers}", cure)
+    consumers, every = (
+        ", ".join(model.consumer for model, _ in judged),
+        [each for own in held for each in own],
+    )
+    require_passed(every, folder, f"{recipe.name} on {consumers}", cure)
     passed = changed.draft
     for (candidate, heads), own in zip(judged, held, strict=True):
         if own:  # a backend that runs none of what was changed is not gated again
             of_text = text if candidate.backend == GATED_ON else None
             passed = with_gates(passed, candidate, of_text, golden, heads, own, stages)
-    return [each for own in held for each in own], passed
+    return every, passed
 
 
 def _candidates(recipe: BuildRecipe, draft: Draft) -> list[Model]:

@@ -60,7 +60,7 @@ class OpenVino:
     Parameters
     ----------
     threads : int, optional
-        Threads of one call; by default the cores this process may use.
+        Threads of one call; by default, and at most, the cores this process may use.
     settings : HostSettings, optional
         `arena` and `optimisation` are of no effect.
     """
@@ -70,7 +70,8 @@ class OpenVino:
     engines = None
 
     def __init__(self, *, threads: int | None = None, settings: HostSettings = GATED) -> None:
-        self.threads = host_threads(threads)
+        # It takes no more than there are cores, whatever is asked for.
+        self.threads = min(host_threads(threads), host_threads(None))
         self.version = version_here()
         self._core = ov.Core()
         self._properties = {

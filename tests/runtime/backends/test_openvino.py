@@ -18,6 +18,7 @@ from promptray.runtime.backends import HOST, OPENVINO, load_backend
 from promptray.runtime.backends import openvino as module
 from promptray.runtime.backends.openvino_library import load_library
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.cores import host_threads
 from promptray.runtime.errors import PromptRayError, ScoringError
 from promptray.runtime.graphs import Graphs, own_bank
 from promptray.runtime.result import Result
@@ -93,8 +94,17 @@ def test_the_result_says_what_scored_and_what_encodes_text(bundle: Bundle) -> No
         said = score(scorer, PICTURES[0]).to_json()["backend"]
     assert said["name"] == OPENVINO
     assert said["version"] == module.version_here()
-    assert (said["threads"], said["precision"], said["text"]) == (2, "fp32", HOST)
+    assert (said["threads"], said["precision"], said["text"]) == (min(2, host_threads(None)), "fp32", HOST)
     assert said["reason"] == "asked for by the caller"
+
+
+@pytest.mark.parametrize("asked", [1, 2, 8])
+def test_the_threads_that_it_says_are_those_that_it_takes(bundle: Bundle, asked: int) -> None:
+    backend, facts = load_backend(OPENVINO, threads=asked), bundle.manifest.graph("image")
+    assert facts
+    graph: Any = backend.load(lambda: bundle.read(facts.file), facts)
+    assert graph._compiled.get_property("INFERENCE_NUM_THREADS") == backend.threads
+    assert backend.threads == min(asked, host_threads(None))
 
 
 def test_auto_does_not_take_it(bundle: Bundle) -> None:
