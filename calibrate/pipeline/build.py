@@ -266,10 +266,8 @@ def _gated(
     cure = "train longer, on more images or wordings, or take a larger student (docs/distillation.md)"
     if recipe.quantise is not None:
         cure = "keep more layers high, or take another scheme (docs/quantisation.md)"
-    consumers, every = (
-        ", ".join(model.consumer for model, _ in judged),
-        [each for own in held for each in own],
-    )
+    consumers = ", ".join(candidate.consumer for candidate, _ in judged)
+    every = [each for own in held for each in own]
     require_passed(every, folder, f"{recipe.name} on {consumers}", cure)
     passed = changed.draft
     for (candidate, heads), own in zip(judged, held, strict=True):

@@ -1,6 +1,6 @@
 """OpenVINO on the CPU, in true float32.
 
-The module is imported when this backend is asked for. Every method may be called from any thread: an infer
+The library is imported when a backend is made. Every method may be called from any thread: an infer
 request belongs to one call at a time, and a call that finds none free makes another.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,19 +23,6 @@ from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.cores import host_threads
 from promptray.runtime.errors import ScoringError
 
-ov = load_library()
-
-# The front end raises classes of its own, which share no base below Exception.
-FAULTS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    ov.frontend.GeneralFailure,
-    ov.frontend.InitializationFailure,
-    ov.frontend.NotImplementedFailure,
-    ov.frontend.OpConversionFailure,
-    ov.frontend.OpValidationFailure,
-)
 _PRECISION = "INFERENCE_PRECISION_HINT"
 _FLOAT32 = "f32"
 
@@ -46,7 +34,7 @@ def version_here() -> str:
 
 def state_here() -> str:
     """Return the version with the arithmetics that it has for this processor; float32 is what is used."""
-    able = sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    able = sorted(load_library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     return f"{version_here()}, CPU with {', '.join(able)}; float32 is what is used"
 
 
@@ -72,8 +60,8 @@ class OpenVino:
     def __init__(self, *, threads: int | None = None, settings: HostSettings = GATED) -> None:
         # It takes no more than there are cores, whatever is asked for.
         self.threads = min(host_threads(threads), host_threads(None))
-        self.version = version_here()
-        self._core = ov.Core()
+        self._library = load_library()
+        self.version, self._core = version_here(), self._library.Core()
         self._properties = {
             _PRECISION: _FLOAT32,
             "EXECUTION_MODE_HINT": "ACCURACY",
@@ -100,13 +88,13 @@ class OpenVino:
         require_self_contained(content, facts.file)
         try:
             compiled = self._core.compile_model(self._core.read_model(content), "CPU", self._properties)
-        except FAULTS as error:
+        except _faults(self._library) as error:
             raise failed(f"the {facts.role} graph could not be loaded", facts, error) from error
         _require_float32(compiled, facts)
         require_declared(
             facts, _tensors(compiled.inputs, facts.inputs), _tensors(compiled.outputs, facts.outputs)
         )
-        return OpenVinoGraph(compiled, facts)
+        return OpenVinoGraph(self._library, compiled, facts)
 
     def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
         """Refuse: OpenVINO has no engine that prepares images."""
@@ -126,21 +114,23 @@ class OpenVino:
 class OpenVinoGraph:
     """A compiled graph."""
 
-    def __init__(self, compiled: Any, facts: GraphFacts) -> None:
-        self._compiled, self._facts = compiled, facts
+    def __init__(self, library: ModuleType, compiled: Any, facts: GraphFacts) -> None:
+        self._library, self._compiled, self._facts = library, compiled, facts
 
     def bind(self, resident: Mapping[str, Array]) -> OpenVinoBoundGraph:
         """Wrap the resident arrays once, so that a run copies nothing of them."""
         taken = {tensor.name for tensor in self._facts.inputs}
         own = {name: np.ascontiguousarray(array) for name, array in resident.items() if name in taken}
-        return OpenVinoBoundGraph(self._compiled, self._facts, own)
+        return OpenVinoBoundGraph(self._library, self._compiled, self._facts, own)
 
 
 class OpenVinoBoundGraph:
     """A compiled graph with its resident inputs."""
 
-    def __init__(self, compiled: Any, facts: GraphFacts, resident: dict[str, Array]) -> None:
-        self._compiled, self._facts = compiled, facts
+    def __init__(
+        self, library: ModuleType, compiled: Any, facts: GraphFacts, resident: dict[str, Array]
+    ) -> None:
+        self._library, self._compiled, self._facts = library, compiled, facts
         # OpenVINO keeps addresses only: the arrays live as long as this does.
         self._resident = resident
         self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
@@ -159,11 +149,11 @@ class OpenVinoBoundGraph:
         try:
             request = self._request()
             for name, array in given.items():
-                request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+                request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
             request.infer(share_outputs=True)
             # The next call of the request writes to the same memory.
             found = {name: np.array(request.get_tensor(name).data) for name in self._outputs}
-        except FAULTS as error:  # what failed half-way is not used again
+        except _faults(self._library) as error:  # what failed half-way is not used again
             raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
         self._free.append(request)
         return found
@@ -174,8 +164,15 @@ class OpenVinoBoundGraph:
         except IndexError:
             request = self._compiled.create_infer_request()
             for name, array in self._resident.items():
-                request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+                request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
             return request
+
+
+def _faults(library: ModuleType) -> tuple[type[Exception], ...]:
+    """Return what it raises: its front end has classes of its own, which share no base below Exception."""
+    names = ("General", "Initialization", "NotImplemented", "OpConversion", "OpValidation")
+    own = (getattr(library.frontend, f"{name}Failure") for name in names)
+    return (RuntimeError, ValueError, TypeError, *own)
 
 
 def _tensors(ports: Sequence[Any], declared: Sequence[DeclaredTensor]) -> dict[str, tuple[str, int]]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -242,15 +242,8 @@ def test_less_than_float32_is_refused(bundle: Bundle, monkeypatch: pytest.Monkey
     assert refusal.value.found == "f32"
 
 
-@pytest.fixture
-def without_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def test_without_the_library_it_says_what_to_install(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, module.__name__)
-    yield
-    sys.modules[module.__name__] = module
-
-
-def test_without_the_library_it_says_what_to_install(bundle: Bundle, without_library: None) -> None:
     error = error_of(lambda: opened(bundle))
     assert error
     assert (error.code, error.artefact) == ("backend.unavailable", OPENVINO)
