@@ -33,7 +33,8 @@ def repacked_report(content: BundleContent, before: ParityReport, progress: Call
         ``gate.failed``.
     """
     manifest = content.manifest
-    backends = [each.backend.partition(" ")[0] for each in (before, *before.backends)]
+    named = [before.backend, *(each.backend for each in before.backends)]
+    backends = [each.partition(" ")[0] for each in named]
     report = check_backends(content, backends, progress)
     own = _without_original(manifest)
     heads = [each for part in (report, *report["backends"]) for each in part["heads"]]

@@ -97,7 +97,7 @@ def _measured(
 def _pixels(bundle: str, images: Path, modality: str | None) -> list[NDArray[Any]]:
     declared = {} if modality is None else {"modality": modality}
     with Scorer.open(bundle, backend=HOST, site=None) as scorer:
-        found = [scorer.prepare(file, **declared).network_input.pixels for file in image_files([images])]
+        found = [scorer.prepare(file, **declared).network_input.pixels for file in image_files((images,))]
     if not found:
         raise click.UsageError("the folder holds no file")
     return found

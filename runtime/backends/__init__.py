@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -258,8 +258,8 @@ class Backend(Protocol):
         ...
 
 
-HOST = "onnxruntime-cpu"
-OPENVINO = "openvino"
+HOST: Final = "onnxruntime-cpu"
+OPENVINO: Final = "openvino"
 #: Backends of the processor, which run the bundle's graphs themselves. The first one encodes all text.
 OF_THE_HOST = (HOST, OPENVINO)
 #: Backends of a GPU, which run sets of engines; in the order "auto" asks.
