@@ -33,8 +33,8 @@ def repacked_report(content: BundleContent, before: ParityReport, progress: Call
         ``gate.failed``.
     """
     manifest = content.manifest
-    named = [before.backend, *(each.backend for each in before.backends)]
-    backends = [each.partition(" ")[0] for each in named]
+    ran = [before.backend, *(each.backend for each in before.backends)]
+    backends = [each.partition(" ")[0] for each in ran]
     report = check_backends(content, backends, progress)
     own = _without_original(manifest)
     heads = [each for part in (report, *report["backends"]) for each in part["heads"]]
