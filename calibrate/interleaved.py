@@ -12,6 +12,7 @@ def interleaved(
     *,
     rounds: int,
     baseline: str,
+    rest: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, float]]:
     """Time every alternative once per round, so that drift of the machine hits all alike.
@@ -24,6 +25,8 @@ def interleaved(
         How often each is timed, at least twice.
     baseline : str
         The alternative that ratios refer to.
+    rest : float, optional
+        Seconds before each timed call: threads of the one before may go on looking for work for a while.
     clock : callable, optional
         Returns seconds.
 
@@ -39,6 +42,8 @@ def interleaved(
     taken: dict[str, list[float]] = {name: [] for name in alternatives}
     for _ in range(rounds):
         for name, run in alternatives.items():
+            if rest:
+                time.sleep(rest)
             start = clock()
             run()
             taken[name].append((clock() - start) * 1000.0)

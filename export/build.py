@@ -22,7 +22,7 @@ import safetensors.numpy
 from promptray.export.draft import GATED_ON, TOKENIZER, Draft, Plan, PlannedHead, draft, graphs_of, plan
 from promptray.export.golden_inputs import GoldenInputs, golden_inputs, read_pictures
 from promptray.export.model_facts import ModelFile, describe
-from promptray.export.parity import check_parity
+from promptray.export.parity import check_backends
 from promptray.export.recipe import read_recipe, with_lines
 from promptray.export.sources import Sources
 from promptray.export.stage_cache import StageCache, default_cache
@@ -155,8 +155,8 @@ def checked(sources: Sources, stages: StageCache, progress: Progress) -> Checked
     provenance = sources.provenance(_libraries(), facts.sources)
     made_bundle = draft(made, graphs, prompts, golden, inputs, provenance)
     progress("check", "comparing the graphs with the original", 0.75)
-    parity = check_parity(
-        made_bundle, GATED_ON, lambda part: progress("check", "comparing", 0.75 + 0.2 * part)
+    parity = check_backends(
+        made_bundle, recipe.backends, lambda part: progress("check", "comparing", 0.75 + 0.2 * part)
     )
     parity["notes"] = list(facts.notes)
     return Checked(made, made_bundle, parity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from promptray.export.findings import Stated, by_head, findings_of, settings_of,
 from promptray.export.golden_inputs import GoldenInputs
 from promptray.export.model_facts import OPSET, GraphFile, HeadFile, ModelFile
 from promptray.export.recipe import Recipe
+from promptray.runtime.backends import HOST
 from promptray.runtime.bundle.manifest import (
     FORMAT_VERSION,
     BankRule,
@@ -29,8 +31,8 @@ from promptray.runtime.disk import hash_file
 PRECISION = "fp32"
 #: The tokenizer's name among the files of the export stage.
 TOKENIZER = "tokenizer.json"
-#: The backend that the parity gate runs on, and so the only one the graphs are for.
-GATED_ON = "onnxruntime-cpu"
+#: The backend that every build holds its graphs on, and the only one for text.
+GATED_ON = HOST
 
 
 @dataclass(frozen=True)
@@ -146,17 +148,19 @@ def _text_identity(text: TextRule, graphs: Path) -> dict[str, str]:
     }
 
 
-def graphs_of(facts: ModelFile) -> dict[str, Graph]:
+def graphs_of(facts: ModelFile, backends: Sequence[str] = (GATED_ON,)) -> dict[str, Graph]:
     """Return what the manifest says of every exported graph, by the graph's name in the export stage."""
-    found = {"image.onnx": _graph("image", facts.image)}
+    found = {"image.onnx": _graph("image", facts.image, backends)}
     for head in facts.heads:
-        found[f"head.{head.name}.onnx"] = _graph("head", head.graph, head.name)
+        found[f"head.{head.name}.onnx"] = _graph("head", head.graph, backends, head.name)
     if facts.text_graph is not None:
-        found["text.onnx"] = _graph("text", facts.text_graph)
+        found["text.onnx"] = _graph("text", facts.text_graph, [GATED_ON])
     return found
 
 
-def _graph(role: Literal["image", "head", "text"], facts: GraphFile, head: str | None = None) -> Graph:
+def _graph(
+    role: Literal["image", "head", "text"], facts: GraphFile, backends: Sequence[str], head: str | None = None
+) -> Graph:
     folder = role if head is None else f"{role}/{head}"
     return Graph(
         role=role,
@@ -166,7 +170,7 @@ def _graph(role: Literal["image", "head", "text"], facts: GraphFile, head: str |
         opset=OPSET,
         inputs=facts.inputs,
         outputs=facts.outputs,
-        consumers=[GATED_ON],
+        consumers=list(backends),
     )
 
 
@@ -192,7 +196,7 @@ def draft(
     made: Plan, graphs: Path, prompts: Path, golden: Path, inputs: GoldenInputs, provenance: Provenance
 ) -> Draft:
     """Put the finished stages together. The parity report is still to come."""
-    exported = graphs_of(made.facts)
+    exported = graphs_of(made.facts, made.recipe.backends)
     kept = {name: graph for name, graph in exported.items() if graph.role != "text" or made.recipe.text_graph}
     files: dict[str, bytes | Path] = {graph.file: graphs / name for name, graph in kept.items()}
     if made.text is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,31 @@ _LONG_ROWS = (
     "the classifier's rows are too long for float32: train it with more regularisation, on features "
     "that were brought to one scale"
 )
+
+
+def check_backends(
+    draft: BundleContent, backends: Sequence[str], progress: Callable[[float], None] = lambda _: None
+) -> dict[str, Any]:
+    """Hold the graphs on every backend that they are to be for (see :func:`check_parity`).
+
+    Parameters
+    ----------
+    draft : BundleContent
+    backends : sequence of str
+        At least one; the report is the first one's, and says the same of each further one.
+    progress : callable
+        Called with the fraction done.
+
+    Raises
+    ------
+    BuildError
+        ``gate.failed``, naming the backend.
+    """
+    first, *others = [
+        check_parity(draft, name, partial(_tell, progress, number, len(backends)))
+        for number, name in enumerate(backends)
+    ]
+    return {**first, "backends": [{"backend": each["backend"], "heads": each["heads"]} for each in others]}
 
 
 def check_parity(
@@ -75,8 +100,8 @@ def check_parity(
     return report
 
 
-def _tell(progress: Callable[[float], None], head: int, heads: int, part: float) -> None:
-    progress((head + part) / heads)
+def _tell(progress: Callable[[float], None], number: int, count: int, part: float) -> None:
+    progress((number + part) / count)
 
 
 def _require_passed(report: dict[str, Any], artefact: str) -> None:

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from promptray.export.recipe_words import in_words
 from promptray.export.recipe_yaml import invalid, key_of, line_of, read_tree, steps_of
+from promptray.runtime.backends import HOST
 from promptray.runtime.bundle.fields import HeadName, Key, Text
 from promptray.runtime.bundle.image_rules import Door
 from promptray.runtime.bundle.manifest import Code, Examination, ModelFacts, Relation
@@ -25,6 +26,7 @@ from promptray.runtime.packs import read_pack
 #: Why a pack that is a scale stands alone in its head.
 LONGER_SCALE = "the pack is a scale, and other findings would make it a longer one"
 
+HostBackend = Literal["onnxruntime-cpu", "openvino"]
 Wordings = Text | Annotated[list[Text], Meta(min_length=1)]
 
 
@@ -96,6 +98,8 @@ class Recipe(_Struct, frozen=True, kw_only=True):
     golden: GoldenRecipe | None = None
     text_graph: bool = True
     """False leaves the text graph out: smaller, but prompts can then only be imported."""
+    backends: Annotated[list[HostBackend], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [HOST])
+    """Backends of the processor that the graphs are gated on, and so are for. The first encodes all text."""
 
     @property
     def packs(self) -> list[str]:
@@ -136,6 +140,11 @@ def read_recipe_as(path: Path, kind: type[AnyRecipe]) -> AnyRecipe:
             line = line_of(tree, ["door", "refused_body_parts", number])
             what = "a body part without letter or digit refuses nothing"
             raise invalid(path, line, what, key=f"door.refused_body_parts[{number}]", found=part)
+    first, *others = recipe.backends
+    if first != HOST or len(set(others)) < len(others) or first in others:
+        line, found = line_of(tree, ["backends"]), ", ".join(recipe.backends)
+        what = f"graphs are gated on {HOST} first, and on no backend twice"
+        raise invalid(path, line, what, key="backends", found=found)
     packed = _pack_findings(path, tree, recipe)
     taken = [(finding.head, finding.key) for finding in packed]
     for number, finding in enumerate(recipe.findings):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from promptray.export.parity import check_parity
+from promptray.export.parity import check_backends
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.parity import ParityReport
 from promptray.runtime.graphs import BundleContent
@@ -33,10 +33,12 @@ def repacked_report(content: BundleContent, before: ParityReport, progress: Call
         ``gate.failed``.
     """
     manifest = content.manifest
-    backend, _, _ = before.backend.partition(" ")
-    report = check_parity(content, backend, progress)
+    ran = [before.backend, *(each.backend for each in before.backends)]
+    backends = [each.partition(" ")[0] for each in ran]
+    report = check_backends(content, backends, progress)
     own = _without_original(manifest)
-    for each in report["heads"] if own else ():
+    heads = [each for part in (report, *report["backends"]) for each in part["heads"]]
+    for each in heads if own else ():
         head = manifest.free_head
         if head is not None and each["head"] == head.name:
             against = each["against_original"]

@@ -46,6 +46,7 @@ def backend_facts(
         return BackendFacts(
             backend.name, backend.version, backend.device, _precision(manifest, backend.name),
             backend.threads, reason, gated_as,
+            text=HOST if backend.name != HOST and manifest.graph("text") else None,
         )  # fmt: skip
     if not isinstance(engines, EngineSet):
         raise TypeError("engines that passed no gate score nothing")

@@ -230,7 +230,7 @@ class Graphs:
 
     def _text_graph(self) -> Graph:
         """Compile the text graph: on the host always, where the bank was gated; prompts are rare."""
-        if self._backend.engines is None:
+        if self._backend.name == HOST:
             return self._load("text")
         facts = gated_graph(self._bundle.manifest, HOST, "text", None)
         host = load_backend(HOST, threads=self._backend.threads)

@@ -46,6 +46,15 @@ def machine_class() -> str:
     return found if _CPUINFO.exists() else f"{found}-{platform.system().lower() or 'unknown'}"
 
 
+def processor_name() -> str:
+    """Name the processor; platform.processor() is empty on most Linux systems."""
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("model name", "Model", "Hardware")):
+                return line.partition(":")[2].strip() or "unknown"
+    return platform.processor() or "unknown"
+
+
 def consumers_here(backend: str) -> tuple[str, str]:
     """Return the names under which a graph may be meant for a backend on this machine, the closest first."""
     return f"{backend}@{machine_class()}", backend

@@ -16,6 +16,7 @@ from promptray.runtime.active_set import ActiveSet
 from promptray.runtime.backend_facts import backend_facts
 from promptray.runtime.backends import Backend, BackendFacts, GpuOptions
 from promptray.runtime.backends.choice import choose_backend
+from promptray.runtime.backends.host_settings import HostSettings
 from promptray.runtime.bound_heads import HeadScores
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
@@ -39,6 +40,7 @@ from promptray.runtime.site import Site
 from promptray.runtime.site_calibration import Calibrations
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 from promptray.runtime.text_check import check_text
+from promptray.runtime.tuning import read_tuning
 
 
 class Scorer:
@@ -88,6 +90,7 @@ class Scorer:
         gpu: GpuOptions | None = None,
         prepare: Where = "cpu",
         reduced_decode: bool = False,
+        host: HostSettings | None = None,
     ) -> Scorer:
         """Open a bundle: check its seal, hash what is loaded, compile, and score a golden picture.
 
@@ -116,6 +119,9 @@ class Scorer:
             Decode JPEG 2000 no finer than the network needs: several times as fast. Scores differ a little
             (docs/decoding.md says by how much); such an image has the notice ``reduced-decode``, and
             calibrations made without it do not hold. Not with ``prepare="device"``.
+        host : HostSettings, optional
+            Of a backend of the processor that is asked for by name; by default those of the gates. What
+            `promptray tune` measured as the fastest here is what ``"auto"`` takes.
 
         Raises
         ------
@@ -143,6 +149,8 @@ class Scorer:
             engines=engines,
             options=gpu,
             prepares=prepare == "device",
+            host=host,
+            tuning=read_tuning(local),
         )
         try:
             return cls._on(

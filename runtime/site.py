@@ -18,6 +18,7 @@ from promptray.runtime.disk import sync_folder
 from promptray.runtime.errors import BundleError, PromptError, PromptRayError
 from promptray.runtime.site_files import (
     ENTRIES,
+    OF_NO_HEAD,
     PAYLOADS,
     SHA256,
     Kind,
@@ -218,10 +219,10 @@ class Site:
 
         Parameters
         ----------
-        kind : {'prompt', 'removed-prompt', 'calibration', 'engine'}
-            All have a payload but the removal of one of the bundle's prompts; engines may have one.
+        kind : {'prompt', 'removed-prompt', 'calibration', 'engine', 'tuning'}
+            All have a payload but the removal of one of the bundle's prompts and times; engines may have one.
         head : str
-            The head whose findings they are; empty for engines.
+            The head whose findings they are; empty for engines and times.
         additions : sequence of (key, payload, facts)
             The finding's key, or the engines', unique within kind and head; the content, for a prompt a bank
             file of one prompt, for a calibration its document; JSON values kept with it.
@@ -239,9 +240,9 @@ class Site:
         """
         payloads = [payload for _, payload, _ in additions]
         if any(bool(payload) not in PAYLOADS[kind] for payload in payloads):
-            raise ValueError(f"{kind!r}: every entry has a payload, but for the removal of a prompt")
-        if (head == "") != (kind == "engine"):
-            raise ValueError(f"{kind!r}: findings are of a head, engines of none")
+            raise ValueError(f"{kind!r}: every entry has a payload, but for removed prompts and times")
+        if (head == "") != (kind in OF_NO_HEAD):
+            raise ValueError(f"{kind!r}: findings are of a head, engines and times of none")
         added = [new_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:

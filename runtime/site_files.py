@@ -28,14 +28,17 @@ from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError, PromptError
 
 FORMAT_VERSION = 4
-Kind = Literal["prompt", "removed-prompt", "calibration", "engine"]
+Kind = Literal["prompt", "removed-prompt", "calibration", "engine", "tuning"]
 #: Whether an entry has a payload. Engines of a library that keeps none (ONNX Runtime) are only facts.
 PAYLOADS: dict[Kind, tuple[bool, ...]] = {
     "prompt": (True,),
     "removed-prompt": (False,),
     "calibration": (True,),
     "engine": (True, False),
+    "tuning": (False,),
 }
+#: Kinds that are of a machine, and not of a head's findings.
+OF_NO_HEAD: tuple[Kind, ...] = ("engine", "tuning")
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,7 +61,7 @@ class SiteEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     kind: Kind
     head: _Head
-    """The head whose finding it is; empty for engines, which are of all heads."""
+    """The head whose finding it is; empty for engines and times, which are of all heads."""
     key: Key
     payload: FileFacts | None
     facts: dict[str, Any]
@@ -215,8 +218,8 @@ def _parse_index(path: Path, bundle_hash: str) -> SiteIndex:
         raise corrupt("an entry occurs twice in the index", path)
     if any((entry.payload is not None) not in PAYLOADS[entry.kind] for entry in index.entries):
         raise corrupt("a prompt or calibration has no payload, or a removed finding has one", path)
-    if any((entry.head == "") != (entry.kind == "engine") for entry in index.entries):
-        raise corrupt("a finding is of no head, or engines are of one", path)
+    if any((entry.head == "") != (entry.kind in OF_NO_HEAD) for entry in index.entries):
+        raise corrupt("a finding is of no head, or engines or times are of one", path)
     return index
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from promptray.runtime.backends import HOST
 from promptray.runtime.errors import BundleError
 from promptray.runtime.gated_answers import read_gated
 from promptray.runtime.golden import read_golden
 from promptray.runtime.graphs import BundleContent, Graphs, own_bank
+from promptray.runtime.machine_class import consumers_here
 
 Array = NDArray[Any]
 
@@ -43,7 +45,8 @@ def check_text(bundle: BundleContent, graphs: Graphs) -> float | None:
     stored = own_bank(bundle, head).entries[0]
     prompts, negative_prompts = stored.texts
     made = graphs.encode(stored.key, prompts, negative_prompts, allow_empty=True)
-    gated, expected, tolerance = graphs.gated, stored.tensors, TOLERANCE
+    # Whatever scores, this is where text is encoded.
+    gated, expected, tolerance = manifest.gated_for(consumers_here(HOST)), stored.tensors, TOLERANCE
     if gated is not None and gated.text is not None:
         expected = read_gated(bundle, gated, read_golden(bundle).answers).text
         tolerance = gated.text.tolerance

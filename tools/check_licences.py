@@ -1,8 +1,9 @@
 """Print the licence of everything the edge install brings, and fail on one that is not permissive.
 
 The list is resolved from the installed metadata, starting at promptray's own requirements without
-extras, so that a dependency of a dependency counts, too. What the extras for engines bring beside it may be
-under the GPU vendor's own licence, too; where it is not installed it is named as not looked at.
+extras, so that a dependency of a dependency counts, too. What the extra `openvino` brings beside it must be
+permissive, too; what those for engines bring may also be under the GPU vendor's own licence. What is not
+installed is named as not looked at.
 """
 
 import re
@@ -28,6 +29,7 @@ PERMISSIVE = {
     "Zlib",
     "3-Clause BSD License",
     "Apache Software License",
+    "OSI Approved :: Apache Software License",
     "BSD License",
     "ISC License (ISCL)",
     "MIT License",
@@ -37,6 +39,8 @@ PERMISSIVE = {
 
 #: Extras that bring libraries of the GPU's vendor, and how their metadata names its licence.
 ENGINE_EXTRAS = ("rtx", "tensorrt")
+#: Extras of other backends.
+OTHER_EXTRAS = ("openvino",)
 VENDOR = {"Other/Proprietary License", "Proprietary"}
 
 
@@ -73,15 +77,15 @@ def needed(
     return found
 
 
-def extras_of_engines(root: str) -> tuple[list[Distribution], list[str]]:
-    """What the extras of engines bring beyond the edge install: distributions, and names of absent ones."""
+def brought_by(root: str, extras: Iterable[str]) -> tuple[list[Distribution], list[str]]:
+    """What extras bring beyond the edge install: distributions, and names of absent ones."""
     edge = {canonical(each.name) for each in edge_install(root)}
 
     def requires(name: str) -> list[str]:
         found = _here(name)
         return (found.requires or []) if found else []
 
-    names = needed(root, requires, {}, ENGINE_EXTRAS)
+    names = needed(root, requires, {}, extras)
     extra = [name for name in names if name not in edge]
     here = [found for name in extra if (found := _here(name))]
     return here, [name for name in extra if _here(name) is None]
@@ -133,10 +137,11 @@ def main() -> int:
         return 1
     refused = [each for each in found if not print_licence(each, is_permissive)]
     print(f"{len(found)} distributions in the edge install, {len(refused)} not permissive\n")
-    engines, absent = extras_of_engines("promptray")
-    refused += [each for each in engines if not print_licence(each, is_permissive_or_vendors)]
-    missing = f"; not installed here, so not looked at: {', '.join(absent)}" if absent else ""
-    print(f"{len(engines)} more in the extras {', '.join(ENGINE_EXTRAS)}{missing}")
+    for extras, accepts in ((ENGINE_EXTRAS, is_permissive_or_vendors), (OTHER_EXTRAS, is_permissive)):
+        brought, absent = brought_by("promptray", extras)
+        refused += [each for each in brought if not print_licence(each, accepts)]
+        missing = f"; not installed here, so not looked at: {', '.join(absent)}" if absent else ""
+        print(f"{len(brought)} more in the extras {', '.join(extras)}{missing}")
     return 1 if refused else 0
 
 

@@ -10,7 +10,7 @@ from promptray.calibrate.bench.nvml import NotThere, Nvml
 from promptray.calibrate.bench.report import Gpu, Machine, Moment
 from promptray.calibrate.bench.tegrastats import Tegrastats
 from promptray.runtime.cores import host_threads
-from promptray.runtime.machine_class import machine_class, processor_features
+from promptray.runtime.machine_class import machine_class, processor_features, processor_name
 
 
 class GpuReader(Protocol):
@@ -57,7 +57,7 @@ class Watch:
         return Machine(
             system=f"{platform.system()} {platform.release()} {platform.machine()}",
             python=platform.python_version(),
-            cpu=processor.processor_name(),
+            cpu=processor_name(),
             machine_class=machine_class(),
             cores=host_threads(None),
             cpu_flags=sorted(processor_features()),

@@ -1,24 +1,13 @@
-"""What the system tells of its processor: name, governor, frequency, throttling. None: not known."""
+"""What the system tells of its processor: governor, frequency, throttling. None: not known."""
 
 from __future__ import annotations
 
 import os
-import platform
 import statistics
-import sys
 from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
+_CPUINFO = Path("/proc/cpuinfo")
 _CORES = Path("/sys/devices/system/cpu")
-
-
-def processor_name(cpuinfo: Path = CPUINFO) -> str:
-    """Name the processor; platform.processor() is empty on most Linux systems."""
-    if sys.platform == "linux":
-        for line in _lines(cpuinfo):
-            if line.startswith(("model name", "Model", "Hardware")):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def governor(cores: Path = _CORES) -> str | None:
@@ -27,7 +16,7 @@ def governor(cores: Path = _CORES) -> str | None:
     return ", ".join(sorted(found)) or None
 
 
-def mean_mhz(cores: Path = _CORES, cpuinfo: Path = CPUINFO) -> float | None:
+def mean_mhz(cores: Path = _CORES, cpuinfo: Path = _CPUINFO) -> float | None:
     """Return the mean frequency of the cores now."""
     found = [float(line) / 1000 for line in _each(cores, "cpufreq/scaling_cur_freq") if line.isdigit()]
     if not found:

@@ -36,11 +36,12 @@ from promptray.calibrate.pipeline.text_student import added_wordings, text_taugh
 from promptray.calibrate.pipeline.thresholds import thresholds_of
 from promptray.calibrate.quantise import quantise
 from promptray.export.build import Checked, checked, require_writable, write
-from promptray.export.draft import Draft
+from promptray.export.draft import GATED_ON, Draft
 from promptray.export.recipe import read_recipe_as, with_lines
 from promptray.export.sources import Sources
 from promptray.export.stage_cache import StageCache, default_cache
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.bundle.validate_gated import changed_heads
 from promptray.runtime.golden import read_golden
 from promptray.runtime.text import EncodedPrompt
@@ -131,7 +132,7 @@ def build(
         notes = [*made.notes, *(f"calibration: {warning}" for warning in changed.warnings)]
         notes += time_notes(original.draft, made.fp32.draft, changed.draft, stages, progress)
         parity = {**made.fp32.parity, "notes": [*made.fp32.parity["notes"], *notes]}
-        parity["gates"] = job.summaries(held, passed, changed)
+        parity["gates"] = job.summaries(held, changed)
         sourced = _sourced(recipe, made.fp32.draft, passed, images.engines, stages, progress, change)
         return write(output, sourced.draft, _with_sources(parity, sourced), progress)
 
@@ -224,13 +225,12 @@ class _Build:
         asked = replace(asked, limits=limits_of(self.recipe, self.path.name, added=True))
         return Gates(before, asked, self.stages, _part(self.progress, 0.6, 0.95)), after
 
-    def summaries(self, held: Sequence[Held], passed: Draft, changed: Changed) -> list[dict[str, Any]]:
+    def summaries(self, held: Sequence[Held], changed: Changed) -> list[dict[str, Any]]:
         """Return what ``parity.json`` says of each gate."""
-        consumer, images = passed.manifest.gated[0].consumer, self.images.gate
-        said = []
+        images, said = self.images.gate, []
         for each in held:
             kind = kind_of(self.recipe, self.path.name, added=each.of == "added prompts")
-            said.append(summary(each, consumer, kind, images, self.original.draft, changed))
+            said.append(summary(each, kind, images, self.original.draft, changed))
         found: list[dict[str, Any]] = msgspec.to_builtins(said)
         return found
 
@@ -245,27 +245,46 @@ def _gated(
     folder: GateFolder,
 ) -> tuple[list[Held], Draft]:
     """Hold the changed model against the original; return the gates, all passed, and the draft with them."""
-    candidate, manifest = Model(changed.draft), changed.draft.manifest
-    consumer = candidate.consumer
-    names = changed_heads(manifest, consumer)
-    heads = [head for head in manifest.heads if head.name in names]
+    manifest = changed.draft.manifest
+    judged = [(model, _changed_heads(model)) for model in _candidates(recipe, changed.draft)]
     golden = read_golden(fp32.draft)
-    model = "the original" if recipe.distil is None else "the student"
-    for each in heads:  # before the gates, which take minutes
-        require_spread(manifest, each, golden.answers[each.name], model)
-    held = [gates.hold(candidate, head, f"head-{head.name}", "scores") for head in heads]
+    original = "the original" if recipe.distil is None else "the student"
+    for _, heads in judged:  # before the gates, which take minutes
+        for each in heads:
+            require_spread(manifest, each, golden.answers[each.name], original)
     before, text = added or (gates, None)
     if added is None and "text" in changed.reports:
         text = added_prompts(changed.draft, stages)
-    if text is not None:
-        head = manifest.text_head
-        assert head is not None  # noqa: S101 - a text graph was changed
-        held.append(before.hold(text, head, "text", "added prompts"))
+    held = []
+    for candidate, heads in judged:
+        own = [gates.hold(candidate, head, f"head-{head.name}", "scores") for head in heads]
+        if text is not None and candidate.backend == GATED_ON:
+            head = manifest.text_head
+            assert head is not None  # noqa: S101 - a text graph was changed
+            own.append(before.hold(text, head, "text", "added prompts"))
+        held.append(own)
     cure = "train longer, on more images or wordings, or take a larger student (docs/distillation.md)"
     if recipe.quantise is not None:
         cure = "keep more layers high, or take another scheme (docs/quantisation.md)"
-    require_passed(held, folder, f"{recipe.name} on {consumer}", cure)
-    return held, with_gates(candidate, text, golden, heads, held, stages)
+    consumers = ", ".join(candidate.consumer for candidate, _ in judged)
+    every = [each for own in held for each in own]
+    require_passed(every, folder, f"{recipe.name} on {consumers}", cure)
+    passed = changed.draft
+    for (candidate, heads), own in zip(judged, held, strict=True):
+        if own:  # a backend that runs none of what was changed is not gated again
+            of_text = text if candidate.backend == GATED_ON else None
+            passed = with_gates(passed, candidate, of_text, golden, heads, own, stages)
+    return every, passed
+
+
+def _candidates(recipe: BuildRecipe, draft: Draft) -> list[Model]:
+    return [Model(draft, backend=name) for name in recipe.backends]
+
+
+def _changed_heads(model: Model) -> list[Head]:
+    manifest = model.draft.manifest
+    names = changed_heads(manifest, model.consumer)
+    return [head for head in manifest.heads if head.name in names]
 
 
 def _part(progress: Progress, first: float, last: float) -> Progress:

@@ -59,6 +59,8 @@ class Held:
     ----------
     name : str
         ``head-<name>`` or ``text``: the stem of its files.
+    consumer : str
+        What it was held on: the backend, of changed graphs with the class of machines.
     head : str
     of : {"scores", "added prompts"}
     report : GateReport
@@ -70,12 +72,18 @@ class Held:
     """
 
     name: str
+    consumer: str
     head: str
     of: Of
     report: GateReport
     page: str
     sealed: bytes
     sealed_page: bytes
+
+    @property
+    def backend(self) -> str:
+        """The backend alone."""
+        return self.consumer.partition("@")[0]
 
 
 class Gates:
@@ -120,7 +128,7 @@ class Gates:
         if self._asked.pictures:  # a finished stage holds none
             page = gate_page(report, self._data(candidate, head, of), self._picture)
         files = ((folder / file).read_bytes() for file in ("sealed.json", "sealed.html"))
-        return Held(name, head.name, of, report, page, *files)
+        return Held(name, candidate.consumer, head.name, of, report, page, *files)
 
     def _settled(self, candidate: Model, head: Head, of: Of) -> dict[str, object]:
         """Return what a report depends on."""

@@ -17,7 +17,7 @@ from promptray.runtime.errors import BuildError
 #: Lists what was written, so that only that is ever removed.
 MARK = "promptray-gate.list"
 _HEADER = "Reports of promptray build, which removes these files when it writes new ones:"
-_REPORT = re.compile(r"(head-[\w-]+|text|search)\.(json|html|txt)")
+_REPORT = re.compile(r"((openvino-)?head-[\w-]+|text|search)\.(json|html|txt)")
 
 
 class GateFolder:

@@ -36,9 +36,7 @@ class _Tolerances(msgspec.Struct, frozen=True):
     text: float | None
 
 
-def summary(
-    held: Held, consumer: str, kind: Kind, images: ImageSet, original: Draft, changed: Changed
-) -> GateSummary:
+def summary(held: Held, kind: Kind, images: ImageSet, original: Draft, changed: Changed) -> GateSummary:
     """Return what ``parity.json`` says of a gate that was passed."""
     manifest = changed.draft.manifest
     tools = {name: version for report in changed.reports.values() for name, version in report.tools.items()}
@@ -48,8 +46,8 @@ def summary(
         libraries = ("transformers", "torch", "onnxruntime")
         tools |= {name: manifest.provenance.libraries[name] for name in libraries}
     return GateSummary(
-        consumer=consumer,
-        report=f"{gates_folder(consumer)}/{held.name}.json",
+        consumer=held.consumer,
+        report=f"{gates_folder(held.consumer)}/{held.name}.json",
         head=held.head,
         of=held.of,
         verdict="passed",
@@ -57,16 +55,17 @@ def summary(
         patients=held.report.patients,
         labelled=held.report.labelled,
         measured_on=images.facts,
-        graphs=_changed_graphs(original, changed.draft),
+        graphs=_changed_graphs(original, changed.draft, held.consumer),
         tools=tools,
         banks=_changed_banks(original, changed.draft),
     )
 
 
-def _changed_graphs(original: Draft, made: Draft) -> list[ChangedGraph]:
-    """Return the graphs that are not the original's, with both sizes."""
+def _changed_graphs(original: Draft, made: Draft, consumer: str) -> list[ChangedGraph]:
+    """Return a consumer's graphs that are not the original's, with both sizes."""
     before = {graph.title: original.read(graph.file) for graph in original.manifest.graphs}
-    after = {graph.title: (graph.precision, made.read(graph.file)) for graph in made.manifest.graphs}
+    own = [graph for graph in made.manifest.graphs if consumer in graph.consumers]
+    after = {graph.title: (graph.precision, made.read(graph.file)) for graph in own}
     return [
         ChangedGraph(
             graph=title,
@@ -107,6 +106,7 @@ def added_prompts(draft: Draft, stages: StageCache) -> Model:
 
 
 def with_gates(
+    made: Draft,
     candidate: Model,
     text: Model | None,
     golden: GoldenSet,
@@ -118,6 +118,8 @@ def with_gates(
 
     Parameters
     ----------
+    made : Draft
+        The candidate's, with what other backends gave.
     candidate : Model
     text : Model, optional
         The candidate with prompts that its changed text graph encoded.
@@ -135,12 +137,12 @@ def with_gates(
         ``gate.failed`` where the candidate's answers change too much with the shape of the call.
     """
     draft, consumer = candidate.draft, candidate.consumer
-    folder, made = gates_folder(consumer), _tested(candidate, text, golden, heads, stages)
+    folder, tested = gates_folder(consumer), _tested(candidate, text, golden, heads, stages)
     answers = f"{folder}/answers.safetensors"
-    files: dict[str, bytes | Path] = {answers: made / "answers.safetensors"}
+    files: dict[str, bytes | Path] = {answers: tested / "answers.safetensors"}
     for each in held:
         files |= {f"{folder}/{each.name}.json": each.sealed, f"{folder}/{each.name}.html": each.sealed_page}
-    found = msgspec.json.decode((made / "tolerances.json").read_bytes(), type=_Tolerances)
+    found = msgspec.json.decode((tested / "tolerances.json").read_bytes(), type=_Tolerances)
     of_heads = [
         GatedHead(
             head=name,
@@ -160,8 +162,8 @@ def with_gates(
             page=f"{folder}/text.html",
         )
     gated = Gated(consumer=consumer, answers=answers, heads=of_heads, text=of_text)
-    manifest = msgspec.structs.replace(draft.manifest, gated=[gated])
-    return replace(draft, manifest=manifest, files={**draft.files, **files})
+    manifest = msgspec.structs.replace(made.manifest, gated=[*made.manifest.gated, gated])
+    return replace(made, manifest=manifest, files={**made.files, **files})
 
 
 def _tested(
@@ -184,7 +186,7 @@ def _tested(
 def _self_test(
     candidate: Model, text: Model | None, golden: GoldenSet, heads: Sequence[Head], out: Path
 ) -> None:
-    test = SelfTest(candidate.draft, golden) if heads else None
+    test = SelfTest(candidate, golden) if heads else None
     tolerances = {head.name: test.tolerances(head) for head in heads} if test else {}
     answers = test.answers([head.name for head in heads]) if test else {}
     entry, of_text = None, None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from promptray.calibrate.gates.table import gate_text, headline, unpassed
 from promptray.calibrate.pipeline.gate import Held, as_json
 from promptray.calibrate.pipeline.gate_folder import GateFolder
+from promptray.export.draft import GATED_ON
 from promptray.runtime.errors import BuildError
 
 
@@ -21,9 +22,10 @@ def require_passed(held: Sequence[Held], folder: GateFolder, artefact: str, cure
     """
     files = {}
     for each in held:
-        files[f"{each.name}.json"] = as_json(each.report)
-        files[f"{each.name}.html"] = each.page.encode()
-        files[f"{each.name}.txt"] = gate_text(each.report).encode()
+        stem = each.name if each.backend == GATED_ON else f"{each.backend}-{each.name}"
+        files[f"{stem}.json"] = as_json(each.report)
+        files[f"{stem}.html"] = each.page.encode()
+        files[f"{stem}.txt"] = gate_text(each.report).encode()
     said = [headline(each.report) for each in held if each.report.verdict != "passed"]
     try:
         folder.replace(files)

@@ -17,7 +17,7 @@ from promptray.calibrate.pipeline.recipe import BuildRecipe, precision_of
 from promptray.calibrate.quantise import quantise
 from promptray.calibrate.quantise.calibration_images import warnings_of
 from promptray.calibrate.quantise.report import Report
-from promptray.export.draft import GATED_ON, Draft
+from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
 from promptray.runtime.bundle.manifest import Graph, Manifest
 from promptray.runtime.machine_class import consumers_here
@@ -30,7 +30,7 @@ class Changed:
     Attributes
     ----------
     draft : Draft
-        Its changed graphs are for this backend on this class of machine only.
+        Its changed graphs are for the backends of the recipe on this class of machine only.
     reports : mapping of str to Report
         By the graph's title.
     warnings : tuple of str
@@ -105,7 +105,7 @@ def _with_graph(made: Draft, graph: Graph, precision: str, file: Path) -> Draft:
         file=f"graphs/{folder}/{precision}-{opset}.onnx",
         precision=precision,
         opset=opset,
-        consumers=[consumers_here(GATED_ON)[0]],
+        consumers=_here(graph),
     )
     graphs = [changed if each == graph else each for each in made.manifest.graphs]
     files = {name: content for name, content in made.files.items() if name != graph.file}
@@ -115,12 +115,15 @@ def _with_graph(made: Draft, graph: Graph, precision: str, file: Path) -> Draft:
 def _with_student_for_here(made: Draft) -> Draft:
     """Keep an fp32 student to this class of machine, too: beside graphs that are, it is gated here only."""
     graphs = [
-        msgspec.structs.replace(each, consumers=[consumers_here(GATED_ON)[0]])
-        if each.role == "image"
-        else each
+        msgspec.structs.replace(each, consumers=_here(each)) if each.role == "image" else each
         for each in made.manifest.graphs
     ]
     return Draft(_replaced(made.manifest, graphs=graphs), made.files)
+
+
+def _here(graph: Graph) -> list[str]:
+    """Return the backends that a graph is for, each on this class of machines only."""
+    return [consumers_here(backend)[0] for backend in graph.consumers]
 
 
 def _replaced(manifest: Manifest, **changes: Any) -> Manifest:

@@ -52,10 +52,14 @@ class Model:
     draft : Draft
     banks : mapping of str to PromptBank, optional
         Instead of the draft's own, by head.
+    backend : str, optional
+        What it runs on.
     """
 
-    def __init__(self, draft: Draft, banks: Mapping[str, PromptBank] | None = None) -> None:
-        self.draft = draft
+    def __init__(
+        self, draft: Draft, banks: Mapping[str, PromptBank] | None = None, *, backend: str = GATED_ON
+    ) -> None:
+        self.draft, self.backend = draft, backend
         self.banks = {
             head.name: (banks or {}).get(head.name) or own_bank(draft, head) for head in draft.manifest.heads
         }
@@ -64,7 +68,7 @@ class Model:
     @cached_property
     def key(self) -> dict[str, object]:
         """What its scores depend on."""
-        manifest, consumers = self.draft.manifest, consumers_here(GATED_ON)
+        manifest, consumers = self.draft.manifest, consumers_here(self.backend)
         scoring = [("image", None), *(("head", head.name) for head in manifest.heads)]
         used = [manifest.graph_for(role, consumers, head) for role, head in scoring]
         digests = {graph.title: self._digest(graph.file) for graph in used if graph is not None}
@@ -73,13 +77,14 @@ class Model:
             "banks": {name: _of_bank(bank) for name, bank in self.banks.items()},
             "preprocessing": msgspec.to_builtins(manifest.preprocessing),
             "machine": machine_class(),
+            "backend": self.backend,
         }
 
     @property
     def consumer(self) -> str:
         """What it is for here: this class of machine, or the back-end where all is fp32."""
         meant = {name for graph in self.draft.manifest.graphs for name in graph.consumers}
-        return next(name for name in consumers_here(GATED_ON) if name in meant)
+        return next(name for name in consumers_here(self.backend) if name in meant)
 
     def judged(self, of: Of) -> str:
         """Return the hash by which a gate's report names it, and a bundle knows it again."""
@@ -96,7 +101,7 @@ class Model:
     def compiled(self, threads: int | None) -> tuple[Graphs, dict[str, BoundHead]]:
         """Return its graphs and bound heads for a number of threads."""
         if threads not in self._compiled:
-            graphs = Graphs(self.draft, load_backend(GATED_ON, threads=threads), prompts_per_batch=None)
+            graphs = Graphs(self.draft, load_backend(self.backend, threads=threads), prompts_per_batch=None)
             self._compiled[threads] = graphs, graphs.bind_all(self.banks)
         return self._compiled[threads]
 
@@ -126,7 +131,7 @@ def scores(
     what : str
         What progress calls it.
     """
-    backend = load_backend(GATED_ON, threads=call.threads)
+    backend = load_backend(model.backend, threads=call.threads)
     same = {"model": model.key, "batch": call.batch, "threads": backend.threads, "version": backend.version}
     blocks = []
     for first in range(0, len(images.rows), BLOCK):

@@ -8,7 +8,6 @@ import numpy as np
 
 from promptray.calibrate.pipeline.other_rounding import with_other_rounding
 from promptray.calibrate.pipeline.scores import Call, Model, run
-from promptray.export.draft import Draft
 from promptray.runtime.answers import Answers, spreads_of
 from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.bundle.validate import LARGEST_TOLERANCE
@@ -33,18 +32,21 @@ class SelfTest:
 
     Parameters
     ----------
-    draft : Draft
+    model : Model
     golden : GoldenSet
     """
 
-    def __init__(self, draft: Draft, golden: GoldenSet) -> None:
-        model, pixels = Model(draft), normalise(golden.pictures, draft.manifest.preprocessing)
+    def __init__(self, model: Model, golden: GoldenSet) -> None:
+        draft = model.draft
+        pixels = normalise(golden.pictures, draft.manifest.preprocessing)
         one = Call(threads=1)
         self._golden, self._manifest = golden, draft.manifest
         self._found = run(model, pixels, one)
         varied = [run(model, pixels, Call(batch=4, threads=1)), run(model, pixels, Call(threads=2))]
         random = np.random.default_rng(_SEED)
-        varied += [run(Model(with_other_rounding(draft, random)), pixels, one) for _ in range(_MACHINES)]
+        for _ in range(_MACHINES):
+            other = Model(with_other_rounding(draft, random), backend=model.backend)
+            varied.append(run(other, pixels, one))
         self._noise = {
             name: float(np.max([np.abs(other[name] - values).max() for other in varied]))
             for name, values in self._found.items()

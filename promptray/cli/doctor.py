@@ -23,17 +23,17 @@ _EXPORT = ("torch", "torchvision", "timm", "transformers", "onnx", "onnxscript")
 def command(as_json: bool) -> int:
     """Show what this machine can run: versions, CPU, GPU, backends. Holds no patient data and no paths.
 
-    Exits with 1 when something would keep the runtime from working; a backend of a GPU that is not ready says
+    Exits with 1 when something would keep the runtime from working; another backend that is not ready says
     why, and is no problem.
 
     \b
     Example:
       promptray doctor --json
     """
-    from promptray.calibrate.bench.processor import processor_name
     from promptray.cli.doctor_gpu import driver, engine_backends
-    from promptray.runtime.backends import HOST
-    from promptray.runtime.machine_class import machine_class
+    from promptray.cli.doctor_openvino import openvino_state
+    from promptray.runtime.backends import HOST, OPENVINO
+    from promptray.runtime.machine_class import machine_class, processor_name
 
     problems = [f"not installed: {name}" for name in _RUNTIME if _version(name) is None]
     try:
@@ -53,9 +53,12 @@ def command(as_json: bool) -> int:
         "cores": os.cpu_count(),
         "runtime": {name: _version(name) for name in _RUNTIME},
         "export": {name: _version(name) for name in _EXPORT},
-        "backends": {HOST: "ready" if not problems else "not ready", **engine_backends()},
+        "backends": {
+            HOST: "ready" if not problems else "not ready",
+            OPENVINO: openvino_state(),
+            **engine_backends(),
+        },
         "cuda driver": driver(),
-        "not in this version": ["OpenVINO"],
         "problems": problems,
     }
     if as_json:

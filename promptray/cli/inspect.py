@@ -25,6 +25,7 @@ from promptray.runtime.engines.sources import source_sets
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.site_calibration import facts, site_calibrations
 from promptray.runtime.site_choice import SiteChoice, open_site
+from promptray.runtime.tuning import read_tunings
 
 
 @click.command("inspect")
@@ -63,6 +64,7 @@ def _found(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
             "calibrations": [facts(each) for each in site_calibrations(local, bundle.manifest).values()],
             "removed": [{"head": entry.head, "key": entry.key} for entry in local.entries("removed-prompt")],
             "engines": engine_documents(EngineStore(local, bundle.manifest)),
+            "tuning": [each.document for each in read_tunings(local).values()],
         }
     return {"sha256": bundle.hash, "manifest": manifest, "parity": parity, "site": added}
 
@@ -112,6 +114,8 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
         return
     if added["engines"]:
         print_table("Engines", COLUMNS, engine_rows(added["engines"]))
+    for each in added["tuning"]:
+        click.echo(f"Times on {each['key']}: {each['reason']}.")
     kept = [[item["head"], item["key"], "added here"] for item in added["prompts"]]
     kept += [[item["head"], item["key"], "removed here"] for item in added["removed"]]
     kept += [

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.backends.declared import DeclaredGraph
+from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.engines.facts import EngineFacts
@@ -257,19 +258,40 @@ class Backend(Protocol):
         ...
 
 
-HOST = "onnxruntime-cpu"
+HOST: Final = "onnxruntime-cpu"
+OPENVINO: Final = "openvino"
+#: Backends of the processor, which run the bundle's graphs themselves. The first one encodes all text.
+OF_THE_HOST = (HOST, OPENVINO)
 #: Backends of a GPU, which run sets of engines; in the order "auto" asks.
 OF_ENGINES = ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
-NAMES: tuple[str, ...] = (HOST, *OF_ENGINES)
+NAMES: tuple[str, ...] = (*OF_THE_HOST, *OF_ENGINES)
 
 
-def load_backend(name: str, *, threads: int | None = None) -> Backend:
-    """Make the backend that needs no engines, by its name."""
-    if name != HOST:
+def load_backend(name: str, *, threads: int | None = None, settings: HostSettings = GATED) -> Backend:
+    """Make a backend of the processor, by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`OF_THE_HOST`.
+    threads : int, optional
+        Of one call; by default the cores this process may use.
+    settings : HostSettings, optional
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable``, ``backend.mixed-wheels``.
+    """
+    if name not in OF_THE_HOST:
         raise ValueError(f"{name} runs engines: promptray.runtime.backends.choice opens them")
-    from promptray.runtime.backends.onnxruntime import open_backend
+    if name == OPENVINO:
+        from promptray.runtime.backends.openvino import OpenVino
 
-    return open_backend(threads=threads)
+        return OpenVino(threads=threads, settings=settings)
+    from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
+
+    return OnnxRuntimeCpu(threads=threads, settings=settings)
 
 
 def no_prepare(name: str, found: str) -> ScoringError:
@@ -283,6 +305,17 @@ def no_prepare(name: str, found: str) -> ScoringError:
         found=found,
         cure="build the bundle with `prepare: true` in its recipe's section `tensorrt`, then run "
         f'`promptray engine BUNDLE --backend {builder}`; or leave it to the CPU (prepare="cpu")',
+    )
+
+
+def failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:
+    """Return the error of a fault of the library behind a backend, with its first line."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return ScoringError(
+        "backend.failed",
+        f"{what}: {lines[0][:300]}",
+        artefact=facts.file,
+        cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
     )
 
 

@@ -7,13 +7,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from promptray.runtime.backends import HOST, NAMES, OF_ENGINES, Backend, GpuOptions, load_backend
+from promptray.runtime.backends import (
+    HOST,
+    NAMES,
+    OF_ENGINES,
+    OF_THE_HOST,
+    OPENVINO,
+    Backend,
+    GpuOptions,
+    load_backend,
+)
+from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.engines.device import device_here
 from promptray.runtime.engines.facts import Device, EngineFacts, EngineSet
 from promptray.runtime.engines.targets import require_target
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.machine_class import consumers_here
+from promptray.runtime.tuning import Tuning
 
 
 class OpenedEngines(Protocol):
@@ -106,6 +117,8 @@ def choose_backend(
     engines: EngineSource | None = None,
     options: GpuOptions | None = None,
     prepares: bool = False,
+    host: HostSettings | None = None,
+    tuning: Tuning | None = None,
 ) -> tuple[Backend, str]:
     """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
 
@@ -124,6 +137,11 @@ def choose_backend(
         Of a backend of a GPU.
     prepares : bool
         Of several sets of engines, rather one that prepares images.
+    host : HostSettings, optional
+        Of a backend of the processor that is asked for by name.
+    tuning : Tuning, optional
+        What was measured on this machine: ``"auto"`` follows it where it still holds, and otherwise says why
+        it does not.
 
     Returns
     -------
@@ -136,10 +154,14 @@ def choose_backend(
         ``backend.unavailable`` for an unknown name, a library that is not there, or a backend that the bundle
         was not gated on on this class of machine; ``engine.*`` without engines for this device.
     """
+    if host is not None and name not in OF_THE_HOST:
+        raise ValueError(f"host settings are for {' and '.join(OF_THE_HOST)}, asked for by name")
     if name in OF_ENGINES:
         return open_engines(_found(name, engines, prepares), options=options, threads=threads), _ASKED
-    if name == HOST:
-        return _host(name, manifest, threads, options), _ASKED
+    if name in OF_THE_HOST:
+        if options is not None:
+            raise ValueError(f"gpu options are of no use to {name}")
+        return _host(name, manifest, threads, host or GATED), _ASKED
     if name != "auto":
         raise ScoringError(
             "backend.unavailable",
@@ -161,8 +183,25 @@ def choose_backend(
                 continue
             reason = "auto: the site has engines that passed their gate on this device"
             return open_engines(found, options=options, threads=threads), "; ".join([reason, *passed_over])
+    if tuning is not None:
+        different = _not_followed(tuning, manifest, threads)
+        if different is None:
+            way = tuning.chosen
+            reasons = [f"auto: {tuning.reason}", *passed_over]
+            return _host(way.backend, manifest, way.threads, way.settings), "; ".join(reasons)
+        passed_over.append(f"the times measured on {tuning.date} are not followed: {different}")
     reason = f"auto: the first of the backends this bundle was gated on ({HOST})"
-    return _host(name, manifest, threads, options), "; ".join([reason, *passed_over])
+    return _host(HOST, manifest, threads, GATED), "; ".join([reason, *passed_over])
+
+
+def _not_followed(tuning: Tuning, manifest: Manifest, threads: int | None) -> str | None:
+    """Say what keeps "auto" from following what was measured; None where nothing does."""
+    way = tuning.chosen
+    if not is_gated(manifest, way.backend):
+        return f"the bundle's graphs were not gated on {way.backend}"
+    if threads not in (None, way.threads):
+        return f"they are of {way.threads} threads, and the caller asked for {threads}"
+    return tuning.stale
 
 
 def _found(name: str, engines: EngineSource | None, prepares: bool) -> OpenedEngines:
@@ -178,31 +217,49 @@ def _found(name: str, engines: EngineSource | None, prepares: bool) -> OpenedEng
     return engines.find(name, version, device, prepares=prepares)
 
 
-def _host(name: str, manifest: Manifest, threads: int | None, options: GpuOptions | None) -> Backend:
-    if not _is_gated(manifest, HOST):
+def _host(name: str, manifest: Manifest, threads: int | None, settings: HostSettings) -> Backend:
+    if not is_gated(manifest, name):
         raise _ungated(name, manifest)
-    if options is not None and name != "auto":
-        raise ValueError(f"gpu options are of no use to {HOST}")
-    return load_backend(HOST, threads=threads)
+    if settings.optimisation != GATED.optimisation and manifest.gated_for(consumers_here(name)) is not None:
+        raise ScoringError(
+            "backend.unavailable",
+            "changed graphs run only as far rewritten as they were when they were gated",
+            artefact=name,
+            expected=f"optimisation {GATED.optimisation}",
+            found=settings.optimisation,
+            cure="leave the setting out",
+        )
+    return load_backend(name, threads=threads, settings=settings)
 
 
-def _is_gated(manifest: Manifest, backend: str) -> bool:
-    """Tell whether every graph has a variant that was gated on a backend on this class of machine."""
+def is_gated(manifest: Manifest, backend: str) -> bool:
+    """Tell whether every graph has a variant that was gated on a backend on this class of machine.
+
+    Text is encoded on the host's first backend, whatever scores.
+    """
     needed = {(graph.role, graph.head) for graph in manifest.graphs}
-    return all(manifest.graph_for(role, consumers_here(backend), head) for role, head in needed)
+    return all(
+        manifest.graph_for(role, consumers_here(HOST if role == "text" else backend), head)
+        for role, head in needed
+    )
 
 
 def _ungated(name: str, manifest: Manifest) -> ScoringError:
     """Say why a bundle cannot be used, and on which machines it can."""
     pairs = sorted({each for graph in manifest.graphs for each in graph.consumers if "@" in each})
-    of_class = [pair for pair in pairs if pair.partition("@")[0] == name or name == "auto"]
+    of_class = [pair for pair in pairs if pair.partition("@")[0] == name]
     if not of_class:
+        gated = sorted({each for graph in manifest.graphs for each in graph.consumers})
+        cure = "use a backend that `promptray inspect` lists for every graph, or build the bundle again"
+        if name == OPENVINO:
+            cure += f" with `backends: [{HOST}, {OPENVINO}]` in its recipe, which gates it on both"
         return ScoringError(
             "backend.unavailable",
             "the bundle's graphs were not gated on this backend",
             artefact=name,
-            expected="a bundle gated on a backend of this software",
-            cure="build the bundle again with this version, or use one that `promptray inspect` lists",
+            expected=f"graphs for {name}",
+            found=f"graphs for {', '.join(gated)}",
+            cure=cure,
         )
     return ScoringError(
         "backend.unavailable",

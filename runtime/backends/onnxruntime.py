@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from promptray.runtime.backends import HOST, Array, BoundGraph, no_prepare
+from promptray.runtime.backends import HOST, Array, BoundGraph, failed, no_prepare
 from promptray.runtime.backends.declared import DeclaredGraph, require_declared
+from promptray.runtime.backends.host_settings import GATED, HostSettings, Optimisation
 from promptray.runtime.backends.onnx_files import require_self_contained
 from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
@@ -32,6 +33,12 @@ _WHEELS = (
     "onnxruntime-directml",
     "onnxruntime-qnn",
 )
+
+_LEVELS: dict[Optimisation, ort.GraphOptimizationLevel] = {
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+}
 
 
 def installed_wheels() -> dict[str, str]:
@@ -65,11 +72,6 @@ def refuse_mixed_wheels() -> None:
         )
 
 
-def open_backend(*, threads: int | None = None) -> OnnxRuntimeCpu:
-    """Make this backend."""
-    return OnnxRuntimeCpu(threads=threads)
-
-
 class OnnxRuntimeCpu:
     """Compiles graphs for ONNX Runtime's CPU provider, in true float32.
 
@@ -77,14 +79,16 @@ class OnnxRuntimeCpu:
     ----------
     threads : int, optional
         Threads of one call; by default the cores this process may use.
+    settings : HostSettings, optional
+        `hint` is of no effect.
     """
 
     name = HOST
     device = "CPU"
     engines = None
 
-    def __init__(self, *, threads: int | None = None) -> None:
-        self.threads = host_threads(threads)
+    def __init__(self, *, threads: int | None = None, settings: HostSettings = GATED) -> None:
+        self.threads, self._settings = host_threads(threads), settings
         refuse_mixed_wheels()
         self.version = ort.__version__
 
@@ -98,9 +102,10 @@ class OnnxRuntimeCpu:
         ScoringError
             ``backend.failed``.
         """
-        return OnnxRuntimeGraph(
-            make_session(model(), facts, "CPUExecutionProvider", {}, threads=self.threads), facts
+        session = make_session(
+            model(), facts, "CPUExecutionProvider", {}, threads=self.threads, settings=self._settings
         )
+        return OnnxRuntimeGraph(session, facts)
 
     def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
         """Refuse: ONNX Runtime has no engine that prepares images."""
@@ -118,7 +123,13 @@ class OnnxRuntimeCpu:
 
 
 def make_session(
-    model: bytes, facts: GraphFacts, provider: str, provider_options: Mapping[str, str], *, threads: int
+    model: bytes,
+    facts: GraphFacts,
+    provider: str,
+    provider_options: Mapping[str, str],
+    *,
+    threads: int,
+    settings: HostSettings = GATED,
 ) -> ort.InferenceSession:
     """Compile a model for one provider, and for no other.
 
@@ -131,6 +142,7 @@ def make_session(
     provider_options : mapping of str to str
     threads : int
         Of one call on the host.
+    settings : HostSettings, optional
 
     Raises
     ------
@@ -144,6 +156,8 @@ def make_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    options.graph_optimization_level = _LEVELS[settings.optimisation]
+    options.enable_cpu_mem_arena = settings.arena
     options.use_deterministic_compute = provider != "CPUExecutionProvider"  # which always is
     try:
         # Its own fall-back prints to stdout and tries the same provider again.
@@ -215,14 +229,3 @@ _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int6
 
 def _tensors(nodes: Sequence[Any]) -> dict[str, tuple[str, int]]:
     return {node.name: (_TYPES.get(node.type, node.type), len(node.shape)) for node in nodes}
-
-
-def failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:
-    """Return the error of a fault of ONNX Runtime, with its first line."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return ScoringError(
-        "backend.failed",
-        f"{what}: {lines[0][:300]}",
-        artefact=facts.file,
-        cure="run `promptray verify` on the bundle and `promptray doctor` on this machine",
-    )

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from promptray.runtime.backends import Array, Outputs, require_finite, require_on_host
+from promptray.runtime.backends import Array, Outputs, failed, require_finite, require_on_host
 from promptray.runtime.backends.call_sizes import call_sizes, parts_of
-from promptray.runtime.backends.onnxruntime import FAULTS, failed
+from promptray.runtime.backends.onnxruntime import FAULTS
 from promptray.runtime.backends.sequential import Done
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.deadline import Deadline

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from promptray.runtime.answers import spreads_of
+from promptray.runtime.backends import HOST
 from promptray.runtime.bundle.fields import Count, Text
 from promptray.runtime.bundle.gate_summary import GateSummary, check_gates, misfit
 from promptray.runtime.bundle.manifest import Head, Manifest
@@ -80,6 +81,13 @@ class CheckedSources(_Struct, frozen=True):
     heads: list[HeadGate]
 
 
+class BackendParity(_Struct, frozen=True):
+    """The same comparisons on a further backend that the graphs are for."""
+
+    backend: Text
+    heads: list[HeadParity]
+
+
 class ParityReport(_Struct, frozen=True):
     """All of ``parity.json``."""
 
@@ -91,6 +99,8 @@ class ParityReport(_Struct, frozen=True):
     machine: Text
     images: Count
     heads: list[HeadParity]
+    backends: list[BackendParity] = []
+    """Of every other backend that graphs are for, in the order that the recipe names them."""
     notes: list[Text] = []
     """What the build had to assume of the model."""
     gates: list[GateSummary] = []
@@ -179,10 +189,15 @@ def _widest(bundle: Bundle) -> dict[str, float]:
 
 def _require_own(report: ParityReport, manifest: Manifest) -> None:
     """Refuse a report whose heads, counts or bounds are not the manifest's, or whose bounds were not kept."""
-    for what, expected, found in _stated(report, manifest):
-        if found != expected:
-            raise misfit(manifest.parity, what, str(expected), str(found))
-    for each in report.heads:
+    for backend, heads in [(report.backend, report.heads), *((o.backend, o.heads) for o in report.backends)]:
+        for what, expected, found in _stated(report, heads, manifest):
+            if found != expected:
+                raise misfit(manifest.parity, f"{what}, on {backend}", str(expected), str(found))
+        _require_within(heads, manifest)
+
+
+def _require_within(heads: list[HeadParity], manifest: Manifest) -> None:
+    for each in heads:
         original = each.against_original
         compared: list[Comparison | Variation] = [original, *each.noise]
         scores = max(
@@ -197,11 +212,16 @@ def _require_own(report: ParityReport, manifest: Manifest) -> None:
                 raise misfit(manifest.parity, what, f"within {bound:g}", f"off by {error:g}")
 
 
-def _stated(report: ParityReport, manifest: Manifest) -> Iterator[tuple[str, object, object]]:
+def _stated(
+    report: ParityReport, heads: list[HeadParity], manifest: Manifest
+) -> Iterator[tuple[str, object, object]]:
     """Yield what both say: its name, then the manifest's word, then the report's."""
     yield "images", len(manifest.golden.images), report.images
-    yield "heads", [head.name for head in manifest.heads], [each.head for each in report.heads]
-    for head, each in zip(manifest.heads, report.heads, strict=True):
+    others = [each.backend.partition(" ")[0] for each in report.backends]
+    named = {name.partition("@")[0] for graph in manifest.graphs for name in graph.consumers}
+    yield "backends", sorted(named - {HOST}), sorted(others)
+    yield "heads", [head.name for head in manifest.heads], [each.head for each in heads]
+    for head, each in zip(manifest.heads, heads, strict=True):
         findings = len(manifest.findings_of(head.name))
         yield f"findings of {head.name}", findings, each.findings
         yield f"decisions of {head.name}", report.images * findings, each.decisions

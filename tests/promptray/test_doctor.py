@@ -24,6 +24,7 @@ def test_a_sound_machine_has_no_problems(capsys: pytest.CaptureFixture[str]) -> 
     assert (code, found["problems"]) == (0, [])
     assert found["runtime"]["onnxruntime"]
     assert found["backends"].pop("onnxruntime-cpu") == "ready"
+    assert found["backends"].pop("openvino").startswith("ready: 20")
     assert found["backends"].keys() == {"tensorrt", "tensorrt_rtx", "onnxruntime-cuda"}
     assert run(["doctor"]) == 0
     assert "onnxruntime" in capsys.readouterr().out
@@ -77,6 +78,15 @@ def test_a_machine_without_a_gpu_says_why_and_has_no_problem(
     assert found["cuda driver"].startswith("none: ")
     assert found["backends"]["tensorrt"].startswith("not ready: ")
     assert found["backends"]["onnxruntime-cuda"].startswith("not ready: ")
+
+
+def test_a_machine_without_openvino_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    code, found = facts(capsys)
+    assert code == 0
+    assert found["backends"]["openvino"].startswith("not ready: OpenVINO is not installed; pip install")
 
 
 def test_a_driver_and_a_library_that_work_are_named_with_their_gpu(

@@ -267,7 +267,7 @@ def test_arrays_and_bytes_score_like_the_file(scorer: Scorer) -> None:
         assert image.size == (grey.shape[1], grey.shape[0])
 
 
-@pytest.mark.parametrize("backend", ["openvino", "tensorrt", "cuda", "ONNXRUNTIME-CPU", ""])
+@pytest.mark.parametrize("backend", ["tensorrt", "cuda", "ONNXRUNTIME-CPU", ""])
 def test_no_other_backend_than_the_one_asked_for(carzero_bundle: Path, backend: str) -> None:
     with pytest.raises(ScoringError) as refusal:
         Scorer.open(carzero_bundle, site=None, backend=backend)

@@ -82,6 +82,14 @@ def test_extras_for_engines_may_also_be_the_vendors_own(tmp_path: Path, lines: l
     assert "planted_compiler" in done.stdout
 
 
+def test_openvino_and_what_it_brings_is_permissive_and_must_be(tmp_path: Path):
+    assert "openvino-telemetry" in run().stdout
+    extra = ['Requires-Dist: planted-leaf; extra == "openvino"', "Provides-Extra: openvino"]
+    plant(tmp_path, "promptray", "License-Expression: Apache-2.0", *extra)
+    plant(tmp_path, "planted_leaf", "Classifier: License :: Other/Proprietary License")
+    assert run(tmp_path).returncode == 1
+
+
 def test_what_is_not_installed_is_said(tmp_path: Path):
     extra = ['Requires-Dist: not-there-at-all; extra == "tensorrt"', "Provides-Extra: tensorrt"]
     plant(tmp_path, "promptray", "License-Expression: Apache-2.0", *extra)

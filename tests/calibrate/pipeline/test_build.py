@@ -299,7 +299,7 @@ def test_a_place_where_no_reports_can_be_is_refused_before_the_work(recipe: Reci
 def test_a_verdict_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = make(images=40)
     report = run_gates(data, LIMITS["int8"], draws=20)
-    held = Held("head-x", "x", "scores", report, "page", b"", b"")
+    held = Held("head-x", "onnxruntime-cpu", "x", "scores", report, "page", b"", b"")
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

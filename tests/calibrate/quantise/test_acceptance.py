@@ -11,13 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import openvino
 import pytest
 
 from promptray.calibrate.quantise import Float8, Float16, Int8, Quantised, Scheme, quantise
 from promptray.calibrate.quantise.feeds import head_feeds
 from promptray.calibrate.quantise.session import open_session
 from promptray.export.tensorrt import Profile, build_engine, load_flavour
+from promptray.runtime.backends.openvino_library import load_library
 from promptray.runtime.engines.facts import Settings
 from promptray.runtime.errors import BuildError
 from tests.rtx import needs_rtx
@@ -116,7 +116,7 @@ def test_openvino_computes_nearly_what_the_graph_means(
 ) -> None:
     content, (feed, *_) = graphs[role]
     made = make(role, scheme).content
-    core = openvino.Core()
+    core = load_library().Core()
     exact = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
     model = core.compile_model(core.read_model(made), "CPU", exact)
     found = list(model(dict(feed)).values())

@@ -112,7 +112,7 @@ def test_options_of_a_gpu_are_of_no_use_to_the_host(miniature: Bundle) -> None:
 
 
 def test_names_are_those_of_the_documents() -> None:
-    assert NAMES == ("onnxruntime-cpu", "tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
+    assert NAMES == ("onnxruntime-cpu", "openvino", "tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
     with pytest.raises(ValueError, match="runs engines"):
         load_backend("tensorrt")
 

@@ -1,0 +1,201 @@
+"""OpenVINO on the CPU, in true float32.
+
+The library is imported when a backend is made. Every method may be called from any thread: an infer
+request belongs to one call at a time, and a call that finds none free makes another.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+
+from promptray.runtime.backends import OPENVINO, Array, BoundGraph, failed, no_prepare
+from promptray.runtime.backends.declared import DeclaredGraph, DeclaredTensor, require_declared
+from promptray.runtime.backends.host_settings import GATED, HostSettings
+from promptray.runtime.backends.onnx_files import require_self_contained
+from promptray.runtime.backends.openvino_library import NAME, load_library
+from promptray.runtime.backends.sequential import SequentialChain
+from promptray.runtime.bundle.manifest import Graph as GraphFacts
+from promptray.runtime.cores import host_threads
+from promptray.runtime.errors import ScoringError
+
+_PRECISION = "INFERENCE_PRECISION_HINT"
+_FLOAT32 = "f32"
+
+
+def version_here() -> str:
+    """Return the version of the installed OpenVINO."""
+    return importlib.metadata.version(NAME)
+
+
+def state_here() -> str:
+    """Return the version with the arithmetics that it has for this processor; float32 is what is used."""
+    able = sorted(load_library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return f"{version_here()}, CPU with {', '.join(able)}; float32 is what is used"
+
+
+class OpenVino:
+    """Compiles graphs for OpenVINO's CPU plugin.
+
+    By default the plugin computes float32 graphs in bfloat16 where the processor can, and Linear layers of
+    compressed weights with ranges taken at run time. Both are off here, and a graph that was compiled
+    otherwise all the same is refused.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Threads of one call; by default, and at most, the cores this process may use.
+    settings : HostSettings, optional
+        `arena` and `optimisation` are of no effect.
+    """
+
+    name = OPENVINO
+    device = "CPU"
+    engines = None
+
+    def __init__(self, *, threads: int | None = None, settings: HostSettings = GATED) -> None:
+        # It takes no more than there are cores, whatever is asked for.
+        self.threads = min(host_threads(threads), host_threads(None))
+        self._library = load_library()
+        self.version, self._core = version_here(), self._library.Core()
+        self._properties = {
+            _PRECISION: _FLOAT32,
+            "EXECUTION_MODE_HINT": "ACCURACY",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+            "PERFORMANCE_HINT": settings.hint.upper(),
+            "INFERENCE_NUM_THREADS": self.threads,
+            # Threads of two scorers, or of two processes, would be pinned to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if settings.hint == "latency":
+            self._properties["NUM_STREAMS"] = 1  # all threads work on one call
+
+    def load(self, model: Callable[[], bytes], facts: GraphFacts) -> OpenVinoGraph:
+        """Compile an ONNX model held in memory: the bytes that were hashed are the bytes that run.
+
+        Raises
+        ------
+        BundleError
+            ``bundle.unsafe-path`` for a model that keeps weights in other files, which nobody hashed.
+        ScoringError
+            ``backend.failed``, also where OpenVINO would compute it in less than float32.
+        """
+        content = model()
+        require_self_contained(content, facts.file)
+        try:
+            compiled = self._core.compile_model(self._core.read_model(content), "CPU", self._properties)
+        except _faults(self._library) as error:
+            raise failed(f"the {facts.role} graph could not be loaded", facts, error) from error
+        _require_float32(compiled, facts)
+        require_declared(
+            facts, _tensors(compiled.inputs, facts.inputs), _tensors(compiled.outputs, facts.outputs)
+        )
+        return OpenVinoGraph(self._library, compiled, facts)
+
+    def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
+        """Refuse: OpenVINO has no engine that prepares images."""
+        raise no_prepare(self.name, "OpenVINO, which leaves it to the CPU")
+
+    def chain(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> SequentialChain:
+        """Join bound graphs, which run one after the other."""
+        return SequentialChain(image, heads)
+
+    def require_usable(self) -> None:
+        """Do nothing: a processor is not lost."""
+
+    def close(self) -> None:
+        """Do nothing: compiled graphs go when nothing refers to them."""
+
+
+class OpenVinoGraph:
+    """A compiled graph."""
+
+    def __init__(self, library: ModuleType, compiled: Any, facts: GraphFacts) -> None:
+        self._library, self._compiled, self._facts = library, compiled, facts
+
+    def bind(self, resident: Mapping[str, Array]) -> OpenVinoBoundGraph:
+        """Wrap the resident arrays once, so that a run copies nothing of them."""
+        taken = {tensor.name for tensor in self._facts.inputs}
+        own = {name: np.ascontiguousarray(array) for name, array in resident.items() if name in taken}
+        return OpenVinoBoundGraph(self._library, self._compiled, self._facts, own)
+
+
+class OpenVinoBoundGraph:
+    """A compiled graph with its resident inputs."""
+
+    def __init__(
+        self, library: ModuleType, compiled: Any, facts: GraphFacts, resident: dict[str, Array]
+    ) -> None:
+        self._library, self._compiled, self._facts = library, compiled, facts
+        # OpenVINO keeps addresses only: the arrays live as long as this does.
+        self._resident = resident
+        self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
+        self._outputs = [tensor.name for tensor in facts.outputs]
+        self._free: list[Any] = []
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run and return every output by name, as arrays of the caller's own.
+
+        Raises
+        ------
+        ScoringError
+            ``backend.failed`` with OpenVINO's first line.
+        """
+        given = {name: np.ascontiguousarray(inputs[name]) for name in self._taken & inputs.keys()}
+        try:
+            request = self._request()
+            for name, array in given.items():
+                request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
+            request.infer(share_outputs=True)
+            # The next call of the request writes to the same memory.
+            found = {name: np.array(request.get_tensor(name).data) for name in self._outputs}
+        except _faults(self._library) as error:  # what failed half-way is not used again
+            raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
+        self._free.append(request)
+        return found
+
+    def _request(self) -> Any:
+        try:
+            return self._free.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+            for name, array in self._resident.items():
+                request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
+            return request
+
+
+def _faults(library: ModuleType) -> tuple[type[Exception], ...]:
+    """Return what it raises: its front end has classes of its own, which share no base below Exception."""
+    names = ("General", "Initialization", "NotImplemented", "OpConversion", "OpValidation")
+    own = (getattr(library.frontend, f"{name}Failure") for name in names)
+    return (RuntimeError, ValueError, TypeError, *own)
+
+
+def _tensors(ports: Sequence[Any], declared: Sequence[DeclaredTensor]) -> dict[str, tuple[str, int]]:
+    """Describe ports by the names that the manifest knows; a port may have several."""
+    known = {tensor.name for tensor in declared}
+    found = {}
+    for port in ports:
+        names = set(port.names)
+        kind = port.element_type.to_dtype().name
+        for name in names & known or sorted(names)[:1]:
+            found[name] = (kind, port.partial_shape.rank.get_length())
+    return found
+
+
+def _require_float32(compiled: Any, facts: GraphFacts) -> None:
+    """Refuse a graph that was compiled for another arithmetic than was asked for."""
+    found = compiled.get_property(_PRECISION).get_type_name()
+    if found != _FLOAT32:
+        raise ScoringError(
+            "backend.failed",
+            "OpenVINO would compute the graph in less than float32",
+            artefact=facts.file,
+            expected=_FLOAT32,
+            found=found,
+            cure="use the backend onnxruntime-cpu, and report it with what `promptray doctor` says",
+        )
