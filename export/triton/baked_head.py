@@ -1,8 +1,8 @@
 """A head's graph with its prompt bank inside: image features go in, the scores of its findings come out.
 
 The bank is constant and no input. A server that takes it as an input would take any: a foreign bank gives
-numbers that look like scores. It would travel with every request, and it has no batch dimension, without which
-Triton puts no requests together.
+numbers that look like scores. It would travel with every request, and it has no batch dimension, without
+which Triton puts no requests together.
 """
 
 from __future__ import annotations

@@ -106,7 +106,11 @@ def onnx_model(
     )
     by_name = {facts.name: facts for facts in inputs}
     samples: Message = {
-        each: {"data_type": _type(by_name[each]), "dims": tensor(by_name[each])["dims"], "input_data_file": file}
+        each: {
+            "data_type": _type(by_name[each]),
+            "dims": tensor(by_name[each])["dims"],
+            "input_data_file": file,
+        }
         for each, file in warm_up.items()
     }
     return {

@@ -30,8 +30,8 @@ def to_pbtxt(message: Message) -> str:
 
     Examples
     --------
-    >>> print(to_pbtxt({"name": "chest", "input": [{"data_type": Word("TYPE_FP32"), "dims": [3, 224]}]}), end="")
-    name: "chest"
+    >>> print(to_pbtxt({"name": "a", "input": [{"data_type": Word("TYPE_FP32"), "dims": [3, 224]}]}), end="")
+    name: "a"
     input {
       data_type: TYPE_FP32
       dims: 3

@@ -1,4 +1,4 @@
-"""A bundle -> a model repository of NVIDIA Triton: image side, heads with their banks, one ensemble of all."""
+"""A bundle -> a model repository of NVIDIA Triton: image side, heads with their banks, one ensemble."""
 
 from __future__ import annotations
 

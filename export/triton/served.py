@@ -115,7 +115,9 @@ def _compared(
     head: Head, stored: Answers, alone: Answers, together: Answers, tolerances: tuple[float, float | None]
 ) -> ServedHead:
     errors = [stored.errors(each.logits, each.maps) for each in (alone, together)]
-    scores, maps = (max(pair, key=lambda error: (error != error, error)) for pair in zip(*errors, strict=True))
+    scores, maps = (
+        max(pair, key=lambda error: (error != error, error)) for pair in zip(*errors, strict=True)
+    )
     return ServedHead(
         head=head.name,
         findings=stored.logits.shape[1],
@@ -139,5 +141,5 @@ def _require_within(found: ServedHead, artefact: str, max_batch: int) -> None:
         + ("" if found.map_tolerance is None else f", maps within {found.map_tolerance:g}"),
         found=f"scores off by {found.score_error:.3g}, batches of {max_batch} by {found.batch_error:.3g}"
         + ("" if found.map_error is None else f", maps off by {found.map_error:.3g}"),
-        cure="run `promptray verify` on the bundle; where it passes and only batches are off, `--max-batch 1`",
+        cure="run `promptray verify` on the bundle; where it passes and batches are off, use `--max-batch 1`",
     )

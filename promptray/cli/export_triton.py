@@ -81,7 +81,7 @@ def command(bundle: str, output: Path, name: str | None, as_json: bool, **option
     click.echo(f"{output}: {', '.join(made.models)}; of bundle sha256 {made.bundle.hash}")
     print_table(
         "Golden pictures through the models as written",
-        ["head", "findings", "score error", "allowed", f"batch of {made.serving.max_batch}, change of a score"],
+        ["head", "findings", "score error", "allowed", f"change in a batch of {made.serving.max_batch}"],
         [
             [each.head, str(each.findings), f"{each.score_error:.2g}", f"{each.score_tolerance:g}",
              f"{each.batch_error:.2g}"]

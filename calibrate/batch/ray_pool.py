@@ -1,0 +1,151 @@
+"""Run the parts of a batch through Ray Data: a pool of actors, each with a scorer of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptray.calibrate.batch.parts import Part
+from promptray.calibrate.batch.worker import Work, Worker
+from promptray.runtime.errors import PromptRayError
+
+#: Of one actor. An image that kills its worker takes four (`attempts`).
+_RESTARTS = 20
+#: Bytes: numbers of parts and paths of images travel through it; scores do not.
+_OBJECT_STORE = 128 * 2**20
+# Ray tells its makers of every start unless it is told not to.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+
+
+class _Actor:
+    """A :class:`Worker` as Ray Data calls it: a table with one part in, its number out."""
+
+    def __init__(self, work: Work) -> None:
+        self._worker = Worker(work)
+
+    def __call__(self, table: Any) -> dict[str, list[int]]:
+        (given,) = table.to_pylist()
+        images = tuple(Path(os.fsdecode(each)) for each in given["images"])
+        self._worker.score(Part(given["number"], given["first"], images))
+        return {"number": [given["number"]]}
+
+
+def run_parts(
+    parts: Sequence[Part], work: Work, *, workers: int, threads: int, gpus: int, address: str | None
+) -> Iterator[int]:
+    """Score parts, each by one of the workers, and yield the number of each as it is done.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    work : Work
+    workers : int
+        Actors of the pool.
+    threads : int
+        Processor cores that each takes.
+    gpus : int
+        GPUs that each takes.
+    address : str or None
+        Of a Ray cluster that is there; None starts one on this machine and ends it.
+
+    Raises
+    ------
+    PromptRayError
+        ``batch.worker`` where the workers cannot go on; what they finished stays.
+    """
+    with _ray(address, workers * threads, workers * gpus) as ray:
+        items = [
+            {
+                "number": each.number,
+                "first": each.first,
+                "images": [os.fsencode(path) for path in each.images],
+            }
+            for each in parts
+        ]
+        done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            _Actor,
+            fn_constructor_args=[work],
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(
+                size=min(workers, len(parts)), max_tasks_in_flight_per_actor=1
+            ),
+            num_cpus=threads,
+            num_gpus=gpus,
+            max_restarts=_RESTARTS,
+            max_task_retries=_RESTARTS,
+        )
+        try:
+            for each in done.iter_rows():
+                yield int(each["number"])
+        except Exception as error:  # Ray's own, and whatever a worker raised
+            raise _stopped(error) from error
+
+
+@contextlib.contextmanager
+def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
+    """Join a cluster, or start one that nobody else can reach and leave nothing of it behind."""
+    handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces
+    folder = tempfile.mkdtemp(prefix="promptray-ray-")
+    with _environment():
+        import ray
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        common = {"log_to_driver": False, "logging_level": logging.ERROR}
+        own = {
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE,
+            "_temp_dir": folder,
+            "_node_ip_address": "127.0.0.1",
+        }
+        try:
+            try:
+                ray.init(address=address, **common) if address else ray.init(**common, **own)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise _stopped(error) from error
+            yield ray
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _QUIET}
+    os.environ.update(_QUIET)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _stopped(error: Exception) -> PromptRayError:
+    """Return the error of workers that stopped, without Ray's text, which holds arguments."""
+    return PromptRayError(
+        "batch.worker",
+        "the workers cannot go on; finished parts are kept",
+        found=type(error).__name__,
+        cure="look at the machine's memory and disk, then call the same command again; "
+        "fewer --workers take less memory",
+    )
