@@ -123,7 +123,7 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)
+                signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager
