@@ -180,9 +180,9 @@ def _mixing(content: bytes) -> bytes:
     graph = model.graph
     for node in graph.node:
         node.input[:] = ["mixed" if name == "pixels" else name for name in node.input]
-    mean = onnx.helper.make_node("ReduceMean", ["pixels", "first_axis"], ["mean"], keepdims=1)
-    shape = onnx.helper.make_node("Shape", ["pixels"], ["shape"])
-    spread = onnx.helper.make_node("Expand", ["mean", "shape"], ["mixed"])
+    mean = onnx.helper.make_node("ReduceMean", ["pixels", "first_axis"], ["batch_mean"], keepdims=1)
+    shape = onnx.helper.make_node("Shape", ["pixels"], ["pixels_shape"])
+    spread = onnx.helper.make_node("Expand", ["batch_mean", "pixels_shape"], ["mixed"])
     graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "first_axis"))
     rest = list(graph.node)
     del graph.node[:]
