@@ -18,6 +18,37 @@ from promptray.calibrate.batch.parts import Part
 MOST = 3
 
 
+#: Times that workers may be started, for all of them, without one part being finished.
+MOST_STARTS = 30
+
+
+class Starts:
+    """How often workers were started since a part was last finished.
+
+    A machine without memory kills workers while they open the bundle, and Ray starts them again without end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ".starts"
+
+    def another(self) -> None:
+        """Count one.
+
+        Raises
+        ------
+        RuntimeError
+            There were too many. Ray does not start what ended so.
+        """
+        with self._path.open("ab") as file:
+            file.write(b".")
+        if self._path.stat().st_size > MOST_STARTS:
+            raise RuntimeError("workers die while they are started, or with every part")
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self._path.unlink(missing_ok=True)
+
+
 class _State(msgspec.Struct):
     begun: int = 0
     tries: dict[int, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import shutil
@@ -13,28 +14,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptray.calibrate.batch.attempts import Starts
 from promptray.calibrate.batch.parts import Part
 from promptray.calibrate.batch.worker import Work, Worker
 from promptray.runtime.errors import PromptRayError
 
-#: Of one actor. An image that kills its worker takes four (`attempts`).
-_RESTARTS = 20
 #: Bytes: numbers of parts and paths of images travel through it; scores do not.
 _OBJECT_STORE = 128 * 2**20
-# Ray tells its makers of every start unless it is told not to.
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+# Ray tells its makers of every start unless it is told not to; what it logs otherwise is about itself.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 class _Actor:
     """A :class:`Worker` as Ray Data calls it: a table with one part in, its number out."""
 
     def __init__(self, work: Work) -> None:
+        self._starts = Starts(work.folder)
+        self._starts.another()
         self._worker = Worker(work)
 
     def __call__(self, table: Any) -> dict[str, list[int]]:
         (given,) = table.to_pylist()
         images = tuple(Path(os.fsdecode(each)) for each in given["images"])
         self._worker.score(Part(given["number"], given["first"], images))
+        self._starts.forget()
         return {"number": [given["number"]]}
 
 
@@ -61,6 +64,7 @@ def run_parts(
     PromptRayError
         ``batch.worker`` where the workers cannot go on; what they finished stays.
     """
+    Starts(work.folder).forget()
     with _ray(address, workers * threads, workers * gpus) as ray:
         items = [
             {
@@ -80,14 +84,13 @@ def run_parts(
             ),
             num_cpus=threads,
             num_gpus=gpus,
-            max_restarts=_RESTARTS,
-            max_task_retries=_RESTARTS,
-        )
+        )  # Ray Data starts dead actors again without end; the bound is `Starts`
         try:
             for each in done.iter_rows():
                 yield int(each["number"])
         except Exception as error:  # Ray's own, and whatever a worker raised
             raise _stopped(error) from error
+    Starts(work.folder).forget()
 
 
 @contextlib.contextmanager
@@ -95,7 +98,8 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
     """Join a cluster, or start one that nobody else can reach and leave nothing of it behind."""
     handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces
     folder = tempfile.mkdtemp(prefix="promptray-ray-")
-    with _environment():
+    # Threads of Ray print there what its processes say; stdout is for results.
+    with _environment(), contextlib.redirect_stdout(io.StringIO()):
         import ray
         import ray.data
 
