@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from promptray.runtime.errors import PromptRayError
 _OBJECT_STORE = 128 * 2**20
 # Ray tells its makers of every start unless it is told not to; what it logs otherwise is about itself.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+# What Ray does on Windows and macOS, wherever it is read before Ray is first imported: it listens on 127.0.0.1.
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 class _Actor:
@@ -99,7 +101,7 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
     handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces
     folder = tempfile.mkdtemp(prefix="promptray-ray-")
     # Threads of Ray print there what its processes say; stdout is for results.
-    with _environment(), contextlib.redirect_stdout(io.StringIO()):
+    with _environment(_QUIET if address else _QUIET | _ALONE), contextlib.redirect_stdout(io.StringIO()):
         import ray
         import ray.data
 
@@ -131,9 +133,9 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _QUIET}
-    os.environ.update(_QUIET)
+def _environment(changed: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:
