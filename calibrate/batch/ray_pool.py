@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -23,8 +24,14 @@ from promptray.runtime.errors import PromptRayError
 _OBJECT_STORE = 128 * 2**20
 # Ray tells its makers of every start unless it is told not to; what it logs otherwise is about itself.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-# What Ray does on Windows and macOS, wherever it is read before Ray is first imported: it listens on 127.0.0.1.
-_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# For one machine. The first is read when Ray is first imported: listen on 127.0.0.1 alone, as on Windows
+# and macOS. The secret that its processes know each other by would otherwise be kept in the user's home; Ray
+# remembers it for as long as this process lives.
+_ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+}
 
 
 class _Actor:

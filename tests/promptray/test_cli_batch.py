@@ -49,6 +49,7 @@ def _nothing_is_left() -> Iterator[None]:
 
     assert not ray.is_initialized()
     assert left_behind() <= before
+    assert not (Path.home() / ".ray").exists()
 
 
 def test_it_scores_as_score_does(call: Call, bundle: Path, images: list[Path], tmp_path: Path) -> None:
