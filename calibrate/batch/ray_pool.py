@@ -117,8 +117,8 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
         context.print_on_execution_start = False
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        common = {"log_to_driver": False, "logging_level": logging.ERROR}
-        own = {
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        own: dict[str, Any] = {
             "num_cpus": cpus,
             "num_gpus": gpus,
             "include_dashboard": False,
