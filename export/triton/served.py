@@ -98,7 +98,7 @@ def check_served(bundle: Bundle, image: Model, heads: Sequence[Model], *, max_ba
         calls = [pixels[start : start + batch] for start in range(0, len(pixels), batch)]
         parts = [chain.submit(each, Deadline(None, None)).result().heads for each in calls]
         return [
-            Answers.joined([Answers(each["logits"], each.get("maps")) for each in head])  # type: ignore[arg-type]
+            Answers.joined([Answers(each["logits"], each.get("maps")) for each in head])
             for head in zip(*parts, strict=True)
         ]
 

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from promptray.calibrate.batch.score import score_batch
+from promptray.runtime.errors import PromptRayError
 from promptray.runtime.scorer import Scorer
 from tests.calibrate.batch.runs import PATIENT, archive
 from tests.promptray.command_line import Call
@@ -183,6 +184,25 @@ def _opened(mark: Path, deadly: str, path: str, **options: Any) -> Any:
                 yield from self._scorer.score_many([source], **declared)
 
     return Mortal()
+
+
+def _only_here(driver: int, path: str, **options: Any) -> Scorer:
+    if os.getpid() != driver:
+        raise MemoryError(PATIENT)
+    return Scorer.open(path, **options)
+
+
+def test_workers_that_cannot_be_started_end_the_call(
+    bundle: Path, images: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(PromptRayError) as refused:
+        score_batch(
+            bundle, images, tmp_path / "scores", modality="DX", part=3, workers=1, threads=1, site=None,
+            open_scorer=partial(_only_here, os.getpid()),
+        )  # fmt: skip
+    assert refused.value.code == "batch.worker"
+    assert PATIENT not in str(refused.value)
+    assert not list((tmp_path / "scores").glob("part-*"))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")

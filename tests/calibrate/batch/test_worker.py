@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from promptray.calibrate.batch.attempts import MOST
+from promptray.calibrate.batch.attempts import MOST, MOST_STARTS, Starts
 from promptray.calibrate.batch.parts import SCHEMA, cut, read_outcomes, row
 from promptray.calibrate.batch.worker import Work, Worker
 from promptray.runtime.errors import PromptRayError, ScoringError
@@ -129,6 +129,16 @@ def test_an_image_that_always_kills_is_refused_and_the_others_go_on(told: Work, 
         3: "batch.worker-died", 5: "batch.worker-died", 6: "image.broken",
     }  # fmt: skip
     assert not list(told.folder.glob(".*"))
+
+
+def test_workers_are_not_started_without_end(tmp_path: Path) -> None:
+    starts = Starts(tmp_path)
+    for _ in range(MOST_STARTS):
+        starts.another()
+    with pytest.raises(RuntimeError, match="die"):
+        Starts(tmp_path).another()
+    starts.forget()
+    starts.another()
 
 
 def test_a_worker_that_would_score_otherwise_does_not(told: Work, asg_bundle: Path) -> None:
