@@ -22,6 +22,10 @@ MOST = 3
 MOST_STARTS = 30
 
 
+class Stopped(Exception):
+    """A worker cannot go on. Ray shows and logs the text, so it names no file."""
+
+
 class Starts:
     """How often workers were started since a part was last finished.
 
@@ -36,13 +40,13 @@ class Starts:
 
         Raises
         ------
-        RuntimeError
-            There were too many. Ray does not start what ended so.
+        Stopped
+            There were too many. Ray does not start anew what ended with an exception.
         """
         with self._path.open("ab") as file:
             file.write(b".")
         if self._path.stat().st_size > MOST_STARTS:
-            raise RuntimeError("workers die while they are started, or with every part")
+            raise Stopped(f"workers died {MOST_STARTS} times without finishing a part")
 
     def forget(self) -> None:
         """Begin to count anew."""

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -15,13 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from promptray.calibrate.batch.attempts import Starts
+from promptray.calibrate.batch.attempts import Starts, Stopped
 from promptray.calibrate.batch.parts import Part
 from promptray.calibrate.batch.worker import Work, Worker
 from promptray.runtime.errors import PromptRayError
 
 #: Bytes: numbers of parts and paths of images travel through it; scores do not.
 _OBJECT_STORE = 128 * 2**20
+#: What a worker says of why it stopped, to be found in Ray's text around it.
+_SAID = "promptray worker: <{}>"
 # Ray tells its makers of every start unless it is told not to; what it logs otherwise is about itself.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 # For one machine. The first is read when Ray is first imported: listen on 127.0.0.1 alone, as on Windows
@@ -38,16 +41,33 @@ class _Actor:
     """A :class:`Worker` as Ray Data calls it: a table with one part in, its number out."""
 
     def __init__(self, work: Work) -> None:
-        self._starts = Starts(work.folder)
-        self._starts.another()
-        self._worker = Worker(work)
+        with _without_names():
+            self._starts = Starts(work.folder)
+            self._starts.another()
+            self._worker = Worker(work)
 
     def __call__(self, table: Any) -> dict[str, list[int]]:
-        (given,) = table.to_pylist()
-        images = tuple(Path(os.fsdecode(each)) for each in given["images"])
-        self._worker.score(Part(given["number"], given["first"], images))
-        self._starts.forget()
-        return {"number": [given["number"]]}
+        with _without_names():
+            (given,) = table.to_pylist()
+            images = tuple(Path(os.fsdecode(each)) for each in given["images"])
+            self._worker.score(Part(given["number"], given["first"], images))
+            self._starts.forget()
+            return {"number": [given["number"]]}
+
+
+@contextlib.contextmanager
+def _without_names() -> Iterator[None]:
+    """Let no text of an unforeseen error out of a worker: it may name files, and Ray logs it."""
+    try:
+        yield
+    except Stopped as error:
+        raise Stopped(_SAID.format(error)) from None
+    except PromptRayError as error:
+        raise Stopped(_SAID.format(error.code)) from None
+    except OSError as error:
+        raise Stopped(_SAID.format(error.strerror or type(error).__name__)) from None
+    except Exception as error:
+        raise Stopped(_SAID.format(type(error).__name__)) from None
 
 
 def run_parts(
@@ -116,8 +136,8 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         own: dict[str, Any] = {
             "num_cpus": cpus,
             "num_gpus": gpus,
@@ -154,11 +174,12 @@ def _environment(changed: Mapping[str, str]) -> Iterator[None]:
 
 
 def _stopped(error: Exception) -> PromptRayError:
-    """Return the error of workers that stopped, without Ray's text, which holds arguments."""
+    """Return the error of workers that stopped, with what they said themselves of all that Ray says."""
+    said = re.search(_SAID.format("([^<>]*)"), str(error))
     return PromptRayError(
         "batch.worker",
         "the workers cannot go on; finished parts are kept",
-        found=type(error).__name__,
+        found=said[1] if said else type(error).__name__,
         cure="look at the machine's memory and disk, then call the same command again; "
         "fewer --workers take less memory",
     )

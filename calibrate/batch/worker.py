@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptray.calibrate.batch.attempts import MOST, Attempts
+from promptray.calibrate.batch.attempts import MOST, Attempts, Stopped
 from promptray.calibrate.batch.parts import Part, row, write_part
 from promptray.calibrate.batch.run import RunFacts, ScorerFacts
 from promptray.runtime.errors import ScoringError
@@ -50,7 +50,7 @@ class Worker:
         self._scorer = work.open_scorer()
         here = ScorerFacts.of(self._scorer)
         if here != work.run.scorer:
-            raise ValueError("this worker would give other scores than the run was begun with")
+            raise Stopped("a worker would give other scores than the run was begun with")
 
     def score(self, part: Part) -> None:
         """Score the images of a part and write their results, unless that was done before."""
