@@ -66,7 +66,7 @@ def _without_names() -> Iterator[None]:
         raise Stopped(_SAID.format(error.code)) from None
     except OSError as error:
         raise Stopped(_SAID.format(error.strerror or type(error).__name__)) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, its text must not leave
         raise Stopped(_SAID.format(type(error).__name__)) from None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from promptray.calibrate.batch.attempts import MOST, MOST_STARTS, Starts
+from promptray.calibrate.batch.attempts import MOST, MOST_STARTS, Starts, Stopped
 from promptray.calibrate.batch.parts import SCHEMA, cut, read_outcomes, row
 from promptray.calibrate.batch.worker import Work, Worker
 from promptray.runtime.errors import PromptRayError, ScoringError
@@ -135,7 +135,7 @@ def test_workers_are_not_started_without_end(tmp_path: Path) -> None:
     starts = Starts(tmp_path)
     for _ in range(MOST_STARTS):
         starts.another()
-    with pytest.raises(RuntimeError, match="die"):
+    with pytest.raises(Stopped, match="died"):
         Starts(tmp_path).another()
     starts.forget()
     starts.another()
@@ -143,7 +143,7 @@ def test_workers_are_not_started_without_end(tmp_path: Path) -> None:
 
 def test_a_worker_that_would_score_otherwise_does_not(told: Work, asg_bundle: Path) -> None:
     other = replace(told, open_scorer=lambda: Scorer.open(asg_bundle, site=None))
-    with pytest.raises(ValueError, match="other scores"):
+    with pytest.raises(Stopped, match="other scores"):
         Worker(other)
 
 
