@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
 import secrets
-import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,9 +125,11 @@ def run_parts(
 def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
     """Join a cluster, or start one that nobody else can reach and leave nothing of it behind."""
     handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces
-    folder = tempfile.mkdtemp(prefix="promptray-ray-")
-    # Threads of Ray print there what its processes say; stdout is for results.
-    with _environment(_QUIET if address else _QUIET | _ALONE), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory(prefix="promptray-ray-", ignore_cleanup_errors=True) as folder,
+        _environment(_QUIET if address else _QUIET | _ALONE),
+        contextlib.redirect_stdout(sys.stderr),  # a thread of Ray prints what its processes say
+    ):
         import ray
         import ray.data
 
@@ -154,7 +155,6 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from promptray.runtime.answers import Answers
 from promptray.runtime.backends import HOST, BoundGraph, load_backend
-from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Graph, Head
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import BuildError
 from promptray.runtime.gated_answers import read_gated
 from promptray.runtime.golden import read_golden, tolerances_of
+from promptray.runtime.graphs import BundleContent
 from promptray.runtime.preprocess import normalise
 
 #: A graph's bytes, and what they take and give.
@@ -65,12 +65,12 @@ class Served:
     features: Mapping[str, NDArray[Any]]
 
 
-def check_served(bundle: Bundle, image: Model, heads: Sequence[Model], *, max_batch: int) -> Served:
+def check_served(bundle: BundleContent, image: Model, heads: Sequence[Model], *, max_batch: int) -> Served:
     """Run the models on every golden picture, alone and in the largest batch.
 
     Parameters
     ----------
-    bundle : Bundle
+    bundle : BundleContent
     image : bytes and Graph
     heads : sequence of bytes and Graph
         With their banks inside, in the manifest's order.

@@ -16,8 +16,12 @@ from promptray.export.triton.baked_head import bake
 from promptray.export.triton.config import Serving
 from promptray.export.triton.repository import NAME, default_name, export_triton
 from promptray.export.triton.served import check_served
+from promptray.runtime.answers import Answers
+from promptray.runtime.backends import HOST, load_backend
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle.gated import Gated, GatedHead
 from promptray.runtime.errors import PromptRayError
+from promptray.runtime.gated_answers import GatedAnswers, pack_answers
 from promptray.runtime.golden import read_golden
 from promptray.runtime.graph_choice import graph_for_every_machine
 from promptray.runtime.graphs import own_bank
@@ -157,6 +161,39 @@ def test_models_that_miss_the_golden_answers_are_not_written(small: Bundle, tmp_
         check_served(small, (disturbed(small.read(image.file), 0.1), image), [(content, baked)], max_batch=2)
     assert refused.value.code == "gate.failed"
     check_served(small, (small.read(image.file), image), [(content, baked)], max_batch=2)
+
+
+def test_a_students_models_are_held_against_its_gated_answers(small: Bundle) -> None:
+    """Changed fp32 graphs that were gated on the back-end, on every machine: their own answers are the bound."""
+    manifest = small.manifest
+    (head,) = manifest.heads
+    image = graph_for_every_machine(manifest, "image", None)
+    facts = graph_for_every_machine(manifest, "head", head.name)
+    baked = bake(small.read(facts.file), facts, own_bank(small, head))
+    changed = disturbed(small.read(image.file), 0.01), image
+    backend = load_backend(HOST, threads=1)
+    pixels = normalise(read_golden(small).pictures, manifest.preprocessing)
+    features = backend.load(lambda: changed[0], image).bind({}).run({"pixels": pixels})
+    found = backend.load(lambda: baked[0], baked[1]).bind({}).run(features)
+    answers = GatedAnswers({head.name: Answers(found["logits"], found["maps"])}, {})
+    gated = Gated(
+        consumer=HOST,
+        answers="gates/answers.safetensors",
+        heads=[GatedHead(head=head.name, score_tolerance=1e-5, map_tolerance=1e-5, report="r", page="p")],
+    )
+
+    class Student:
+        manifest = msgspec.structs.replace(small.manifest, gated=[gated])
+        short_hash = "student"
+
+        def read(self, name: str) -> bytes:
+            return pack_answers(answers) if name == gated.answers else small.read(name)
+
+    served = check_served(Student(), changed, [baked], max_batch=2)
+    assert [each.score_tolerance for each in served.heads] == [1e-5]
+    with pytest.raises(PromptRayError) as refused:
+        check_served(Student(), (small.read(image.file), image), [baked], max_batch=2)
+    assert refused.value.code == "gate.failed"
 
 
 def test_an_image_graph_that_mixes_the_images_of_a_batch_is_not_written(small: Bundle) -> None:
