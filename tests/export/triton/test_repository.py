@@ -164,7 +164,7 @@ def test_models_that_miss_the_golden_answers_are_not_written(small: Bundle, tmp_
 
 
 def test_a_students_models_are_held_against_its_gated_answers(small: Bundle) -> None:
-    """Changed fp32 graphs that were gated on the back-end, on every machine: their own answers are the bound."""
+    """Changed fp32 graphs that were gated on the back-end: their own answers, as gated, are the bound."""
     manifest = small.manifest
     (head,) = manifest.heads
     image = graph_for_every_machine(manifest, "image", None)
