@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from promptray.calibrate.adapt.report import adaptation_schema
-from promptray.calibrate.bench.report import bench_schema
 from promptray.calibrate.batch.report import batch_schema
+from promptray.calibrate.bench.report import bench_schema
 from promptray.calibrate.comparison_report import comparison_schema
 from promptray.calibrate.evaluation_report import evaluation_schema
 from promptray.calibrate.gates.report import gates_schema
