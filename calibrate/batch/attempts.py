@@ -67,7 +67,10 @@ class Attempts:
 
     def __enter__(self) -> Attempts:
         if self._path.exists():
-            self._state = msgspec.json.decode(self._path.read_bytes(), type=_State)
+            try:
+                self._state = msgspec.json.decode(self._path.read_bytes(), type=_State)
+            except msgspec.MsgspecError:  # the machine stopped before it was on disk: somebody was at work
+                self._state = _State(begun=1)
         self._state.begun += 1
         self._write()
         return self

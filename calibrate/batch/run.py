@@ -143,8 +143,9 @@ def _fields(before: RunFacts, now: RunFacts) -> Iterator[tuple[str, object, obje
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove what a call that was killed had begun to write; nothing of it was given as a result."""
-    for path in folder.glob(".promptray.*.partial"):
-        path.unlink(missing_ok=True)
+    for pattern in (".promptray.*.partial", ".part-*.attempts.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _key(backend: BackendFacts) -> str | None:

@@ -112,6 +112,10 @@ def score_batch(
                 outcomes[number] = read_outcomes(folder, by_number[number], run)
                 done = sum(each.total() for each in outcomes.values())
                 progress("score", f"{done} of {len(images)}", done / len(images))
+        # Whatever Ray said is done: each part is counted from its file, or missed.
+        outcomes |= {
+            each.number: read_outcomes(folder, each, run) for each in parts if each.number not in outcomes
+        }
     total = sum(outcomes.values(), Counter[str | None]())
     return BatchReport(
         output=str(output),

@@ -24,11 +24,13 @@ def test_it_goes_on_as_what_it_began(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "scores"
     with claimed(folder, facts(IMAGES)):
         first = (folder / MANIFEST).read_bytes()
-    (folder / ".promptray.0.partial").touch()
+    unfinished = [folder / ".promptray.0.partial", folder / ".part-000000.parquet.attempts.77"]
+    for path in unfinished:
+        path.touch()
     (folder / "part-000000.parquet").touch()
     with claimed(folder, facts(IMAGES)):
         assert (folder / MANIFEST).read_bytes() == first
-        assert not (folder / ".promptray.0.partial").exists()
+        assert not any(path.exists() for path in unfinished)
         assert (folder / "part-000000.parquet").exists()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from promptray.calibrate.batch.attempts import MOST, MOST_STARTS, Starts, Stopped
+from promptray.calibrate.batch.attempts import MOST, MOST_STARTS, Attempts, Starts, Stopped
 from promptray.calibrate.batch.parts import SCHEMA, cut, read_outcomes, row
 from promptray.calibrate.batch.worker import Work, Worker
 from promptray.runtime.errors import PromptRayError, ScoringError
@@ -129,6 +129,17 @@ def test_an_image_that_always_kills_is_refused_and_the_others_go_on(told: Work, 
         3: "batch.worker-died", 5: "batch.worker-died", 6: "image.broken",
     }  # fmt: skip
     assert not list(told.folder.glob(".*"))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"begun"', b"[]"])
+def test_a_record_that_was_not_on_disk_yet_is_one_attempt(tmp_path: Path, content: bytes) -> None:
+    (part,) = cut([Path("a.png")], 1)
+    (tmp_path / f".{part.file}.attempts").write_bytes(content)
+    with Attempts(tmp_path, part) as attempts:
+        assert not attempts.first
+        assert attempts.may_try(0)
+    with Attempts(tmp_path, part) as attempts:
+        assert attempts.first
 
 
 def test_workers_are_not_started_without_end(tmp_path: Path) -> None:
