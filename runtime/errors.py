@@ -88,6 +88,11 @@ CODES: dict[str, str] = {
     "exam.mixed": "Images do not belong to one study, or one image was given twice.",
     "exam.incomplete": "Views are missing without which there is no score of the examination.",
     "exam.findings": "The findings cannot be pooled: one alternative alone, or changed on the way.",
+    # archives
+    "batch.images": "An image of a batch is given twice, or there is none, or their list cannot be read.",
+    "batch.state": "What is in the folder of results is damaged, of another batch, or in use.",
+    "batch.worker": "The workers of a batch cannot go on; what they finished is kept.",
+    "batch.worker-died": "Every process that scored this image died; it has no score.",
     # reports beside scores
     "report.invalid": "A report cannot be read, or says nothing that the lexicon knows.",
     "report.reference": "The file of reference scores cannot be used.",

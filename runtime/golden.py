@@ -206,7 +206,7 @@ def check_golden(
     for head in scored:
         answer, stored = found[head.name], golden.answers[head.name].first(count)
         bound = own[head.name].first(count) if head.name in own else stored
-        tolerances = _tolerances(head, gated, engines.gate if engines else None)
+        tolerances = tolerances_of(head, gated, engines.gate if engines else None)
         reports.append(_report(manifest, head, tolerances, head.name in own, answer, bound, stored))
     for report in reports:
         _require_within(report, f"{manifest.name} {bundle.short_hash}, head {report.head}", engines)
@@ -231,7 +231,7 @@ def _require_narrow(engines: EngineSet, golden: GoldenSet) -> None:
             )
 
 
-def _tolerances(head: Head, gated: Gated | None, gate: EngineGate | None) -> tuple[float, float | None]:
+def tolerances_of(head: Head, gated: Gated | None, gate: EngineGate | None) -> tuple[float, float | None]:
     """Return how near scores and maps must come: as the head says, or as changed ones were gated."""
     held: list[GatedHead | HeadGate] = [*(gated.heads if gated else []), *(gate.heads if gate else [])]
     for each in held:

@@ -1,9 +1,10 @@
-"""Which of a bundle's graphs runs: one that was gated on the backend, or the one an engine was made from."""
+"""Which of a bundle's graphs runs: one gated on the backend, one for any machine, or an engine's source."""
 
 from __future__ import annotations
 
 import msgspec
 
+from promptray.runtime.backends import HOST
 from promptray.runtime.bundle.manifest import Graph, Manifest
 from promptray.runtime.engines.facts import EngineFacts
 from promptray.runtime.errors import ScoringError
@@ -26,6 +27,30 @@ def gated_graph(manifest: Manifest, backend: str, role: str, head: str | None) -
             f"the bundle has no graph of the {wanted} that was gated on this backend and machine class",
             artefact=backend,
             cure="use a backend that `promptray inspect` lists for every graph",
+        )
+    return facts
+
+
+def graph_for_every_machine(manifest: Manifest, role: str, head: str | None) -> Graph:
+    """Return the graph of a role that ONNX Runtime may run on the processor of any machine: an fp32 one.
+
+    For a server elsewhere, whose class of machine nobody knows here.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` where the bundle has only graphs for classes of machines.
+    """
+    facts = manifest.graph_for(role, (HOST,), head)
+    if facts is None:
+        own = [each for each in manifest.graphs if (each.role, each.head) == (role, head)]
+        raise ScoringError(
+            "backend.unavailable",
+            "the graph was changed and gated for classes of machines; on another it gives other scores",
+            artefact=role if head is None else f"{role} {head}",
+            expected=f"a graph for {HOST} on every machine: fp32",
+            found=", ".join(f"{each.precision} for {', '.join(each.consumers)}" for each in own),
+            cure="build the bundle without its recipe's section 'quantise'",
         )
     return facts
 

@@ -27,7 +27,7 @@ def test_the_program_runs(
 def test_every_command_it_names_exists() -> None:
     from promptray.cli import cli
 
-    named = set(re.findall(r"^    promptray (\w+)", README, flags=re.MULTILINE))
+    named = set(re.findall(r"^    promptray ([\w-]+)", README, flags=re.MULTILINE))
     assert named == set(cli.list_commands(None))  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from promptray.calibrate.adapt.report import adaptation_schema
+from promptray.calibrate.batch.report import batch_schema
 from promptray.calibrate.bench.report import bench_schema
 from promptray.calibrate.comparison_report import comparison_schema
 from promptray.calibrate.evaluation_report import evaluation_schema
@@ -37,6 +38,7 @@ _GROUPS = {
     "backend": "Backends",
     "score": "Scoring",
     "exam": "Examinations",
+    "batch": "Archives",
     "report": "Radiology reports",
     "recipe": "Recipes",
     "checkpoint": "Checkpoints",
@@ -198,6 +200,7 @@ def pages() -> Mapping[str, str]:
         "docs/exam.schema.json": _json(exam_schema()),
         "docs/grounding.schema.json": _json(grounding_schema()),
         "docs/bundle.schema.json": _json(bundle_schema()),
+        "docs/batch.schema.json": _json(batch_schema()),
         "docs/evaluation.schema.json": _json(evaluation_schema()),
         "docs/adaptation.schema.json": _json(adaptation_schema()),
         "docs/bench.schema.json": _json(bench_schema()),

@@ -33,6 +33,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "packs": ("packs", "List the shipped prompt packs: published findings with their wordings."),
     "align": ("align", "Bring free diagnostic wordings to the form that prompts have."),
     "score": ("score", "Score images with a bundle."),
+    "batch": ("batch", "Score an archive with many workers, resumable, to Parquet files."),
     "ground": ("ground", "Ask a region of an image about findings: its map, pooled over a box."),
     "exam": ("exam", "Score the views of one examination together, by the bundle's rule."),
     "check": ("check", "List where a report and the scores of its image disagree."),
@@ -43,6 +44,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "engine": ("engine", "Build a bundle's engines for this GPU, gate them on it, and keep them."),
     "bench": ("bench", "Measure file to score: latency by scenario and stage, start, memory, conditions."),
     "tune": ("tune", "Measure how this machine runs a bundle fastest, and keep it for `--backend auto`."),
+    "export-triton": ("export_triton", "A bundle -> a model repository of NVIDIA Triton."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from promptray.runtime.errors import BuildError
 
 _EXPORT = ("torch", "timm", "transformers", "onnx", "onnxscript", "yaml")
-_NEEDS = {"export": _EXPORT, "calibrate": (*_EXPORT, "sklearn")}
+_NEEDS = {"export": _EXPORT, "calibrate": (*_EXPORT, "sklearn"), "ray": ("ray", "pyarrow")}
 
 
 def require_extra(name: str) -> None:
@@ -31,6 +31,17 @@ def require_fitting() -> None:
         ``extra.missing`` with the install command.
     """
     _require(("sklearn",), "pip install scikit-learn (it is part of 'promptray[calibrate]', too)")
+
+
+def require_onnx() -> None:
+    """Refuse to go on without onnx, the only package beyond the edge install that edits graphs.
+
+    Raises
+    ------
+    BuildError
+        ``extra.missing`` with the install command.
+    """
+    _require(("onnx",), "pip install onnx (it is part of 'promptray[export]', too)")
 
 
 def _require(modules: Sequence[str], cure: str) -> None:

@@ -1,0 +1,71 @@
+"""A batch goes on only as what it began, one call at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptray.calibrate.batch.run import MANIFEST, claimed
+from promptray.runtime.errors import PromptRayError
+from tests.calibrate.batch.runs import facts
+
+IMAGES = [Path("a.dcm"), Path("b.dcm")]
+OTHERS = {
+    "software": "promptray 1", "bundle": "2" * 64, "site_revision": 3, "findings_sha256": "3" * 64,
+    "backend": "tensorrt", "backend_version": "2", "precision": "fp16", "gated_as": "onnxruntime-cpu@x",
+    "engines": "key", "prepare": "device", "modality": "CR", "frame": 2, "strict": True,
+    "reproducible": True, "images_sha256": "4" * 64, "part": 4,
+}  # fmt: skip
+
+
+def test_it_goes_on_as_what_it_began(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "scores"
+    with claimed(folder, facts(IMAGES)):
+        first = (folder / MANIFEST).read_bytes()
+    unfinished = [folder / ".promptray.0.partial", folder / ".part-000000.parquet.attempts.77"]
+    for path in unfinished:
+        path.touch()
+    (folder / "part-000000.parquet").touch()
+    with claimed(folder, facts(IMAGES)):
+        assert (folder / MANIFEST).read_bytes() == first
+        assert not any(path.exists() for path in unfinished)
+        assert (folder / "part-000000.parquet").exists()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_it_does_not_go_on_as_another(tmp_path: Path, name: str) -> None:
+    with claimed(tmp_path, facts(IMAGES)):
+        pass
+    changed: dict[str, Any] = {name: OTHERS[name]}
+    with pytest.raises(PromptRayError) as refused, claimed(tmp_path, facts(IMAGES, **changed)):
+        pytest.fail("it went on")
+    assert refused.value.code == "batch.state"
+    assert refused.value.message.endswith(f"another {name}")
+    assert refused.value.found == str(OTHERS[name])
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(PromptRayError) as refused, claimed(tmp_path, facts(IMAGES)):
+        pytest.fail("it wrote there")
+    assert refused.value.code == "batch.state"
+    assert not (tmp_path / MANIFEST).exists()
+
+
+def test_two_calls_do_not_share_a_folder(tmp_path: Path) -> None:
+    with claimed(tmp_path, facts(IMAGES)):
+        with pytest.raises(PromptRayError) as refused, claimed(tmp_path, facts(IMAGES)):
+            pytest.fail("both are at work")
+        assert refused.value.code == "batch.state"
+    with claimed(tmp_path, facts(IMAGES)):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema": "promptray-batch-run", "schema_version": 2}'])
+def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(PromptRayError) as refused, claimed(tmp_path, facts(IMAGES)):
+        pytest.fail("it went on")
+    assert refused.value.code == "batch.state"
