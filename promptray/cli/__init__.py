@@ -42,6 +42,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "adapt": ("adapt", "Adapt a model to labelled images: probe, fine-tuning, each a bundle, side by side."),
     "engine": ("engine", "Build a bundle's engines for this GPU, gate them on it, and keep them."),
     "bench": ("bench", "Measure file to score: latency by scenario and stage, start, memory, conditions."),
+    "accept": ("accept", "Accept a bundle on this machine, or not: one dated report that can be filed."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),
 }
 
