@@ -23,10 +23,12 @@ from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Finding
 from promptray.runtime.scorer import Scorer
 
-_GOLDEN_ONLY = "golden pictures only: what runs are the original's own fp32 graphs on the CPU, and there is no --reference"
+_GOLDEN_ONLY = (
+    "golden pictures only: the original's own fp32 graphs run on the CPU, and there is no --reference"
+)
 _NO_REFERENCE = (
     "what runs is not the original in fp32 on the CPU, and there is no --reference to hold it against on the "
-    "site's images"
+    "images"
 )
 
 

@@ -63,7 +63,7 @@ def accept(call: Call, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             tmp_path / "report",
         )
         site = () if "--site" in options else ("--no-site",)
-        return call("accept", path, *common, "--sla", sla, *site, *options)
+        return call("accept", path, *common, "--budget", 1, "--sla", sla, *site, *options)
 
     return run
 

@@ -19,7 +19,7 @@ _IMAGE_GRAPH = "graphs/image/fp32-20.onnx"
 
 
 def write_variant(folder: Path, name: str, *, noise: float = 0.0, **changes: Any) -> Bundle:
-    """Write ``<name>.bundle``; `noise` is added to the weights of its image graph, `changes` to its manifest."""
+    """Write ``<name>.bundle``; with `noise` on the weights of its image graph, its manifest changed."""
     manifest = factory.manifest(graphs=graphs_with_text(), name=name, **changes)
     files = small_files(folder)
     model = onnx.load_from_string(files[_IMAGE_GRAPH])
