@@ -1,4 +1,4 @@
-"""`promptray accept` of a bundle that a build quantised and gated, against the fp32 bundle it was made from."""
+"""`promptray accept` of a bundle that a build quantised and gated, against the fp32 bundle of the model."""
 
 from __future__ import annotations
 
