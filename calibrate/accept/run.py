@@ -157,6 +157,8 @@ def _verify(run: _Run) -> bool:
         )  # fmt: skip
         run.site = _site(run)
     except BundleError as error:
+        if error.code.endswith(".not-found"):  # a path that is wrong, and no bundle or site that is
+            raise
         golden = error.code == "bundle.golden"
         if golden:
             run.say(Part(name="integrity", verdict="passed", reason="every hash and the schema"))

@@ -240,6 +240,24 @@ def test_other_golden_answers_are_reported(accept: Call, copy: Path, tmp_path: P
     assert list(found.values()) == ["passed", "refused", *["not run"] * 3]
 
 
+def test_a_damaged_site_is_reported_and_a_missing_one_is_a_mistake(
+    accept: Call, call: Call, small: Bundle, site: Path, tmp_path: Path
+) -> None:
+    assert call("prompts", small.path, "add", "rib", "There is a rib fracture.", "--site", site).code == 0
+    (payload,) = (site / small.hash / "entries").iterdir()
+    payload.write_bytes(b"\0" * payload.stat().st_size)
+    answer = accept(small, "--site", site)
+    assert answer.code == 1
+    report = report_in(tmp_path)
+    assert list(verdicts(report).values()) == ["refused", *["not run"] * 4]
+    assert "[site.corrupt]" in reason(report, "integrity")
+    assert report["site"] is None
+    assert str(tmp_path) not in json.dumps(report)
+    answer = accept(small, "--site", tmp_path / "nowhere", "-o", tmp_path / "second", "--json")
+    assert answer.documents[0]["error"]["code"] == "site.not-found"
+    assert list((tmp_path / "second").iterdir()) == []
+
+
 def test_a_broken_seal_has_no_identity_to_report_on(accept: Call, copy: Path, tmp_path: Path) -> None:
     (copy / "bundle.sha256").write_bytes(b"x")
     answer = accept(copy, "--json")
