@@ -59,10 +59,7 @@ def _stated(ours: Manifest, theirs: Manifest) -> Iterator[tuple[str, object, obj
     """Yield what both must say alike: its name, then the bundle's word, then the reference's."""
     yield "family", ours.family, theirs.family
     yield "checkpoint", ours.provenance.checkpoint.sha256, theirs.provenance.checkpoint.sha256
-    yield (
-        "set of files beside the checkpoint",
-        *(sorted(source.sha256 for source in each.provenance.sources) for each in (ours, theirs)),
-    )
+    yield "set of files beside the checkpoint", _sources(ours), _sources(theirs)
     yield "preprocessing", ours.preprocessing, theirs.preprocessing
     for head in ours.heads:
         other = theirs.head(head.name)
@@ -74,13 +71,15 @@ def _stated(ours: Manifest, theirs: Manifest) -> Iterator[tuple[str, object, obj
             yield f"{key} of {head.name}", head.bank.identity[key], other.bank.identity[key]
         yield f"grid of the maps of {head.name}", _grid(head), _grid(other)
         if head.set == "fixed":  # its findings look at each other
-            yield (
-                f"set of findings of {head.name}",
-                *(
-                    [(each.key, each.prompts) for each in manifest.findings_of(head.name)]
-                    for manifest in (ours, theirs)
-                ),
-            )
+            yield f"set of findings of {head.name}", _wordings(ours, head), _wordings(theirs, other)
+
+
+def _sources(manifest: Manifest) -> list[str]:
+    return sorted(source.sha256 for source in manifest.provenance.sources)
+
+
+def _wordings(manifest: Manifest, head: Head) -> list[tuple[str, list[str]]]:
+    return [(finding.key, finding.prompts) for finding in manifest.findings_of(head.name)]
 
 
 def _grid(head: Head) -> list[int] | None:

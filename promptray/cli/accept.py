@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptray.cli.finite_range import FiniteRange
-from promptray.cli.gpu_options import cuda_graphs_option, gpu_options
 from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
     bundle_argument,
@@ -59,7 +58,6 @@ _LEAST_SECONDS = 1.0
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@cuda_graphs_option
 @site_option
 @no_site_option
 @json_option
@@ -108,7 +106,6 @@ def _asked(bundle: str, images: Path, options: dict[str, Any]) -> Asked:
         site=site_choice(options["site"], options["no_site"]),
         threads=options["threads"],
         strict=options["strict"],
-        gpu=gpu_options(options["no_cuda_graphs"], options["backend"]),
     )
     return Asked(
         opening=opening,
