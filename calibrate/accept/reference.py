@@ -42,15 +42,15 @@ def require_original(bundle: Bundle, reference: Bundle) -> None:
         raise _foreign(reference, "no fp32 original", "fp32 graphs of the checkpoint itself", changed)
 
 
-def require_another(bundle: Bundle, reference: Bundle) -> None:
-    """Refuse to hold what runs unchanged against itself, which would prove nothing.
+def require_another(bundle: Bundle, reference: Bundle, backend: BackendFacts) -> None:
+    """Refuse to hold a model against itself, the same graphs on the same backend, which would prove nothing.
 
     Raises
     ------
     PromptRayError
         ``accept.reference``.
     """
-    if bundle.hash == reference.hash:
+    if bundle.hash == reference.hash and backend.name == HOST:
         what = "the bundle itself, on the same backend"
         raise _foreign(reference, what, "another bundle, or another backend of this one", "the same graphs")
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from promptray.calibrate.accept.agreement import Side, Statistics, changed, hold_reference, without_reference
+from promptray.calibrate.accept.agreement import Side, Statistics, hold_reference, without_reference
 from promptray.calibrate.accept.images import images_report, score_all
 from promptray.calibrate.accept.latency import hold_latency
 from promptray.calibrate.accept.reference import require_another, require_original
@@ -136,8 +136,8 @@ def accept(
     run = _Run(asked, bundle, progress, {})
     if _verify(run):
         images, backend = _open(run)
-        if original is not None and not changed(backend):
-            require_another(bundle, original)
+        if original is not None:
+            require_another(bundle, original, backend)
         # First, for the greatest memory of the process is measured, and agreement takes more of it.
         run.latency, part = hold_latency(
             asked.opening, images, asked.folder, asked.modality, asked.bench, progress

@@ -89,10 +89,16 @@ def test_the_same_model_from_another_recipe_is_the_original(bundle: Bundle, tmp_
     other = write_variant(tmp_path, "other", provenance=provenance(recipe=recipe))
     assert other.hash != bundle.hash
     require_original(bundle, other)
-    require_original(bundle, bundle)  # of engines
-    require_another(bundle, other)
-    with pytest.raises(PromptRayError, match="the bundle itself"):
-        require_another(bundle, bundle)
+
+
+def test_a_bundle_is_its_own_reference_on_another_backend_only(bundle: Bundle) -> None:
+    student = with_manifest(bundle, **a_student(bundle))
+    for each in (bundle, student):
+        require_original(each, each)
+        require_another(each, each, facts("tensorrt", "fp16"))
+        with pytest.raises(PromptRayError, match="the bundle itself"):
+            require_another(each, each, facts(HOST, "fp32"))
+    require_another(bundle, student, facts(HOST, "fp32"))
 
 
 def facts(name: str, precision: str) -> BackendFacts:
