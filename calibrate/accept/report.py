@@ -129,6 +129,8 @@ class Parameters(_Struct, frozen=True):
     strict: bool
     backend: str
     threads: int | None
+    prepare: Literal["cpu", "device"]
+    """Where images were to be brought to the network's input; the reference's are on the CPU."""
     site: Literal["user's", "given", "none"]
     uncertain: Literal["ignore", "present", "absent"]
     draws: int

@@ -153,7 +153,7 @@ def _verify(run: _Run) -> bool:
     try:
         run.verified = verify(
             opening.bundle, site=opening.site, backend=opening.backend, threads=opening.threads,
-            progress=run.progress,
+            prepare=opening.prepare, progress=run.progress,
         )  # fmt: skip
         run.site = _site(run)
     except BundleError as error:
@@ -229,7 +229,7 @@ def _score(run: _Run, images: list[LabelledImage]) -> None:
         run.agreement, part = without_reference(ours.backend)
         run.say(part)
     elif ours.scored.pictures:
-        reference = side(replace(asked.opening, bundle=asked.reference, backend=HOST))
+        reference = side(replace(asked.opening, bundle=asked.reference, backend=HOST, prepare="cpu"))
         run.progress("agreement", "drawing intervals", 1.0)
         run.agreement, part = hold_reference(ours, reference, run.labels, asked.statistics)
         run.say(part)
@@ -292,6 +292,7 @@ def _parameters(run: _Run) -> Parameters:
         strict=opening.strict,
         backend=opening.backend,
         threads=opening.threads,
+        prepare=opening.prepare,
         site=site,
         uncertain=asked.statistics.uncertain,
         draws=asked.statistics.draws,

@@ -90,6 +90,10 @@ def _golden(golden: GoldenReport) -> Section:
         ]
         for head in golden.heads
     ]
+    if golden.level_error is not None:
+        rows.append(
+            ["pixels, prepared on the device", "the CPU", f"{golden.level_error:.2g} grey levels", ""]
+        )
     columns = ["head", "against", "largest difference of a score", "of a map"]
     return Section(f"Golden self-test: {golden.pictures} pictures", columns, rows)
 

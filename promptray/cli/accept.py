@@ -14,6 +14,7 @@ from promptray.cli.output import (
     bundle_argument,
     json_option,
     no_site_option,
+    prepare_option,
     print_json,
     print_table,
     progress,
@@ -57,6 +58,7 @@ _LEAST_SECONDS = 1.0
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example DX.")
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
+@prepare_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @site_option
 @no_site_option
@@ -106,6 +108,7 @@ def _asked(bundle: str, images: Path, options: dict[str, Any]) -> Asked:
         site=site_choice(options["site"], options["no_site"]),
         threads=options["threads"],
         strict=options["strict"],
+        prepare=options["prepare"],
     )
     return Asked(
         opening=opening,

@@ -101,6 +101,26 @@ def test_engines_are_accepted_against_the_graphs_of_their_own_bundle(
     assert [entry["kind"] for entry in held["site"]["entries"]] == ["engine"]
 
 
+def test_images_prepared_on_the_device_are_accepted_against_the_processor(
+    call: Call, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_run, "MachineClock", CountingClock)
+    made = write_with_prepare(tmp_path).path
+    on_gpu = ("--backend", "tensorrt", "--site", site)
+    assert call("engine", made, *on_gpu).code == 0
+    asked = ("--images", write_films(tmp_path / "films", 4), "--modality", "DX", "--sla", "p50<600s")
+    out = ("--budget", 1, "--json", "-o", tmp_path / "report")
+    answer = call("accept", made, *on_gpu, *asked, *out, "--prepare", "device", "--reference", made)
+    report = answer.documents[0]["report"]
+    assert [part["verdict"] for part in report["parts"]] == [*("passed",) * 3, "inconclusive", "passed"]
+    prepared = [report["backend"], report["agreement"]["reference"]["backend"], report["parameters"]]
+    assert [each["prepare"] for each in prepared] == ["device", "cpu", "device"]
+    assert report["golden"]["level_error"] <= 1
+    assert report["latency"]["protocol"]["prepare"] == "device"
+    page = (tmp_path / "report" / "accept.html").read_text(encoding="utf-8")
+    assert "pixels, prepared on the device" in page
+
+
 def test_images_prepared_on_the_device(call: Call, site: Path, tmp_path: Path) -> None:
     made = write_with_prepare(tmp_path)
     film = made.path / made.manifest.golden.images[0]
