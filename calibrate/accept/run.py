@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from promptray.calibrate.accept.agreement import Side, Statistics, hold_reference, without_reference
 from promptray.calibrate.accept.images import images_report, score_all
@@ -39,6 +39,7 @@ from promptray.runtime.bundle import Bundle
 from promptray.runtime.errors import BundleError, PromptRayError
 from promptray.runtime.golden import GoldenReport
 from promptray.runtime.site_choice import USER_SITE, open_site
+from promptray.runtime.site_files import Kind as EntryKind
 from promptray.runtime.verify import VerifyReport, verify
 from promptray.runtime.version import VERSION
 
@@ -120,19 +121,13 @@ def accept(
     ------
     PromptRayError
         ``bundle.*`` of what is no bundle; ``accept.reference``; ``bench.images`` for no image; ``table.*``;
-        what opening and scoring raise.
+        ``site.changed`` and ``bundle.seal`` where site or bundle were changed meanwhile; what opening and
+        scoring raise.
     """
     watch, bundle = Watch(), Bundle.open(asked.opening.bundle)
     original = None if asked.reference is None else Bundle.open(asked.reference)
     if original is not None:
         require_original(bundle, original)
-    if asked.read_labels is None and not asked.folder.files:
-        raise PromptRayError(
-            "bench.images",
-            "the folder of images is empty",
-            artefact="--images",
-            cure="put the site's images there",
-        )
     run = _Run(asked, bundle, progress, {})
     if _verify(run):
         images, backend = _open(run)
@@ -144,6 +139,7 @@ def accept(
         )
         run.say(part)
         _score(run, images)
+        _require_unchanged(run)
     return _report(run, watch, now().astimezone())
 
 
@@ -161,6 +157,7 @@ def _verify(run: _Run) -> bool:
             raise
         golden = error.code == "bundle.golden"
         if golden:
+            run.site = _site(run)
             run.say(Part(name="integrity", verdict="passed", reason="every hash and the schema"))
         name: PartName = "golden" if golden else "integrity"
         run.say(Part(name=name, verdict="refused", reason=_reason(error)))
@@ -195,21 +192,45 @@ def _site(run: _Run) -> SiteState | None:
             key=entry.key,
             sha256=entry.payload.sha256 if entry.payload else None,
         )
-        for entry in local.verify()
+        for kind in get_args(EntryKind)
+        for entry in local.entries(kind)
     ]
     return SiteState(revision=local.revision, entries=entries)
 
 
 def _open(run: _Run) -> tuple[list[LabelledImage], BackendFacts]:
     """Open the bundle for what it says of itself, and return the images: of the labels, else all files."""
-    asked = run.asked
-    with asked.opening.scorer() as scorer:
-        run.backend = scorer.backend
-        if asked.read_labels is not None:
-            run.labels = asked.read_labels({finding.key for finding in scorer.prompts})
-            return run.labels.images, scorer.backend
-    files = enumerate(asked.folder.files, 1)
-    return [LabelledImage(name, number, counted="file") for number, name in files], run.backend
+    folder, read_labels = run.asked.folder, run.asked.read_labels
+    images = [LabelledImage(name, number, counted="file") for number, name in enumerate(folder.files, 1)]
+    with run.asked.opening.scorer() as scorer:
+        run.backend = backend = scorer.backend
+        if read_labels is not None:
+            run.labels = read_labels({finding.key for finding in scorer.prompts})
+            images = run.labels.images
+    if not any(image.file in folder.files for image in images):
+        raise PromptRayError(
+            "bench.images",
+            "there is no image to accept the bundle on",
+            found=f"{len(folder.files)} files in the folder, {len(images)} images asked for",
+            cure="correct --images, or the table of labels",
+        )
+    return images, backend
+
+
+def _require_unchanged(run: _Run) -> None:
+    """Refuse to report on parts that were held on different states of the bundle or the site."""
+    if Bundle.open(run.asked.opening.bundle).hash != run.bundle.hash:
+        changed, code = "the bundle was replaced", "bundle.seal"
+    elif _site(run) != run.site:
+        changed, code = "the site directory was changed", "site.changed"
+    else:
+        return
+    raise BundleError(
+        code,
+        f"{changed} while it was being accepted: no report was written",
+        artefact=f"{run.bundle.manifest.name} {run.bundle.short_hash}",
+        cure="run `promptray accept` again, and let nobody change it meanwhile",
+    )
 
 
 def _score(run: _Run, images: list[LabelledImage]) -> None:

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import safetensors.numpy
 
+from promptray.calibrate.accept import run as accept_run
 from promptray.calibrate.bench import run as bench_run
 from promptray.runtime.bundle import Bundle
 from tests import bundle_factory as factory
@@ -218,6 +219,29 @@ def test_no_image_that_can_be_scored_leaves_nothing_to_accept(
         film.unlink()
     answer = accept(small, "-o", tmp_path / "second", "--json")
     assert answer.documents[0]["error"]["code"] == "bench.images"
+
+
+def test_a_table_of_absent_images_is_no_set_to_accept_on(accept: Call, small: Bundle, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("file,finding 0\nabsent.png,1\n", encoding="utf-8")
+    answer = accept(small, "--labels", table, "--missing", "count", "--json")
+    assert answer.code == 1
+    assert answer.documents[0]["error"]["code"] == "bench.images"
+
+
+def test_a_site_that_is_changed_meanwhile_leaves_no_report(
+    accept: Call, call: Call, small: Bundle, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = accept_run.hold_latency
+
+    def changing(*arguments: Any) -> Any:
+        assert call("prompts", small.path, "add", "rib", "There is a rib fracture.", "--site", site).code == 0
+        return hold(*arguments)
+
+    monkeypatch.setattr(accept_run, "hold_latency", changing)
+    answer = accept(small, "--site", site, "--json")
+    assert answer.documents[-1]["error"]["code"] == "site.changed"
+    assert list((tmp_path / "report").iterdir()) == []
 
 
 def test_a_damaged_file_is_reported_and_no_more_is_run(accept: Call, copy: Path, tmp_path: Path) -> None:
