@@ -11,6 +11,8 @@ _STYLE = (
     "body{font:14px/1.4 sans-serif;margin:2em;max-width:80em}table{border-collapse:collapse;margin:0 0 2em}"
     "caption{text-align:left;font-weight:bold;padding:.3em 0}"
     "th,td{border-bottom:1px solid #ccc;padding:.2em .8em;text-align:left;vertical-align:top}"
+    "@media print{body{font-size:10px;margin:0}tr,figure,svg{break-inside:avoid}"
+    "caption{break-after:avoid}td,code{overflow-wrap:anywhere}}"
 )
 
 

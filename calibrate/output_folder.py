@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from promptray.runtime.disk import write_new
+from promptray.runtime.disk import write_whole
 from promptray.runtime.errors import PromptRayError
 
 
@@ -42,7 +42,7 @@ class OutputFolder:
             )
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Write the files.
+        """Write the files in their order, each whole or not at all.
 
         Raises
         ------
@@ -51,7 +51,7 @@ class OutputFolder:
         """
         try:
             for name, content in files.items():
-                write_new(self._folder / name, content)
+                write_whole(self._folder / name, content)
         except OSError as error:
             raise _unwritable(self._folder, error) from None
 

@@ -134,7 +134,8 @@ CODES: dict[str, str] = {
     "adapt.diverged": "The loss of a training is no longer a finite number.",
     "output.exists": "A report would be written over another one.",
     "output.unwritable": "A report cannot be written where it was asked for.",
-    # measuring speed
+    # acceptance, and measuring speed
+    "accept.reference": "The reference is not the fp32 original of the bundle.",
     "bench.images": "No image can be scored, so nothing can be measured.",
     "bench.budget": "There was no time for enough queries to state any percentile.",
     "bench.start": "A new process could not score what this one scored.",

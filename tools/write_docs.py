@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptray.calibrate.accept.report import acceptance_schema
 from promptray.calibrate.adapt.report import adaptation_schema
 from promptray.calibrate.batch.report import batch_schema
 from promptray.calibrate.bench.report import bench_schema
@@ -52,6 +53,7 @@ _GROUPS = {
     "table": "Labels, scores and boxes",
     "adapt": "Adapting to a site",
     "output": "Reports",
+    "accept": "Acceptance",
     "bench": "Benchmarks",
     "distil": "Distillation",
     "calibration": "Calibration",
@@ -202,6 +204,7 @@ def pages() -> Mapping[str, str]:
         "docs/bundle.schema.json": _json(bundle_schema()),
         "docs/batch.schema.json": _json(batch_schema()),
         "docs/evaluation.schema.json": _json(evaluation_schema()),
+        "docs/acceptance.schema.json": _json(acceptance_schema()),
         "docs/adaptation.schema.json": _json(adaptation_schema()),
         "docs/bench.schema.json": _json(bench_schema()),
         "docs/comparison.schema.json": _json(comparison_schema()),

@@ -45,6 +45,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "Measure file to score: latency by scenario and stage, start, memory, conditions."),
     "tune": ("tune", "Measure how this machine runs a bundle fastest, and keep it for `--backend auto`."),
     "export-triton": ("export_triton", "A bundle -> a model repository of NVIDIA Triton."),
+    "accept": ("accept", "Accept a bundle on this machine, or not: one dated report that can be filed."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),
 }
 

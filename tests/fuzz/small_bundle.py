@@ -64,7 +64,7 @@ class SmallBundle:
 
 def write_small(folder: Path) -> None:
     """Write ``small.bundle``: the runnable miniature with a bank, a tokenizer and a text graph of its own."""
-    manifest = factory.manifest(graphs=_graphs())
+    manifest = factory.manifest(graphs=graphs_with_text())
     write_bundle(folder / "small.bundle", manifest, dict(with_own_answers(manifest, small_files(folder))))
 
 
@@ -88,7 +88,7 @@ def _png(picture: np.ndarray[Any, Any]) -> bytes:
     return stream.getvalue()
 
 
-def _graphs() -> list[dict[str, Any]]:
+def graphs_with_text() -> list[dict[str, Any]]:
     """The miniature's graphs, the text graph with both inputs that the runtime feeds."""
     graphs = factory.graphs()
     text = next(graph for graph in graphs if graph["role"] == "text")
@@ -131,7 +131,7 @@ def _tokenizer() -> bytes:
 
 def _text_graph() -> onnx.ModelProto:
     """A table of word vectors: each word is a row of keys and of values, their mean is the query."""
-    facts = next(graph for graph in _graphs() if graph["role"] == "text")
+    facts = next(graph for graph in graphs_with_text() if graph["role"] == "text")
     half, node = factory.WIDTH // 2, helper.make_node
     nodes = [
         node("Gather", ["vectors", "input_ids"], ["pieces"]),  # (1, tokens, width)

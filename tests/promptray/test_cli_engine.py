@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.engines import installed
 from promptray.export.tensorrt import Built, Flavour
 from promptray.runtime.bundle import Bundle
@@ -20,6 +21,8 @@ from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import BuildError
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
+from tests.calibrate.accept.variants import write_films
+from tests.calibrate.bench.fakes import CountingClock
 from tests.engine_bundle import disturbed, write_with_sources
 from tests.fake_tensorrt import VERSION, make_plan, simulated_tensorrt
 from tests.prepare_bundle import write_with_prepare
@@ -74,6 +77,48 @@ def test_from_a_bundle_to_scores_of_its_engines(call: Call, bundle: Path, site: 
         assert on_gpu.backend.engines.key == document["key"]
         for key, score in expected.scores.items():
             assert found.scores[key].logit == score.logit
+
+
+def test_engines_are_accepted_against_the_graphs_of_their_own_bundle(
+    call: Call, bundle: Path, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_run, "MachineClock", CountingClock)
+    on_gpu = ("--backend", "tensorrt", "--site", site)
+    assert call("engine", bundle, *on_gpu, "--precision", "fp32").code == 0
+    films = write_films(tmp_path / "films", 4)
+    asked = ("--images", films, "--modality", "DX", "--sla", "p50<600s", "--budget", 1, "--json", *on_gpu)
+    alone, held = (
+        call("accept", bundle, *asked, *against, "-o", tmp_path / name).documents[0]["report"]
+        for name, against in (("alone", ()), ("held", ("--reference", bundle)))
+    )
+    verdicts = [[part["verdict"] for part in report["parts"]] for report in (alone, held)]
+    assert verdicts == [[*("passed",) * 3, "inconclusive", "passed"]] * 2
+    assert "no --reference" in alone["parts"][3]["reason"]
+    (head,) = held["agreement"]["heads"]
+    assert {finding["max_delta"] for finding in head["gates"]["findings"]} == {0}
+    assert (held["backend"]["name"], head["kind"]) == ("tensorrt", "fp16")
+    assert held["agreement"]["reference"]["backend"]["name"] == "onnxruntime-cpu"
+    assert [entry["kind"] for entry in held["site"]["entries"]] == ["engine"]
+
+
+def test_images_prepared_on_the_device_are_accepted_against_the_processor(
+    call: Call, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_run, "MachineClock", CountingClock)
+    made = write_with_prepare(tmp_path).path
+    on_gpu = ("--backend", "tensorrt", "--site", site)
+    assert call("engine", made, *on_gpu).code == 0
+    asked = ("--images", write_films(tmp_path / "films", 4), "--modality", "DX", "--sla", "p50<600s")
+    out = ("--budget", 1, "--json", "-o", tmp_path / "report")
+    answer = call("accept", made, *on_gpu, *asked, *out, "--prepare", "device", "--reference", made)
+    report = answer.documents[0]["report"]
+    assert [part["verdict"] for part in report["parts"]] == [*("passed",) * 3, "inconclusive", "passed"]
+    prepared = [report["backend"], report["agreement"]["reference"]["backend"], report["parameters"]]
+    assert [each["prepare"] for each in prepared] == ["device", "cpu", "device"]
+    assert report["golden"]["level_error"] <= 1
+    assert report["latency"]["protocol"]["prepare"] == "device"
+    page = (tmp_path / "report" / "accept.html").read_text(encoding="utf-8")
+    assert "pixels, prepared on the device" in page
 
 
 def test_images_prepared_on_the_device(call: Call, site: Path, tmp_path: Path) -> None:
