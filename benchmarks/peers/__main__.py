@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from benchmarks.peers.contest import show
-from benchmarks.peers.result import PeersResult
+from benchmarks.peers import contest, models
+from benchmarks.peers.models import Size
+from benchmarks.peers.result import Overhead, PeersResult
 from benchmarks.result_file import ROOT, commit, document, today
 from benchmarks.timing import machine
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,28 +49,68 @@ class Settings:
     rounds: int
     threads: int
 
+    @property
+    def size(self) -> Size:
+        """Of the towers."""
+        return "small" if self.small else "published"
+
 
 def measure_carzero(settings: Settings) -> dict[str, Any]:
-    from benchmarks.peers import carzero, models
+    from benchmarks.peers import carzero
 
-    recipe = models.carzero(settings.work, small=settings.small)
-    comparisons = []
-    for each in carzero.compare(
-        recipe, models.bundle_of(recipe), settings.prompts, rounds=settings.rounds, threads=settings.threads
-    ):
+    found = _shown(carzero.compare(*_built("carzero", settings), **_how(settings)), contest.show)
+    return {"comparisons": found, "targets": carzero.targets(found)}
+
+
+def measure_dual_encoder(settings: Settings) -> dict[str, Any]:
+    from benchmarks.peers import dual_encoder
+
+    found = _shown(dual_encoder.compare(*_built("biomedclip", settings), **_how(settings)), contest.show)
+    return {"comparisons": found, "targets": dual_encoder.targets(found)}
+
+
+def measure_overhead(settings: Settings) -> dict[str, Any]:
+    from benchmarks.peers import overhead
+
+    size: Size = "small" if settings.small else "thin"
+    found: list[Overhead] = []
+    for family in ("biomedclip", "carzero"):
+        _, bundle = models.built(family, size, settings.work)
+        found += _shown(overhead.overheads(family, bundle, **_how(settings)), overhead.show)
+    return {"overheads": found, "targets": overhead.targets(found)}
+
+
+def measure_head_share(settings: Settings) -> dict[str, Any]:
+    from benchmarks.peers import head_share
+
+    _, bundle = _built("carzero", settings)
+    found = _shown(head_share.head_shares(bundle, **_how(settings)), head_share.show)
+    return {"head_shares": found, "targets": head_share.targets(found)}
+
+
+def _built(family: str, settings: Settings) -> tuple[Path, Path]:
+    return models.built(family, settings.size, settings.work)
+
+
+def _how(settings: Settings) -> dict[str, Any]:
+    return {"prompts": settings.prompts, "rounds": settings.rounds, "threads": settings.threads}
+
+
+def _shown(found: Iterable[T], show: Callable[[T], None]) -> list[T]:
+    """Print each as it comes."""
+    kept = []
+    for each in found:
         show(each)
-        comparisons.append(each)
-    return {"model": _model("CARZero", settings), "comparisons": comparisons,
-            "targets": carzero.targets(comparisons)}  # fmt: skip
-
-
-def _model(name: str, settings: Settings) -> str:
-    return f"{name}, {'small towers' if settings.small else 'published sizes'}, random weights"
+        kept.append(each)
+    return kept
 
 
 #: Command -> what measures it, prompts and rounds by default.
 COMMANDS: dict[str, tuple[Callable[[Settings], dict[str, Any]], str, int]] = {
     "carzero": (measure_carzero, "14,192", 21),
+    "dual-encoder": (measure_dual_encoder, "14", 61),
+    "overhead": (measure_overhead, "100", 301),
+    "head-share": (measure_head_share, "14,192,1024", 21),
 }
 
 

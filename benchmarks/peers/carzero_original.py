@@ -1,10 +1,10 @@
 """CARZero scored as its authors' code does: image after image, with nothing of a prompt kept.
 
-Towers, weights and layers are those of ``promptray.export.models.carzero``, in the published layout. What this
-file adds is what the original does in a call: every prompt has its 97 tokens, padding included, and its 98
-memory rows; both directions, keys and values of all prompts too, are computed for every image. Attention is
-torch's own ``nn.MultiheadAttention`` with sequences first, as there. Where the original is slower than it has
-to be, as when it adds up word pieces in Python, this is not.
+Towers, weights and layers are those of ``promptray.export.models.carzero``, in the published layout. What
+this file adds is what the original does in a call: every prompt has its 97 tokens, padding included, and its
+98 memory rows; both directions, keys and values of all prompts too, are computed for every image. Attention
+is torch's own ``nn.MultiheadAttention`` with sequences first, as there. Where the original is slower than it
+has to be, as when it adds up word pieces in Python, this is not.
 
 Source: the published implementation (Apache-2.0), methods ``dqn_shot_classification`` and ``process_text``.
 """

@@ -89,6 +89,7 @@ def contest(
         title=title,
         prompts=expected.shape[1],
         rounds=rounds,
+        score_spread=float(expected.std()),
         score_tolerance=score_tolerance,
         rows=[*rows, *absent],
     )
@@ -96,9 +97,7 @@ def contest(
 
 def _error(contestant: Contestant, expected: Scores, tolerance: float) -> float:
     found = contestant.score()
-    assert found.shape == expected.shape, (
-        f"{contestant.name} gives scores {found.shape}, not {expected.shape}"
-    )
+    assert found.shape == expected.shape, f"{contestant.name}: scores {found.shape}, not {expected.shape}"
     error = float(np.abs(found - expected).max())
     if contestant.kind != "other precision":
         assert error <= tolerance, f"the scores of {contestant.name} differ by {error}, more than {tolerance}"

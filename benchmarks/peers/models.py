@@ -1,28 +1,31 @@
-"""The bundles that are measured: published sizes or small ones, random weights."""
+"""The bundles that are measured, built with random weights."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
-from benchmarks.full_size import write_biomedclip, write_carzero
+from benchmarks.full_size import FAMILIES
 from benchmarks.full_size_bundle import build_random
 
-PROMPTS = 14
+Size = Literal["published", "thin", "small"]
+#: Thin towers have the published widths and few blocks; small ones only show that a command runs. That of the
+#: dual encoder is timm's `vit_tiny_patch16_224`, for open_clip makes no other than timm's.
+_SIZES: dict[tuple[str, Size], dict[str, Any]] = {
+    ("carzero", "published"): {},
+    ("carzero", "thin"): {"depth": 4},
+    ("carzero", "small"): {"depth": 4, "heads": 1},
+    ("biomedclip", "published"): {},
+    ("biomedclip", "thin"): {"depth": 1},
+    ("biomedclip", "small"): {"heads": 3},
+}
+#: Prompts of a bundle; a measurement adds more.
+_PROMPTS = 14
 
 
-def carzero(work: Path, *, small: bool) -> Path:
-    """Build CARZero's bundle with the first prompts of the pack; return its recipe."""
-    write = partial(write_carzero, depth=4, heads=1) if small else write_carzero
-    return build_random(work / f"carzero{'-small' * small}", write, PROMPTS, cache=work / "cache")
-
-
-def dual_encoder(work: Path, *, small: bool) -> Path:
-    """Build BiomedCLIP's bundle, small with a `vit_tiny_patch16_224`; return its recipe."""
-    write = partial(write_biomedclip, heads=3) if small else write_biomedclip
-    return build_random(work / f"biomedclip{'-small' * small}", write, PROMPTS, cache=work / "cache")
-
-
-def bundle_of(recipe: Path) -> Path:
-    """Return the bundle that was built of a recipe here."""
-    return recipe.parent / "model.bundle"
+def built(family: str, size: Size, work: Path) -> tuple[Path, Path]:
+    """Build a bundle with the first prompts of the pack; return its recipe and the bundle."""
+    write = partial(FAMILIES[family], **_SIZES[family, size])
+    recipe = build_random(work / f"{family}-{size}", write, _PROMPTS, cache=work / "cache")
+    return recipe, recipe.parent / "model.bundle"

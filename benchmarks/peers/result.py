@@ -48,6 +48,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
     title: str
     prompts: int
     rounds: Annotated[int, Meta(ge=2)]
+    score_spread: float
+    """Standard deviation of the scores over the prompts: what the tolerance is to be seen beside."""
     score_tolerance: float
     rows: Annotated[list[Row], Meta(min_length=1)]
 
@@ -93,11 +95,12 @@ class PeersResult(Struct, frozen=True, kw_only=True):
     date: Date
     machine: dict[str, Any]
     threads: Annotated[int, Meta(ge=1)]
-    model: str
-    comparisons: list[Comparison] = []
-    overheads: list[Overhead] = []
-    head_shares: list[HeadShare] = []
-    targets: list[Target] = []
+    towers: Literal["published", "thin", "small"]
+    """Sizes of the models, whose weights are random."""
+    comparisons: Sequence[Comparison] = ()
+    overheads: Sequence[Overhead] = ()
+    head_shares: Sequence[HeadShare] = ()
+    targets: Sequence[Target] = ()
 
 
 def interval(values: Sequence[float]) -> Interval:

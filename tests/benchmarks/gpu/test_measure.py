@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import cases, contestants
+from benchmarks.gpu import contestants
 from benchmarks.gpu.cases import CASES, chosen
 from benchmarks.gpu.measure import images_per_second, timed_calls
 from benchmarks.gpu.result import Gpu, Row, latency
