@@ -55,16 +55,16 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
 
 class Overhead(Struct, frozen=True, kw_only=True):
-    """Time from tensor to scores, less that of the engine's calls on the same inputs."""
+    """Time from tensor to scores, less that of the engine within the same call."""
 
     model: str
     prompts: int
     rounds: Annotated[int, Meta(ge=2)]
     engine: Interval
-    """Milliseconds of ``session.run`` of image side and head."""
+    """Milliseconds in the sessions of image side and head."""
     scorer: Interval
     overhead: Interval
-    """Milliseconds, the difference of each round."""
+    """Milliseconds, the difference of each call."""
 
 
 class HeadShare(Struct, frozen=True, kw_only=True):
