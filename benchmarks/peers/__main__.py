@@ -135,10 +135,17 @@ def main(arguments: list[str] | None = None) -> int:
         rounds=options.rounds or rounds,
         threads=options.threads,
     )
-    found = measure(settings)
-    for target in found.get("targets", ()):
+    thin = options.command == "overhead" and not options.small
+    result = PeersResult(
+        commit=commit(),
+        date=today(),
+        machine=machine(),
+        threads=settings.threads,
+        towers="thin" if thin else settings.size,
+        **measure(settings),
+    )
+    for target in result.targets:
         print(f"{'met' if target.met else 'MISSED'}: {target.what}: {target.wanted}, found {target.found}")
-    result = PeersResult(commit=commit(), date=today(), machine=machine(), threads=settings.threads, **found)
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_bytes(document(result))

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from benchmarks.full_size import HEAD_WIDTH
+from promptray.export.families.open_clip_folder import CONFIG, read_open_clip_folder
 from promptray.export.torchvision_guard import ensure_torchvision_imports
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.text import TextEncoder
@@ -19,12 +19,14 @@ from promptray.runtime.text import TextEncoder
 ensure_torchvision_imports()
 
 import open_clip  # noqa: E402 - imports torchvision
+import timm  # noqa: E402
 from open_clip.factory import load_checkpoint  # noqa: E402
 from open_clip.model import CustomTextCLIP  # noqa: E402
 
 VERSION = f"open_clip {open_clip.__version__}, torch {torch.__version__}"
-#: Width of the image tower -> timm's name of it.
-_TOWERS = {768: "vit_base_patch16_224", 192: "vit_tiny_patch16_224"}
+#: Width of an image tower that the configuration has no published name of -> timm's name of it.
+_TOWERS = {192: "vit_tiny_patch16_224"}
+_TEXT = "text.transformer."
 
 
 def open_clip_model(recipe: Path) -> CustomTextCLIP:
@@ -32,34 +34,39 @@ def open_clip_model(recipe: Path) -> CustomTextCLIP:
 
     open_clip asks a hub for the text tower's configuration; here it finds it in a folder.
     """
-    folder = recipe.parent
     stated = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    checkpoint = folder / stated["checkpoint"]
-    config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+    checkpoint = recipe.parent / stated["checkpoint"]
+    text_model = recipe.parent / stated["text_model"] if "text_model" in stated else None
+    folder = read_open_clip_folder(checkpoint, text_model)
+    config = json.loads((checkpoint.parent / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
     state = torch.load(checkpoint, weights_only=True, mmap=True)
+    named = config["vision_cfg"]["timm_model_name"]
     width = state["visual.trunk.norm.weight"].shape[0]
-    bert = folder / "bert"
-    bert.mkdir(exist_ok=True)
-    (bert / "config.json").write_text(json.dumps(_bert_config(state)), encoding="utf-8")
+    bert = recipe.parent / "peers" / "bert"
+    bert.mkdir(parents=True, exist_ok=True)
+    (bert / "config.json").write_text(json.dumps(_bert_config(state, folder.text.heads)), encoding="utf-8")
     model = CustomTextCLIP(
         embed_dim=config["embed_dim"],
-        vision_cfg={**config["vision_cfg"], "timm_model_name": _TOWERS[width]},
+        vision_cfg={
+            **config["vision_cfg"],
+            "timm_model_name": named if timm.is_model(named) else _TOWERS[width],
+        },
         text_cfg={**config["text_cfg"], "hf_model_name": str(bert), "hf_model_pretrained": False},
     )
     load_checkpoint(model, str(checkpoint))
     return model.eval().requires_grad_(False)
 
 
-def _bert_config(state: dict[str, Tensor]) -> dict[str, Any]:
-    vocabulary, width = state["text.transformer.embeddings.word_embeddings.weight"].shape
-    layers = {key.split(".")[4] for key in state if key.startswith("text.transformer.encoder.layer.")}
+def _bert_config(state: dict[str, Tensor], heads: int) -> dict[str, Any]:
+    vocabulary, width = state[f"{_TEXT}embeddings.word_embeddings.weight"].shape
+    layers = {key.split(".")[4] for key in state if key.startswith(f"{_TEXT}encoder.layer.")}
     return {
         "model_type": "bert",
         "vocab_size": vocabulary,
         "hidden_size": width,
         "num_hidden_layers": len(layers),
-        "num_attention_heads": width // HEAD_WIDTH,
-        "intermediate_size": 4 * width,
+        "num_attention_heads": heads,
+        "intermediate_size": len(state[f"{_TEXT}encoder.layer.0.intermediate.dense.bias"]),
     }
 
 
