@@ -147,8 +147,7 @@ def _numbers() -> str:
         "start": f"`python -m benchmarks.start`: median (range) of {start['rounds']}",
         "layout": f"`python -m benchmarks.bank_layout`: ratio (quartiles) of {layout['rounds']} rounds, "
         "full-size model",
-        "peers": "`python -m benchmarks.peers`: median (quartiles) [95 % interval] of rounds, models with random "
-        "weights",
+        "peers": "`python -m benchmarks.peers`: median (quartiles) [95 % interval] of rounds; random weights",
         "gpu": "`make gpu`: fastest median of one image, host to host; full-size models, random weights",
     }
     table = "".join(f"| {what} | {value} | {commands[by]} |\n" for what, value, by in rows)

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.peers import dual_encoder_peers as peers
 from benchmarks.peers.contest import Contestant, NotRun, best_peer, contest
-from benchmarks.peers.open_clip_model import ImageScores, open_clip_model, token_ids
+from benchmarks.peers.open_clip_model import CustomTextCLIP, ImageScores, open_clip_model, token_ids
 from benchmarks.peers.own import contestant, first_picture, opened, score_exactly, wordings
 from benchmarks.peers.result import Comparison, Row, Target
 
@@ -74,7 +74,7 @@ def targets(comparisons: Sequence[Comparison]) -> list[Target]:
 
 
 def _peers(
-    model: peers.CustomTextCLIP, ids: torch.Tensor, pixels: peers.Pixels, folder: Path, threads: int
+    model: CustomTextCLIP, ids: torch.Tensor, pixels: peers.Pixels, folder: Path, threads: int
 ) -> tuple[list[Contestant], list[Row]]:
     """Make everyone ready; return those that are, and rows of the others."""
     with torch.inference_mode():

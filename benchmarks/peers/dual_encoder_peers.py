@@ -5,19 +5,22 @@ Every function returns the call that is timed: pixels on the host in, float32 sc
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.peers.contest import Contestant, NotRun, Scores
-from benchmarks.peers.open_clip_model import VERSION, CustomTextCLIP, ImageScores
+from benchmarks.peers.open_clip_model import VERSION, ImageScores
+from benchmarks.peers.result import Kind
 
 Pixels = NDArray[np.float32]
 ONNX = "model.onnx"
@@ -44,7 +47,7 @@ def compiled(module: ImageScores, pixels: Pixels) -> Contestant:
     return Contestant("open_clip, torch.compile", "peer", VERSION, call)
 
 
-def with_texts(model: CustomTextCLIP, ids: Tensor, pixels: Pixels) -> Contestant:
+def with_texts(model: nn.Module, ids: Tensor, pixels: Pixels) -> Contestant:
     """open_clip's ``model(image, text)``: every text is encoded again for every image."""
 
     @torch.inference_mode()
@@ -90,7 +93,7 @@ def openvino_defaults(path: Path, pixels: Pixels, threads: int, *, fp32: bool) -
         Where it is not installed, or prefers fp32 itself.
     """
     try:
-        import openvino
+        openvino: Any = importlib.import_module("openvino")
     except ImportError as error:
         raise NotRun("openvino is not installed") from error
     settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
@@ -107,7 +110,7 @@ def openvino_defaults(path: Path, pixels: Pixels, threads: int, *, fp32: bool) -
         return scores
 
     name = f"OpenVINO, {'fp32' if fp32 else f'defaults ({precision})'}"
-    kind = "peer" if fp32 else "other precision"
+    kind: Kind = "peer" if fp32 else "other precision"
     return Contestant(name, kind, openvino.__version__.partition("-")[0], score)
 
 
@@ -126,13 +129,12 @@ def optimum(path: Path, pixels: Pixels, threads: int) -> Contestant:
         raise NotRun(
             f"optimum-onnx is not installed: it needs transformers below 4.58, here is {here}"
         ) from error
-    from optimum.onnxruntime import ORTModelForCustomTasks
-
+    library: Any = importlib.import_module("optimum.onnxruntime")
     # It wants a configuration of transformers beside the graph.
     (path.parent / "config.json").write_text(json.dumps({"model_type": "bert"}), encoding="utf-8")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    model = ORTModelForCustomTasks.from_pretrained(
+    model = library.ORTModelForCustomTasks.from_pretrained(
         path.parent, file_name=path.name, session_options=options, provider="CPUExecutionProvider"
     )
 

@@ -21,7 +21,7 @@ ensure_torchvision_imports()
 import open_clip  # noqa: E402 - imports torchvision
 import timm  # noqa: E402
 from open_clip.factory import load_checkpoint  # noqa: E402
-from open_clip.model import CustomTextCLIP  # noqa: E402
+from open_clip.model import CustomTextCLIP as CustomTextCLIP  # noqa: E402
 
 VERSION = f"open_clip {open_clip.__version__}, torch {torch.__version__}"
 #: Width of an image tower that the configuration has no published name of -> timm's name of it.
@@ -92,6 +92,8 @@ class ImageScores(nn.Module):
     texts : Tensor, (N, D)
         Unit vectors.
     """
+
+    matrix: Tensor
 
     def __init__(self, model: CustomTextCLIP, texts: Tensor) -> None:
         super().__init__()
