@@ -72,6 +72,7 @@ def test_the_original_gives_the_scores_of_its_authors_code() -> None:
     assert fixture_error() <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_carzero(tmp_path: Path) -> None:
     found = run(tmp_path, "carzero", "--prompts", "2,4")
     assert [each.prompts for each in found.comparisons] == [2, 2, 4, 4]
@@ -97,6 +98,7 @@ def test_overhead(tmp_path: Path) -> None:
         assert 0 < each.overhead.median < each.scorer.median
 
 
+@pytest.mark.slow
 def test_dual_encoder(tmp_path: Path) -> None:
     found = run(tmp_path, "dual-encoder", "--prompts", "3")
     encoded, anew = found.comparisons
