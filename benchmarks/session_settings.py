@@ -27,7 +27,7 @@ from promptray.runtime.golden import read_golden
 from promptray.runtime.preprocess import normalise
 
 TOLERANCE = 1e-4
-_REST = 0.005
+_PAUSE = 0.005
 Call = Callable[[], list[NDArray[np.float32]]]
 Set = Callable[[ort.SessionOptions], object]
 
@@ -143,7 +143,7 @@ def measure(content: bytes, pixels: NDArray[np.float32], threads: int, rounds: i
         off = difference(call(), expected)
         if not off <= TOLERANCE:
             raise SystemExit(f"{name} gives other features: off by {off:.2g} of their largest number")
-        row = interleaved({"usual": usual, name: call}, rounds=rounds, baseline="usual", rest=_REST)[name]
+        row = interleaved({"usual": usual, name: call}, rounds=rounds, baseline="usual", pause=_PAUSE)[name]
         found[name] = {**row, "difference": off}
     return found
 

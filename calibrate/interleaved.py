@@ -7,15 +7,56 @@ import time
 from collections.abc import Callable, Mapping
 
 
+def interleaved_times(
+    alternatives: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warm: int = 2,
+    pause: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Time every alternative once per round, so that drift of the machine hits all alike.
+
+    Parameters
+    ----------
+    alternatives : mapping of str to callable
+        What to time.
+    rounds : int
+        How often each is timed.
+    warm : int
+        How often each is run before the first round.
+    pause : float
+        Seconds before each call, not timed: threads of another library spin for a while after its call.
+    clock : callable, optional
+        Returns seconds.
+
+    Returns
+    -------
+    dict
+        For each its milliseconds, round by round.
+    """
+    for run in alternatives.values():
+        for _ in range(warm):
+            run()
+    taken: dict[str, list[float]] = {name: [] for name in alternatives}
+    for _ in range(rounds):
+        for name, run in alternatives.items():
+            time.sleep(pause)
+            start = clock()
+            run()
+            taken[name].append((clock() - start) * 1000.0)
+    return taken
+
+
 def interleaved(
     alternatives: Mapping[str, Callable[[], object]],
     *,
     rounds: int,
     baseline: str,
-    rest: float = 0.0,
+    pause: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, float]]:
-    """Time every alternative once per round, so that drift of the machine hits all alike.
+    """Summarise what :func:`interleaved_times` takes.
 
     Parameters
     ----------
@@ -25,8 +66,8 @@ def interleaved(
         How often each is timed, at least twice.
     baseline : str
         The alternative that ratios refer to.
-    rest : float, optional
-        Seconds before each timed call: threads of the one before may go on looking for work for a while.
+    pause : float
+        As there.
     clock : callable, optional
         Returns seconds.
 
@@ -36,17 +77,7 @@ def interleaved(
         For each: median, least and greatest milliseconds, and the median of the per-round ratio to the
         baseline with its quartiles.
     """
-    for run in alternatives.values():
-        run()
-        run()
-    taken: dict[str, list[float]] = {name: [] for name in alternatives}
-    for _ in range(rounds):
-        for name, run in alternatives.items():
-            if rest:
-                time.sleep(rest)
-            start = clock()
-            run()
-            taken[name].append((clock() - start) * 1000.0)
+    taken = interleaved_times(alternatives, rounds=rounds, pause=pause, clock=clock)
     found = {}
     for name, values in taken.items():
         ratios = [value / base for value, base in zip(values, taken[baseline], strict=True)]

@@ -143,13 +143,15 @@ def _numbers() -> str:
         ("One 95-word prompt among 191: padding all to the longest, against buckets, head",
          ratio(mixed["head"]["padded to the longest prompt"]), "layout"),
         ("Packed rows against buckets, attention time", ratio(mixed["attention"]["packed"]), "layout"),
-        *((what, value, "gpu") for what, value in gpu_rows(_gpu_results())),
+        *((what, value, "peers") for what, value in peer_rows(_results("promptray-peers"))),
+        *((what, value, "gpu") for what, value in gpu_rows(_results("promptray-gpu"))),
     ]  # fmt: skip
     commands = {
         "train": f"`python -m reference.train`: {folds}-fold by patient, 95 % interval",
         "start": f"`python -m benchmarks.start`: median (range) of {start['rounds']}",
         "layout": f"`python -m benchmarks.bank_layout`: ratio (quartiles) of {layout['rounds']} rounds, "
         "full-size model",
+        "peers": "`python -m benchmarks.peers`: median (quartiles) [95 % interval] of rounds; random weights",
         "gpu": "`make gpu`: fastest median of one image, host to host; full-size models, random weights",
     }
     table = "".join(f"| {what} | {value} | {commands[by]} |\n" for what, value, by in rows)
@@ -173,9 +175,19 @@ def gpu_rows(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return rows
 
 
-def _gpu_results() -> list[dict[str, Any]]:
+def peer_rows(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return a row for each target that was measured against peers."""
+    return [
+        (each["what"], f"{each['found']}; target {each['wanted']}{'' if each['met'] else ', MISSED'}")
+        for result in results
+        for each in result["targets"]
+    ]
+
+
+def _results(schema: str) -> list[dict[str, Any]]:
+    """Return the committed result files of a schema."""
     found = [_read(f"benchmarks/results/{path.name}") for path in sorted(RESULTS.glob("*.json"))]
-    return [each for each in found if each.get("schema") == "promptray-gpu"]
+    return [each for each in found if each.get("schema") == schema]
 
 
 def edge_install_page() -> str:

@@ -10,30 +10,13 @@ Without a GPU nothing is written, and the exit code is 1; so it is where no engi
 from __future__ import annotations
 
 import argparse
-import datetime
-import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.gpu.result import GpuResult, document, engines_ran, file_name
+from benchmarks.gpu.result import GpuResult, engines_ran, file_name
+from benchmarks.result_file import ROOT, commit, document, today
 from promptray.runtime.engines.device import device_here
 from promptray.runtime.errors import PromptRayError
-
-ROOT = Path(__file__).parents[2]
-
-
-def commit() -> str:
-    """Return the commit that is measured, and whether files differ from it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    return git("rev-parse", "HEAD") + (
-        "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,8 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     cases = chosen(options.models)
     gpu = gpu_facts(device)
     rows = [row for case in cases for row in rows_of(case, options.work, gpu)]
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    result = GpuResult(commit=commit(), date=today, gpu=gpu, rows=rows)
+    result = GpuResult(commit=commit(), date=today(), gpu=gpu, rows=rows)
     path = options.output / file_name(result)
     path.write_bytes(document(result))
     print(f"wrote {path}")

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-import yaml
-
-from benchmarks.full_size import FAMILIES, write_recipe
-from promptray.calibrate.pipeline import build
+from benchmarks.full_size import FAMILIES
+from benchmarks.full_size_bundle import build_random
 from promptray.runtime.bundle import Bundle
 
 SAMPLES = Path(__file__).parents[2] / "examples" / "samples"
@@ -38,26 +33,17 @@ CASES = {
 
 
 def bundle_of(case: Case, folder: Path, precision: str = "fp16") -> tuple[Bundle, Path]:
-    """Build a case's bundle with typed sources of engines; return it and its recipe.
-
-    It is written anew for every run, since one of an older commit would be measured as this one's. The cache
-    of stages, whose keys have the code in them, saves the time.
-    """
+    """Build a case's bundle with typed sources of engines; return it and its recipe."""
     own = folder / case.name.replace("/", "-").replace(", ", "-").replace(" ", "-")
-    recipe, output = own / "recipe.yaml", own / "model.bundle"
-    shutil.rmtree(own, ignore_errors=True)
-    own.mkdir(parents=True)
-    torch.manual_seed(0)
-    write_recipe(own, FAMILIES[case.family](own), case.prompts)
-    stated: dict[str, Any] = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    stated["tensorrt"] = {
+    tensorrt = {
         "precision": precision,
         "images": {"tuned": 1, "most": 64},
         "calibration": {"images": str(SAMPLES), "source": "the sample radiographs"},
     }
-    recipe.write_text(yaml.safe_dump(stated, sort_keys=False), encoding="utf-8")
-    build(recipe, output, cache=folder / "cache")
-    return Bundle.open(output), recipe
+    recipe = build_random(
+        own, FAMILIES[case.family], case.prompts, cache=folder / "cache", sections={"tensorrt": tensorrt}
+    )
+    return Bundle.open(own / "model.bundle"), recipe
 
 
 def chosen(names: list[str]) -> list[Case]:

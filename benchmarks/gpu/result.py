@@ -7,22 +7,17 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
+from benchmarks.result_file import Commit, Date, Milliseconds, Struct
 from promptray.runtime.backends import OF_ENGINES
 
-Milliseconds = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0)]
 #: Below this many calls no 99th percentile is said: fewer than ten calls would be beyond it.
 LEAST_CALLS = 1000
 
 
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the structures: immutable, keyword-only, closed."""
-
-
-class Latency(_Struct, frozen=True, kw_only=True):
+class Latency(Struct, frozen=True, kw_only=True):
     """Host time of calls with one image, from pixels on the host to scores on the host."""
 
     calls: Annotated[int, Meta(ge=LEAST_CALLS)]
@@ -31,7 +26,7 @@ class Latency(_Struct, frozen=True, kw_only=True):
     p99: Milliseconds
 
 
-class Throughput(_Struct, frozen=True, kw_only=True):
+class Throughput(Struct, frozen=True, kw_only=True):
     """Images a second at the batch that gives most of them."""
 
     batch: Annotated[int, Meta(ge=1)]
@@ -40,7 +35,7 @@ class Throughput(_Struct, frozen=True, kw_only=True):
     """Multiply-adds of the model's products over those of the card's measured matrix rate in that type."""
 
 
-class Row(_Struct, frozen=True, kw_only=True):
+class Row(Struct, frozen=True, kw_only=True):
     """One contestant on one model; a contestant that could not run says why."""
 
     model: str
@@ -58,7 +53,7 @@ class Row(_Struct, frozen=True, kw_only=True):
     not_run: str | None = None
 
 
-class Gpu(_Struct, frozen=True, kw_only=True):
+class Gpu(Struct, frozen=True, kw_only=True):
     """The card, and what it reaches at most."""
 
     name: str
@@ -70,14 +65,13 @@ class Gpu(_Struct, frozen=True, kw_only=True):
     """Measured with square products, by type; a multiply-add counts as two."""
 
 
-class GpuResult(_Struct, frozen=True, kw_only=True):
+class GpuResult(Struct, frozen=True, kw_only=True):
     """All of a result file."""
 
     schema: Literal["promptray-gpu"] = "promptray-gpu"
     schema_version: Literal[1] = 1
-    commit: Annotated[str, Meta(pattern=r"^[0-9a-f]{40}(-dirty)?(?!\n)$")]
-    """What was measured; ``-dirty`` where files differed from it."""
-    date: Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?!\n)$")]
+    commit: Commit
+    date: Date
     gpu: Gpu
     rows: Annotated[list[Row], Meta(min_length=1)]
 
@@ -126,10 +120,3 @@ def file_name(result: GpuResult) -> str:
     """Return ``<gpu>-<date>.json`` in lower case, without spaces."""
     card = re.sub(r"[^a-z0-9]+", "-", result.gpu.name.lower()).strip("-")
     return f"{card}-{result.date}.json"
-
-
-def document(result: GpuResult) -> bytes:
-    """Return the bytes of a result file, checked against the schema once more."""
-    raw = msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
-    msgspec.json.decode(raw, type=GpuResult)
-    return raw

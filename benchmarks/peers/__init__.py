@@ -1,0 +1,1 @@
+"""PromptRay against its peers, in the same run: ``python -m benchmarks.peers --help``."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import cases, contestants
+from benchmarks.gpu import contestants
 from benchmarks.gpu.cases import CASES, chosen
 from benchmarks.gpu.measure import images_per_second, timed_calls
 from benchmarks.gpu.result import Gpu, Row, latency
@@ -76,21 +76,6 @@ def test_a_gpu_test_run_without_any_backend_fails() -> None:
             gpu_tests.test_some_backend_works_here()
 
 
-def test_a_bundle_of_an_older_commit_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    case = CASES["ConvNeXt-Base"]
-    old = tmp_path / "ConvNeXt-Base" / "model.bundle"
-    old.mkdir(parents=True)
-    (old / "old").touch()
-    built: list[Path] = []
-    monkeypatch.setitem(cases.FAMILIES, case.family, lambda own: {})
-    monkeypatch.setattr(cases, "write_recipe", lambda own, *_: (own / "recipe.yaml").write_text("name: x\n"))
-    monkeypatch.setattr(cases, "build", lambda recipe, output, cache: built.append(output))
-    monkeypatch.setattr(cases.Bundle, "open", lambda path: path)
-    cases.bundle_of(case, tmp_path)
-    assert built == [old]
-    assert not old.exists()
-
-
 def test_the_driver_of_the_card_is_the_machines_and_not_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contestants, "driver", lambda: "CUDA 13.0")
     monkeypatch.setattr(contestants, "matrix_tflops", lambda dtype: 1.0)
@@ -140,7 +125,3 @@ def test_without_a_gpu_nothing_is_written(monkeypatch: pytest.MonkeyPatch, capsy
         assert command.main(arguments) == 1
         assert "not run: no GPU (there is no driver)" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_commit_is_named() -> None:
-    assert len(command.commit().removesuffix("-dirty")) == 40

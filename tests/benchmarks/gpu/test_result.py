@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks.gpu.result import Gpu, GpuResult, Row, best, document, engines_ran, file_name, latency
+from benchmarks.gpu.result import Gpu, GpuResult, Row, best, engines_ran, file_name, latency
+from benchmarks.result_file import document
 
 GPU = Gpu(
     name="NVIDIA H200 NVL", compute_capability="9.0", multiprocessors=132, driver="13.0",
