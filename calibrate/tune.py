@@ -109,7 +109,7 @@ def tune(
     bundle, machine, software = Bundle.open(path), machine_here(), software_here()
     usual, *others = ways(bundle.manifest, machine.cores, openvino=software[OPENVINO] is not None)
     images = list(pixels) if pixels is not None else _golden(bundle)
-    timed = measure or partial(interleaved, rounds=rounds, baseline="usual", rest=_REST)
+    timed = measure or partial(interleaved, rounds=rounds, baseline="usual", pause=_REST)
     left_out: list[LeftOut] = []
     with _opened(path, usual, site) as first:
         first.check_golden()
