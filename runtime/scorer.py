@@ -9,26 +9,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any
 
-from promptray.runtime.active_prompts import ActivePrompts, require_open
+from promptray.runtime.active_prompts import require_open
 from promptray.runtime.active_set import ActiveSet
-from promptray.runtime.backend_facts import backend_facts
-from promptray.runtime.backends import Backend, BackendFacts, GpuOptions
-from promptray.runtime.backends.choice import choose_backend
+from promptray.runtime.backends import GpuOptions
 from promptray.runtime.backends.host_settings import HostSettings
 from promptray.runtime.bound_heads import HeadScores
-from promptray.runtime.bundle import Bundle
-from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.door import Halvings, Source, open_picture, source_name
-from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.exam import score_exam
 from promptray.runtime.exam_result import ExamResult
 from promptray.runtime.golden import GoldenReport, check_golden
-from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
-from promptray.runtime.image_preparation import ImagePreparation, Where
+from promptray.runtime.graphs import own_bank
+from promptray.runtime.image_preparation import Where
+from promptray.runtime.opened_parts import Parts, open_parts, require_device_prepares
 from promptray.runtime.pending_result import PendingResult
 from promptray.runtime.picture import Picture
 from promptray.runtime.pixel_scores import PixelScores, pixel_scores
@@ -36,11 +32,8 @@ from promptray.runtime.prepared import Prepared
 from promptray.runtime.result import Refused, Result
 from promptray.runtime.result_document import result_document, timed
 from promptray.runtime.score_ahead import score_ahead
-from promptray.runtime.site import Site
-from promptray.runtime.site_calibration import Calibrations
-from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
+from promptray.runtime.site_choice import USER_SITE, SiteChoice
 from promptray.runtime.text_check import check_text
-from promptray.runtime.tuning import read_tuning
 
 
 class Scorer:
@@ -58,24 +51,14 @@ class Scorer:
     ...     print(result.scores["pneumonia"].logit)
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        graphs: Graphs,
-        prompts: ActivePrompts,
-        backend: BackendFacts,
-        *,
-        strict: bool,
-        closed: threading.Event,
-        preparing: ImagePreparation,
-    ) -> None:
-        self.bundle = bundle
-        self.backend = backend
-        self.prompts = prompts
-        self._graphs = graphs
-        self.strict = strict
-        self._closed = closed
-        self._preparing = preparing
+    def __init__(self, parts: Parts) -> None:
+        self.bundle = parts.bundle
+        self.backend = parts.backend
+        self.prompts = parts.prompts
+        self.strict = parts.strict
+        self._graphs = parts.graphs
+        self._closed = parts.closed
+        self._preparing = parts.preparing
 
     @classmethod
     def open(
@@ -132,75 +115,20 @@ class Scorer:
             ``backend.*``; ``engine.*`` where there are no engines for this GPU that passed their gate, or
             none among them that prepares images.
         """
-        if prepare not in get_args(Where):
-            raise ValueError('prepare must be "cpu" or "device"')
-        if reduced_decode and prepare == "device":
-            raise ValueError("reduced_decode is of images that the CPU prepares")
-        bundle = Bundle.open(path)
-        manifest = bundle.manifest
-        if manifest.gated:  # before anything runs: changed graphs that did not pass are not used
-            read_parity(bundle)
-        local = open_site(site, bundle.hash)
-        engines = EngineStore(local, manifest)
-        chosen, reason = choose_backend(
-            backend,
-            threads=threads,
-            manifest=manifest,
-            engines=engines,
-            options=gpu,
-            prepares=prepare == "device",
-            host=host,
-            tuning=read_tuning(local),
-        )
-        try:
-            return cls._on(
-                bundle,
-                chosen,
-                reason,
-                local,
-                prepare,
+        return cls(
+            open_parts(
+                path,
+                backend=backend,
+                site=site,
+                threads=threads,
                 reproducible=reproducible,
                 strict=strict,
+                gpu=gpu,
+                prepare=prepare,
                 reduced_decode=reduced_decode,
+                host=host,
             )
-        except BaseException:
-            chosen.close()
-            raise
-
-    @classmethod
-    def _on(
-        cls,
-        bundle: Bundle,
-        backend: Backend,
-        reason: str,
-        local: Site | None,
-        prepare: Where,
-        *,
-        reproducible: bool,
-        strict: bool,
-        reduced_decode: bool,
-    ) -> Scorer:
-        manifest = bundle.manifest
-        graphs = Graphs(
-            bundle,
-            backend,
-            prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None,
-            prepare=prepare == "device",
         )
-        banks = {head.name: own_bank(bundle, head) for head in manifest.heads}
-        # The warm-up is the golden check: the first call is paid once, and a broken install is found at once.
-        check_golden(bundle, graphs, graphs.bind_all(banks), pictures=1)
-        _require_prepared(bundle, graphs)
-        facts = backend_facts(manifest, backend, reason, prepare, reduced_decode=reduced_decode)
-        preparing = ImagePreparation(
-            manifest.preprocessing,
-            backend.engines if graphs.preparing else None,
-            reduced_decode=reduced_decode,
-        )
-        closed = threading.Event()
-        calibrations = Calibrations(local, manifest, facts, strict=strict)
-        prompts = ActivePrompts(bundle, graphs, banks, local, closed, calibrations)
-        return cls(bundle, graphs, prompts, facts, strict=strict, closed=closed, preparing=preparing)
 
     def prepare(self, source: Source, *, name: str | None = None, **declared: Any) -> Prepared:
         """Read an image, check it at the door and bring it to the network's input. Runs in any thread.
@@ -422,7 +350,7 @@ class Scorer:
         return replace(
             report,
             text_error=check_text(self.bundle, self._graphs),
-            level_error=_require_prepared(self.bundle, self._graphs, whole=True),
+            level_error=require_device_prepares(self.bundle, self._graphs, whole=True),
         )
 
     def close(self) -> None:
@@ -453,14 +381,6 @@ class Scorer:
                 found=f"prepared with bundle {prepared.bundle[:12]}",
                 cure="prepare it with the scorer that scores it",
             )
-
-
-def _require_prepared(bundle: Bundle, graphs: Graphs, *, whole: bool = False) -> float | None:
-    if graphs.preparing is None:
-        return None
-    from promptray.runtime.golden_prepare import require_prepared  # takes time that others save
-
-    return require_prepared(bundle, graphs, whole=whole)
 
 
 def _milliseconds(start: float) -> float:
