@@ -23,7 +23,7 @@ from promptray.cli.output import (
 )
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import EngineBackend, EngineSet
-from promptray.runtime.engines.settings import Settings
+from promptray.runtime.engines.settings import MOST_WORKSPACE, Settings
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site_choice import open_site
@@ -58,7 +58,12 @@ _HOW_LONG = {
 @click.option("--report", type=_PATH, metavar="DIR", help="Folder for the reports of the gates on images.")
 @click.option("--rebuild", is_flag=True, help="Build again what the site has, or what the bundle carries.")
 @click.option("--without-prepare", is_flag=True, help="Leave out the engine that prepares images.")
-@click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="Most scratch memory of a build.")
+@click.option(
+    "--workspace",
+    type=click.IntRange(1, MOST_WORKSPACE >> 20),
+    metavar="MIB",
+    help="Most scratch memory of a build.",
+)
 @click.option(
     "--timing-cache", metavar="DIR", help="Folder of TensorRT's timing caches, or none (default: user cache)."
 )
