@@ -59,5 +59,5 @@ def time_words(speed: EngineSpeed | None) -> str:
     """Say what a call takes, and of what it is a share."""
     if speed is None:
         return "not measured"
-    beside = f", {speed.ratio:.2f} of {speed.beside}" if speed.beside else ""
-    return f"{speed.milliseconds:.2f} ms{beside}"
+    compared = speed.beside is not None and speed.ratio is not None
+    return f"{speed.milliseconds:.2f} ms" + (f", {speed.ratio:.2f} of {speed.beside}" if compared else "")

@@ -138,6 +138,28 @@ def test_images_prepared_on_the_device(call: Call, site: Path, tmp_path: Path) -
     assert scored["backend"]["prepare"] == "device"
 
 
+def test_a_finding_with_the_same_golden_score_everywhere_has_a_share_too(
+    call: Call, site: Path, tmp_path: Path
+) -> None:
+    made = write_with_prepare(tmp_path)
+    options = ("engine", made.path, "--backend", "tensorrt", "--site", site)
+    assert call(*options).code == 0
+    store = EngineStore(Site.open(site, made.hash), made.manifest)
+    (facts,) = store.sets
+    stored = store.opened(facts)
+    assert facts.gate.prepare
+    heads = [
+        msgspec.structs.replace(head, score_error=0.0, score_tolerance=0.0)
+        for head in facts.gate.prepare.heads
+    ]
+    prepare = msgspec.structs.replace(facts.gate.prepare, heads=heads)
+    gate = msgspec.structs.replace(facts.gate, prepare=prepare)
+    store.add(msgspec.structs.replace(facts, gate=gate), stored.all_plans())
+    again = call(*options)
+    assert again.code == 0, again.err
+    assert "by 0 (bound 0)" in again.out
+
+
 def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path) -> None:
     assert "no engines" in call("engine", bundle, "--site", site, "--list").out
     call("engine", bundle, "--backend", "tensorrt", "--site", site)
@@ -206,6 +228,13 @@ def test_the_timing_cache_is_kept_where_it_was_asked_for(
         ("--list", "--remove", "k"),
         ("--remove", "k", "--precision", "fp16"),
         ("--labels", "films.csv"),
+        ("--images", ""),
+        ("--images", "films", "--labels", ""),
+        ("--report", ""),
+        ("--site", ""),
+        ("--timing-cache", ""),
+        ("--list", "--remove", ""),
+        ("--workspace", "99999999999999999999999"),
         ("--precision", "int4"),
         ("--backend", "onnxruntime-cpu"),
     ],
@@ -213,6 +242,12 @@ def test_the_timing_cache_is_kept_where_it_was_asked_for(
 )
 def test_wrong_usage(call: Call, bundle: Path, options: tuple[str, ...]) -> None:
     assert call("engine", bundle, *options, "--json").code == 2
+
+
+def test_an_empty_key_is_no_key(call: Call, bundle: Path, site: Path) -> None:
+    answer = call("engine", bundle, "--site", site, "--remove", "", "--json")
+    assert answer.documents[0]["error"]["code"] == "engine.missing"
+    assert list(site.iterdir()) == []
 
 
 def test_without_any_library_every_reason_is_said(
