@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.gpu import cases
 from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe, check_tensorrt
+from promptray.export.draft import Draft
 from promptray.runtime.bundle import Bundle
 from tests import gpu_bundles
 
@@ -20,10 +21,11 @@ BUNDLES = {
 
 @pytest.mark.parametrize("name", gpu_bundles.NAMES)
 def test_a_section_for_every_library_is_accepted(name: str, request: pytest.FixtureRequest) -> None:
-    manifest = Bundle.open(request.getfixturevalue(BUNDLES[name])).manifest
+    built = Bundle.open(request.getfixturevalue(BUNDLES[name]))
+    fp32 = Draft(built.manifest, {file: built.path / file for file in built.manifest.files})
     for section in (gpu_bundles.SECTION, cases.section("fp16")):
         asked = msgspec.convert(section, TensorRTRecipe)
-        check_tensorrt(asked, "recipe.yaml", manifest)
+        check_tensorrt(asked, "recipe.yaml", fp32)
         assert asked.opset_17, "all that TensorRT 8.6 reads"
         assert asked.prepare
         assert "fp16" in asked.schemes("image")

@@ -265,7 +265,7 @@ class _Reports:
         from promptray.calibrate.output_folder import OutputFolder
 
         names = [f"head-{name}.{ending}" for name in heads for ending in ("json", "txt")]
-        self._folder = None if folder is None else OutputFolder(folder, names)
+        self._folder = None if folder is None else OutputFolder(folder, names, "--report")
 
     def write(self, reports: Mapping[str, GateReport]) -> None:
         from promptray.calibrate.engines.images_gate import as_document

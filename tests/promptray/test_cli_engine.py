@@ -14,6 +14,7 @@ import pytest
 
 from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.engines import installed
+from promptray.cli.engine_table import engine_rows
 from promptray.export.tensorrt import Built, Flavour
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import EngineSet, EngineSpeed, ImagesGate
@@ -134,6 +135,9 @@ def test_images_prepared_on_the_device(call: Call, site: Path, tmp_path: Path) -
     built = call("engine", made.path, "--backend", "tensorrt", "--site", site)
     assert built.code == 0, built.err
     assert "prepared on the device: pixels are off by" in built.out
+    (document,) = call("engine", made.path, "--site", site, "--list", "--json").documents
+    gates = [row[4] for row in engine_rows(document["engines"])]
+    assert sorted(gates) == ["golden", "golden, prepares images"]
     (scored,) = call("score", made.path, film, *options).documents
     assert scored["backend"]["prepare"] == "device"
 
@@ -166,6 +170,7 @@ def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path
     (document,) = call("engine", bundle, "--site", site, "--list", "--json").documents
     (listed,) = document["engines"]
     assert (listed["unusable"], listed["gate_title"]) == (None, "golden")
+    assert "This site added engines alone." in call("inspect", bundle, "--site", site).out
     (shown,) = call("inspect", bundle, "--site", site, "--json").documents
     assert shown["site"]["engines"] == [listed]
     assert listed["key"] in call("inspect", bundle, "--site", site).out.replace("\n", "")
@@ -246,6 +251,7 @@ def test_wrong_usage(call: Call, bundle: Path, options: tuple[str, ...]) -> None
 
 def test_an_empty_key_is_no_key(call: Call, bundle: Path, site: Path) -> None:
     answer = call("engine", bundle, "--site", site, "--remove", "", "--json")
+    assert answer.code == 1
     assert answer.documents[0]["error"]["code"] == "engine.missing"
     assert list(site.iterdir()) == []
 
