@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from promptray.calibrate.bench import run as bench_run
+from promptray.calibrate.engines import build as build_module
 from promptray.calibrate.engines import installed
 from promptray.cli.engine_table import engine_rows
 from promptray.export.tensorrt import Built, Flavour
@@ -28,6 +29,7 @@ from tests.engine_bundle import disturbed, write_with_sources
 from tests.fake_tensorrt import VERSION, make_plan, simulated_tensorrt
 from tests.prepare_bundle import write_with_prepare
 from tests.promptray.command_line import Call
+from tests.simulated_engines import plans_of
 
 PIXELS = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
 FLAVOUR = Flavour("tensorrt", "tensorrt", VERSION)
@@ -162,6 +164,18 @@ def test_a_finding_with_the_same_golden_score_everywhere_has_a_share_too(
     again = call(*options)
     assert again.code == 0, again.err
     assert "by 0 (bound 0)" in again.out
+
+
+def test_plans_of_the_bundle_with_a_compiled_engine_that_prepares_images(
+    call: Call, site: Path, tmp_path: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_with_prepare(tmp_path)
+    monkeypatch.setattr(build_module, "ready_made", lambda *_: plans_of(made, gpu, images=8))
+    options = ("engine", made.path, "--backend", "tensorrt", "--site", site, "--json")
+    (plain,) = call(*options, "--without-prepare").documents
+    (preparing,) = call(*options).documents
+    assert plain["plans"] == "of the bundle"
+    assert preparing["plans"] == "of the bundle, what prepares images compiled"
 
 
 def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path) -> None:
