@@ -263,6 +263,18 @@ def test_wrong_usage(call: Call, bundle: Path, options: tuple[str, ...]) -> None
     assert call("engine", bundle, *options, "--json").code == 2
 
 
+def test_words_for_options_are_of_options(call: Call, bundle: Path, site: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "file").touch()
+    options = ("engine", bundle, "--backend", "tensorrt", "--site", site, "--images", tmp_path / "films")
+    (no_image,) = call(*options, "--json").documents
+    assert no_image["error"]["code"] == "gate.images"
+    assert "recipe" not in no_image["error"]["cure"]
+    (no_report,) = call(*options, "--report", tmp_path / "file", "--json").documents
+    assert no_report["error"]["code"] == "output.unwritable"
+    assert "--report" in no_report["error"]["cure"]
+
+
 def test_an_empty_key_is_no_key(call: Call, bundle: Path, site: Path) -> None:
     answer = call("engine", bundle, "--site", site, "--remove", "", "--json")
     assert answer.code == 1
