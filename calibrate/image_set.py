@@ -126,7 +126,7 @@ class ImageSet:
                 found=f"{len(self._images)} images, all refused: {counted(self.refused)}"
                 if self._images
                 else "an empty folder",
-                cure="correct the recipe; images must be what the model was made for",
+                cure="name other images; they must be what the model was made for",
             )
 
     @cached_property

@@ -18,6 +18,8 @@ class OutputFolder:
         Made if it is not there.
     names : sequence of str
         The files that will be written.
+    option : str
+        Of the command line, which named it.
 
     Raises
     ------
@@ -25,20 +27,20 @@ class OutputFolder:
         ``output.exists``, ``output.unwritable``.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, names: Sequence[str], option: str = "-o") -> None:
+        self._folder, self._option = folder, option
         try:
             folder.mkdir(parents=True, exist_ok=True)
             there = [name for name in names if (folder / name).exists()]
         except OSError as error:
-            raise _unwritable(folder, error) from None
+            raise self._unwritable(error) from None
         if there:
             raise PromptRayError(
                 "output.exists",
                 "the folder holds a report already",
                 artefact=folder.name,
                 found=", ".join(there),
-                cure="choose another folder with -o, or remove the old report",
+                cure=f"choose another folder with {option}, or remove the old report",
             )
 
     def write(self, files: Mapping[str, bytes]) -> None:
@@ -53,13 +55,12 @@ class OutputFolder:
             for name, content in files.items():
                 write_whole(self._folder / name, content)
         except OSError as error:
-            raise _unwritable(self._folder, error) from None
+            raise self._unwritable(error) from None
 
-
-def _unwritable(folder: Path, error: OSError) -> PromptRayError:
-    return PromptRayError(
-        "output.unwritable",
-        f"the report cannot be written: {error.strerror}",
-        artefact=folder.name,
-        cure="choose another folder with -o",
-    )
+    def _unwritable(self, error: OSError) -> PromptRayError:
+        return PromptRayError(
+            "output.unwritable",
+            f"the report cannot be written: {error.strerror}",
+            artefact=self._folder.name,
+            cure=f"choose another folder with {self._option}",
+        )

@@ -132,7 +132,7 @@ class Graphs:
         manifest = self._bundle.manifest
         file = manifest.engines.prepare if manifest.engines else None
         if file is None:
-            raise no_prepare(self._backend.name, "a bundle without a graph that does it")
+            raise no_prepare(self._backend.name, "a bundle without a graph that does it", has_graph=False)
         return self._backend.prepare_with(PrepareFacts.of(file, manifest.preprocessing))
 
     @property

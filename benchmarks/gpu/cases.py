@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.full_size import FAMILIES
 from benchmarks.full_size_bundle import build_random
@@ -35,15 +36,20 @@ CASES = {
 def bundle_of(case: Case, folder: Path, precision: str = "fp16") -> tuple[Bundle, Path]:
     """Build a case's bundle with typed sources of engines; return it and its recipe."""
     own = folder / case.name.replace("/", "-").replace(", ", "-").replace(" ", "-")
-    tensorrt = {
+    sections = {"tensorrt": section(precision)}
+    recipe = build_random(own, FAMILIES[case.family], case.prompts, cache=folder / "cache", sections=sections)
+    return Bundle.open(own / "model.bundle"), recipe
+
+
+def section(precision: str) -> dict[str, Any]:
+    """Return what a recipe says of engines: for TensorRT 8.6, too, and to prepare images on the device."""
+    return {
         "precision": precision,
         "images": {"tuned": 1, "most": 64},
+        "opset_17": precision != "fp8-qdq",  # which it has not
+        "prepare": True,
         "calibration": {"images": str(SAMPLES), "source": "the sample radiographs"},
     }
-    recipe = build_random(
-        own, FAMILIES[case.family], case.prompts, cache=folder / "cache", sections={"tensorrt": tensorrt}
-    )
-    return Bundle.open(own / "model.bundle"), recipe
 
 
 def chosen(names: list[str]) -> list[Case]:

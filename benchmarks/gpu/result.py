@@ -50,6 +50,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """Host time until a call has been handed over; None where a call returns with its answer."""
     file_to_score: Latency | None = None
     """From an uncompressed DICOM file to its scores."""
+    prepared_file_to_score: Latency | None = None
+    """The same with images prepared on the device; None where the set has no engine that does."""
     not_run: str | None = None
 
 

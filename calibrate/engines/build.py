@@ -94,7 +94,7 @@ class Outcome:
     ----------
     facts : EngineSet
         As the site holds it.
-    plans : {"compiled", "of the bundle", "of the site"}
+    plans : {"compiled", "of the bundle", "of the bundle, what prepares images compiled", "of the site"}
         Where the plans come from.
     gated : bool
         False: the site had the set, and no images were given to gate it on again.
@@ -275,6 +275,8 @@ class _Made:
         seconds = time.monotonic() - start if missing else 0.0
         made = {**ready, **compiled}
         origin = "compiled" if plans is None else "of the bundle"
+        if plans is not None and missing:
+            origin += ", what prepares images compiled"
         return Candidate(self._facts(made, seconds, recorded), made), origin
 
     def _to_compile(self) -> list[Graph | PrepareFacts]:

@@ -19,11 +19,20 @@ from promptray.runtime.bundle.fields import Text
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.bundle.validate_engines import FP8_TARGET, RTX_FP32_TARGET, capability
 from promptray.runtime.bundle.validate_preprocessing import prepare_fault
-from promptray.runtime.engines.settings import CAPABILITY, Range, Settings, Size
+from promptray.runtime.engines.settings import (
+    CAPABILITY,
+    MOST_IMAGES,
+    MOST_PROMPTS,
+    Range,
+    Settings,
+    Size,
+)
 from promptray.runtime.errors import BuildError
 from promptray.runtime.golden_prepare import largest_golden
+from promptray.runtime.limits import MAX_SIDE
 
-_WORKSPACE = "[1-9][0-9]{0,5} (MiB|GiB)"
+#: Below 1 TiB, which is the most that engines are built with.
+_WORKSPACE = "[1-9][0-9]{0,5} MiB|[1-9][0-9]{0,2} GiB"
 #: The flavour that plans are built with ahead of time.
 FLAVOUR: Literal["tensorrt_rtx"] = "tensorrt_rtx"
 _UNITS = {"MiB": 1 << 20, "GiB": 1 << 30}
@@ -213,21 +222,16 @@ def _rules(asked: TensorRTRecipe, manifest: Manifest) -> list[_Rule]:
             re.fullmatch(_WORKSPACE, asked.workspace) is not None,
             "workspace",
             "the limit of scratch memory is no whole number of MiB or GiB",
-            "for example 2 GiB",
+            "for example 2 GiB, and below 1000 GiB",
         ),
-        _Rule(asked.images.range.rises, "images", "tuned is beyond most", "tuned <= most"),
-        _Rule(asked.sides.range.rises, "sides", "tuned is beyond most", "tuned <= most"),
+        *_size_rules("images", asked.images, MOST_IMAGES),
+        *_size_rules("sides", asked.sides, MAX_SIDE),
+        *_size_rules("prompts", sizes, MOST_PROMPTS),
         _Rule(
             sizes is None or free is not None,
             "prompts",
             "every head takes its whole fixed set, so there is no size to choose",
             "no key 'prompts' for this model",
-        ),
-        _Rule(
-            sizes is None or sizes.range.rises,
-            "prompts",
-            "tuned is beyond most",
-            "tuned <= most",
         ),
         _Rule(
             sizes is None or own <= sizes.most,
@@ -282,6 +286,15 @@ def _rules_of_prepare(asked: TensorRTRecipe, fp32: Draft) -> list[_Rule]:
             "fewer",
             f"most of at least {largest}",
         ),
+    ]
+
+
+def _size_rules(key: str, sizes: SizesRecipe | None, most: int) -> list[_Rule]:
+    if sizes is None:
+        return []
+    return [
+        _Rule(sizes.range.rises, key, "tuned is beyond most", "tuned <= most"),
+        _Rule(sizes.most <= most, key, "engines for so many are none that a device runs", f"most <= {most}"),
     ]
 
 

@@ -15,6 +15,9 @@ from promptray.export.tensorrt.profiles import Profile
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import BuildError
 
+#: Along a dimension; older TensorRT counts in 32 bits.
+_MOST = (1 << 31) - 1
+
 
 @dataclass(frozen=True, eq=False)
 class Built:
@@ -93,6 +96,7 @@ def build_engine(
     model = read_model(content)
     require_readable(model, flavour)
     _require_targets(flavour, targets)
+    _require_sizes(flavour, profiles)
     request = Request(
         flavour=flavour.name,
         profiles=list(profiles),
@@ -112,6 +116,20 @@ def build_engine(
         seconds=finished.seconds,
         timing_cache=cache,
     )
+
+
+def _require_sizes(flavour: Flavour, profiles: Sequence[Profile]) -> None:
+    for profile in profiles:
+        for name, (_, _, most) in profile.shapes.items():
+            if max(most, default=0) > _MOST:
+                raise BuildError(
+                    "engine.build-failed",
+                    f"the engine would take more than {flavour.title} counts",
+                    artefact=f"input {name}",
+                    expected=f"at most {_MOST} along a dimension",
+                    found=str(max(most)),
+                    cure="choose smaller sizes in the recipe's section `tensorrt`, and build again",
+                )
 
 
 def _require_targets(flavour: Flavour, targets: Sequence[str]) -> None:

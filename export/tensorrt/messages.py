@@ -63,8 +63,17 @@ Reply = Step | Finished | Refused
 
 def send(stream: IO[bytes], message: Request | Reply, *payloads: bytes) -> None:
     """Write a message and what follows it."""
+    write(stream, encode(message), *payloads)
+
+
+def encode(message: Request | Reply) -> bytes:
+    """Return the bytes of a message."""
     content = msgspec.msgpack.encode(message)
-    stream.write(_LENGTH.pack(len(content)) + content)
+    return _LENGTH.pack(len(content)) + content
+
+
+def write(stream: IO[bytes], *payloads: bytes) -> None:
+    """Write bytes one after the other, and hand them over."""
     for payload in payloads:
         stream.write(payload)
     stream.flush()

@@ -23,16 +23,17 @@ from promptray.export.tensorrt.messages import (
     Refused,
     Request,
     Step,
+    encode,
     read_exactly,
     receive_reply,
-    send,
+    write,
 )
 from promptray.runtime.errors import BuildError
 
 Progress: TypeAlias = Callable[[str, float], None]
 _Engine: TypeAlias = tuple[Finished, bytes, bytes | None]
-#: Engine, or what was said before it; None: the process ended without either.
-_Heard: TypeAlias = Step | Refused | _Engine | None
+#: Engine, or what was said before it, or why nothing could be asked; None: the process ended without either.
+_Heard: TypeAlias = Step | Refused | _Engine | Exception | None
 #: Seconds between two looks at whether the build was cancelled.
 _LOOK = 0.1
 #: Seconds that a process which said its last has to end by itself.
@@ -68,12 +69,13 @@ def build_in_process(
         What the worker refused with; ``engine.cancelled``; ``engine.build-failed`` when it ended by itself.
     """
     command = [sys.executable, "-c", _WORKER]
+    asked = (encode(request), content, timing_cache)
     pipe = subprocess.PIPE
     with tempfile.TemporaryFile() as words:
         worker = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=words)
         try:
             heard: queue.Queue[_Heard] = queue.Queue()
-            threading.Thread(target=_ask, args=(worker, request, content, timing_cache), daemon=True).start()
+            threading.Thread(target=_ask, args=(worker, asked, heard), daemon=True).start()
             listener = threading.Thread(target=_listen, args=(worker, heard), daemon=True)
             listener.start()
             engine = _wait(heard, listener, progress, cancelled)
@@ -109,16 +111,21 @@ def _wait(
                 found=said.found,
                 cure=said.cure,
             )
+        if isinstance(said, Exception):
+            raise said
         if not isinstance(said, Step):
             return said
         if progress is not None:
             progress(said.phase, said.fraction)
 
 
-def _ask(worker: subprocess.Popen[bytes], request: Request, content: bytes, timing_cache: bytes) -> None:
-    # It fails where the worker has ended, which `_listen` notices.
-    with contextlib.suppress(OSError, ValueError):
-        send(_open(worker.stdin), request, content, timing_cache)
+def _ask(worker: subprocess.Popen[bytes], asked: tuple[bytes, ...], heard: queue.Queue[_Heard]) -> None:
+    try:
+        write(_open(worker.stdin), *asked)
+    except (OSError, ValueError):
+        pass  # the worker has ended, which `_listen` notices
+    except Exception as error:  # noqa: BLE001 - said where the build is waited for: nothing else would end it
+        heard.put(error)
 
 
 def _listen(worker: subprocess.Popen[bytes], heard: queue.Queue[_Heard]) -> None:

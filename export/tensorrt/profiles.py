@@ -88,7 +88,8 @@ def _prompts(
     if head.set == "fixed":
         return _only(count)
     if own is not None:
-        count = sum(batch.size for batch in own.batches() if bucket in (None, _rows_of(batch, head)))
+        batches = own.batches()
+        count = sum(each.size for each in batches if bucket is None or bucket == _rows_of(each, head))
     if settings.prompts is not None:
         if count > settings.prompts.most:
             raise _unordered(f"at least {count} prompts, which the bundle has", str(settings.prompts.most))

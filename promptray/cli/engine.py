@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from promptray.cli.engine_table import COLUMNS, engine_documents, engine_rows, time_words
+from promptray.cli.named_path import NamedPath
 from promptray.cli.output import (
     bundle_argument,
     json_option,
@@ -22,8 +23,8 @@ from promptray.cli.output import (
     site_option,
 )
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.engines.facts import EngineBackend, EngineSet
-from promptray.runtime.engines.settings import Settings
+from promptray.runtime.engines.facts import EngineBackend, EngineSet, HeadGate
+from promptray.runtime.engines.settings import MOST_WORKSPACE, Settings
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site_choice import open_site
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from promptray.calibrate.gates.report import GateReport
     from promptray.calibrate.image_set import ImageSet, Progress
 
-_PATH = click.Path(path_type=Path)
+_PATH = NamedPath(path_type=Path)
 _BACKENDS: tuple[EngineBackend, ...] = ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda")
 _HOW_LONG = {
     "tensorrt": "A first build takes minutes, on a Jetson many; TensorRT gives no estimate.",
@@ -58,9 +59,17 @@ _HOW_LONG = {
 @click.option("--report", type=_PATH, metavar="DIR", help="Folder for the reports of the gates on images.")
 @click.option("--rebuild", is_flag=True, help="Build again what the site has, or what the bundle carries.")
 @click.option("--without-prepare", is_flag=True, help="Leave out the engine that prepares images.")
-@click.option("--workspace", type=click.IntRange(1), metavar="MIB", help="Most scratch memory of a build.")
 @click.option(
-    "--timing-cache", metavar="DIR", help="Folder of TensorRT's timing caches, or none (default: user cache)."
+    "--workspace",
+    type=click.IntRange(1, MOST_WORKSPACE >> 20),
+    metavar="MIB",
+    help="Most scratch memory of a build.",
+)
+@click.option(
+    "--timing-cache",
+    type=NamedPath(),
+    metavar="DIR",
+    help="Folder of TensorRT's timing caches, or none (default: user cache).",
 )
 @click.option(
     "--no-cuda-graphs",
@@ -91,13 +100,14 @@ def command(
       promptray engine chest.bundle --remove tensorrt-0123456789abcdef0123456789abcdef
     """
     given = [name for name, value in options.items() if value and name not in ("source", "timing_cache")]
-    if (listed or remove) and (given or (listed and remove)):
+    removing = remove is not None
+    if (listed or removing) and (given or (listed and removing)):
         raise click.UsageError("--list and --remove stand alone: they build nothing")
     if options["labels"] and not options["images"]:
         raise click.UsageError("--labels needs --images, the folder of the images")
     opened = Bundle.open(bundle)
     store = EngineStore(open_site(site_choice(site), opened.hash), opened.manifest)
-    if remove:
+    if remove is not None:
         store.remove(remove)
         print_json({"removed": remove}) if as_json else click.echo(f"Removed {remove}.")
     elif listed:
@@ -138,7 +148,7 @@ class _Command:
         from promptray.calibrate.engines.timing_cache import default_folder
 
         named = self.options["timing_cache"]
-        return None if named == "none" else Path(named) if named else default_folder()
+        return None if named == "none" else default_folder() if named is None else Path(named)
 
     def library(self) -> Library:
         """Find the library that was asked for, or the first that works here."""
@@ -255,7 +265,7 @@ class _Reports:
         from promptray.calibrate.output_folder import OutputFolder
 
         names = [f"head-{name}.{ending}" for name in heads for ending in ("json", "txt")]
-        self._folder = None if folder is None else OutputFolder(folder, names)
+        self._folder = None if folder is None else OutputFolder(folder, names, "--report")
 
     def write(self, reports: Mapping[str, GateReport]) -> None:
         from promptray.calibrate.engines.images_gate import as_document
@@ -268,6 +278,11 @@ class _Reports:
             files[f"head-{name}.json"] = as_document(each)
             files[f"head-{name}.txt"] = gate_text(each).encode()
         self._folder.write(files)
+
+
+def _share(head: HeadGate) -> float:
+    """Return how much of its bound a head's error takes; of a bound of 0, which it kept, nothing."""
+    return head.score_error / head.score_tolerance if head.score_tolerance else 0.0
 
 
 def _tell(outcome: Outcome, used: EngineSet, as_json: bool) -> None:
@@ -296,7 +311,7 @@ def _tell(outcome: Outcome, used: EngineSet, as_json: bool) -> None:
             f"{head.score_tolerance:.2g}){maps}"
         )
     if prepare := facts.gate.prepare:
-        worst = max(prepare.heads, key=lambda head: head.score_error / head.score_tolerance)
+        worst = max(prepare.heads, key=_share)
         click.echo(
             f"gate  prepared on the device: pixels are off by {prepare.level_error:.2g} grey levels at most, "
             f"golden scores of {worst.head} by {worst.score_error:.2g} (bound {worst.score_tolerance:.2g})"

@@ -36,7 +36,9 @@ def engine_rows(documents: list[dict[str, Any]]) -> list[list[str]]:
             f"{each['backend']} {each['version']}",
             each["precision"],
             f"{each['device']['name']} ({each['device']['compute_capability']})",
-            each["gate_title"] + ("" if each["cuda_graphs"] else ", without CUDA graphs"),
+            each["gate_title"]
+            + (", prepares images" if each["gate"]["prepare"] else "")
+            + ("" if each["cuda_graphs"] else ", without CUDA graphs"),
             time_words(msgspec.convert(each["speed"], EngineSpeed | None)),
             f"{each['bytes'] / 1e6:.1f} MB" if each["bytes"] else "compiled when opened",
             each["unusable"] or "yes",
@@ -59,5 +61,5 @@ def time_words(speed: EngineSpeed | None) -> str:
     """Say what a call takes, and of what it is a share."""
     if speed is None:
         return "not measured"
-    beside = f", {speed.ratio:.2f} of {speed.beside}" if speed.beside else ""
-    return f"{speed.milliseconds:.2f} ms{beside}"
+    compared = speed.beside is not None and speed.ratio is not None
+    return f"{speed.milliseconds:.2f} ms" + (f", {speed.ratio:.2f} of {speed.beside}" if compared else "")

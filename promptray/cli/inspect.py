@@ -121,9 +121,8 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
     kept += [
         [item["head"], item["calibration"]["finding"], _calibrated(item)] for item in added["calibrations"]
     ]
-    click.echo(
-        f"Site revision {added['revision']}: {len(kept)} changes." if kept else "This site added nothing."
-    )
+    nothing = "This site added engines alone." if added["engines"] else "This site added nothing."
+    click.echo(f"Site revision {added['revision']}: {len(kept)} changes." if kept else nothing)
     if kept:
         print_table("Site", ["head", "key", ""], kept)
 

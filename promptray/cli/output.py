@@ -13,6 +13,7 @@ from unicodedata import category
 
 import click
 
+from promptray.cli.named_path import NamedPath
 from promptray.runtime.bundle.manifest import Finding
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.site_choice import USER_SITE, SiteChoice
@@ -22,10 +23,11 @@ _STEERING = ("Cc", "Cf", "Cs")
 _LONGEST = 120  # characters of a wording in a table
 _LINE_SECONDS = 1.0  # between lines of progress in a log
 
-bundle_argument = click.argument("bundle", type=click.Path(exists=False))
+bundle_argument = click.argument("bundle", type=NamedPath())
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 site_option = click.option(
     "--site",
+    type=NamedPath(),
     metavar="DIR",
     default=None,
     help="Site directory with what this site added (default: the user's data folder).",

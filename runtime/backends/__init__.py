@@ -294,8 +294,17 @@ def load_backend(name: str, *, threads: int | None = None, settings: HostSetting
     return OnnxRuntimeCpu(threads=threads, settings=settings)
 
 
-def no_prepare(name: str, found: str) -> ScoringError:
-    """Return the error of a backend that cannot prepare images on its device."""
+def no_prepare(name: str, found: str, *, has_graph: bool = True) -> ScoringError:
+    """Return the error of a backend that cannot prepare images on its device.
+
+    Parameters
+    ----------
+    name : str
+    found : str
+        What is there instead.
+    has_graph : bool
+        Whether the bundle has the graph that engines for it are compiled from.
+    """
     builder = name if name.startswith("tensorrt") else "tensorrt"
     return ScoringError(
         "engine.no-prepare",
@@ -303,8 +312,12 @@ def no_prepare(name: str, found: str) -> ScoringError:
         artefact=name,
         expected="a set of TensorRT engines with one that prepares images",
         found=found,
-        cure="build the bundle with `prepare: true` in its recipe's section `tensorrt`, then run "
-        f'`promptray engine BUNDLE --backend {builder}`; or leave it to the CPU (prepare="cpu")',
+        cure=(
+            ""
+            if has_graph
+            else "build the bundle with `prepare: true` in its recipe's section `tensorrt`, then "
+        )
+        + f'run `promptray engine BUNDLE --backend {builder}`; or leave it to the CPU (prepare="cpu")',
     )
 
 

@@ -16,6 +16,7 @@ from promptray.runtime.backends import (
     Backend,
     GpuOptions,
     load_backend,
+    no_prepare,
 )
 from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.bundle.manifest import Manifest
@@ -136,7 +137,7 @@ def choose_backend(
     options : GpuOptions, optional
         Of a backend of a GPU.
     prepares : bool
-        Of several sets of engines, rather one that prepares images.
+        Of several sets of engines, rather one that prepares images; ``"auto"`` takes no backend of the host.
     host : HostSettings, optional
         Of a backend of the processor that is asked for by name.
     tuning : Tuning, optional
@@ -152,7 +153,8 @@ def choose_backend(
     ------
     ScoringError
         ``backend.unavailable`` for an unknown name, a library that is not there, or a backend that the bundle
-        was not gated on on this class of machine; ``engine.*`` without engines for this device.
+        was not gated on on this class of machine; ``engine.*`` without engines for this device, or none
+        that prepares images.
     """
     if host is not None and name not in OF_THE_HOST:
         raise ValueError(f"host settings are for {' and '.join(OF_THE_HOST)}, asked for by name")
@@ -183,6 +185,8 @@ def choose_backend(
                 continue
             reason = "auto: the site has engines that passed their gate on this device"
             return open_engines(found, options=options, threads=threads), "; ".join([reason, *passed_over])
+    if prepares and manifest.engines and manifest.engines.prepare:
+        raise no_prepare(HOST, "; ".join(passed_over) or "no engines in the site")
     if tuning is not None:
         different = _not_followed(tuning, manifest, threads)
         if different is None:

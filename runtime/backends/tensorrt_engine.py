@@ -212,10 +212,12 @@ class Context:
     def reshape(self, shapes: Mapping[str, Shape]) -> None:
         """Give the inputs other shapes, of the same profile; :attr:`shapes` stay those of the outputs."""
         for name, shape in shapes.items():
+            self._library.listen()
             self._require(self._own.value.set_input_shape(name, shape), f"the shape of {name} was refused")
 
     def place(self, name: str, address: int) -> None:
         """Say where a tensor lies."""
+        self._library.listen()
         self._require(self._own.value.set_tensor_address(name, address), f"the memory of {name} was refused")
 
     def enqueue(self, stream: Stream) -> None:

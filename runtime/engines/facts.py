@@ -35,7 +35,7 @@ EngineBackend = Literal["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
 
 #: How engines are built and run beyond their settings, where that decides what they compute.
 _WAYS = {
-    "tensorrt": "strict NaNs",
+    "tensorrt": "strict NaNs where the version has them",
     "tensorrt_rtx": "strict NaNs, eager kernels but to prepare",
     "onnxruntime-cuda": "deterministic, default convolutions",
 }

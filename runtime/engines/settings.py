@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from promptray.runtime.limits import MAX_SIDE
+
 #: How a compute capability is written.
 CAPABILITY = r"[0-9]{1,2}\.[0-9]"
 Capability = Annotated[str, Meta(max_length=8, pattern=rf"^{CAPABILITY}(?!\n)$")]
-Size = Annotated[int, Meta(ge=1)]
+#: Images and prompts of one call, and bytes of scratch memory, beyond which no device goes.
+MOST_IMAGES, MOST_PROMPTS, MOST_WORKSPACE = 1024, 65536, 1 << 40
+Size = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
+Workspace = Annotated[int, Meta(ge=1, le=MOST_WORKSPACE)]
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,5 +46,18 @@ class Settings(_Struct, frozen=True, kw_only=True):
     the bundle's own."""
     sides: Range = Range(tuned=2500, most=4608)
     """Rows, and columns, of a frame that the device prepares; larger ones are prepared on the CPU."""
-    workspace_bytes: Size = 2 << 30
+    workspace_bytes: Workspace = 2 << 30
     """Most scratch memory of a layer while building; fits a Jetson with 8 GB."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no device takes: a build with them may never end."""
+        for key, found, most in self._bounded():
+            if found > most:
+                raise ValueError(f"{key} is {found}, and at most {most}")
+
+    def _bounded(self) -> Iterator[tuple[str, int, int]]:
+        yield "images.most", self.images.most, MOST_IMAGES
+        if self.prompts is not None:
+            yield "prompts.most", self.prompts.most, MOST_PROMPTS
+        yield "sides.most", self.sides.most, MAX_SIDE
+        yield "workspace_bytes", self.workspace_bytes, MOST_WORKSPACE

@@ -38,5 +38,7 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(PromptRayError, match=r"output\.unwritable"):
+    with pytest.raises(PromptRayError, match=r"output\.unwritable.*with -o"):
         OutputFolder(tmp_path / "file", ["x"])
+    with pytest.raises(PromptRayError, match=r"output\.unwritable.*with --report"):
+        OutputFolder(tmp_path / "file", ["x"], "--report")

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from promptray.calibrate.bench import run as bench_run
+from promptray.calibrate.engines import build as build_module
 from promptray.calibrate.engines import installed
+from promptray.cli.engine_table import engine_rows
 from promptray.export.tensorrt import Built, Flavour
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import EngineSet, EngineSpeed, ImagesGate
@@ -27,6 +29,7 @@ from tests.engine_bundle import disturbed, write_with_sources
 from tests.fake_tensorrt import VERSION, make_plan, simulated_tensorrt
 from tests.prepare_bundle import write_with_prepare
 from tests.promptray.command_line import Call
+from tests.simulated_engines import plans_of
 
 PIXELS = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
 FLAVOUR = Flavour("tensorrt", "tensorrt", VERSION)
@@ -134,8 +137,45 @@ def test_images_prepared_on_the_device(call: Call, site: Path, tmp_path: Path) -
     built = call("engine", made.path, "--backend", "tensorrt", "--site", site)
     assert built.code == 0, built.err
     assert "prepared on the device: pixels are off by" in built.out
+    (document,) = call("engine", made.path, "--site", site, "--list", "--json").documents
+    gates = [row[4] for row in engine_rows(document["engines"])]
+    assert sorted(gates) == ["golden", "golden, prepares images"]
     (scored,) = call("score", made.path, film, *options).documents
     assert scored["backend"]["prepare"] == "device"
+
+
+def test_a_finding_with_the_same_golden_score_everywhere_has_a_share_too(
+    call: Call, site: Path, tmp_path: Path
+) -> None:
+    made = write_with_prepare(tmp_path)
+    options = ("engine", made.path, "--backend", "tensorrt", "--site", site)
+    assert call(*options).code == 0
+    store = EngineStore(Site.open(site, made.hash), made.manifest)
+    (facts,) = store.sets
+    stored = store.opened(facts)
+    assert facts.gate.prepare
+    heads = [
+        msgspec.structs.replace(head, score_error=0.0, score_tolerance=0.0)
+        for head in facts.gate.prepare.heads
+    ]
+    prepare = msgspec.structs.replace(facts.gate.prepare, heads=heads)
+    gate = msgspec.structs.replace(facts.gate, prepare=prepare)
+    store.add(msgspec.structs.replace(facts, gate=gate), stored.all_plans())
+    again = call(*options)
+    assert again.code == 0, again.err
+    assert "by 0 (bound 0)" in again.out
+
+
+def test_plans_of_the_bundle_with_a_compiled_engine_that_prepares_images(
+    call: Call, site: Path, tmp_path: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_with_prepare(tmp_path)
+    monkeypatch.setattr(build_module, "ready_made", lambda *_: plans_of(made, gpu, images=8))
+    options = ("engine", made.path, "--backend", "tensorrt", "--site", site, "--json")
+    (plain,) = call(*options, "--without-prepare").documents
+    (preparing,) = call(*options).documents
+    assert plain["plans"] == "of the bundle"
+    assert preparing["plans"] == "of the bundle, what prepares images compiled"
 
 
 def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path) -> None:
@@ -144,6 +184,7 @@ def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path
     (document,) = call("engine", bundle, "--site", site, "--list", "--json").documents
     (listed,) = document["engines"]
     assert (listed["unusable"], listed["gate_title"]) == (None, "golden")
+    assert "This site added engines alone." in call("inspect", bundle, "--site", site).out
     (shown,) = call("inspect", bundle, "--site", site, "--json").documents
     assert shown["site"]["engines"] == [listed]
     assert listed["key"] in call("inspect", bundle, "--site", site).out.replace("\n", "")
@@ -206,6 +247,13 @@ def test_the_timing_cache_is_kept_where_it_was_asked_for(
         ("--list", "--remove", "k"),
         ("--remove", "k", "--precision", "fp16"),
         ("--labels", "films.csv"),
+        ("--images", ""),
+        ("--images", "films", "--labels", ""),
+        ("--report", ""),
+        ("--site", ""),
+        ("--timing-cache", ""),
+        ("--list", "--remove", ""),
+        ("--workspace", "99999999999999999999999"),
         ("--precision", "int4"),
         ("--backend", "onnxruntime-cpu"),
     ],
@@ -213,6 +261,25 @@ def test_the_timing_cache_is_kept_where_it_was_asked_for(
 )
 def test_wrong_usage(call: Call, bundle: Path, options: tuple[str, ...]) -> None:
     assert call("engine", bundle, *options, "--json").code == 2
+
+
+def test_words_for_options_are_of_options(call: Call, bundle: Path, site: Path, tmp_path: Path) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "file").touch()
+    options = ("engine", bundle, "--backend", "tensorrt", "--site", site, "--images", tmp_path / "films")
+    (no_image,) = call(*options, "--json").documents
+    assert no_image["error"]["code"] == "gate.images"
+    assert "recipe" not in no_image["error"]["cure"]
+    (no_report,) = call(*options, "--report", tmp_path / "file", "--json").documents
+    assert no_report["error"]["code"] == "output.unwritable"
+    assert "--report" in no_report["error"]["cure"]
+
+
+def test_an_empty_key_is_no_key(call: Call, bundle: Path, site: Path) -> None:
+    answer = call("engine", bundle, "--site", site, "--remove", "", "--json")
+    assert answer.code == 1
+    assert answer.documents[0]["error"]["code"] == "engine.missing"
+    assert list(site.iterdir()) == []
 
 
 def test_without_any_library_every_reason_is_said(

@@ -20,7 +20,7 @@ import pytest
 from promptray.export.tensorrt import build_engine, load_flavour, process
 from promptray.export.tensorrt import flavour as flavour_module
 from promptray.export.tensorrt.flavour import Flavour
-from promptray.export.tensorrt.messages import Step
+from promptray.export.tensorrt.messages import Request, Step
 from promptray.export.tensorrt.progress import Phases
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import BuildError
@@ -132,6 +132,37 @@ def test_a_worker_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(BuildError, match="exit status 7: no memory left") as refused:
         build(product())
     assert refused.value.code == "engine.build-failed"
+
+
+def _request(**changes: Any) -> Request:
+    facts = {"workspace_bytes": 1 << 30, "content_bytes": 8, "timing_cache_bytes": None, **changes}
+    return Request(flavour="tensorrt_rtx", profiles=[], targets=["8.6"], types=[], **facts)
+
+
+@pytest.fixture
+def in_a_minute() -> Iterator[threading.Event]:
+    """A cancel that ends a build which would never end."""
+    cancelled = threading.Event()
+    timer = threading.Timer(60, cancelled.set)
+    timer.start()
+    yield cancelled
+    timer.cancel()
+
+
+def test_what_cannot_be_said_is_raised_before_a_process_is_started(
+    workers: list[subprocess.Popen[bytes]], in_a_minute: threading.Event
+) -> None:
+    with pytest.raises(OverflowError):
+        process.build_in_process(_request(workspace_bytes=2**70), b"", b"", None, in_a_minute)
+    assert workers == []
+
+
+def test_what_cannot_be_asked_ends_the_build(
+    workers: list[subprocess.Popen[bytes]], in_a_minute: threading.Event
+) -> None:
+    with pytest.raises(TypeError):
+        process.build_in_process(_request(), "not bytes", b"", None, in_a_minute)  # type: ignore[arg-type]
+    assert [worker.poll() is not None for worker in workers] == [True]
 
 
 def test_a_worker_ends_with_the_process_that_started_it() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from promptray.export.tensorrt import profiles_for
+from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.engines.settings import Range, Settings
 from promptray.runtime.errors import BuildError
+from promptray.runtime.graphs import own_bank
 from promptray.runtime.prompts import BankEntry, PromptBank
 from tests.bundle_factory import HEAD_GRAPH, SIDE, WIDTH, document, manifest
 
@@ -64,6 +67,19 @@ def test_buckets_are_tuned_for_the_prompts_that_they_hold(miniature: Manifest) -
 def test_more_prompts_than_usual_are_accepted(miniature: Manifest) -> None:
     own = PromptBank(miniature.heads[0].bank, [entry(str(number), 4) for number in range(300)])
     assert head_shapes(miniature, Settings(), own=own)[0]["row_bias"] == ((1, 4), (300, 4), (300, 4))
+
+
+def test_a_head_without_rows_is_tuned_for_all_its_prompts(open_clip_bundle: Path) -> None:
+    bundle = Bundle.open(open_clip_bundle)
+    (head,) = bundle.manifest.heads
+    graph = bundle.manifest.graph("head", head.name)
+    assert graph is not None
+    own = own_bank(bundle, head)
+    (profile,) = profiles_for(graph, bundle.manifest, Settings(), own=own)
+    prompts = [
+        shapes for name, shapes in profile.shapes.items() if name in {each.name for each in head.bank.tensors}
+    ]
+    assert [[shape[0] for shape in shapes] for shapes in prompts] == [[1, len(own.entries), 256]]
 
 
 def test_a_recipe_may_say_the_range(miniature: Manifest) -> None:

@@ -145,6 +145,15 @@ def test_shapes_that_do_not_fit_are_refused(profiles: list[Profile], words: str)
     assert refused.value.code == "engine.build-failed"
 
 
+@pytest.mark.parametrize("most", [2**31, 2**70])
+def test_shapes_beyond_all_counting_are_refused(most: int) -> None:
+    with pytest.raises(BuildError, match=r"take more than TensorRT-RTX .* counts") as refused:
+        build(product(), profiles=[profile(most=most)])
+    error = refused.value
+    assert (error.code, error.artefact, error.found) == ("engine.build-failed", "input x", str(most))
+    assert "smaller sizes" in str(error.cure)
+
+
 def test_tensorrt_8_6_is_given_older_graphs_alone() -> None:
     old = Flavour("tensorrt", "none", "8.6.1")
     for content, words in ((product(), "opset 17 or older"), (product(opset=17), "IR version 8 or older")):

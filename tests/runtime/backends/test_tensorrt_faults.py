@@ -13,6 +13,7 @@ import pytest
 
 from promptray.runtime.backends import GpuOptions
 from promptray.runtime.backends.cuda import Cuda
+from promptray.runtime.backends.tensorrt_engine import Context, Engine, Library
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.errors import ScoringError
 from tests.fake_cuda import Gpu
@@ -27,7 +28,7 @@ from tests.runtime.backends.test_tensorrt import (
     open_on_gpu,
     score,
 )
-from tests.simulated_engines import store_engines
+from tests.simulated_engines import plans_of, store_engines
 
 ONE_STREAM = GpuOptions(streams=1)
 
@@ -115,6 +116,26 @@ def test_a_library_says_its_cause_in_words(tensorrt: Simulated, said: list[str],
     error = Cuda().check_library("a call", said)
     assert error.code == code
     assert (said[0] if said else "it does not say why") in f"{error.message} {error.found}"
+
+
+def test_an_error_of_an_earlier_call_is_not_quoted(miniature: Bundle) -> None:
+    facts = miniature.manifest.graph("image")
+    assert facts is not None
+    with simulated_tensorrt() as (gpu, _):
+        cuda = Cuda()
+        library = Library("tensorrt", cuda)
+        engine = Engine(library, plans_of(miniature, gpu)["image"], facts)
+        shape = (1, *(int(side) for side in facts.inputs[0].dims[1:]))
+        context = Context(engine, {"pixels": shape}, cuda.stream())
+        calls = {
+            "not within profile": lambda: context.reshape({"pixels": (99, *shape[1:])}),
+            "no tensor none": lambda: context.place("none", 8),
+        }
+        for own, call in calls.items():
+            library._log.log(library.trt.ILogger.Severity.ERROR, "an older error")
+            error = str(error_of(call))
+            assert own in error
+            assert "an older error" not in error
 
 
 def test_a_library_that_lost_the_device_is_told_apart_by_the_device(tensorrt: Simulated) -> None:

@@ -211,14 +211,26 @@ def test_where_nothing_prepares_on_the_device_it_is_refused_by_name(
     assert (without.code, without.artefact) == ("engine.no-prepare", "tensorrt")
     assert facts.key in str(without.found)
     assert "promptray engine" in str(without.cure)
+    assert "prepare: true" not in str(without.cure)
     store_engines(miniature, tmp_path / "other", tensorrt[0])
     no_graph = refusal(lambda: on_device(miniature, tmp_path / "other"))
     assert (no_graph.code, no_graph.found) == ("engine.no-prepare", "a bundle without a graph that does it")
     for backend in ("onnxruntime-cpu", "auto"):
         of_the_host = refusal(lambda backend=backend: on_device(preparing, None, backend=backend))
         assert (of_the_host.code, of_the_host.artefact) == ("engine.no-prepare", "onnxruntime-cpu")
+        assert "prepare: true" not in str(of_the_host.cure), "the bundle has the graph"
     with pytest.raises(ValueError, match="prepare must be"):
         on_device(preparing, site, prepare="gpu")
+
+
+def test_auto_says_why_engines_that_prepare_were_passed_over(
+    preparing: Bundle, site: Path, tensorrt: Simulated
+) -> None:
+    store_preparing_engines(preparing, site, tensorrt[0])
+    tensorrt[0].name = "Another GPU"
+    error = refusal(lambda: on_device(preparing, site, backend="auto"))
+    assert error.code == "engine.no-prepare"
+    assert error.found == "the engines for tensorrt are not for this machine (engine.foreign)"
 
 
 def test_a_stored_image_on_a_chain_that_does_not_prepare_is_no_input(

@@ -160,6 +160,11 @@ def fp32_source_beside_the_same_graph(doc: Document) -> None:
     with_engines(doc, source("image", "fp32"))
 
 
+@broken("images.most is 1025, and at most 1024")
+def more_images_than_a_device_takes(doc: Document) -> None:
+    with_engines(doc, settings={"images": {"tuned": 16, "most": 1025}})
+
+
 @broken("$.engines.settings.images is not least, tuned and most in this order")
 def tuned_beyond_the_most(doc: Document) -> None:
     with_engines(doc, settings={"images": {"tuned": 16, "most": 8}})
