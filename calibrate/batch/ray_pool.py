@@ -26,6 +26,12 @@ _OBJECT_STORE = 128 * 2**20
 _SAID = "promptray worker: <{}>"
 # Ray tells its makers of every start unless it is told not to; what it logs otherwise is about itself.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+# Seconds. A loaded machine of two cores has been seen to take longer than Ray waits for its own processes.
+_PATIENT = {
+    "RAY_NUM_REDIS_GET_RETRIES": "120",
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_worker_register_timeout_seconds": "300",
+}
 # For one machine. The first is read when Ray is first imported: listen on 127.0.0.1 alone, as on Windows
 # and macOS. The secret that its processes know each other by would otherwise be kept in the user's home; Ray
 # remembers it for as long as this process lives.
@@ -127,7 +133,7 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
     handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces
     with (
         tempfile.TemporaryDirectory(prefix="promptray-ray-", ignore_cleanup_errors=True) as folder,
-        _environment(_QUIET if address else _QUIET | _ALONE),
+        _environment(_QUIET | _PATIENT if address else _QUIET | _PATIENT | _ALONE),
         contextlib.redirect_stdout(sys.stderr),  # a thread of Ray prints what its processes say
     ):
         import ray
@@ -150,7 +156,7 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
         try:
             try:
                 ray.init(address=address, **common) if address else ray.init(**common, **own)
-            except (OSError, RuntimeError, ValueError) as error:
+            except Exception as error:  # of any type, a bare Exception where its processes start too slowly
                 raise _stopped(error) from error
             yield ray
         finally:

@@ -121,7 +121,7 @@ def test_it_scores_as_score_does(call: Call, bundle: Path, images: list[Path], t
 
 def test_a_killed_driver_goes_on(bundle: Path, image: Path, tmp_path: Path) -> None:
     """What was finished before stays as it is; every image has one row in the end."""
-    images = archive(tmp_path / "archive", image, 60, broken=0)
+    images = archive(tmp_path / "archive", image, 20, broken=0)
     out = tmp_path / "scores"
     command = [
         sys.executable, "-m", "promptray", "batch", str(bundle), str(tmp_path / "archive"), "-o", str(out),
@@ -130,7 +130,9 @@ def test_a_killed_driver_goes_on(bundle: Path, image: Path, tmp_path: Path) -> N
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as driver:
         deadline = time.monotonic() + 120
         while not list(out.glob("part-*.parquet")):
-            assert driver.poll() is None, driver.stderr and driver.stderr.read()
+            if driver.poll() is not None:
+                assert driver.stderr is not None
+                pytest.fail(driver.stderr.read().decode())
             assert time.monotonic() < deadline, "no part was finished"
             time.sleep(0.02)
         driver.kill()
@@ -139,11 +141,11 @@ def test_a_killed_driver_goes_on(bundle: Path, image: Path, tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert 1 <= summary["parts_before"] < 60
-    assert summary["scored"] == 60
+    assert 1 <= summary["parts_before"] < 20
+    assert summary["scored"] == 20
     assert all((out / name).read_bytes() == content for name, content in before.items())
     found = rows(out)
-    assert [each["index"] for each in found] == list(range(60))
+    assert [each["index"] for each in found] == list(range(20))
     assert [each["image"] for each in found] == [str(each) for each in images]
     assert PATIENT.encode() not in done.stderr
 
