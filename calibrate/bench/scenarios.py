@@ -158,11 +158,11 @@ def offline(system: System, clock: Clock, limit: Limit, seed: int) -> Load:
 
 
 def arrivals(rate: float, limit: Limit, seed: int) -> list[float]:
-    """Return the times of a Poisson process of `rate` a second, within a scenario's limit; at least one."""
+    """Return the times of a Poisson process of `rate` a second within a scenario's limit, if any."""
     random = np.random.default_rng(seed)
-    count = min(limit.queries, math.ceil(rate * limit.seconds * 2) + 100)
+    count = math.ceil(min(limit.queries, rate * limit.seconds * 2 + 100))
     times = np.cumsum(random.exponential(1 / rate, count))
-    return [float(each) for each in times[: max(1, int(np.searchsorted(times, limit.seconds)))]]
+    return [float(each) for each in times[: int(np.searchsorted(times, limit.seconds))]]
 
 
 def server(system: System, clock: Clock, limit: Limit, seed: int, *, rate: float, streams: int = 1) -> Load:

@@ -129,8 +129,15 @@ def test_arrivals_are_a_poisson_process() -> None:
     assert times[-1] < 200
     assert gaps.mean() == pytest.approx(0.02, rel=0.04)
     assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)  # exponential: the two are equal
-    assert len(arrivals(1e-6, Limit(1.0), 9)) == 1  # never none
     assert len(arrivals(100.0, Limit(100.0, queries=12), 9)) == 12
+    assert len(arrivals(1e308, Limit(1e308, queries=12), 9)) == 12
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e-300])
+def test_a_rate_that_brings_no_query_in_time_is_not_waited_for(rate: float) -> None:
+    clock = FakeClock()
+    load = server(FakeSystem(clock, lambda call: 1.0), clock, Limit(5.0), seed=9, rate=rate)
+    assert (load.latencies, load.samples, load.unserved, clock.time) == ([], 0, 0, 0)
 
 
 def test_the_machines_clock_goes_on() -> None:

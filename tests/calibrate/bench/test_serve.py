@@ -52,6 +52,16 @@ def test_no_rate_is_known_where_no_bound_can_be_met() -> None:
     assert not any(trial.met for trial in report.trials)
 
 
+def test_a_search_that_brings_no_query_tells_nothing_and_stays_within_its_time() -> None:
+    clock = FakeClock()
+    system = FakeSystem(clock, lambda call: 1000.0)
+    report, load = serve(
+        system, clock, 1.0, 1, bound_ms=5.0, percentile=90, streams=1, rate=None, alone=1000.0
+    )
+    assert (report.rate, load.latencies, clock.time) == (None, [], 0)
+    assert [(trial.queries, trial.met) for trial in report.trials] == [(0, None)] * 6
+
+
 def test_a_given_rate_is_run_once_and_judged_where_there_is_a_bound() -> None:
     clock = FakeClock()
     system = FakeSystem(clock, lambda call: 0.01)
