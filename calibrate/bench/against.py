@@ -72,8 +72,9 @@ def times(report: BenchReport) -> Iterator[tuple[str, Median]]:
     for scenario in report.scenarios:
         several = (scenario.images_per_query or 1) > 1
         name = f"{scenario.name} of {scenario.images_per_query}" if several else scenario.name
-        if scenario.latency and scenario.name != "server":  # whose waits depend on the rate
-            yield f"{name}, whole", scenario.latency.median
+        middle = scenario.latency.median if scenario.latency else None
+        if middle and scenario.name != "server":  # whose waits depend on the rate
+            yield f"{name}, whole", middle
         for stage in scenario.stages:
             yield f"{scenario.name}, {stage.name}", stage.median
     for name, found in report.start.seconds.items() if report.start else ():

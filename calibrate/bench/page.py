@@ -24,7 +24,7 @@ def bench_html(report: BenchReport) -> str:
 
 def _plots(report: BenchReport) -> Iterator[str]:
     for scenario in report.scenarios:
-        if scenario.latency and scenario.latency.queries > 1:
+        if scenario.latency and len(scenario.latency.each) > 1:
             yield _in_order(scenario)
             yield _distribution(scenario)
         if scenario.stages:
@@ -49,7 +49,7 @@ def _distribution(scenario: Scenario) -> str:
     """Share of queries within a latency, with the early-stopping estimates."""
     assert scenario.latency is not None  # noqa: S101 - the caller looked
     values = np.sort(scenario.latency.each)
-    share = np.arange(1, len(values) + 1) / len(values)
+    share = np.arange(1, len(values) + 1) / scenario.latency.queries
     shown = slice(None, None, max(1, len(values) // _MOST_POINTS))
     plot = Plot(f"{scenario.name}: share within", "ms", "share", span(values), (-0.02, 1.02))
     plot.line(values[shown], share[shown], _BLUE)

@@ -44,17 +44,22 @@ class Latency(_Struct, frozen=True):
     """Latencies of a scenario's queries, milliseconds."""
 
     queries: int
-    mean: float
+    """All that were asked, the unserved among them, which count as slower than any bound."""
+    unserved: int
+    """Of the Server scenario: had not begun when its time was over."""
+    mean: float | None
+    """None, as `greatest` is, where queries were unserved."""
     least: float
-    greatest: float
-    median: Median
+    greatest: float | None
+    median: Median | None
+    """None where it lies among the unserved."""
     percentiles: list[Percentile]
-    """Those that the queries support by the early-stopping rule, and no higher ones."""
+    """Those that the queries support by the early-stopping rule, no higher ones, and none of the unserved."""
     next_percentile: float | None
     """The next higher one, and the queries that it takes; None where the highest is supported."""
     next_queries: int | None
     each: list[float]
-    """Of every query, in the order of asking."""
+    """Of every query that was served, in the order of asking."""
 
 
 class Stage(_Struct, frozen=True):

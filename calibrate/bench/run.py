@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -230,13 +231,13 @@ def scenario_of(
     percentiles = [each for each in wanted if each is not None]
     return Scenario(
         name=name,
-        queries=len(load.latencies) if per_query else 1,
+        queries=len(load.latencies) + load.unserved if per_query else 1,
         images=load.samples,
         images_per_query=per_query,
         seconds=load.seconds,
         ended=load.ended,
         images_per_second=load.samples / load.seconds if load.seconds > 0 else 0.0,
-        latency=latency(load.latencies, percentiles) if load.latencies else None,
+        latency=latency(load.latencies, percentiles, load.unserved) if load.latencies else None,
         stages=stages(load.latencies, load.stages) if load.stages else [],
         server=served,
     )
@@ -245,15 +246,16 @@ def scenario_of(
 def _require_percentile(run: _Run) -> None:
     """Refuse a run whose latencies support no percentile at all."""
     timed = [each.latency for each in run.found if each.latency]
-    if not timed or any(each.percentiles for each in timed):
+    needed = fewest_queries(50)
+    if not timed or any(each.percentiles or each.queries >= needed for each in timed):
         return
     most = max(timed, key=lambda each: each.queries)
-    needed = fewest_queries(50)
+    mean = statistics.fmean(most.each)
     raise PromptRayError(
         "bench.budget",
         "there was no time for enough queries to state even the median",
-        expected=f"{needed} queries, about {needed * most.mean / 1000:.0f} s for this scenario alone",
-        found=f"{most.queries} queries of {most.mean:.0f} ms",
+        expected=f"{needed} queries, about {needed * mean / 1000:.0f} s for this scenario alone",
+        found=f"{most.queries} queries of {mean:.0f} ms",
         cure="raise --budget, leave out scenarios and sweeps, or --no-start",
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from promptray.calibrate.bench.percentile import early_stopping, fewest_queries
-from promptray.calibrate.bench.report import Memory, Scenario, SlaTerm, Start
+from promptray.calibrate.bench.report import Latency, Memory, Scenario, SlaTerm, Start
+from promptray.calibrate.bench.summary import slowest_last
 
 #: What a number of conditions is kept in, and how many of those each unit is.
 _TIME = ("ms", {"us": 1e-3, "ms": 1.0, "s": 1e3})
@@ -90,9 +93,13 @@ def _term(text: str) -> Term:
 
 
 def judge(term: Term, measured: Measured) -> SlaTerm:
-    """Hold a condition against what was measured. What is not known is not met."""
+    """Hold a condition against what was measured. What is not known is not met.
+
+    A latency that takes in queries that were never served is beyond every bound, and has no number.
+    """
     found, reason = _found(term, measured)
     met = None if found is None else found > term.bound if term.unit == _RATE[0] else found < term.bound
+    found = None if found == math.inf else found
     return SlaTerm(term=term.text, unit=term.unit, found=found, met=met, reason=reason)
 
 
@@ -119,21 +126,30 @@ def _percentile(percentile: float, measured: Measured) -> Finding:
     scenario = measured.answering
     if scenario is None or scenario.latency is None:
         return None, "no scenario with latencies was run"
-    estimate = early_stopping(sorted(scenario.latency.each), percentile)
+    latency = scenario.latency
+    estimate = early_stopping(slowest_last(latency.each, latency.unserved), percentile)
     if estimate is None:
         needed = fewest_queries(percentile)
         return None, (
-            f"{scenario.latency.queries} queries; the {percentile:g}th percentile takes {needed}, about "
-            f"{needed * scenario.latency.mean / 1000:.0f} s of {scenario.name}: raise --budget"
+            f"{latency.queries} queries; the {percentile:g}th percentile takes {needed}, about "
+            f"{needed * statistics.fmean(latency.each) / 1000:.0f} s of {scenario.name}: raise --budget"
         )
+    if estimate == math.inf:
+        return estimate, _unserved(latency)
     return estimate, f"early-stopping estimate of {scenario.name}"
 
 
 def _of_latency(measured: Measured, name: str) -> Finding:
     scenario = measured.answering
-    if scenario is None:
+    if scenario is None or scenario.latency is None:
         return None, "no scenario with latencies was run"
+    if scenario.latency.unserved:
+        return math.inf, _unserved(scenario.latency)
     return getattr(scenario.latency, name), f"of {scenario.name}"
+
+
+def _unserved(latency: Latency) -> str:
+    return f"{latency.unserved} of {latency.queries} queries were not served in time"
 
 
 def _of_start(measured: Measured, name: str) -> Finding:

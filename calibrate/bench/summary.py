@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -25,32 +26,42 @@ def median(values: Sequence[float]) -> Median:
     return Median(value=statistics.median(values), low=low, high=high, samples=len(values))
 
 
-def latency(seconds: Sequence[float], wanted: Sequence[float] = ()) -> Latency:
+def slowest_last(latencies: Sequence[float], unserved: int) -> list[float]:
+    """Return latencies in rising order, and after them an infinite one of each query that was not served."""
+    return sorted(latencies) + [math.inf] * unserved
+
+
+def latency(seconds: Sequence[float], wanted: Sequence[float] = (), unserved: int = 0) -> Latency:
     """Return what the latencies of at least one query say.
 
     Parameters
     ----------
     seconds : sequence of float
-        Of each query, in the order of asking.
+        Of each query that was served, in the order of asking.
     wanted : sequence of float
         Percentiles to print beside the usual ones.
+    unserved : int
+        Queries beside them whose latency is not known, and slower than any: no percentile leaves them out.
     """
     each = [round(1000 * value, 4) for value in seconds]
-    ordered = sorted(each)
+    ordered = slowest_last(each, unserved)
+    middle = median(ordered)
     ladder = sorted({*LADDER, *wanted})
     rows = []
     for share in ladder:
         estimate = early_stopping(ordered, share)
-        if estimate is not None:
+        if estimate is not None and math.isfinite(estimate):
             discarded = slower_allowed(len(ordered), share) - 1
             at = plain(ordered, share)
             rows.append(
                 Percentile(percentile=share, plain_ms=at, early_stopping_ms=estimate, discarded=discarded)
             )
-    higher = next((share for share in ladder if fewest_queries(share) > len(each)), None)
+    higher = next((share for share in ladder if fewest_queries(share) > len(ordered)), None)
+    known = math.isfinite(middle.value) and (middle.high is None or math.isfinite(middle.high))
     return Latency(
-        queries=len(each), mean=statistics.fmean(each), least=ordered[0], greatest=ordered[-1],
-        median=median(each), percentiles=rows, next_percentile=higher,
+        queries=len(ordered), unserved=unserved, mean=None if unserved else statistics.fmean(each),
+        least=ordered[0], greatest=None if unserved else ordered[-1],
+        median=middle if known else None, percentiles=rows, next_percentile=higher,
         next_queries=None if higher is None else fewest_queries(higher), each=each,
     )  # fmt: skip
 

@@ -110,8 +110,10 @@ def _scenario(scenario: Scenario) -> Section:
         [f"p{row.percentile:g}", f"{row.plain_ms:.2f}", f"{row.early_stopping_ms:.2f}", str(row.discarded)]
         for row in found.percentiles
     ]
-    rows += [["mean", f"{found.mean:.2f}", "", ""], ["least", f"{found.least:.2f}", "", ""]]
-    rows.append(["greatest", f"{found.greatest:.2f}", "", ""])
+    ends = {"mean": found.mean, "least": found.least, "greatest": found.greatest}
+    rows += [[name, NOT_KNOWN if value is None else f"{value:.2f}", "", ""] for name, value in ends.items()]
+    if found.unserved:
+        rows.append(["unserved", f"{found.unserved} queries", "slower than any bound", ""])
     if found.next_percentile is not None:
         rows.append([f"p{found.next_percentile:g}", f"takes {found.next_queries} queries", "", ""])
     columns = ["of a query", "plain ms", "early-stopping ms", "slower than that"]

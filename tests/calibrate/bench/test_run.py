@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from promptray.calibrate.bench.opening import Opening
+from promptray.calibrate.bench.page import bench_html
 from promptray.calibrate.bench.report import BenchReport
 from promptray.calibrate.bench.run import Settings, run_bench
 from promptray.calibrate.bench.sla import parse_sla
+from promptray.calibrate.bench.table import sections
 from tests.calibrate.bench.fakes import CountingClock
 from tests.fuzz.small_bundle import write_small
 
@@ -49,6 +52,21 @@ def test_what_a_scenario_leaves_goes_to_those_after_it(small: Path) -> None:
     seconds = [scenario.seconds for scenario in report.scenarios]
     assert seconds == pytest.approx([0.5, 0.5, 0.5], abs=0.1)
     assert [scenario.images_per_query for scenario in report.scenarios] == [1, 2, None]
+
+
+def test_a_server_that_served_too_few_is_reported_and_not_called_too_short(small: Path) -> None:
+    report, _ = bench(small, 1.0, scenarios=("server",), rate=5000.0, sla=parse_sla("p50<1us"))
+    latency = report.scenarios[0].latency
+    assert latency is not None
+    assert latency.unserved > len(latency.each)
+    assert (latency.percentiles, report.sla[0].met, report.sla[0].found) == ([], False, None)
+    assert read_back(report) == report
+    assert "slower than any bound" in str([section.rows for section in sections(report)])
+    assert bench_html(report)
+
+
+def read_back(report: BenchReport) -> BenchReport:
+    return msgspec.json.decode(msgspec.json.encode(report), type=BenchReport)
 
 
 def test_a_condition_on_another_percentile_is_printed_too(small: Path) -> None:

@@ -94,6 +94,16 @@ def test_other_latencies() -> None:
     assert verdict("max<50ms", scenarios=[])[0] is None
 
 
+def test_queries_that_were_not_served_are_beyond_every_bound() -> None:
+    load = Load([30.0] * 60, 60.0, 60, "time", unserved=203)
+    served = scenario_of("server", load, 1)
+    assert served.queries == 263
+    for text in ("p50<40s", "p90<99999s", "mean<99999s", "max<99999s"):
+        reason = "203 of 263 queries were not served in time"
+        assert verdict(text, scenarios=[served]) == (False, None, reason)
+    assert verdict("p10<40s", scenarios=[served])[:2] == (True, 30000)
+
+
 def test_memory_that_the_system_does_not_tell_is_not_met() -> None:
     assert verdict("rss<1GB")[:2] == (True, 8e8)
     assert verdict("rss<0.5GB")[0] is False

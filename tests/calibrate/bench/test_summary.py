@@ -33,6 +33,17 @@ def test_wanted_percentiles_stand_among_the_usual_ones() -> None:
     assert [row.percentile for row in latency([0.001] * 700, [98.0]).percentiles] == [50, 90, 95, 97, 98, 99]
 
 
+def test_queries_that_were_not_served_are_slower_than_any() -> None:
+    found = latency([0.001 * each for each in range(1, 61)], unserved=203)
+    assert (found.queries, found.unserved, len(found.each)) == (263, 203, 60)
+    assert (found.mean, found.greatest, found.median, found.percentiles) == (None, None, None, [])
+    assert (found.least, found.next_percentile) == (1, 99)
+    few = latency([0.001] * 100, unserved=2)
+    assert [row.percentile for row in few.percentiles] == [50, 90]
+    assert few.median is not None
+    assert (few.median.value, few.median.samples, few.mean) == (1, 102, None)
+
+
 def test_stages_and_rest_add_up_to_the_whole() -> None:
     found = stages([0.010, 0.030], [{"read": 2.0, "image": 6.0}, {"read": 4.0, "image": 20.0, "head": 5.0}])
     assert [stage.name for stage in found] == ["read", "image", "head", REST]
