@@ -75,6 +75,23 @@ def parse_sla(text: str) -> list[Term]:
     return found
 
 
+def server_term(terms: Sequence[Term]) -> Term | None:
+    """Return the condition on a percentile that the server scenario's rate is held to, where there is one.
+
+    Raises
+    ------
+    ValueError
+        Where there are several: a rate that holds to one of them may break the others.
+    """
+    found = [term for term in terms if term.percentile is not None]
+    if len(found) > 1:
+        names = ", ".join(term.text for term in found)
+        raise ValueError(
+            f"the server scenario's rate is held to one percentile, and there are several: {names}"
+        )
+    return found[0] if found else None
+
+
 def _term(text: str) -> Term:
     match = _TERM.fullmatch(text)
     if match is None:

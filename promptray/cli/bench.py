@@ -143,15 +143,18 @@ def _settings(options: dict[str, Any]) -> Settings:
     from promptray.calibrate.bench.against import read_report
     from promptray.calibrate.bench.loadgen import require_loadgen
     from promptray.calibrate.bench.run import Settings
-    from promptray.calibrate.bench.sla import parse_sla
+    from promptray.calibrate.bench.sla import parse_sla, server_term
 
+    scenarios = _chosen(options["scenarios"], _SCENARIOS)
+    bound, percentile = options["latency_bound"], options["percentile"]
     try:
         sla = parse_sla(options["sla"]) if options["sla"] is not None else []
+        # At a rate that was given nothing is searched; its own latencies are held to every condition.
+        held = options["rate"] is None or any(term.metric == "server" for term in sla)
+        incomplete = bound is None or percentile is None
+        latency = server_term(sla) if "server" in scenarios and held and incomplete else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--sla") from None
-    scenarios = _chosen(options["scenarios"], _SCENARIOS)
-    latency = next((term for term in sla if term.percentile is not None), None)
-    bound, percentile = options["latency_bound"], options["percentile"]
     if latency is not None:
         bound, percentile = bound or latency.bound, percentile or latency.percentile
     if "server" in scenarios and bound is None and options["rate"] is None:

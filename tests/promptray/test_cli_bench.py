@@ -148,6 +148,15 @@ def test_a_condition_that_is_not_met_is_exit_code_1(bench: Call) -> None:
     assert "Not met: gpu<1GB." in answer.err
 
 
+def test_latencies_at_a_given_rate_are_held_to_several_percentiles(bench: Call) -> None:
+    every = ("--scenario", "server", "--rate", 40, "--sla", "p50<60s,p10<60s", "--json")
+    answer = bench("--budget", 2, "--no-start", *every)
+    assert answer.code == 0, answer.err
+    (report,) = answer.documents
+    assert [term["met"] for term in report["sla"]] == [True, True]
+    assert report["scenarios"][0]["server"]["bound_ms"] is None
+
+
 def test_a_report_is_compared_with_an_older_one(bench: Call, tmp_path: Path) -> None:
     assert bench("--budget", 1, "--no-start", "-o", tmp_path / "old").code == 0
     old = tmp_path / "old" / "bench.json"
@@ -186,6 +195,7 @@ def test_an_image_that_is_refused_is_left_out_by_number(bench: Call, images: Pat
         (("--budget", "0.5"), "--budget"),
         (("--budget", "nan"), "--budget"),
         (("--scenario", "server"), "--latency-bound"),
+        (("--sla", "p50<50ms,p99<500ms", "--scenario", "server"), "held to one percentile"),
         (("--sla", "offline>3/s"), "--scenario offline"),
         (("--scenario", "batch"), "--scenario"),
         (("--percentile", "100"), "--percentile"),

@@ -32,6 +32,14 @@ def test_the_server_is_held_to_the_percentile_of_the_conditions() -> None:
     assert (settings.percentile, settings.bound_ms) == (97, 50)
 
 
+@pytest.mark.parametrize("sla", ["p50<50ms,p99<500ms,server>5/s", "server>5/s,p99<500ms,p50<50ms"])
+def test_a_rate_is_not_held_to_one_of_several_percentiles(sla: str) -> None:
+    with pytest.raises(ValueError, match="held to one percentile"):
+        bench_settings(parse_sla(sla), 10.0, 0)
+    several = bench_settings(parse_sla("p50<50ms,p99<500ms,offline>5/s"), 10.0, 0)
+    assert len(several.sla) == 3
+
+
 @pytest.mark.parametrize("sla", ["rss<1GB", "cold<1s", "offline>1/s", "mean<1s,server>1/s"])
 def test_conditions_that_prove_no_latency_are_refused(sla: str) -> None:
     with pytest.raises(ValueError, match=r"latency|percentile"):
