@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import msgspec
 
 from promptray.calibrate.gates.report import GateReport
-from promptray.runtime.backends import HOST, BackendFacts
+from promptray.runtime.backends import HOST, OF_THE_HOST, BackendFacts
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head, Manifest
 from promptray.runtime.bundle.parity import read_parity
@@ -102,11 +102,11 @@ def _changed(reference: Manifest, *, itself: bool) -> str | None:
 def kept_limits(bundle: Bundle, reference: Bundle, backend: BackendFacts, head: str) -> tuple[Kind, Limits]:
     """Return the limits that one head must keep to its original, and whose they are.
 
-    Of changed graphs on the CPU they are the bounds that the bundle's own gates held. Of engines they are
-    those of their narrowest graph; of a student that is held against its teacher those of students. Else,
-    where nothing was changed, the strictest.
+    Of changed graphs on a backend of the CPU they are the bounds that the bundle's own gates held. Of
+    engines they are those of their narrowest graph; of a student that is held against its teacher those of
+    students. Else, where nothing was changed, the strictest.
     """
-    if backend.name == HOST:
+    if backend.name in OF_THE_HOST:
         return _of_gates(bundle, backend, head)
     if bundle.manifest.provenance.distilled is not None and bundle.hash != reference.hash:
         return "student", LIMITS["student"]

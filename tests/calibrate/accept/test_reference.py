@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from promptray.calibrate.accept import reference
 from promptray.calibrate.accept.reference import kept_limits, require_another, require_original
-from promptray.runtime.backends import HOST, BackendFacts
+from promptray.calibrate.gates.report import Gate, GateReport, ModelRef
+from promptray.runtime.backends import HOST, OF_THE_HOST, BackendFacts
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import bank_id
 from promptray.runtime.errors import PromptRayError
@@ -113,6 +116,39 @@ def test_without_gates_of_its_own_the_precision_tells_the_limits(
     bundle: Bundle, name: str, precision: str, kind: str
 ) -> None:
     assert kept_limits(bundle, bundle, facts(name, precision), "chest") == (kind, LIMITS[kind])  # type: ignore[index]
+
+
+def sealed_gates(max_delta: float) -> bytes:
+    """A report of gates with this bound."""
+    gate = Gate(
+        name="max_delta", verdict="passed", value=0.0, low=None, high=None, bound=max_delta, sense="at most",
+        noise_floor=None, finding=None, images=1, patients=1, decisions=1, patients_needed=None, reason=None,
+    )  # fmt: skip
+    model = ModelRef(name="made", sha256=None)
+    return msgspec.json.encode(GateReport(
+        schema="promptray-gates", schema_version=1, software="promptray", verdict="passed", original=model,
+        candidate=model, noise_model=None, images=1, patients=1, clustered_by="image", labelled=False,
+        draws=1, seed=0, confidence=0.95, reference_rate=0.0, gates=[gate], not_run=[], findings=[],
+        disagreements=[], notes=[],
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_THE_HOST)
+def test_changed_graphs_are_held_to_the_bounds_of_their_own_gates(
+    bundle: Bundle, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {"openvino@here": "openvino.json", "onnxruntime-cpu@here": "host.json"}
+    gates = [
+        SimpleNamespace(consumer=consumer, head="chest", of="scores", kind="int8", report=report)
+        for consumer, report in held.items()
+    ]
+    monkeypatch.setattr(reference, "read_parity", lambda _: SimpleNamespace(gates=gates))
+    bounds = {"openvino.json": 0.01, "host.json": 0.02}
+    gated = with_manifest(bundle)
+    gated.read = lambda file: sealed_gates(bounds[file])  # type: ignore[method-assign]
+    ran = msgspec.structs.replace(facts(name, "int8-qdq"), gated_as=f"{name}@here")
+    kept = replace(LIMITS["int8"], max_delta=bounds[held[f"{name}@here"]])
+    assert kept_limits(gated, bundle, ran, "chest") == ("int8", kept)
 
 
 def test_engines_of_a_student_are_held_as_students_against_the_teacher(bundle: Bundle) -> None:
