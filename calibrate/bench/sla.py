@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from promptray.calibrate.bench.percentile import early_stopping, fewest_queries
+from promptray.calibrate.bench.percentile import LADDER, early_stopping, fewest_queries
 from promptray.calibrate.bench.report import Latency, Memory, Scenario, SlaTerm, Start
 from promptray.calibrate.bench.summary import slowest_last
 
@@ -104,8 +104,13 @@ def _term(text: str) -> Term:
     if (way == ">") != rate:
         raise ValueError(f"{text!r} asks for the wrong side: {metric}{'>' if rate else '<'}{number}{unit}")
     term = Term(text, metric, float(number) * units[unit], kept)
-    if term.percentile is not None and not 0 < term.percentile < 100:
-        raise ValueError(f"{text!r}: a percentile lies between 0 and 100")
+    if not math.isfinite(term.bound):
+        raise ValueError(f"{text[:20]!r}...: the bound of {metric} is no finite number")
+    if term.percentile is not None and not 0 < term.percentile <= LADDER[-1]:
+        raise ValueError(
+            f"{text!r}: a percentile lies between 0 and 100, at most {LADDER[-1]:g}; a higher one takes more "
+            "queries than a scenario has"
+        )
     return term
 
 

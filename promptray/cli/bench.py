@@ -66,7 +66,7 @@ _LEAST_SECONDS = 1.0
 @click.option(
     "--latency-bound", type=FiniteRange(0, min_open=True), metavar="MS", help="Of the server scenario."
 )
-@click.option("--percentile", type=FiniteRange(50, 99.99), help="Of queries within that bound (default: 90).")
+@click.option("--percentile", type=FiniteRange(50, 99.9), help="Of queries within that bound (default: 90).")
 @click.option(
     "--rate", type=FiniteRange(0, min_open=True), help="Queries a second, instead of a search for them."
 )

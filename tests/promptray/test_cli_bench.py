@@ -198,7 +198,7 @@ def test_an_image_that_is_refused_is_left_out_by_number(bench: Call, images: Pat
         (("--sla", "p50<50ms,p99<500ms", "--scenario", "server"), "held to one percentile"),
         (("--sla", "offline>3/s"), "--scenario offline"),
         (("--scenario", "batch"), "--scenario"),
-        (("--percentile", "100"), "--percentile"),
+        (("--percentile", "99.99"), "--percentile"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(bench: Call, options: tuple[str, ...], says: str) -> None:

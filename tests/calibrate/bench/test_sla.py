@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from promptray.calibrate.bench.cold import start_of
+from promptray.calibrate.bench.percentile import fewest_queries
 from promptray.calibrate.bench.report import Memory
 from promptray.calibrate.bench.run import scenario_of
-from promptray.calibrate.bench.scenarios import Load
+from promptray.calibrate.bench.scenarios import MOST_QUERIES, Load
 from promptray.calibrate.bench.sla import Measured, judge, parse_sla
 from tests.calibrate.bench.made import MEMORY, scenario
 
@@ -45,6 +46,10 @@ def test_conditions_are_joined_by_commas() -> None:
         ("p99<50", "no condition"),
         ("p100<5ms", "no condition"),
         ("p0<5ms", "between 0 and 100"),
+        ("p99.9999999999<1s", "at most 99.9"),
+        ("p99.99<1s", "at most 99.9"),
+        ("p99<" + "9" * 400 + "ms", "no finite number"),
+        ("rss<" + "9" * 305 + "GB", "no finite number"),
         ("p99<=50ms", "no condition"),
         ("p99<nanms", "no condition"),
         ("p99<-5ms", "no condition"),
@@ -61,6 +66,11 @@ def test_conditions_are_joined_by_commas() -> None:
 def test_what_is_no_condition_is_refused_with_its_form(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_sla(text)
+
+
+def test_the_highest_percentile_can_be_met_within_the_most_queries() -> None:
+    assert parse_sla("p99.9<1s")[0].percentile == 99.9
+    assert fewest_queries(99.9) < MOST_QUERIES < fewest_queries(99.99)
 
 
 def verdict(text: str, **changes: Any) -> tuple[bool | None, float | None, str | None]:
