@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _REPORT, _PAGE = "accept.json", "accept.html"
-_LEAST_SECONDS = 1.0
+_LEAST_SECONDS, _MOST_SECONDS = 1.0, 7 * 86400.0
 
 
 @click.command("accept")
@@ -52,7 +52,7 @@ _LEAST_SECONDS = 1.0
     help="Share of the images that the door may refuse.",
 )
 @click.option(
-    "--budget", type=FiniteRange(_LEAST_SECONDS), default=60.0, show_default=True,
+    "--budget", type=FiniteRange(_LEAST_SECONDS, _MOST_SECONDS), default=60.0, show_default=True,
     help="Seconds to measure latency in. A percentile that it is too short for is inconclusive.",
 )  # fmt: skip
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example DX.")

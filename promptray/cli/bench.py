@@ -30,7 +30,9 @@ _PATH = click.Path(path_type=Path)
 _REPORT, _PAGE = "bench.json", "bench.html"
 _SCENARIOS = ("single-stream", "multi-stream", "server", "offline")
 _SWEEPS = ("prompts", "threads", "streams", "size", "syntax")
-_LEAST_SECONDS = 1.0
+_LEAST_SECONDS, _MOST_SECONDS = 1.0, 7 * 86400.0
+#: Queries a second; a scenario asks no more than 20 000 in all.
+_MOST_RATE = 1e6
 
 
 @click.command("bench")
@@ -38,7 +40,7 @@ _LEAST_SECONDS = 1.0
 @click.argument("images", nargs=-1, required=True, type=_PATH)
 @click.option(
     "--budget",
-    type=FiniteRange(_LEAST_SECONDS),
+    type=FiniteRange(_LEAST_SECONDS, _MOST_SECONDS),
     default=60.0,
     show_default=True,
     help="Seconds of the whole run. No percentile is printed that it is too short for.",
@@ -68,7 +70,9 @@ _LEAST_SECONDS = 1.0
 )
 @click.option("--percentile", type=FiniteRange(50, 99.9), help="Of queries within that bound (default: 90).")
 @click.option(
-    "--rate", type=FiniteRange(0, min_open=True), help="Queries a second, instead of a search for them."
+    "--rate",
+    type=FiniteRange(0, _MOST_RATE, min_open=True),
+    help="Queries a second, instead of a search for them.",
 )
 @click.option(
     "--streams", type=click.IntRange(1, 64), default=1, show_default=True, help="Server: images at once."

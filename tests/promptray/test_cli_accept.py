@@ -320,6 +320,12 @@ def test_without_a_limit_of_latency_nothing_is_proved(
     assert not (tmp_path / "report").exists()
 
 
+def test_a_budget_that_no_run_has_is_wrong_usage(accept: Call, small: Bundle) -> None:
+    answer = accept(small, "--budget", "1e308")
+    assert answer.code == 2
+    assert "--budget" in answer.err
+
+
 def test_an_old_report_is_not_written_over(accept: Call, small: Bundle, tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "accept.json").write_bytes(b"old")

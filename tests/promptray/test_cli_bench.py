@@ -199,6 +199,8 @@ def test_an_image_that_is_refused_is_left_out_by_number(bench: Call, images: Pat
         (("--sla", "offline>3/s"), "--scenario offline"),
         (("--scenario", "batch"), "--scenario"),
         (("--percentile", "99.99"), "--percentile"),
+        (("--scenario", "server", "--rate", "1e308"), "--rate"),
+        (("--budget", "1e308"), "--budget"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(bench: Call, options: tuple[str, ...], says: str) -> None:
