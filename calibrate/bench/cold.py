@@ -67,7 +67,7 @@ def once(
     Raises
     ------
     PromptRayError
-        ``bench.start`` where the process fails.
+        ``bench.start`` where the process fails, or prints no figures.
     """
     root = str(Path(str(sys.modules["promptray"].__file__)).parents[1])
     own = python == Path(sys.executable) and root in sys.path
@@ -78,13 +78,24 @@ def once(
     start = time.perf_counter()
     command = [str(python), "-I", "-c", _INSIDE, json.dumps(asked)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
+        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         raise _failed(f"no score after {_TIMEOUT} s") from None
     if done.returncode:
         raise _failed(f"exit code {done.returncode}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return {**found, "whole process": time.perf_counter() - start}
+    whole = time.perf_counter() - start
+    return {**_figures(done.stdout), "whole process": whole}
+
+
+def _figures(printed: bytes) -> dict[str, Any]:
+    """Read the last line that a process printed; libraries may print others before it."""
+    try:
+        found = json.loads(printed.splitlines()[-1])
+    except (IndexError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not {"import", "open", "first score"} <= found.keys():
+        raise _failed("no figures in the last line that it printed")
+    return found
 
 
 def _failed(found: str) -> PromptRayError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
+from promptray.calibrate.bench import cold
 from promptray.calibrate.bench.cold import PARTS, once, start_of
 from promptray.runtime.errors import PromptRayError
 
@@ -15,6 +17,34 @@ def test_a_process_that_fails_is_an_error_without_its_words(tmp_path: Path) -> N
         once(tmp_path / "none.bundle", tmp_path / "doe.png", {}, {})
     assert caught.value.code == "bench.start"
     assert str(tmp_path) not in str(caught.value.to_json())
+    assert "doe" not in str(caught.value.to_json())
+
+
+def printing(output: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let new processes be done with this on their standard output."""
+    done = CompletedProcess([], 0, output, b"")
+    monkeypatch.setattr(cold.subprocess, "run", lambda *_, **__: done)
+
+
+def test_what_libraries_print_before_the_figures_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = b'{"import": 1, "open": 2, "first score": 3, "peak": 4}'
+    printing(b"a library \xff says\r\nhello\r\n" + figures + b"\r\n", monkeypatch)
+    found = once(tmp_path, tmp_path, {}, {})
+    assert {name: found[name] for name in (*PARTS[:3], "peak")} == {
+        "import": 1, "open": 2, "first score": 3, "peak": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("output", [b"", b"doe\n", b"\xff\xfe", b"3\n", b'{"import": 1}\n'])
+def test_a_process_that_prints_no_figures_is_an_error_without_its_words(
+    output: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printing(output, monkeypatch)
+    with pytest.raises(PromptRayError) as caught:
+        once(tmp_path, tmp_path, {}, {})
+    assert caught.value.code == "bench.start"
     assert "doe" not in str(caught.value.to_json())
 
 
