@@ -100,8 +100,8 @@ def hold_reference(
 ) -> tuple[Agreement, Part]:
     """Hold the scores against the reference's by every gate, head by head.
 
-    Findings are compared where both sides score them with the same wordings. One that is scored here and not
-    compared leaves the part inconclusive: nobody has shown that it agrees.
+    Findings are compared where both sides score them with the same wordings, images where both score them.
+    What is scored here and not compared leaves the part inconclusive: nobody has shown that it agrees.
     """
     other = reference.bundle
     common = sorted(ours.scored.answers.keys() & reference.scored.answers.keys())
@@ -128,12 +128,13 @@ def hold_reference(
         heads=heads,
         not_compared=missing,
     )
-    return report, _part(report, len(common))
+    return report, _part(report, len(common), len(ours.scored.answers) - len(common))
 
 
-def _part(report: Agreement, images: int) -> Part:
+def _part(report: Agreement, images: int, left_out: int) -> Part:
+    """Return the verdict on so many images that both scored, and so many that the reference alone refused."""
     verdicts: list[Verdict] = [each.gates.verdict for each in report.heads]
-    if report.not_compared or not images:
+    if report.not_compared or left_out or not images:
         verdicts.append("inconclusive")
     reasons = [line for each in report.heads for line in unpassed(each.gates, each.head)]
     if report.not_compared:
@@ -141,6 +142,8 @@ def _part(report: Agreement, images: int) -> Part:
             f"not compared, for the reference does not score them alike: {', '.join(report.not_compared)} "
             "(`promptray prompts REFERENCE add` adds a finding)"
         )
+    if left_out:
+        reasons.append(f"{left_out} images that were scored are not compared, for the reference refused them")
     if not images:
         reasons.append("no image was scored by both")
     held = sum(len(each.gates.gates) for each in report.heads)

@@ -94,9 +94,9 @@ def test_a_finding_with_other_wordings_is_not_compared_and_not_passed(bundle: Bu
 
 def test_columns_are_matched_by_key_and_images_by_place(bundle: Bundle) -> None:
     logits = scores(320)
-    reference = side(bundle, logits[:, ::-1].copy(), ("b", "a"))
-    del reference.scored.answers[0]
-    report, part = hold_reference(side(bundle, logits), reference, None, FEW)
+    reference, ours = side(bundle, logits[:, ::-1].copy(), ("b", "a")), side(bundle, logits)
+    del ours.scored.answers[0]
+    report, part = hold_reference(ours, reference, None, FEW)
     gates = report.heads[0].gates
     assert (part.verdict, gates.images) == ("passed", 319)
     assert max(each.max_delta for each in gates.findings) == 0
@@ -104,7 +104,18 @@ def test_columns_are_matched_by_key_and_images_by_place(bundle: Bundle) -> None:
 
 def test_nothing_scored_by_both_is_inconclusive(bundle: Bundle) -> None:
     report, part = hold_reference(side(bundle, scores(3)), side(bundle, scores(0)), None, FEW)
-    assert (part.verdict, part.reason, report.heads) == ("inconclusive", "no image was scored by both", [])
+    assert (part.verdict, report.heads) == ("inconclusive", [])
+    assert "no image was scored by both" in part.reason
+
+
+def test_images_that_the_reference_alone_refuses_are_not_passed(bundle: Bundle) -> None:
+    logits = scores(322)
+    reference = side(bundle, logits)
+    for place in (0, 1):
+        del reference.scored.answers[place]
+    report, part = hold_reference(side(bundle, logits), reference, None, FEW)
+    assert (part.verdict, report.heads[0].gates.verdict) == ("inconclusive", "passed")
+    assert "2 images that were scored are not compared" in part.reason
 
 
 def test_labels_measure_what_is_lost(bundle: Bundle) -> None:
