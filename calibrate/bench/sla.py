@@ -18,6 +18,8 @@ _DECIMAL = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _BYTES = ("bytes", {**_DECIMAL, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30})
 _RATE = ("images/s", {"/s": 1.0})
 _UNITS = {"rss": _BYTES, "gpu": _BYTES, "offline": _RATE, "server": _RATE}
+#: That give the median a 99 % interval.
+FEWEST_STARTS = 8
 _TERM = re.compile(
     r"(p\d{1,2}(?:\.\d+)?|mean|max|cold|open|rss|gpu|offline|server)([<>])(\d+(?:\.\d+)?)(\D+)"
 )
@@ -177,7 +179,13 @@ def _unserved(latency: Latency) -> str:
 def _of_start(measured: Measured, name: str) -> Finding:
     if measured.start is None:
         return None, "no new process was started"
-    return 1000 * measured.start.seconds[name].value, f"median of {measured.start.rounds}"
+    found, rounds = measured.start.seconds[name], measured.start.rounds
+    if found.high is None:
+        return None, (
+            f"{rounds} starts; the interval of their median takes {FEWEST_STARTS}, about "
+            f"{FEWEST_STARTS * measured.start.seconds['whole process'].value:.0f} s of starts: raise --budget"
+        )
+    return 1000 * found.high, f"upper end of the 99 % interval of the median of {rounds} starts"
 
 
 def _offline(measured: Measured) -> Finding:

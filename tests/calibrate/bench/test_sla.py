@@ -122,10 +122,23 @@ def test_memory_that_the_system_does_not_tell_is_not_met() -> None:
 
 
 def test_start() -> None:
-    taken = [{"import": 0.2, "open": 0.5, "first score": 0.1, "whole process": each} for each in (1, 2, 4)]
-    assert verdict("cold<3s", start=start_of(taken))[:2] == (True, 2000)
-    assert verdict("open<400ms", start=start_of(taken))[:2] == (False, 500)
+    times = (1, 2, 1, 1, 1, 1, 1, 1)
+    taken = [{"import": 0.2, "open": 0.5, "first score": 0.1, "whole process": each} for each in times]
+    start = start_of(taken)
+    assert verdict("cold<3s", start=start)[:2] == (True, 2000)
+    assert verdict("cold<1.5s", start=start)[:2] == (False, 2000)  # the median is one second
+    assert verdict("open<400ms", start=start)[:2] == (False, 500)
     assert verdict("cold<3s")[0] is None
+
+
+@pytest.mark.parametrize("rounds", [1, 7])
+def test_few_starts_do_not_meet_a_condition_and_say_how_many_would(rounds: int) -> None:
+    taken = [{"import": 0.2, "open": 0.5, "first score": 0.1, "whole process": 2.0}] * rounds
+    met, found, reason = verdict("cold<3s", start=start_of(taken))
+    assert (met, found) == (None, None)
+    assert reason == (
+        f"{rounds} starts; the interval of their median takes 8, about 16 s of starts: raise --budget"
+    )
 
 
 def test_rates() -> None:
