@@ -98,7 +98,7 @@ def differences(old: BenchReport, new: BenchReport) -> list[str]:
         "threads": (old.backend.threads, new.backend.threads),
         "images": (_images(old), _images(new)),
         "findings": (old.protocol.findings, new.protocol.findings),
-        "throttled": (", ".join(old.machine.throttled), ", ".join(new.machine.throttled)),
+        "throttled": (_throttled(old), _throttled(new)),
     }
     return [
         f"{what}: {before or 'none'} -> {now or 'none'}"
@@ -111,6 +111,11 @@ def _backend(report: BenchReport) -> str:
     backend = report.backend
     where = f"{backend.name} {backend.version}, {backend.device}"
     return f"{where}, {backend.precision}, prepared on {backend.prepare}"
+
+
+def _throttled(report: BenchReport) -> str:
+    reasons = report.machine.throttled
+    return "not known" if reasons is None else ", ".join(reasons)
 
 
 def _images(report: BenchReport) -> str:

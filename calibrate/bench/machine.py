@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Protocol
 
 from promptray.calibrate.bench import processor
@@ -24,7 +25,7 @@ class GpuReader(Protocol):
 
 
 class Watch:
-    """Looks at the machine when it is made, and once more at the end.
+    """Looks at the machine when it is made, whenever it is told to, and once more at the end.
 
     Parameters
     ----------
@@ -44,6 +45,11 @@ class Watch:
                 reasons.append(str(reason))
         self._unknown = None if self._reader else "; ".join(reasons)
         self._before = self._moment()
+        self._at_work: list[Moment] = []
+
+    def look(self) -> None:
+        """Look at the machine now, while it is still warm of its work: at the end its clocks are idle."""
+        self._at_work.append(self._moment())
 
     @property
     def gpu_bytes(self) -> int | None:
@@ -67,7 +73,8 @@ class Watch:
             gpu_unknown=self._unknown,
             before=before,
             after=after,
-            throttled=throttled(before, after),
+            throttled=throttled([before, *self._at_work, after]),
+            at_work=self._at_work,
         )
 
     def _moment(self) -> Moment:
@@ -79,11 +86,17 @@ class Watch:
         )
 
 
-def throttled(before: Moment, after: Moment) -> list[str]:
-    """Return what slowed the machine down between two moments, or at one of them."""
+def throttled(moments: Sequence[Moment]) -> list[str] | None:
+    """Return what slowed the machine down from the first of some moments to the last.
+
+    None where nothing is known to have, and the cores or a GPU that is there do not tell.
+    """
     found = []
-    if before.cpu_throttled is not None and after.cpu_throttled is not None:
-        times = after.cpu_throttled - before.cpu_throttled
-        found += [f"cores throttled for heat {times} times"] if times > 0 else []
-    reasons = [reason for moment in (before, after) if moment.gpu for reason in moment.gpu.throttled]
-    return [*found, *(f"GPU: {reason}" for reason in dict.fromkeys(reasons))]
+    first, last = moments[0].cpu_throttled, moments[-1].cpu_throttled
+    if first is not None and last is not None and last > first:
+        found.append(f"cores throttled for heat {last - first} times")
+    gpus = [moment.gpu for moment in moments if moment.gpu]
+    reasons = [reason for gpu in gpus for reason in gpu.throttled or ()]
+    found += [f"GPU: {reason}" for reason in dict.fromkeys(reasons)]
+    telling = first is not None and last is not None and all(gpu.throttled is not None for gpu in gpus)
+    return found if found or telling else None

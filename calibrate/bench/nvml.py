@@ -46,7 +46,7 @@ class Nvml:
         """Return the GPU now."""
         of, device = self._library, self._device
         name = _asked(lambda: of.nvmlDeviceGetName(device))
-        bits = _asked(lambda: of.nvmlDeviceGetCurrentClocksThrottleReasons(device)) or 0
+        bits = _asked(lambda: of.nvmlDeviceGetCurrentClocksThrottleReasons(device))
         power = _asked(lambda: of.nvmlDeviceGetPowerUsage(device))
         return Gpu(
             name=name.decode() if isinstance(name, bytes) else str(name or "unknown"),
@@ -55,7 +55,7 @@ class Nvml:
             temperature_c=_asked(lambda: float(of.nvmlDeviceGetTemperature(device, of.NVML_TEMPERATURE_GPU))),
             power_w=None if power is None else power / 1000,
             memory_used_bytes=_asked(lambda: int(of.nvmlDeviceGetMemoryInfo(device).used)),
-            throttled=[reason for bit, reason in SLOWED.items() if bits & bit],
+            throttled=None if bits is None else [reason for bit, reason in SLOWED.items() if bits & bit],
         )
 
 

@@ -45,8 +45,6 @@ class Latency(_Struct, frozen=True):
 
     queries: int
     """All that were asked, the unserved among them, which count as slower than any bound."""
-    unserved: int
-    """Of the Server scenario: had not begun when its time was over."""
     mean: float | None
     """None, as `greatest` is, where queries were unserved."""
     least: float
@@ -60,6 +58,8 @@ class Latency(_Struct, frozen=True):
     next_queries: int | None
     each: list[float]
     """Of every query that was served, in the order of asking."""
+    unserved: int = 0
+    """Of the Server scenario: had not begun when its time was over."""
 
 
 class Stage(_Struct, frozen=True):
@@ -180,7 +180,7 @@ class Gpu(_Struct, frozen=True):
     temperature_c: float | None
     power_w: float | None
     memory_used_bytes: int | None
-    throttled: list[str]
+    throttled: list[str] | None
     """Why it runs below its clock, in the driver's words."""
 
 
@@ -214,8 +214,11 @@ class Machine(_Struct, frozen=True):
     """Why nothing is known of a GPU."""
     before: Moment
     after: Moment
-    throttled: list[str]
-    """What slowed the machine down while it was measured, as far as it tells."""
+    throttled: list[str] | None
+    """What slowed the machine down while it was measured. None: nothing is known to have, and not everything
+    that is there tells."""
+    at_work: list[Moment] = []
+    """Right after each scenario: clocks and reasons of a GPU that has just worked."""
 
 
 class ImageFacts(_Struct, frozen=True):

@@ -160,6 +160,7 @@ def run_bench(
         start = _start(run, image) if settings.starts else None
         for name in settings.scenarios:
             run.found.append(_scenario(run, name, warm))
+            watch.look()
         second = None
         if settings.loadgen:
             seconds = run.share("LoadGen", "single-stream")

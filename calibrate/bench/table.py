@@ -64,23 +64,19 @@ def facts(report: BenchReport) -> list[str]:
 
 def _machine(report: BenchReport) -> Section:
     machine, after = report.machine, report.machine.after
+    worked = machine.at_work[-1] if machine.at_work else after
     rows = [
         ["system", machine.system],
         ["CPU", f"{machine.cpu}, {machine.cores} cores, {machine.machine_class}"],
         ["governor", machine.governor or NOT_KNOWN],
-        ["CPU clock", _number(after.cpu_mhz, "MHz")],
+        ["CPU clock", _number(worked.cpu_mhz, "MHz")],
         ["load before, after", f"{_number(machine.before.load_average)}, {_number(after.load_average)}"],
-        ["GPU", _gpu(after.gpu) if after.gpu else f"{NOT_KNOWN}: {machine.gpu_unknown}"],
-        ["throttled", ", ".join(machine.throttled) or ("no" if _tells(report) else NOT_KNOWN)],
+        ["GPU", _gpu(worked.gpu) if worked.gpu else f"{NOT_KNOWN}: {machine.gpu_unknown}"],
+        ["throttled", NOT_KNOWN if machine.throttled is None else ", ".join(machine.throttled) or "no"],
         ["memory of the process, peak", _bytes(report.memory.peak_bytes)],
         ["memory of the GPU in use", _bytes(report.memory.gpu_bytes)],
     ]
     return Section("Machine", ["", ""], rows)
-
-
-def _tells(report: BenchReport) -> bool:
-    after = report.machine.after
-    return after.cpu_throttled is not None or after.gpu is not None
 
 
 def _gpu(gpu: Gpu) -> str:

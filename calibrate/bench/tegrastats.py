@@ -63,5 +63,5 @@ def parse(line: str) -> Gpu:
         temperature_c=number(r"GPU@([\d.]+)C"),
         power_w=None if power is None else power / 1000,
         memory_used_bytes=None if memory is None else int(memory) * 10**6,
-        throttled=[],
+        throttled=None,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from promptray.calibrate.bench import memory, processor, tegrastats
@@ -69,6 +70,13 @@ def test_reasons_of_throttling_are_named_and_idling_is_none() -> None:
     ]
 
 
+def test_a_card_that_does_not_tell_its_reasons_is_not_said_to_have_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Library, "nvmlDeviceGetCurrentClocksThrottleReasons", lambda *_: 1 / 0)
+    assert Nvml(Library()).read().throttled is None
+
+
 def test_without_bindings_or_driver_it_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(NotThere, match="not installed"):
@@ -91,6 +99,7 @@ def test_a_line_of_tegrastats_is_read() -> None:
     older = parse("RAM 1953/3956MB GR3D_FREQ 0%@76 GPU@41C POM_5V_IN 2532/2532")
     assert (older.clock_mhz, older.temperature_c, older.power_w) == (76, 41, 2.532)
     assert parse("").clock_mhz is None
+    assert found.throttled is None, "it does not tell"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for tegrastats is a shell script")
@@ -143,14 +152,39 @@ def moment(times: int | None, gpu: Gpu | None = None) -> Moment:
 
 
 def test_throttling_is_what_was_added_while_it_was_measured() -> None:
-    hot = Gpu(
-        name="made", clock_mhz=None, memory_clock_mhz=None, temperature_c=None, power_w=None,
-        memory_used_bytes=None, throttled=["software power cap"],
-    )  # fmt: skip
-    assert throttled(moment(3), moment(3)) == []
-    assert throttled(moment(None), moment(3)) == []
-    assert throttled(moment(3), moment(5)) == ["cores throttled for heat 2 times"]
-    assert throttled(moment(None, hot), moment(None, hot)) == ["GPU: software power cap"]
+    assert throttled([moment(3), moment(3)]) == []
+    assert throttled([moment(3), moment(5)]) == ["cores throttled for heat 2 times"]
+    assert throttled([moment(3, GPU), moment(3, GPU)]) == []
+    hot = gpu(["software power cap"])
+    assert throttled([moment(None, hot), moment(None, hot)]) == ["GPU: software power cap"]
+    assert throttled([moment(3, GPU), moment(4, hot), moment(3, GPU)]) == ["GPU: software power cap"]
+
+
+def test_what_does_not_tell_is_not_said_to_be_unthrottled() -> None:
+    silent = gpu(None)
+    assert throttled([moment(None), moment(3)]) is None
+    assert throttled([moment(None, GPU), moment(None, GPU)]) is None
+    assert throttled([moment(3, silent), moment(3, silent)]) is None
+    assert throttled([moment(3, silent), moment(5, silent)]) == ["cores throttled for heat 2 times"]
+
+
+def test_a_gpu_that_was_slowed_down_at_work_is_seen_although_it_idles_at_the_end() -> None:
+    readings = [GPU, gpu(["hardware thermal slowdown"]), GPU]
+
+    class Changing(Reader):
+        def read(self) -> Gpu:
+            return readings.pop(0)
+
+    watch = Watch((Changing,))
+    watch.look()
+    machine = watch.end()
+    assert machine.throttled is not None
+    assert "GPU: hardware thermal slowdown" in machine.throttled
+    assert [each.gpu for each in machine.at_work] == [gpu(["hardware thermal slowdown"])]
+
+
+def gpu(reasons: list[str] | None) -> Gpu:
+    return msgspec.structs.replace(GPU, throttled=reasons)
 
 
 def test_what_linux_says_of_its_cores(tmp_path: Path) -> None:

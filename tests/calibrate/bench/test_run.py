@@ -51,6 +51,7 @@ def test_what_a_scenario_leaves_goes_to_those_after_it(small: Path) -> None:
     assert 1.5 <= time < 1.7
     seconds = [scenario.seconds for scenario in report.scenarios]
     assert seconds == pytest.approx([0.5, 0.5, 0.5], abs=0.1)
+    assert len(report.machine.at_work) == 3
     assert [scenario.images_per_query for scenario in report.scenarios] == [1, 2, None]
 
 
@@ -63,6 +64,16 @@ def test_a_server_that_served_too_few_is_reported_and_not_called_too_short(small
     assert read_back(report) == report
     assert "slower than any bound" in str([section.rows for section in sections(report)])
     assert bench_html(report)
+
+
+def test_throttling_that_nobody_tells_of_is_printed_as_not_known(small: Path) -> None:
+    report, _ = bench(small, 1.0)
+    printed = []
+    for found in (None, [], ["GPU: software power cap"]):
+        machine = msgspec.structs.replace(report.machine, throttled=found)
+        table = next(iter(sections(msgspec.structs.replace(report, machine=machine))))
+        printed.append(dict(table.rows)["throttled"])
+    assert printed == ["not known", "no", "GPU: software power cap"]
 
 
 def read_back(report: BenchReport) -> BenchReport:
