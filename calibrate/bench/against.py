@@ -7,6 +7,7 @@ the two differs as well: the report says what else is not the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -95,6 +96,7 @@ def differences(old: BenchReport, new: BenchReport) -> list[str]:
         "software": (old.software, new.software),
         "bundle": (old.bundle.sha256[:12], new.bundle.sha256[:12]),
         "backend": (_backend(old), _backend(new)),
+        "why it ran": (old.backend.reason, new.backend.reason),
         "threads": (old.backend.threads, new.backend.threads),
         "images": (_images(old), _images(new)),
         "findings": (old.protocol.findings, new.protocol.findings),
@@ -119,8 +121,12 @@ def _throttled(report: BenchReport) -> str:
 
 
 def _images(report: BenchReport) -> str:
-    sizes = [f"{image.rows}x{image.columns}" for image in report.images]
-    return f"{len(sizes)} of {', '.join(dict.fromkeys(sizes))}"
+    """Return what the cost of reading and decoding depends on: sizes, kinds, transfer syntaxes."""
+    facts = (
+        " ".join(filter(None, (f"{image.rows}x{image.columns}", image.kind, image.transfer_syntax)))
+        for image in report.images
+    )
+    return ", ".join(f"{count} of {fact}" for fact, count in sorted(Counter(facts).items()))
 
 
 def _scaled(found: Median, factor: float) -> Median:

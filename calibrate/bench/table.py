@@ -54,7 +54,7 @@ def facts(report: BenchReport) -> list[str]:
         f"Bundle {report.bundle.name} ({report.bundle.family}, {report.bundle.sha256[:12]}), "
         f"{protocol.findings} findings",
         f"{backend.name} {backend.version} on {backend.device}, {backend.precision}, "
-        f"{backend.threads} threads",
+        f"{backend.threads} threads: {backend.reason}",
         f"{len(report.images)} images: {', '.join(list(sizes)[:6])}{', ...' if len(sizes) > 6 else ''}",
         f"Budget {protocol.budget_seconds:g} s; warm-up {protocol.warm_up} images; seed {protocol.seed}; "
         f"early stopping with {protocol.confidence:.0%} confidence, tolerance {protocol.tolerance:g}",

@@ -11,12 +11,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.bench import sweeps
+from promptray.calibrate.bench.against import differences, read_report
 from tests import dicom_factory
 from tests.calibrate.bench.fakes import CountingClock
 from tests.fuzz.small_bundle import write_small
@@ -175,6 +177,26 @@ def test_a_report_is_compared_with_an_older_one(bench: Call, tmp_path: Path) -> 
     assert not [each for each in found["changes"] if "multi-stream" in each["what"]]  # the old one has none
     assert [each for each in found["differs"] if each.startswith("CPU: another -> ")]
     assert not [each for each in found["differs"] if each.startswith(("images", "bundle", "backend"))]
+
+
+def test_what_else_may_be_why_is_listed(bench: Call, tmp_path: Path) -> None:
+    answer = bench("--budget", 1, "--no-start", "-o", tmp_path / "old", "--backend", "onnxruntime-cpu")
+    path = tmp_path / "old" / "bench.json"
+    old = read_report(path)
+    assert f"threads: {old.backend.reason}" in answer.out
+    assert old.backend.reason in (tmp_path / "old" / "bench.html").read_text(encoding="utf-8")
+    images = [
+        msgspec.structs.replace(image, transfer_syntax=image.transfer_syntax and "1.2.840.10008.1.2.4.90")
+        for image in old.images
+    ]
+    backend = msgspec.structs.replace(old.backend, reason="tuned here: openvino was slower")
+    new = msgspec.structs.replace(old, images=images, backend=backend)
+    assert differences(old, old) == []
+    found = dict(each.split(": ", 1) for each in differences(old, new))
+    assert set(found) == {"images", "why it ran"}
+    assert "1 of 64x48 dicom 1.2.840.10008.1.2.1, 1 of 64x48 png -> " in found["images"]
+    assert "1 of 64x48 dicom 1.2.840.10008.1.2.4.90" in found["images"]
+    assert found["why it ran"].endswith("tuned here: openvino was slower")
 
 
 def test_an_image_that_is_refused_is_left_out_by_number(bench: Call, images: Path) -> None:
