@@ -15,7 +15,7 @@ from promptray.calibrate.bench.report import Sweep, SweepName, SweepRow
 from promptray.calibrate.bench.scenarios import Clock, Limit, Load, closed_loop, offline, single_stream
 from promptray.calibrate.bench.summary import median
 from promptray.calibrate.bench.system import ScorerSystem
-from promptray.runtime.backends import HOST
+from promptray.runtime.backends import OF_THE_HOST
 from promptray.runtime.cores import DECODE_THREADS, host_threads
 from promptray.runtime.errors import PromptRayError
 
@@ -152,14 +152,14 @@ def _threads(bench: Bench, _: ExitStack) -> Plan:
     what = "file to score against threads of one call, JPEG 2000's included, and images a second of many"
     cores = host_threads(None)
     counts = sorted({1, *(2**power for power in range(cores.bit_length()) if 2**power < cores), cores})
-    if bench.scorer.backend.name != HOST:
+    if bench.scorer.backend.name not in OF_THE_HOST:
         return what, [
             Setting("any number", None, None, f"{bench.scorer.backend.name} does not run on threads")
         ]
 
     def measure(count: int) -> Callable[[float], Measured]:
         def within(seconds: float) -> Measured:
-            with _decoding_with(count), bench.opening.scorer(threads=count) as scorer:
+            with _decoding_with(count), bench.opening.scorer_alike(bench.scorer, count) as scorer:
                 system = ScorerSystem(scorer, [(1, bench.image)], bench.declared)
                 system.one(0)
                 load = single_stream(system, bench.clock, Limit(seconds / 2, MOST_QUERIES), bench.seed)
