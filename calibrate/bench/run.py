@@ -44,7 +44,7 @@ from promptray.calibrate.bench.sla import Measured, Term, judge
 from promptray.calibrate.bench.summary import latency, stages
 from promptray.calibrate.bench.sweeps import Bench, sweep
 from promptray.calibrate.bench.system import WarmUp, warm_up
-from promptray.runtime.backends import HOST
+from promptray.runtime.backends import OF_THE_HOST
 from promptray.runtime.cores import DECODE_THREADS
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.scorer import Scorer
@@ -274,7 +274,7 @@ def _notes(scorer: Scorer, settings: Settings, sweeps: Sequence[Sweep]) -> list[
         "Files were read before: `read` is the time from the system's file cache, not from a disk.",
         "Stages of SingleStream add up to the whole; `rest` is what the clock around the call saw beyond.",
     ]
-    if scorer.backend.name == HOST:
+    if scorer.backend.name in OF_THE_HOST:
         found.append(
             "host-to-device and device-to-host: none, the graphs run in the memory that the image is in."
         )

@@ -111,3 +111,11 @@ def test_without_such_a_site_it_is_the_gated_settings_that_are_swept(both: Bundl
     run(Opening(both.path, site=None), "prompts", "threads")
     assert len(loaded) == 4
     assert {(each.backend, each.settings) for each in loaded} == {(HOST, GATED)}
+
+
+def test_openvino_has_the_stages_of_a_processor_and_the_notes_say_so(both: Bundle) -> None:
+    report = run(Opening(both.path, backend=OPENVINO, site=None))
+    names = [stage.name for stage in report.scenarios[0].stages]
+    assert names == ["read", "decode", "window", "check", "resize", "image", "head", "post", "rest"]
+    assert not any("one enqueue" in note for note in report.notes)
+    assert any("host-to-device and device-to-host: none" in note for note in report.notes)
