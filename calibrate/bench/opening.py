@@ -29,19 +29,23 @@ class Opening:
     strict: bool = False
     gpu: GpuOptions | None = None
     prepare: Where = "cpu"
+    reduced_decode: bool = False
+    reproducible: bool = False
 
     def scorer(self) -> Scorer:
         """Open the bundle."""
         return Scorer.open(
             self.bundle, backend=self.backend, site=self.site, threads=self.threads, strict=self.strict,
-            gpu=self.gpu, prepare=self.prepare,
+            gpu=self.gpu, prepare=self.prepare, reduced_decode=self.reduced_decode,
+            reproducible=self.reproducible,
         )  # fmt: skip
 
     def scorer_alike(self, like: Scorer, threads: int) -> Scorer:
         """Open the bundle on an open scorer's backend of the processor, as it is but for its threads."""
         return Scorer.open(
             self.bundle, backend=like.backend.name, site=self.site, threads=threads, strict=self.strict,
-            host=self._host_settings(like.bundle),
+            host=self._host_settings(like.bundle), reduced_decode=self.reduced_decode,
+            reproducible=self.reproducible,
         )  # fmt: skip
 
     def _host_settings(self, bundle: Bundle) -> HostSettings:
@@ -66,6 +70,8 @@ class Opening:
             "threads": self.threads,
             "strict": self.strict,
             "prepare": self.prepare,
+            "reduced_decode": self.reduced_decode,
+            "reproducible": self.reproducible,
         }
         if self.site is not USER_SITE:
             found["site"] = None if self.site is None else str(self.site)
