@@ -245,6 +245,10 @@ class Protocol(_Struct, frozen=True):
     """Images scored before anything was measured."""
     findings: int
     prepare: Literal["cpu", "device"]
+    decode_threads: str | None = None
+    """Of JPEG 2000, as the variable ``OPJ_NUM_THREADS`` had them; None: it was not set, which is one."""
+    reduced_decode: bool = False
+    reproducible: bool = False
 
 
 class SlaTerm(_Struct, frozen=True):

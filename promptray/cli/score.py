@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import click
 
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
     bundle_argument,
@@ -19,14 +19,16 @@ from promptray.cli.output import (
     print_json,
     print_refusal,
     progress,
+    reduced_decode_option,
     refuse,
+    reproducible_option,
+    require_decoded_here,
     site_choice,
     site_option,
     visible,
 )
 from promptray.cli.overlays import Overlays
 from promptray.cli.score_table import print_results
-from promptray.runtime.cores import host_threads
 from promptray.runtime.finding_names import FindingName
 from promptray.runtime.heads import require_head
 from promptray.runtime.result import Refused
@@ -48,13 +50,9 @@ from promptray.runtime.scorer import Scorer
     "--backend", default="auto", show_default=True, help="Backend; the result says which ran and why."
 )
 @prepare_option
-@click.option(
-    "--reduced-decode",
-    is_flag=True,
-    help="Decode JPEG 2000 no finer than the network needs: faster, scores differ a little; results say so.",
-)
+@reduced_decode_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
+@reproducible_option
 @head_option
 @site_option
 @no_site_option
@@ -77,11 +75,9 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
         raise click.UsageError("the folder holds no file")
     if (options["findings"] or options["head"]) and not options["heatmaps"]:
         raise click.UsageError("--finding and --head choose among overlays: they need --heatmaps")
-    if options["reduced_decode"] and options["prepare"] == "device":
-        raise click.UsageError("--reduced-decode is of images that the CPU prepares")
+    require_decoded_here(options)
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
-    # OpenJPEG's threads, which it reads when it decodes; whoever set the variable knows better.
-    os.environ.setdefault("OPJ_NUM_THREADS", str(host_threads(options["threads"])))
+    set_decode_threads(options["threads"])
     as_json, results, refused = options["as_json"], [], 0
     with Scorer.open(
         bundle,

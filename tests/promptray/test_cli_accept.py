@@ -16,6 +16,7 @@ import safetensors.numpy
 from promptray.calibrate.accept import run as accept_run
 from promptray.calibrate.bench import run as bench_run
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.cores import DECODE_THREADS
 from tests import bundle_factory as factory
 from tests.calibrate.accept.variants import provenance, write_films, write_variant
 from tests.calibrate.bench.fakes import CountingClock
@@ -83,7 +84,11 @@ def reason(document: dict[str, Any], name: str) -> str:
     return str(next(part["reason"] for part in document["parts"] if part["name"] == name))
 
 
-def test_what_passes_every_part_is_accepted(accept: Call, small: Bundle, tmp_path: Path) -> None:
+def test_what_passes_every_part_is_accepted(
+    accept: Call, small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DECODE_THREADS, "")
+    monkeypatch.delenv(DECODE_THREADS)
     answer = accept(small, "--json")
     assert answer.code == 0, answer.err
     (document,) = answer.documents
@@ -103,6 +108,37 @@ def test_what_passes_every_part_is_accepted(accept: Call, small: Bundle, tmp_pat
     assert datetime.fromisoformat(report["created"]).utcoffset() is not None
     assert {"python", "numpy", "onnxruntime"} <= report["versions"].keys()
     assert report["parameters"]["sla"] == "p50<60s,rss<100GB"
+    assert report["latency"]["protocol"]["decode_threads"] == "1"  # as `score` decodes with these threads
+
+
+def test_memory_is_not_that_of_the_process_that_verified(
+    accept: Call, small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_run, "peak_bytes", lambda: 10**12)  # the text encoder was compiled in it
+    answer = accept(small)
+    assert answer.code == 0, answer.err
+    latency = report_in(tmp_path)["latency"]
+    assert 10**7 < latency["memory"]["peak_bytes"] < 10**11
+    assert any("a new process that scores the largest images" in note for note in latency["notes"])
+    accept(small, "-o", tmp_path / "second", sla="p50<60s")
+    latency = json.loads((tmp_path / "second" / "accept.json").read_bytes())["latency"]
+    assert any("has held the text encoder as well" in note for note in latency["notes"])
+
+
+def test_what_is_deployed_is_what_is_accepted(accept: Call, small: Bundle, tmp_path: Path) -> None:
+    assert accept(small, "--reduced-decode", "--reproducible").code == 1
+    report = report_in(tmp_path)
+    assert report["parameters"]["reduced_decode"] is report["parameters"]["reproducible"] is True
+    for backend in (report["backend"], report["latency"]["backend"]):
+        assert "lower resolution" in backend["gated_as"]
+    assert report["latency"]["protocol"]["reproducible"] is True
+    found = verdicts(report)
+    assert found.pop("agreement") == "inconclusive"  # golden pictures are not decoded so
+    assert set(found.values()) == {"passed"}
+    assert accept(small, "--reduced-decode", "--reference", small.path, "-o", tmp_path / "second").code == 1
+    second = json.loads((tmp_path / "second" / "accept.json").read_bytes())
+    (head,) = second["agreement"]["heads"]
+    assert {finding["max_delta"] for finding in head["gates"]["findings"]} == {0}
 
 
 def test_the_page_is_for_the_file_and_names_no_patient(accept: Call, small: Bundle, tmp_path: Path) -> None:

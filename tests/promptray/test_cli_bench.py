@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.bench import sweeps
 from promptray.calibrate.bench.against import differences, read_report
+from promptray.runtime.cores import DECODE_THREADS
 from tests import dicom_factory
 from tests.calibrate.bench.fakes import CountingClock
 from tests.fuzz.small_bundle import write_small
@@ -260,3 +262,24 @@ def test_a_budget_for_no_percentile_is_refused(bench: Call, monkeypatch: pytest.
     assert answer.code == 1
     assert answer.documents[0]["error"]["code"] == "bench.budget"
     assert "raise --budget" in answer.err
+
+
+def test_jpeg_2000_is_decoded_with_the_threads_that_score_takes(
+    bench: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DECODE_THREADS, "")
+    monkeypatch.delenv(DECODE_THREADS)
+    (report,) = bench("--budget", 1, "--no-start", "--threads", 3, "--json").documents
+    assert report["protocol"]["decode_threads"] == os.environ[DECODE_THREADS] == "3"
+    (report,) = bench("--budget", 1, "--no-start", "--threads", 1, "--json").documents
+    assert report["protocol"]["decode_threads"] == "3"  # whoever set the variable knows better
+
+
+def test_what_scores_with_reduced_decode_is_benched_with_it(bench: Call) -> None:
+    (report,) = bench("--budget", 1, "--reduced-decode", "--reproducible", "--json").documents
+    assert report["protocol"]["reduced_decode"] is report["protocol"]["reproducible"] is True
+    assert report["start"]["rounds"] == 1
+    assert "lower resolution" in report["backend"]["gated_as"]
+    answer = bench("--reduced-decode", "--prepare", "device")
+    assert answer.code == 2
+    assert "images that the CPU prepares" in answer.err

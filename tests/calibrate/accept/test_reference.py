@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,6 +150,31 @@ def test_changed_graphs_are_held_to_the_bounds_of_their_own_gates(
     ran = msgspec.structs.replace(facts(name, "int8-qdq"), gated_as=f"{name}@here")
     kept = replace(LIMITS["int8"], max_delta=bounds[held[f"{name}@here"]])
     assert kept_limits(gated, bundle, ran, "chest") == ("int8", kept)
+
+
+def test_a_lower_resolution_does_not_hide_the_bounds_of_the_gates(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = SimpleNamespace(consumer=f"{HOST}@class", head="chest", of="scores", kind="int8", report="r.json")
+    monkeypatch.setattr(reference, "read_parity", lambda _: SimpleNamespace(gates=[held]))
+    monkeypatch.setattr(Bundle, "read", lambda self, file: b"")
+    stricter = SimpleNamespace(gates=[SimpleNamespace(name="flips", bound=0.001)])
+    monkeypatch.setattr(reference.msgspec.json, "decode", lambda content, type: stricter)
+    reduced = replace_facts(facts(HOST, "int8"), f"{HOST}@class, JPEG 2000 decoded at a lower resolution")
+    assert kept_limits(bundle, bundle, reduced, "chest") == (
+        "int8", dataclasses.replace(LIMITS["int8"], flips=0.001)
+    )  # fmt: skip
+
+
+def test_a_bundle_that_decodes_less_is_another_than_itself(bundle: Bundle) -> None:
+    reduced = replace_facts(facts(HOST, "fp32"), f"{HOST}, JPEG 2000 decoded at a lower resolution")
+    require_another(bundle, bundle, reduced)
+    kind, _ = kept_limits(bundle, bundle, reduced, "chest")
+    assert kind == "fp16"
+
+
+def replace_facts(found: BackendFacts, gated_as: str) -> BackendFacts:
+    return msgspec.structs.replace(found, gated_as=gated_as)
 
 
 def test_engines_of_a_student_are_held_as_students_against_the_teacher(bundle: Bundle) -> None:
