@@ -143,17 +143,18 @@ class OpenVinoBoundGraph:
         Raises
         ------
         ScoringError
-            ``backend.failed`` with OpenVINO's first line.
+            ``backend.failed`` with OpenVINO's first line, and where an input is missing: a request keeps the
+            address of the array that it was given last.
         """
-        given = {name: np.ascontiguousarray(inputs[name]) for name in self._taken & inputs.keys()}
         try:
+            given = {name: np.ascontiguousarray(inputs[name]) for name in self._taken}
             request = self._request()
             for name, array in given.items():
                 request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
             request.infer(share_outputs=True)
             # The next call of the request writes to the same memory.
             found = {name: np.array(request.get_tensor(name).data) for name in self._outputs}
-        except _faults(self._library) as error:  # what failed half-way is not used again
+        except (KeyError, *_faults(self._library)) as error:  # what failed half-way is not used again
             raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
         self._free.append(request)
         return found
