@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+#: The environment variable that OpenJPEG takes its number of threads from when it decodes; without it: one.
+DECODE_THREADS = "OPJ_NUM_THREADS"
+
 
 def host_threads(threads: int | None) -> int:
     """Return the threads of one call: as asked for, or every core that this process may use.

@@ -75,15 +75,8 @@ def open_parts(
     if bundle.manifest.gated:  # before anything runs: changed graphs that did not pass are not used
         read_parity(bundle)
     local = open_site(site, bundle.hash)
-    chosen, reason = choose_backend(
-        backend,
-        threads=threads,
-        manifest=bundle.manifest,
-        engines=EngineStore(local, bundle.manifest),
-        options=gpu,
-        prepares=prepare == "device",
-        host=host,
-        tuning=read_tuning(local),
+    chosen, reason = site_backend(
+        backend, bundle, local, threads=threads, gpu=gpu, prepares=prepare == "device", host=host
     )
     try:
         graphs = Graphs(
@@ -97,6 +90,32 @@ def open_parts(
     except BaseException:
         chosen.close()
         raise
+
+
+def site_backend(
+    name: str,
+    bundle: Bundle,
+    local: Site | None,
+    *,
+    threads: int | None,
+    gpu: GpuOptions | None,
+    prepares: bool,
+    host: HostSettings | None = None,
+) -> tuple[Backend, str]:
+    """Open the backend that scores a bundle with a site's engines and times, and say why it is this one.
+
+    Parameters and errors are those of :func:`promptray.runtime.backends.choice.choose_backend`.
+    """
+    return choose_backend(
+        name,
+        threads=threads,
+        manifest=bundle.manifest,
+        engines=EngineStore(local, bundle.manifest),
+        options=gpu,
+        prepares=prepares,
+        host=host,
+        tuning=read_tuning(local),
+    )
 
 
 def _checked(

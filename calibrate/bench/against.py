@@ -91,6 +91,7 @@ def differences(old: BenchReport, new: BenchReport) -> list[str]:
         "cores": (old.machine.cores, new.machine.cores),
         "governor": (old.machine.governor, new.machine.governor),
         "Python": (old.machine.python, new.machine.python),
+        "threads that decode": (old.protocol.decode_threads, new.protocol.decode_threads),
         "software": (old.software, new.software),
         "bundle": (old.bundle.sha256[:12], new.bundle.sha256[:12]),
         "backend": (_backend(old), _backend(new)),

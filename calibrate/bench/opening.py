@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from promptray.runtime.backends import Backend, GpuOptions
-from promptray.runtime.backends.choice import choose_backend
+from promptray.runtime.backends.choice import not_followed
+from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.image_preparation import Where
+from promptray.runtime.opened_parts import site_backend
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
+from promptray.runtime.tuning import read_tuning
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,32 @@ class Opening:
     gpu: GpuOptions | None = None
     prepare: Where = "cpu"
 
-    def scorer(self, threads: int | None = None) -> Scorer:
-        """Open the bundle, with another number of threads where one is given."""
+    def scorer(self) -> Scorer:
+        """Open the bundle."""
         return Scorer.open(
-            self.bundle, backend=self.backend, site=self.site, threads=threads or self.threads,
-            strict=self.strict, gpu=self.gpu, prepare=self.prepare,
+            self.bundle, backend=self.backend, site=self.site, threads=self.threads, strict=self.strict,
+            gpu=self.gpu, prepare=self.prepare,
         )  # fmt: skip
+
+    def scorer_alike(self, like: Scorer, threads: int) -> Scorer:
+        """Open the bundle on an open scorer's backend of the processor, as it is but for its threads."""
+        return Scorer.open(
+            self.bundle, backend=like.backend.name, site=self.site, threads=threads, strict=self.strict,
+            host=self._host_settings(like.bundle),
+        )  # fmt: skip
+
+    def _host_settings(self, bundle: Bundle) -> HostSettings:
+        """Return what a backend of the processor runs with: what was measured, where "auto" follows it."""
+        tuning = read_tuning(open_site(self.site, bundle.hash))
+        if self.backend != "auto" or tuning is None or not_followed(tuning, bundle.manifest, self.threads):
+            return GATED
+        return tuning.chosen.settings
 
     def engine_room(self, bundle: Bundle) -> Backend:
         """Return the backend that scores, without a scorer."""
-        engines = EngineStore(open_site(self.site, bundle.hash), bundle.manifest)
-        return choose_backend(
-            self.backend, threads=self.threads, manifest=bundle.manifest, engines=engines, options=self.gpu,
-            prepares=False,
+        local = open_site(self.site, bundle.hash)
+        return site_backend(
+            self.backend, bundle, local, threads=self.threads, gpu=self.gpu, prepares=False
         )[0]  # fmt: skip
 
     @property

@@ -237,6 +237,8 @@ class Protocol(_Struct, frozen=True):
     """Images scored before anything was measured."""
     findings: int
     prepare: Literal["cpu", "device"]
+    decode_threads: str | None = None
+    """Of JPEG 2000, as the variable ``OPJ_NUM_THREADS`` had them; None: it was not set, which is one."""
 
 
 class SlaTerm(_Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -43,7 +44,8 @@ from promptray.calibrate.bench.sla import Measured, Term, judge
 from promptray.calibrate.bench.summary import latency, stages
 from promptray.calibrate.bench.sweeps import Bench, sweep
 from promptray.calibrate.bench.system import WarmUp, warm_up
-from promptray.runtime.backends import HOST
+from promptray.runtime.backends import OF_THE_HOST
+from promptray.runtime.cores import DECODE_THREADS
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.version import VERSION
@@ -262,6 +264,7 @@ def _protocol(settings: Settings, scorer: Scorer, warm: WarmUp) -> Protocol:
     return Protocol(
         budget_seconds=settings.budget, percentile=settings.percentile, confidence=CONFIDENCE, tolerance=0.0,
         seed=settings.seed, warm_up=warm.scored, findings=len(scorer.prompts), prepare=scorer.backend.prepare,
+        decode_threads=os.environ.get(DECODE_THREADS),
     )  # fmt: skip
 
 
@@ -271,7 +274,7 @@ def _notes(scorer: Scorer, settings: Settings, sweeps: Sequence[Sweep]) -> list[
         "Files were read before: `read` is the time from the system's file cache, not from a disk.",
         "Stages of SingleStream add up to the whole; `rest` is what the clock around the call saw beyond.",
     ]
-    if scorer.backend.name == HOST:
+    if scorer.backend.name in OF_THE_HOST:
         found.append(
             "host-to-device and device-to-host: none, the graphs run in the memory that the image is in."
         )

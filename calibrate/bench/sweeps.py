@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,8 @@ from promptray.calibrate.bench.report import Sweep, SweepName, SweepRow
 from promptray.calibrate.bench.scenarios import Clock, Limit, Load, closed_loop, offline, single_stream
 from promptray.calibrate.bench.summary import median
 from promptray.calibrate.bench.system import ScorerSystem
-from promptray.runtime.backends import HOST
-from promptray.runtime.cores import host_threads
+from promptray.runtime.backends import OF_THE_HOST
+from promptray.runtime.cores import DECODE_THREADS, host_threads
 from promptray.runtime.errors import PromptRayError
 
 if TYPE_CHECKING:
@@ -148,17 +149,17 @@ class _Call:
 
 def _threads(bench: Bench, _: ExitStack) -> Plan:
     """File to score, and images a second, with one thread, two, four, up to every core."""
-    what = "file to score against threads of one call, and images a second of many"
+    what = "file to score against threads of one call, JPEG 2000's included, and images a second of many"
     cores = host_threads(None)
     counts = sorted({1, *(2**power for power in range(cores.bit_length()) if 2**power < cores), cores})
-    if bench.scorer.backend.name != HOST:
+    if bench.scorer.backend.name not in OF_THE_HOST:
         return what, [
             Setting("any number", None, None, f"{bench.scorer.backend.name} does not run on threads")
         ]
 
     def measure(count: int) -> Callable[[float], Measured]:
         def within(seconds: float) -> Measured:
-            with bench.opening.scorer(threads=count) as scorer:
+            with _decoding_with(count), bench.opening.scorer_alike(bench.scorer, count) as scorer:
                 system = ScorerSystem(scorer, [(1, bench.image)], bench.declared)
                 system.one(0)
                 load = single_stream(system, bench.clock, Limit(seconds / 2, MOST_QUERIES), bench.seed)
@@ -168,6 +169,20 @@ def _threads(bench: Bench, _: ExitStack) -> Plan:
         return within
 
     return what, [Setting(str(count), count, measure(count)) for count in counts]
+
+
+@contextmanager
+def _decoding_with(threads: int) -> Iterator[None]:
+    """Decode JPEG 2000 with as many threads as a command that is given ``--threads`` does."""
+    before = os.environ.get(DECODE_THREADS)
+    os.environ[DECODE_THREADS] = str(threads)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DECODE_THREADS]
+        else:
+            os.environ[DECODE_THREADS] = before
 
 
 def _streams(bench: Bench, _: ExitStack) -> Plan:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
@@ -81,6 +82,7 @@ def command(bundle: str, images: Path, output: Path, as_json: bool, **options: A
     asked = _asked(bundle, images, options)
     # A folder that cannot be written to is refused before the run, not after it.
     target = OutputFolder(output, [_PAGE, _REPORT])
+    set_decode_threads(options["threads"])
     with progress("acceptance") as bar:
         report = accept(asked, progress=bar)
     seal = _write(report, target)

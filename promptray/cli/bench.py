@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
@@ -128,6 +129,7 @@ def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json:
         strict=options["strict"],
         prepare=options["prepare"],
     )
+    set_decode_threads(options["threads"])
     with progress("bench") as bar:
         report = run_bench(opening, files, declared, settings, progress=bar)
     if target:

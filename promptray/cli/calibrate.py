@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
     bundle_argument,
@@ -113,6 +114,7 @@ def _calibrate(bundle: str, labels: Path, as_json: bool, options: dict[str, Any]
     page = options["page"]
     # A file that cannot be written is refused before hours of scoring, not after them.
     target = OutputFolder(page.parent, [page.name]) if page else None
+    set_decode_threads(options["threads"])
     with (
         progress("calibrating") as bar,
         Scorer.open(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from promptray.calibrate.reports.compare import Comparison, compare, read_reference, read_report, to_json
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.output import (
     bundle_argument,
@@ -66,6 +67,7 @@ def command(bundle: str, image: Path, report: Path, as_json: bool, **options: An
     """
     triplets = read_report(report)
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
+    set_decode_threads(None)
     with Scorer.open(bundle, site=site_choice(options["site"], options["no_site"])) as scorer:
         reference_file, above = options["reference"], options["above"]
         reference = read_reference(reference_file, scorer.bundle.hash, above=above) if reference_file else {}

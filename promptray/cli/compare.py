@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptray.cli.compare_table import print_comparison
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
@@ -94,6 +95,7 @@ def command(
     bounds = Bounds(**{name: options[name] for name in names})
     if not labels and (bounds.max_auroc_loss is not None or bounds.max_class_auroc_loss is not None):
         raise click.UsageError("a bound on AUROC needs --labels")
+    set_decode_threads(options["threads"])
     with ExitStack() as stack, progress("comparing") as bar:
         sides = _side(first, options, stack), _side(second, options, stack)
         folder = ImageFolder(images) if images else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.label_options import label_options, read_label_options, settings_of
 from promptray.cli.output import (
     head_option,
@@ -138,6 +139,7 @@ def _evaluate_bundle(
     if not images:
         raise click.UsageError("a bundle needs --images, the folder of the images")
     published = read_published(options["published"]) if options["published"] else None
+    set_decode_threads(options["threads"])
     with Scorer.open(
         bundle,
         backend=options["backend"],

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.exam_table import print_exam
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
@@ -63,6 +64,7 @@ def command(
         raise click.UsageError("the folder holds no file")
     labels = _labels(files, views)
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
+    set_decode_threads(options["threads"])
     with Scorer.open(
         bundle,
         backend=options["backend"],

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import msgspec
 
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.output import (
     bundle_argument,
     head_option,
@@ -72,6 +73,7 @@ def command(bundle: str, image: Path, as_json: bool, **options: Any) -> int:
         raise click.UsageError("--sentence: it is empty")
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
     site = site_choice(options["site"], options["no_site"])
+    set_decode_threads(None)
     with Scorer.open(bundle, site=site, strict=options["strict"]) as scorer:
         manifest = scorer.bundle.manifest
         if options["head"] is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import click
 
+from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
     bundle_argument,
@@ -26,7 +26,6 @@ from promptray.cli.output import (
 )
 from promptray.cli.overlays import Overlays
 from promptray.cli.score_table import print_results
-from promptray.runtime.cores import host_threads
 from promptray.runtime.finding_names import FindingName
 from promptray.runtime.heads import require_head
 from promptray.runtime.result import Refused
@@ -80,8 +79,7 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
     if options["reduced_decode"] and options["prepare"] == "device":
         raise click.UsageError("--reduced-decode is of images that the CPU prepares")
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
-    # OpenJPEG's threads, which it reads when it decodes; whoever set the variable knows better.
-    os.environ.setdefault("OPJ_NUM_THREADS", str(host_threads(options["threads"])))
+    set_decode_threads(options["threads"])
     as_json, results, refused = options["as_json"], [], 0
     with Scorer.open(
         bundle,

@@ -188,7 +188,7 @@ def choose_backend(
     if prepares and manifest.engines and manifest.engines.prepare:
         raise no_prepare(HOST, "; ".join(passed_over) or "no engines in the site")
     if tuning is not None:
-        different = _not_followed(tuning, manifest, threads)
+        different = not_followed(tuning, manifest, threads)
         if different is None:
             way = tuning.chosen
             reasons = [f"auto: {tuning.reason}", *passed_over]
@@ -198,7 +198,7 @@ def choose_backend(
     return _host(HOST, manifest, threads, GATED), "; ".join([reason, *passed_over])
 
 
-def _not_followed(tuning: Tuning, manifest: Manifest, threads: int | None) -> str | None:
+def not_followed(tuning: Tuning, manifest: Manifest, threads: int | None) -> str | None:
     """Say what keeps "auto" from following what was measured; None where nothing does."""
     way = tuning.chosen
     if not is_gated(manifest, way.backend):

@@ -16,6 +16,7 @@ import safetensors.numpy
 from promptray.calibrate.accept import run as accept_run
 from promptray.calibrate.bench import run as bench_run
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.cores import DECODE_THREADS
 from tests import bundle_factory as factory
 from tests.calibrate.accept.variants import provenance, write_films, write_variant
 from tests.calibrate.bench.fakes import CountingClock
@@ -83,7 +84,11 @@ def reason(document: dict[str, Any], name: str) -> str:
     return str(next(part["reason"] for part in document["parts"] if part["name"] == name))
 
 
-def test_what_passes_every_part_is_accepted(accept: Call, small: Bundle, tmp_path: Path) -> None:
+def test_what_passes_every_part_is_accepted(
+    accept: Call, small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DECODE_THREADS, "")
+    monkeypatch.delenv(DECODE_THREADS)
     answer = accept(small, "--json")
     assert answer.code == 0, answer.err
     (document,) = answer.documents
@@ -103,6 +108,7 @@ def test_what_passes_every_part_is_accepted(accept: Call, small: Bundle, tmp_pat
     assert datetime.fromisoformat(report["created"]).utcoffset() is not None
     assert {"python", "numpy", "onnxruntime"} <= report["versions"].keys()
     assert report["parameters"]["sla"] == "p50<60s,rss<100GB"
+    assert report["latency"]["protocol"]["decode_threads"] == "1"  # as `score` decodes with these threads
 
 
 def test_the_page_is_for_the_file_and_names_no_patient(accept: Call, small: Bundle, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 
 from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.bench import sweeps
+from promptray.runtime.cores import DECODE_THREADS
 from tests import dicom_factory
 from tests.calibrate.bench.fakes import CountingClock
 from tests.fuzz.small_bundle import write_small
@@ -226,3 +228,14 @@ def test_a_budget_for_no_percentile_is_refused(bench: Call, monkeypatch: pytest.
     assert answer.code == 1
     assert answer.documents[0]["error"]["code"] == "bench.budget"
     assert "raise --budget" in answer.err
+
+
+def test_jpeg_2000_is_decoded_with_the_threads_that_score_takes(
+    bench: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DECODE_THREADS, "")
+    monkeypatch.delenv(DECODE_THREADS)
+    (report,) = bench("--budget", 1, "--no-start", "--threads", 3, "--json").documents
+    assert report["protocol"]["decode_threads"] == os.environ[DECODE_THREADS] == "3"
+    (report,) = bench("--budget", 1, "--no-start", "--threads", 1, "--json").documents
+    assert report["protocol"]["decode_threads"] == "3"  # whoever set the variable knows better
