@@ -89,7 +89,7 @@ class Scorer:
             Threads of one call; by default every core this process may use.
         reproducible : bool
             Fix all shapes, so that a score is bit-equal alone, in :meth:`score_many` and after prompts were
-            added or removed. Slower for few prompts.
+            added or removed. Slower for few prompts. ``"auto"`` does not follow what was measured.
         strict : bool
             Refuse images whose tags are absent, instead of noting it.
         gpu : GpuOptions, optional

@@ -120,6 +120,7 @@ def choose_backend(
     prepares: bool = False,
     host: HostSettings | None = None,
     tuning: Tuning | None = None,
+    reproducible: bool = False,
 ) -> tuple[Backend, str]:
     """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
 
@@ -143,6 +144,8 @@ def choose_backend(
     tuning : Tuning, optional
         What was measured on this machine: ``"auto"`` follows it where it still holds, and otherwise says why
         it does not.
+    reproducible : bool
+        Scores must not change with what is measured later: "auto" follows no measurement.
 
     Returns
     -------
@@ -189,6 +192,8 @@ def choose_backend(
         raise no_prepare(HOST, "; ".join(passed_over) or "no engines in the site")
     if tuning is not None:
         different = not_followed(tuning, manifest, threads)
+        if reproducible:
+            different = "measured again they may choose another way, and other bits"
         if different is None:
             way = tuning.chosen
             reasons = [f"auto: {tuning.reason}", *passed_over]

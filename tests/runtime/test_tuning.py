@@ -129,6 +129,14 @@ def test_threads_that_the_caller_asked_for_come_first(both: Bundle, site: Path) 
     assert backend(both, site, threads=1).name == OPENVINO
 
 
+def test_reproducible_scores_do_not_change_with_what_was_measured(both: Bundle, site: Path) -> None:
+    store(both, site, made())
+    found = backend(both, site, reproducible=True)
+    assert found.name == HOST
+    assert "the times measured on 2026-11-23 are not followed: measured again they may choose" in found.reason
+    assert backend(both, site).name == OPENVINO
+
+
 def test_a_backend_that_the_bundle_is_not_for_is_not_followed(both: Bundle, site: Path) -> None:
     """The entry was put there by hand: a bundle's own measurement can't have it."""
     bundle = Bundle.open(both.path.with_name("small.bundle"))
