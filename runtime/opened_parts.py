@@ -116,7 +116,7 @@ def site_backend(
         options=gpu,
         prepares=prepares,
         host=host,
-        tuning=read_tuning(local),
+        tuning=read_tuning(local) if name == "auto" else None,
         reproducible=reproducible,
     )
 

@@ -179,6 +179,20 @@ def test_a_damaged_record_is_refused(
     assert f"promptray tune BUNDLE --remove {key}" in str(refusal.value.cure)
 
 
+def test_a_damaged_record_stops_nothing_that_does_not_follow_it(both: Bundle, site: Path) -> None:
+    """Another backend that is asked for, and "auto" on another machine."""
+    local, facts = Site.open(site, both.hash), msgspec.to_builtins(made())
+    local.add("tuning", "", "of-another-machine", facts={**facts, "format_version": 2})
+    assert backend(both, site).name == HOST
+    assert "measured" not in backend(both, site).reason
+    store(both, site, made(machine=msgspec.structs.replace(machine_here(), cores=999)))
+    assert "cores was 999" in backend(both, site).reason
+    local.add("tuning", "", machine_here().key, facts={**facts, "format_version": 2})
+    assert backend(both, site, backend=HOST).reason == "asked for by the caller"
+    with pytest.raises(BundleError):
+        backend(both, site)
+
+
 def test_settings_are_those_of_a_backend_asked_for_by_name(both: Bundle) -> None:
     exact = HostSettings(optimisation="basic", arena=False)
     with Scorer.open(both.path, site=None, backend=HOST, threads=1, host=exact) as scorer:
