@@ -82,15 +82,16 @@ def score_batch(
     workers = workers or max(1, cores // 2)
     threads = threads or max(1, cores // workers)
     opened = partial(open_scorer, os.path.abspath(path), threads=threads, **_absolute(opening))
+    reproducible = bool(opening.get("reproducible"))
     progress("open", "the bundle", 0.0)
     with opened() as scorer:
-        facts = ScorerFacts.of(scorer)
+        facts = ScorerFacts.of(scorer, reproducible=reproducible)
     run = RunFacts(
         scorer=facts,
         modality=modality,
         frame=frame,
         strict=bool(opening.get("strict")),
-        reproducible=bool(opening.get("reproducible")),
+        reproducible=reproducible,
         images=len(images),
         images_sha256=digest(images),
         part=part,

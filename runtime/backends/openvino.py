@@ -60,6 +60,7 @@ class OpenVino:
     def __init__(self, *, threads: int | None = None, settings: HostSettings = GATED) -> None:
         # It takes no more than there are cores, whatever is asked for.
         self.threads = min(host_threads(threads), host_threads(None))
+        self.settings = settings
         self._library = load_library()
         self.version, self._core = version_here(), self._library.Core()
         self._properties = {

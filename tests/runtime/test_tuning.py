@@ -64,6 +64,7 @@ def test_auto_follows_what_was_measured_and_says_so(both: Bundle, site: Path) ->
     store(both, site, made())
     found = backend(both, site)
     assert (found.name, found.threads) == (OPENVINO, 1)
+    assert found.settings == OTHER.settings
     assert found.reason == (
         "auto: openvino, 1 thread, hint throughput: 0.70 (0.69 to 0.72) of the time of onnxruntime-cpu, "
         "2 threads here, measured by `promptray tune` on 2026-11-23"
@@ -193,10 +194,12 @@ def test_a_damaged_record_stops_nothing_that_does_not_follow_it(both: Bundle, si
         backend(both, site)
 
 
-def test_settings_are_those_of_a_backend_asked_for_by_name(both: Bundle) -> None:
+def test_settings_are_those_of_a_backend_asked_for_by_name(both: Bundle, site: Path) -> None:
     exact = HostSettings(optimisation="basic", arena=False)
     with Scorer.open(both.path, site=None, backend=HOST, threads=1, host=exact) as scorer:
         scorer.check_golden()
+        assert scorer.backend.settings == exact
+    assert backend(both, site, backend=HOST, threads=1, host=GATED).settings is None
     with pytest.raises(ValueError, match="asked for by name"):
         Scorer.open(both.path, site=None, host=exact)
 
