@@ -88,7 +88,7 @@ def tune(
     site : SiteChoice
         Whose findings are scored, too.
     pixels : sequence of float32 (1, channels, height, width), optional
-        Network input, taken in turns; by default the golden pictures'.
+        Network input, taken in turns, no more of them than there are rounds; by default the golden pictures'.
     rounds : int
         Times that every way is timed.
     progress : callable
@@ -108,7 +108,7 @@ def tune(
     """
     bundle, machine, software = Bundle.open(path), machine_here(), software_here()
     usual, *others = ways(bundle.manifest, machine.cores, openvino=software[OPENVINO] is not None)
-    images = list(pixels) if pixels is not None else _golden(bundle)
+    images = (list(pixels) if pixels is not None else _golden(bundle))[:rounds]
     timed = measure or partial(interleaved, rounds=rounds, baseline="usual", pause=_REST)
     left_out: list[LeftOut] = []
     with _opened(path, usual, site) as first:
