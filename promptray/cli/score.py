@@ -50,7 +50,7 @@ from promptray.runtime.scorer import Scorer
 @click.option(
     "--reduced-decode",
     is_flag=True,
-    help="Decode JPEG 2000 no finer than the network needs: faster, scores differ a little; results say so.",
+    help="Decode JPEG 2000 no finer than the network needs: faster, other scores, not gated; results say so.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
