@@ -155,7 +155,7 @@ class OpenVinoBoundGraph:
             request.infer(share_outputs=True)
             # The next call of the request writes to the same memory.
             found = {name: np.array(request.get_tensor(name).data) for name in self._outputs}
-        except (KeyError, *_faults(self._library)) as error:  # what failed half-way is not used again
+        except _faults(self._library) as error:  # what failed half-way is not used again
             raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
         self._free.append(request)
         return found
@@ -171,10 +171,13 @@ class OpenVinoBoundGraph:
 
 
 def _faults(library: ModuleType) -> tuple[type[Exception], ...]:
-    """Return what it raises: its front end has classes of its own, which share no base below Exception."""
+    """Return what a call raises: an input that is not given, or what OpenVINO raises itself.
+
+    Its front end has classes of its own, which share no base below Exception.
+    """
     names = ("General", "Initialization", "NotImplemented", "OpConversion", "OpValidation")
     own = (getattr(library.frontend, f"{name}Failure") for name in names)
-    return (RuntimeError, ValueError, TypeError, *own)
+    return (KeyError, RuntimeError, ValueError, TypeError, *own)
 
 
 def _tensors(ports: Sequence[Any], declared: Sequence[DeclaredTensor]) -> dict[str, tuple[str, int]]:
