@@ -29,6 +29,7 @@ from promptray.runtime.tuning import LeftOut, Measured, Tuning, Way, machine_her
 ROUNDS = 21
 #: Seconds: threads of the call before go on looking for work for a while.
 _REST = 0.005
+_LOST = "calibrations of the site do not hold on it: {}"
 Progress = Callable[[str, str, float], None]
 Measure = Callable[[Mapping[str, Callable[[], object]]], Mapping[str, Mapping[str, float]]]
 
@@ -86,7 +87,8 @@ def tune(
     path : path
         The bundle.
     site : SiteChoice
-        Whose findings are scored, too.
+        Whose findings are scored, too. A way on which one of its calibrations would not be applied, though it
+        is in the usual way, is left out.
     pixels : sequence of float32 (1, channels, height, width), optional
         Network input, taken in turns, no more of them than there are rounds; by default the golden pictures'.
     rounds : int
@@ -118,6 +120,9 @@ def tune(
             progress("tune", way.title, number / len(others))
             try:
                 with _opened(path, way, site) as scorer:
+                    if lost := _calibrated(first) - _calibrated(scorer):
+                        left_out.append(LeftOut(way=way, reason=_LOST.format(", ".join(sorted(lost)))))
+                        continue
                     scorer.check_golden()
                     found = timed({"usual": _calls(first, images), "way": _calls(scorer, images)})
             except PromptRayError as error:
@@ -141,6 +146,11 @@ def tune(
 
 def _opened(path: str, way: Way, site: SiteChoice) -> Scorer:
     return Scorer.open(path, backend=way.backend, threads=way.threads, host=way.settings, site=site)
+
+
+def _calibrated(scorer: Scorer) -> set[str]:
+    """Return the findings to whose scores a calibration of the site is applied."""
+    return {f"{head}: {key}" for head, key in scorer.prompts.state.calibrations}
 
 
 def _golden(bundle: Bundle) -> list[NDArray]:

@@ -58,9 +58,10 @@ def command(
     """Measure the ways in which this machine's processor can run a bundle, and keep the fastest.
 
     Backends that the bundle was gated on, threads, and settings of each take turns with the usual way, ONNX
-    Runtime on all cores; each must give the golden pictures their scores. The choice is kept in the site
-    directory, for this machine and these versions of the software: `--backend auto` then follows it, and
-    results say so in `backend.reason`. Run it while the machine does nothing else.
+    Runtime on all cores; each must give the golden pictures their scores, and is left out where calibrations
+    of the site would no longer be applied. The choice is kept in the site directory, for this machine and
+    these versions of the software: `--backend auto` then follows it, and results say so in `backend.reason`.
+    Run it while the machine does nothing else.
 
     \b
     Examples:

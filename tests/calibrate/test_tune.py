@@ -14,9 +14,12 @@ from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.scorer import Scorer
+from promptray.runtime.site import Site
+from promptray.runtime.site_calibration import keep_calibrations
 from promptray.runtime.tuning import Measured, Way
 from tests.fuzz.small_bundle import write_small
 from tests.openvino_bundle import for_openvino
+from tests.runtime.test_site_calibration import made as calibrated
 
 USUAL = Way(backend=HOST, threads=4, settings=GATED)
 
@@ -106,6 +109,24 @@ def test_a_way_that_fails_its_golden_pictures_is_left_out_and_says_why(
     assert found.measured[0].way == module.ways(both.manifest, found.machine.cores, openvino=False)[0]
     assert found.chosen == found.measured[1].way
     assert (found.images, found.findings) == (16, 2)
+
+
+def test_a_way_that_calibrations_do_not_hold_on_is_left_out_and_names_them(
+    both: Bundle, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    with Scorer.open(both.path, site=None, backend=HOST) as scorer:
+        (key, *_) = scorer.prompts.state.by_name
+        calibration = calibrated(scorer, key)
+    keep_calibrations(Site.open(site, both.hash), calibration.head, [calibration])
+    found = tune(both.path, site=site, measure=given)
+    assert {each.way.backend for each in found.left_out} == {OPENVINO}
+    expected = (
+        f"calibrations of the site do not hold on it: {calibration.head}: {calibration.calibration.finding}"
+    )
+    assert {each.reason for each in found.left_out} == {expected}
+    assert {each.way.backend for each in found.measured} == {found.chosen.backend} == {HOST}
 
 
 def test_rounds_take_turns_and_rest_before_each(both: Bundle, tmp_path: Path) -> None:
