@@ -6,6 +6,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 
 def interleaved_times(
     alternatives: Mapping[str, Callable[[], object]],
@@ -16,6 +18,9 @@ def interleaved_times(
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time every alternative once per round, so that drift of the machine hits all alike.
+
+    The order of each round is drawn, the same in every run: what one leaves behind, in caches or by threads
+    that go on, hits not always the same next one.
 
     Parameters
     ----------
@@ -39,11 +44,13 @@ def interleaved_times(
         for _ in range(warm):
             run()
     taken: dict[str, list[float]] = {name: [] for name in alternatives}
+    order, drawn = list(alternatives), np.random.default_rng(0)
     for _ in range(rounds):
-        for name, run in alternatives.items():
+        for place in drawn.permutation(len(order)):
+            name = order[place]
             time.sleep(pause)
             start = clock()
-            run()
+            alternatives[name]()
             taken[name].append((clock() - start) * 1000.0)
     return taken
 

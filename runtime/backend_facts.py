@@ -61,6 +61,16 @@ def backend_facts(
     )  # fmt: skip
 
 
+def gated_consumer(facts: BackendFacts) -> str | None:
+    """Return what the graphs were gated as, without what was done otherwise to images."""
+    return None if facts.gated_as is None else facts.gated_as.partition(", ")[0]
+
+
+def reduces_decode(facts: BackendFacts) -> bool:
+    """Tell whether JPEG 2000 is decoded no finer than the network needs."""
+    return (facts.gated_as or "").endswith(_REDUCED)
+
+
 def _precision(manifest: Manifest, backend: str) -> str:
     """Name the precision of what runs: one word where image side and heads agree."""
     consumers = consumers_here(backend)

@@ -35,7 +35,8 @@ def compare(
     """
     torch.set_num_threads(threads)
     error = fixture_error()
-    assert error <= TOLERANCE, f"the original's scores of the fixture differ by {error}"
+    if not error <= TOLERANCE:
+        raise AssertionError(f"the original's scores of the fixture differ by {error}")
     stated = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     original = Original(recipe.parent / stated["checkpoint"], recipe.parent / stated["text_model"])
     pixels = first_picture(bundle)

@@ -97,10 +97,11 @@ def contest(
 
 def _error(contestant: Contestant, expected: Scores, tolerance: float) -> float:
     found = contestant.score()
-    assert found.shape == expected.shape, f"{contestant.name}: scores {found.shape}, not {expected.shape}"
+    if found.shape != expected.shape:
+        raise AssertionError(f"{contestant.name}: scores {found.shape}, not {expected.shape}")
     error = float(np.abs(found - expected).max())
-    if contestant.kind != "other precision":
-        assert error <= tolerance, f"the scores of {contestant.name} differ by {error}, more than {tolerance}"
+    if contestant.kind != "other precision" and not error <= tolerance:  # not a number is no agreement
+        raise AssertionError(f"the scores of {contestant.name} differ by {error}, more than {tolerance}")
     return error
 
 

@@ -67,4 +67,5 @@ def score_exactly(scorer: Scorer, count: int) -> None:
     findings = read_pack("padchest192").findings[len(scorer.prompts) : count]
     for add in (partial(scorer.prompts.add, each.key, each.prompts) for each in findings):
         add()
-    assert len(scorer.prompts) == count, f"{len(scorer.prompts)} prompts are scored, not {count}"
+    if len(scorer.prompts) != count:
+        raise AssertionError(f"{len(scorer.prompts)} prompts are scored, not {count}")

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import msgspec
 
 from promptray.calibrate.gates.report import GateReport
+from promptray.runtime.backend_facts import gated_consumer, reduces_decode
 from promptray.runtime.backends import HOST, BackendFacts
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head, Manifest
@@ -45,12 +46,14 @@ def require_original(bundle: Bundle, reference: Bundle) -> None:
 def require_another(bundle: Bundle, reference: Bundle, backend: BackendFacts) -> None:
     """Refuse to hold a model against itself, the same graphs on the same backend, which would prove nothing.
 
+    Where JPEG 2000 is decoded at a lower resolution it is not the same: the reference's is decoded whole.
+
     Raises
     ------
     PromptRayError
         ``accept.reference``.
     """
-    if bundle.hash == reference.hash and backend.name == HOST:
+    if bundle.hash == reference.hash and backend.name == HOST and not reduces_decode(backend):
         what = "the bundle itself, on the same backend"
         raise _foreign(reference, what, "another bundle, or another backend of this one", "the same graphs")
 
@@ -116,7 +119,7 @@ def kept_limits(bundle: Bundle, reference: Bundle, backend: BackendFacts, head: 
 
 def _of_gates(bundle: Bundle, backend: BackendFacts, head: str) -> tuple[Kind, Limits]:
     for summary in read_parity(bundle).gates:
-        if (summary.consumer, summary.head, summary.of) == (backend.gated_as, head, "scores"):
+        if (summary.consumer, summary.head, summary.of) == (gated_consumer(backend), head, "scores"):
             report = msgspec.json.decode(bundle.read(summary.report), type=GateReport)
             known = asdict(LIMITS[summary.kind])
             kept = {gate.name: gate.bound for gate in report.gates if gate.name in known}

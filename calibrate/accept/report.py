@@ -131,6 +131,9 @@ class Parameters(_Struct, frozen=True):
     threads: int | None
     prepare: Literal["cpu", "device"]
     """Where images were to be brought to the network's input; the reference's are on the CPU."""
+    reduced_decode: bool
+    """Whether JPEG 2000 was to be decoded at a lower resolution; the reference's is decoded whole."""
+    reproducible: bool
     site: Literal["user's", "given", "none"]
     uncertain: Literal["ignore", "present", "absent"]
     draws: int

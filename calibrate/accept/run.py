@@ -250,7 +250,8 @@ def _score(run: _Run, images: list[LabelledImage]) -> None:
         run.agreement, part = without_reference(ours.backend)
         run.say(part)
     elif ours.scored.pictures:
-        reference = side(replace(asked.opening, bundle=asked.reference, backend=HOST, prepare="cpu"))
+        plain = replace(asked.opening, backend=HOST, prepare="cpu", reduced_decode=False, reproducible=False)
+        reference = side(replace(plain, bundle=asked.reference))
         run.progress("agreement", "drawing intervals", 1.0)
         run.agreement, part = hold_reference(ours, reference, run.labels, asked.statistics)
         run.say(part)
@@ -314,6 +315,8 @@ def _parameters(run: _Run) -> Parameters:
         backend=opening.backend,
         threads=opening.threads,
         prepare=opening.prepare,
+        reduced_decode=opening.reduced_decode,
+        reproducible=opening.reproducible,
         site=site,
         uncertain=asked.statistics.uncertain,
         draws=asked.statistics.draws,

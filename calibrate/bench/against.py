@@ -92,6 +92,8 @@ def differences(old: BenchReport, new: BenchReport) -> list[str]:
         "governor": (old.machine.governor, new.machine.governor),
         "Python": (old.machine.python, new.machine.python),
         "threads that decode": (old.protocol.decode_threads, new.protocol.decode_threads),
+        "reduced decode": (old.protocol.reduced_decode, new.protocol.reduced_decode),
+        "reproducible": (old.protocol.reproducible, new.protocol.reproducible),
         "software": (old.software, new.software),
         "bundle": (old.bundle.sha256[:12], new.bundle.sha256[:12]),
         "backend": (_backend(old), _backend(new)),

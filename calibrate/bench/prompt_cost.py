@@ -14,7 +14,7 @@ from promptray.calibrate.bench.opening import Opening
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.graphs import Graphs, own_bank
+from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
 from promptray.runtime.prompts import PromptBank
 
 Stages = Callable[[], Mapping[str, float]]
@@ -42,7 +42,8 @@ def prompt_cost(
     """
     backend = opening.engine_room(bundle)
     try:
-        graphs = Graphs(bundle, backend, prompts_per_batch=None)
+        together = REPRODUCIBLE_PROMPTS if opening.reproducible else None
+        graphs = Graphs(bundle, backend, prompts_per_batch=together)
         own = own_bank(bundle, head)
 
         def call_of(count: int) -> Stages:

@@ -239,6 +239,8 @@ class Protocol(_Struct, frozen=True):
     prepare: Literal["cpu", "device"]
     decode_threads: str | None = None
     """Of JPEG 2000, as the variable ``OPJ_NUM_THREADS`` had them; None: it was not set, which is one."""
+    reduced_decode: bool = False
+    reproducible: bool = False
 
 
 class SlaTerm(_Struct, frozen=True):

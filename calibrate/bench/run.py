@@ -174,7 +174,8 @@ def run_bench(
             schema="promptray-bench", schema_version=1, software=f"promptray {VERSION}",
             created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             bundle=warm.first.document.bundle, backend=warm.first.document.backend, machine=machine,
-            images=warm.images, refused=warm.refused, protocol=_protocol(settings, scorer, warm), start=start,
+            images=warm.images, refused=warm.refused, start=start,
+            protocol=_protocol(settings, opening, scorer, warm),
             scenarios=run.found, loadgen=second, memory=memory, sweeps=sweeps,
             sla=[judge(term, Measured(run.found, start, memory)) for term in settings.sla],
             against=None, notes=_notes(scorer, settings, sweeps),
@@ -260,11 +261,12 @@ def _require_percentile(run: _Run) -> None:
     )
 
 
-def _protocol(settings: Settings, scorer: Scorer, warm: WarmUp) -> Protocol:
+def _protocol(settings: Settings, opening: Opening, scorer: Scorer, warm: WarmUp) -> Protocol:
     return Protocol(
         budget_seconds=settings.budget, percentile=settings.percentile, confidence=CONFIDENCE, tolerance=0.0,
         seed=settings.seed, warm_up=warm.scored, findings=len(scorer.prompts), prepare=scorer.backend.prepare,
-        decode_threads=os.environ.get(DECODE_THREADS),
+        decode_threads=os.environ.get(DECODE_THREADS), reduced_decode=opening.reduced_decode,
+        reproducible=opening.reproducible,
     )  # fmt: skip
 
 

@@ -53,7 +53,9 @@ def facts(report: BenchReport) -> list[str]:
         f"{report.software}, {report.created}",
         f"Bundle {report.bundle.name} ({report.bundle.family}, {report.bundle.sha256[:12]}), "
         f"{protocol.findings} findings",
-        f"JPEG 2000 decoded with {protocol.decode_threads or 1} threads",
+        f"JPEG 2000 decoded with {protocol.decode_threads or 1} threads"
+        f"{', at a lower resolution (reduced decode)' if protocol.reduced_decode else ''}"
+        f"{'; fixed shapes (reproducible)' if protocol.reproducible else ''}",
         f"{backend.name} {backend.version} on {backend.device}, {backend.precision}, "
         f"{backend.threads} threads",
         f"{len(report.images)} images: {', '.join(list(sizes)[:6])}{', ...' if len(sizes) > 6 else ''}",

@@ -19,6 +19,9 @@ from promptray.cli.output import (
     print_json,
     print_table,
     progress,
+    reduced_decode_option,
+    reproducible_option,
+    require_decoded_here,
     site_choice,
     site_option,
     visible,
@@ -60,6 +63,8 @@ _LEAST_SECONDS = 1.0
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
 @prepare_option
+@reduced_decode_option
+@reproducible_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @site_option
 @no_site_option
@@ -98,6 +103,7 @@ def _asked(bundle: str, images: Path, options: dict[str, Any]) -> Asked:
     from promptray.calibrate.score_images import locate
     from promptray.calibrate.tables.image_folder import ImageFolder
 
+    require_decoded_here(options)
     settings = _settings(options)
     folder, labels = ImageFolder(images), options["labels"]
 
@@ -111,6 +117,8 @@ def _asked(bundle: str, images: Path, options: dict[str, Any]) -> Asked:
         threads=options["threads"],
         strict=options["strict"],
         prepare=options["prepare"],
+        reduced_decode=options["reduced_decode"],
+        reproducible=options["reproducible"],
     )
     return Asked(
         opening=opening,

@@ -17,6 +17,9 @@ from promptray.cli.output import (
     print_json,
     print_table,
     progress,
+    reduced_decode_option,
+    reproducible_option,
+    require_decoded_here,
     site_choice,
     site_option,
     visible,
@@ -91,6 +94,8 @@ _LEAST_SECONDS = 1.0
 @click.option(
     "--prepare", type=click.Choice(["cpu", "device"]), default="cpu", show_default=True, help="As for score."
 )
+@reduced_decode_option
+@reproducible_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
 @click.option("-o", "--output", type=_PATH, help=f"New folder for {_REPORT} and {_PAGE}.")
 @site_option
@@ -117,6 +122,7 @@ def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json:
     files = list(image_files(images))
     if not files:
         raise click.UsageError("the folder holds no file")
+    require_decoded_here(options)
     settings = _settings(options)
     # A folder that cannot be written to is refused before the run, not after it.
     target = OutputFolder(output, [_REPORT, _PAGE]) if output else None
@@ -128,6 +134,8 @@ def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json:
         threads=options["threads"],
         strict=options["strict"],
         prepare=options["prepare"],
+        reduced_decode=options["reduced_decode"],
+        reproducible=options["reproducible"],
     )
     set_decode_threads(options["threads"])
     with progress("bench") as bar:

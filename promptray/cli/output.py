@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from shutil import get_terminal_size
 from time import monotonic
@@ -40,7 +40,26 @@ prepare_option = click.option(
     show_default=True,
     help="Where images are brought to the network's input; the result says which.",
 )
+reduced_decode_option = click.option(
+    "--reduced-decode",
+    is_flag=True,
+    help="Decode JPEG 2000 no finer than the network needs: faster, other scores, not gated; results say so.",
+)
+reproducible_option = click.option(
+    "--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored."
+)
 no_site_option = click.option("--no-site", is_flag=True, help="Ignore every site directory.")
+
+
+def require_decoded_here(options: Mapping[str, Any]) -> None:
+    """Refuse ``--reduced-decode`` where the CPU does not prepare images.
+
+    Raises
+    ------
+    click.UsageError
+    """
+    if options["reduced_decode"] and options["prepare"] == "device":
+        raise click.UsageError("--reduced-decode is of images that the CPU prepares")
 
 
 def site_choice(site: str | None, no_site: bool = False) -> SiteChoice:

@@ -19,7 +19,10 @@ from promptray.cli.output import (
     print_json,
     print_refusal,
     progress,
+    reduced_decode_option,
     refuse,
+    reproducible_option,
+    require_decoded_here,
     site_choice,
     site_option,
     visible,
@@ -47,13 +50,9 @@ from promptray.runtime.scorer import Scorer
     "--backend", default="auto", show_default=True, help="Backend; the result says which ran and why."
 )
 @prepare_option
-@click.option(
-    "--reduced-decode",
-    is_flag=True,
-    help="Decode JPEG 2000 no finer than the network needs: faster, other scores, not gated; results say so.",
-)
+@reduced_decode_option
 @click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@click.option("--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored.")
+@reproducible_option
 @head_option
 @site_option
 @no_site_option
@@ -76,8 +75,7 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
         raise click.UsageError("the folder holds no file")
     if (options["findings"] or options["head"]) and not options["heatmaps"]:
         raise click.UsageError("--finding and --head choose among overlays: they need --heatmaps")
-    if options["reduced_decode"] and options["prepare"] == "device":
-        raise click.UsageError("--reduced-decode is of images that the CPU prepares")
+    require_decoded_here(options)
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
     set_decode_threads(options["threads"])
     as_json, results, refused = options["as_json"], [], 0

@@ -191,7 +191,7 @@ def choose_backend(
     if prepares and manifest.engines and manifest.engines.prepare:
         raise no_prepare(HOST, "; ".join(passed_over) or "no engines in the site")
     if tuning is not None:
-        different = not_followed(tuning, manifest, threads)
+        different = _not_followed(tuning, manifest, threads)
         if reproducible:
             different = "measured again they may choose another way, and other bits"
         if different is None:
@@ -203,7 +203,7 @@ def choose_backend(
     return _host(HOST, manifest, threads, GATED), "; ".join([reason, *passed_over])
 
 
-def not_followed(tuning: Tuning, manifest: Manifest, threads: int | None) -> str | None:
+def _not_followed(tuning: Tuning, manifest: Manifest, threads: int | None) -> str | None:
     """Say what keeps "auto" from following what was measured; None where nothing does."""
     way = tuning.chosen
     if not is_gated(manifest, way.backend):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pydicom
 import pytest
 
-from benchmarks import decoders, file_to_input, reduced_decode, throughput
+from benchmarks import decoders, file_to_input, reduced_decode, throughput, usual_stack
 from benchmarks.file_to_input import SAMPLE
 from benchmarks.film import enlarged, write_films
 from benchmarks.peers import file_to_score
@@ -40,7 +42,38 @@ def test_throughput(reference_bundle: Path, films: dict[str, Path]) -> None:
 def test_the_peer_gives_the_same_scores(reference_bundle: Path, films: dict[str, Path]) -> None:
     found = file_to_score.measure(reference_bundle, films[file_to_score.SYNTAX], rounds=2)
     assert found["largest_logit_difference"] < 2e-5
+    assert found["largest_logit_difference"] <= found["logit_tolerance"]
     assert set(found["total"]) == {"promptray", "usual"}
+    assert found["peer"]["decoding_plugin"] == "pylibjpeg"
+    assert {"pydicom", "pylibjpeg-openjpeg", "onnxruntime"} <= found["peer"]["versions"].keys()
+
+
+def test_a_peer_with_other_scores_is_not_timed(
+    reference_bundle: Path, films: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usual_stack, "MEAN", usual_stack.MEAN + 0.01)
+    with pytest.raises(AssertionError, match="logits differ by"):
+        file_to_score.measure(reference_bundle, films[file_to_score.SYNTAX], rounds=2)
+    film = films[file_to_score.SYNTAX]
+    found = file_to_score.measure(reference_bundle, film, rounds=2, reduced_decode=True)
+    assert found["logit_tolerance"] is None
+
+
+def test_the_peer_decodes_with_its_own_plugin_whatever_else_is_installed(
+    films: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    take = pydicom.Dataset.pixel_array_options
+
+    def taken(self: pydicom.Dataset, **options: Any) -> None:
+        asked.append(options)
+        take(self, **options)
+
+    monkeypatch.setattr(pydicom.Dataset, "pixel_array_options", taken)
+    usual_stack.network_input(films["uncompressed"])
+    assert asked == []
+    usual_stack.network_input(films[file_to_score.SYNTAX])
+    assert asked == [{"decoding_plugin": "pylibjpeg"}]
 
 
 def test_decoders(tmp_path: Path) -> None:

@@ -111,6 +111,22 @@ def test_what_passes_every_part_is_accepted(
     assert report["latency"]["protocol"]["decode_threads"] == "1"  # as `score` decodes with these threads
 
 
+def test_what_is_deployed_is_what_is_accepted(accept: Call, small: Bundle, tmp_path: Path) -> None:
+    assert accept(small, "--reduced-decode", "--reproducible").code == 1
+    report = report_in(tmp_path)
+    assert report["parameters"]["reduced_decode"] is report["parameters"]["reproducible"] is True
+    for backend in (report["backend"], report["latency"]["backend"]):
+        assert "lower resolution" in backend["gated_as"]
+    assert report["latency"]["protocol"]["reproducible"] is True
+    found = verdicts(report)
+    assert found.pop("agreement") == "inconclusive"  # golden pictures are not decoded so
+    assert set(found.values()) == {"passed"}
+    assert accept(small, "--reduced-decode", "--reference", small.path, "-o", tmp_path / "second").code == 1
+    second = json.loads((tmp_path / "second" / "accept.json").read_bytes())
+    (head,) = second["agreement"]["heads"]
+    assert {finding["max_delta"] for finding in head["gates"]["findings"]} == {0}
+
+
 def test_the_page_is_for_the_file_and_names_no_patient(accept: Call, small: Bundle, tmp_path: Path) -> None:
     answer = accept(small)
     assert answer.code == 0, answer.err

@@ -239,3 +239,13 @@ def test_jpeg_2000_is_decoded_with_the_threads_that_score_takes(
     assert report["protocol"]["decode_threads"] == os.environ[DECODE_THREADS] == "3"
     (report,) = bench("--budget", 1, "--no-start", "--threads", 1, "--json").documents
     assert report["protocol"]["decode_threads"] == "3"  # whoever set the variable knows better
+
+
+def test_what_scores_with_reduced_decode_is_benched_with_it(bench: Call) -> None:
+    (report,) = bench("--budget", 1, "--reduced-decode", "--reproducible", "--json").documents
+    assert report["protocol"]["reduced_decode"] is report["protocol"]["reproducible"] is True
+    assert report["start"]["rounds"] == 1
+    assert "lower resolution" in report["backend"]["gated_as"]
+    answer = bench("--reduced-decode", "--prepare", "device")
+    assert answer.code == 2
+    assert "images that the CPU prepares" in answer.err

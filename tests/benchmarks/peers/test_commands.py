@@ -9,12 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+import yaml
 
+from benchmarks import full_size_bundle
 from benchmarks.peers import models, open_clip_model
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.carzero_original import TOLERANCE, fixture_error
 from benchmarks.peers.result import Comparison, PeersResult
 from promptray.export.torchvision_guard import ensure_torchvision_imports
+from promptray.runtime.backends import HOST, OPENVINO
 from promptray.runtime.packs import read_pack
 from tests import carzero_tiny, open_clip_tiny
 
@@ -23,6 +26,8 @@ ensure_torchvision_imports()
 from timm.models import register_model  # noqa: E402 - imports torchvision
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
+#: What the tests replace.
+MADE = models.built
 #: The first prompts of the pack, as a command's own bundles have them.
 FINDINGS = [{"key": each.key, "prompt": each.prompts[0]} for each in read_pack("padchest192").findings[:2]]
 
@@ -42,7 +47,7 @@ def _tiny_bundles(shared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def built(family: str, size: str, work: Path) -> tuple[Path, Path]:
         assert size == "small"
-        changes = {"findings": FINDINGS, "relation": None}
+        changes = {"findings": FINDINGS, "relation": None, **models.sections()}
         bundle = makers[family].shared_bundle(shared_dir, f"{family}-peers", **changes)
         return shared_dir / f"{family}-peers" / "recipe.yaml", bundle
 
@@ -78,10 +83,20 @@ def test_carzero(tmp_path: Path) -> None:
     assert [each.prompts for each in found.comparisons] == [2, 2, 4, 4]
     for comparison in found.comparisons:
         assert list(rows(comparison).values())[-1] == "peer"
-        assert "PromptRay (onnxruntime-cpu)" in rows(comparison)
+        assert {"PromptRay (onnxruntime-cpu)", "PromptRay (openvino)"} <= rows(comparison).keys()
         errors = [row.score_error for row in comparison.rows if row.score_error is not None]
         assert max(errors) <= TOLERANCE < comparison.score_spread / 20, "the scores are of different prompts"
     assert not found.targets, "the targets are for 192 prompts"
+
+
+def test_the_bundles_are_for_every_backend_that_peers_run_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full_size_bundle, "build", lambda recipe, output, cache: None)
+    model = {"family": "carzero", "checkpoint": "model.ckpt"}
+    monkeypatch.setitem(models.FAMILIES, "carzero", lambda folder, **sizes: model)
+    recipe, _ = MADE("carzero", "small", tmp_path)
+    assert yaml.safe_load(recipe.read_text(encoding="utf-8"))["backends"] == [HOST, OPENVINO]
 
 
 def test_head_share(tmp_path: Path) -> None:
@@ -102,6 +117,7 @@ def test_overhead(tmp_path: Path) -> None:
 def test_dual_encoder(tmp_path: Path) -> None:
     found = run(tmp_path, "dual-encoder", "--prompts", "3")
     encoded, anew = found.comparisons
+    assert {"PromptRay (onnxruntime-cpu)", "PromptRay (openvino)"} <= rows(encoded).keys()
     peers = [name for name, kind in rows(encoded).items() if kind == "peer"]
     assert peers[0] == "open_clip, eager"
     assert "ONNX Runtime, defaults" in peers

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.peers import contest as contests
 from benchmarks.peers.carzero import AS_CALLED, ENCODED
 from benchmarks.peers.carzero import targets as carzero_targets
 from benchmarks.peers.contest import Contestant, best_peer, contest, show
@@ -69,6 +72,14 @@ def test_scores_are_held_equal_before_anything_is_timed() -> None:
     for scores in (SCORES + 2e-4, SCORES[:, :1], SCORES * np.float32(np.nan)):
         with pytest.raises(AssertionError, match="peer"):
             contest("c", [own, scoring("peer", "peer", scores)], rounds=2, score_tolerance=1e-4, pause=0)
+
+
+@pytest.mark.parametrize("name", ["contest", "own"])
+def test_scores_are_held_equal_with_python_o_too(name: str) -> None:
+    source = (Path(contests.__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    assert any(isinstance(node, ast.Raise) for node in ast.walk(tree))
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), "python -O leaves it out"
 
 
 def test_another_precision_is_stated_and_is_no_peer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from promptray.calibrate.accept import reference
 from promptray.calibrate.accept.reference import kept_limits, require_another, require_original
 from promptray.runtime.backends import HOST, BackendFacts
 from promptray.runtime.bundle import Bundle
@@ -113,6 +115,31 @@ def test_without_gates_of_its_own_the_precision_tells_the_limits(
     bundle: Bundle, name: str, precision: str, kind: str
 ) -> None:
     assert kept_limits(bundle, bundle, facts(name, precision), "chest") == (kind, LIMITS[kind])  # type: ignore[index]
+
+
+def test_a_lower_resolution_does_not_hide_the_bounds_of_the_gates(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = SimpleNamespace(consumer=f"{HOST}@class", head="chest", of="scores", kind="int8", report="r.json")
+    monkeypatch.setattr(reference, "read_parity", lambda _: SimpleNamespace(gates=[held]))
+    monkeypatch.setattr(Bundle, "read", lambda self, file: b"")
+    stricter = SimpleNamespace(gates=[SimpleNamespace(name="flips", bound=0.001)])
+    monkeypatch.setattr(reference.msgspec.json, "decode", lambda content, type: stricter)
+    reduced = replace_facts(facts(HOST, "int8"), f"{HOST}@class, JPEG 2000 decoded at a lower resolution")
+    assert kept_limits(bundle, bundle, reduced, "chest") == (
+        "int8", dataclasses.replace(LIMITS["int8"], flips=0.001)
+    )  # fmt: skip
+
+
+def test_a_bundle_that_decodes_less_is_another_than_itself(bundle: Bundle) -> None:
+    reduced = replace_facts(facts(HOST, "fp32"), f"{HOST}, JPEG 2000 decoded at a lower resolution")
+    require_another(bundle, bundle, reduced)
+    kind, _ = kept_limits(bundle, bundle, reduced, "chest")
+    assert kind == "fp16"
+
+
+def replace_facts(found: BackendFacts, gated_as: str) -> BackendFacts:
+    return msgspec.structs.replace(found, gated_as=gated_as)
 
 
 def test_engines_of_a_student_are_held_as_students_against_the_teacher(bundle: Bundle) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
 import promptray.calibrate
-from promptray.calibrate.interleaved import interleaved
+from promptray.calibrate.interleaved import interleaved, interleaved_times
 from promptray.calibrate.pipeline.speed import TimeRatio, time_ratios
 from promptray.export.draft import Draft
 from promptray.export.stage_cache import StageCache
@@ -77,6 +79,19 @@ def test_alternatives_take_turns_and_ratios_are_of_a_round() -> None:
         return run
 
     found = interleaved({"a": call("a", 2.0), "b": call("b", 1.0)}, rounds=3, baseline="a", clock=lambda: now)
-    assert "".join(order) == "aabb" + "ab" * 3
+    assert "".join(order[:4]) == "aabb"
+    assert [sorted(order[start : start + 2]) for start in range(4, 10, 2)] == [["a", "b"]] * 3
     assert (found["a"]["ratio"], found["b"]["ratio"]) == (1.0, 0.5)
     assert found["b"]["median_ms"] == pytest.approx(1000)
+
+
+def test_nobody_always_follows_the_same_one() -> None:
+    def order() -> list[str]:
+        found: list[str] = []
+        interleaved_times({name: partial(found.append, name) for name in "abcd"}, rounds=24, warm=0)
+        return found
+
+    found = order()
+    assert all(sorted(found[start : start + 4]) == list("abcd") for start in range(0, 96, 4))
+    assert set(itertools.pairwise(found)) >= set(itertools.permutations("abcd", 2))
+    assert order() == found
