@@ -13,9 +13,11 @@ import msgspec
 import pytest
 import yaml
 
+from promptray.calibrate.bench.sla import _BYTES, _RATE, _TERM, _TIME
 from promptray.calibrate.pipeline.tensorrt_recipe import TensorRTRecipe
 from promptray.cli import run
 from promptray.export.recipe import Recipe, read_recipe
+from promptray.runtime.backends import OF_THE_HOST
 from promptray.runtime.errors import CODES
 from tools.write_docs import pages
 
@@ -132,3 +134,25 @@ def test_the_section_about_engines_is_read_and_explains_every_key() -> None:
         name: getattr(plain, name) for name, _ in optional
     }
     assert section.settings.workspace_bytes == plain.settings.workspace_bytes
+
+
+def test_results_that_the_benchmarks_name_are_committed() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\|[^|]*\|[^|]*\|[^|]*`(results/[^`]+)`", text, re.MULTILINE)
+    assert named
+    assert [name for name in named if not list((ROOT / "benchmarks").glob(name))] == []
+
+
+def test_every_metric_and_unit_of_a_condition_is_explained() -> None:
+    text = (DOCS / "bench.md").read_text(encoding="utf-8").partition("## Conditions")[2].partition("## ")[0]
+    metrics = {"p50", "p99.9", "mean", "max", "cold", "open", "rss", "gpu", "offline", "server"}
+    units = {unit for _, known in (_TIME, _BYTES, _RATE) for unit in known}
+    assert {name for name in metrics | units if f"`{name}`" not in text} == set()
+    pattern = _TERM.pattern
+    assert all(name in pattern for name in metrics if not name.startswith("p"))
+
+
+def test_acceptance_names_the_processors_backends_and_measured_times() -> None:
+    text = (DOCS / "acceptance.md").read_text(encoding="utf-8")
+    assert "`tuning`" in text
+    assert all(f"`{name}`" in text for name in OF_THE_HOST)

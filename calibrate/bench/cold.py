@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ with Scorer.open(asked["bundle"], **asked["options"]) as scorer:
     opened = time.perf_counter()
     scorer.score(asked["image"], **asked["declared"])
     scored = time.perf_counter()
+    for _ in scorer.score_many(asked["more"], **asked["declared"]):
+        pass
 found = {"import": imported - start, "open": opened - imported, "first score": scored - opened}
 if asked["memory"]:
     from promptray.calibrate.bench.memory import peak_bytes
@@ -47,6 +49,7 @@ def once(
     *,
     gpu: Mapping[str, Any] | None = None,
     memory: bool = False,
+    more: Sequence[Path] = (),
     python: Path = Path(sys.executable),
 ) -> dict[str, Any]:
     """Run one new process; seconds of :data:`PARTS`, and ``peak`` bytes where `memory` is asked for.
@@ -61,6 +64,8 @@ def once(
     gpu : mapping, optional
         Fields of ``GpuOptions``.
     memory : bool
+    more : sequence of Path
+        Images that are scored after the first, for their memory; the whole process then takes longer.
     python : Path
         Another one measures the promptray that is installed for it.
 
@@ -73,7 +78,7 @@ def once(
     own = python == Path(sys.executable) and root in sys.path
     asked = {
         "bundle": str(bundle), "image": str(image), "declared": dict(declared), "options": dict(options),
-        "gpu": gpu, "memory": memory, "path": [root] if own else [],
+        "gpu": gpu, "memory": memory, "more": [str(each) for each in more], "path": [root] if own else [],
     }  # fmt: skip
     start = time.perf_counter()
     command = [str(python), "-I", "-c", _INSIDE, json.dumps(asked)]

@@ -51,6 +51,8 @@ from promptray.runtime.scorer import Scorer
 from promptray.runtime.version import VERSION
 
 MOST_STARTS = 10
+#: Images that a new process scores for its memory.
+MOST_IN_MEMORY = 16
 Progress = Callable[[str, str, float], None]
 
 
@@ -78,6 +80,8 @@ class Settings:
     loadgen : bool
         Whether MLCommons' LoadGen runs SingleStream as well.
     seed : int
+    new_process_memory : bool
+        Whether memory is that of a new process, because this one held more than what scores.
     sla : sequence of Term
     old : BenchReport or None
         What to compare with.
@@ -94,6 +98,7 @@ class Settings:
     starts: bool = True
     loadgen: bool = False
     seed: int = 0
+    new_process_memory: bool = False
     sla: Sequence[Term] = ()
     old: BenchReport | None = None
 
@@ -165,7 +170,8 @@ def run_bench(
         if settings.loadgen:
             seconds = run.share("LoadGen", "single-stream")
             second = run_loadgen(warm.system, seconds, warm.seconds_each, settings.seed)
-        memory = Memory(peak_bytes=peak_bytes(), gpu_bytes=watch.gpu_bytes)
+        peak = _peak_of_new_process(run, files, warm) if settings.new_process_memory else peak_bytes()
+        memory = Memory(peak_bytes=peak, gpu_bytes=watch.gpu_bytes)
         _require_percentile(run)
         bench = Bench(scorer, opening, image, declared, clock, settings.seed)
         sweeps = [sweep(name, bench, run.share(f"sweep {name}", "")) for name in settings.sweeps]
@@ -198,6 +204,18 @@ def _start(run: _Run, image: Path) -> Start:
         if run.clock.now() - begun >= seconds:
             break
     return cold.start_of(taken)
+
+
+def _peak_of_new_process(run: _Run, files: Sequence[Path], warm: WarmUp) -> int | None:
+    """Return the greatest memory of a process that does nothing but score the largest images."""
+    largest = sorted(warm.images, key=lambda image: image.rows * image.columns, reverse=True)[:MOST_IN_MEMORY]
+    first, *more = (files[image.number - 1] for image in largest)
+    opening = run.opening
+    found = cold.once(
+        opening.bundle, first, run.declared, opening.plain, gpu=opening.plain_gpu, memory=True, more=more
+    )
+    peak: int | None = found["peak"]
+    return peak
 
 
 def _scenario(run: _Run, name: ScenarioName, warm: WarmUp) -> Scenario:
@@ -286,6 +304,8 @@ def _notes(scorer: Scorer, settings: Settings, sweeps: Sequence[Sweep]) -> list[
         )
     if settings.starts:
         found.append("Start: new processes, the bundle and the image in the system's file cache.")
+    if settings.new_process_memory:
+        found.append(f"Memory: a new process that scores the largest images, {MOST_IN_MEMORY} at most.")
     if any(sweep.name in ("size", "syntax") for sweep in sweeps):
         found.append(
             "Films of sweeps are made of image 1 and in memory already, so `read` is the parsing alone."

@@ -111,6 +111,20 @@ def test_what_passes_every_part_is_accepted(
     assert report["latency"]["protocol"]["decode_threads"] == "1"  # as `score` decodes with these threads
 
 
+def test_memory_is_not_that_of_the_process_that_verified(
+    accept: Call, small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_run, "peak_bytes", lambda: 10**12)  # the text encoder was compiled in it
+    answer = accept(small)
+    assert answer.code == 0, answer.err
+    latency = report_in(tmp_path)["latency"]
+    assert 10**7 < latency["memory"]["peak_bytes"] < 10**11
+    assert any("a new process that scores the largest images" in note for note in latency["notes"])
+    accept(small, "-o", tmp_path / "second", sla="p50<60s")
+    latency = json.loads((tmp_path / "second" / "accept.json").read_bytes())["latency"]
+    assert any("has held the text encoder as well" in note for note in latency["notes"])
+
+
 def test_what_is_deployed_is_what_is_accepted(accept: Call, small: Bundle, tmp_path: Path) -> None:
     assert accept(small, "--reduced-decode", "--reproducible").code == 1
     report = report_in(tmp_path)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.bench.opening import Opening
 from promptray.calibrate.bench.report import BenchReport
 from promptray.calibrate.bench.run import Settings, run_bench
@@ -58,3 +62,26 @@ def test_a_condition_on_another_percentile_is_printed_too(small: Path) -> None:
     assert [row.percentile for row in latency.percentiles] == [50, 85, 90]
     assert report.sla[0].found == latency.percentiles[1].early_stopping_ms
     assert report.sla[0].met is True
+
+
+def test_the_memory_of_a_new_process_is_that_of_the_largest_images(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[Path]] = []
+
+    def once(bundle: Path, image: Path, *_: object, more: Sequence[Path], **__: object) -> dict[str, int]:
+        asked.append([image, *more])
+        return {"peak": 12345}
+
+    monkeypatch.setattr(bench_run.cold, "once", once)
+    monkeypatch.setattr(bench_run, "MOST_IN_MEMORY", 2)
+    files = [tmp_path / f"{side}.png" for side in (40, 90, 60)]
+    for file, side in zip(files, (40, 90, 60), strict=True):
+        Image.fromarray(np.arange(side * side, dtype=np.uint32).astype(np.uint8).reshape(side, side)).save(
+            file
+        )
+    settings = Settings(budget=1.0, starts=False, new_process_memory=True)
+    opening = Opening(small, site=None)
+    report = run_bench(opening, files, {"modality": "DX"}, settings, clock=CountingClock())
+    assert report.memory.peak_bytes == 12345
+    assert asked == [[files[1], files[2]]]
