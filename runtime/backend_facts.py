@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from promptray.runtime.backends import HOST, Backend, BackendFacts, EngineRef
+from promptray.runtime.backends.host_settings import GATED
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.engines.facts import EngineSet
 from promptray.runtime.machine_class import consumers_here
@@ -47,6 +48,7 @@ def backend_facts(
             backend.name, backend.version, backend.device, _precision(manifest, backend.name),
             backend.threads, reason, gated_as,
             text=HOST if backend.name != HOST and manifest.graph("text") else None,
+            settings=None if backend.settings == GATED else backend.settings,
         )  # fmt: skip
     if not isinstance(engines, EngineSet):
         raise TypeError("engines that passed no gate score nothing")

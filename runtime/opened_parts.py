@@ -76,8 +76,9 @@ def open_parts(
         read_parity(bundle)
     local = open_site(site, bundle.hash)
     chosen, reason = site_backend(
-        backend, bundle, local, threads=threads, gpu=gpu, prepares=prepare == "device", host=host
-    )
+        backend, bundle, local, threads=threads, gpu=gpu, prepares=prepare == "device", host=host,
+        reproducible=reproducible,
+    )  # fmt: skip
     try:
         graphs = Graphs(
             bundle,
@@ -101,6 +102,7 @@ def site_backend(
     gpu: GpuOptions | None,
     prepares: bool,
     host: HostSettings | None = None,
+    reproducible: bool = False,
 ) -> tuple[Backend, str]:
     """Open the backend that scores a bundle with a site's engines and times, and say why it is this one.
 
@@ -114,7 +116,8 @@ def site_backend(
         options=gpu,
         prepares=prepares,
         host=host,
-        tuning=read_tuning(local),
+        tuning=read_tuning(local) if name == "auto" else None,
+        reproducible=reproducible,
     )
 
 

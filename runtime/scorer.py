@@ -89,7 +89,7 @@ class Scorer:
             Threads of one call; by default every core this process may use.
         reproducible : bool
             Fix all shapes, so that a score is bit-equal alone, in :meth:`score_many` and after prompts were
-            added or removed. Slower for few prompts.
+            added or removed. Slower for few prompts. ``"auto"`` does not follow what was measured.
         strict : bool
             Refuse images whose tags are absent, instead of noting it.
         gpu : GpuOptions, optional
@@ -99,9 +99,10 @@ class Scorer:
             within one grey level of the CPU; an image that it cannot take (colour, size, more than 16 bits)
             is prepared on the CPU and has the notice ``prepared-on-cpu``.
         reduced_decode : bool
-            Decode JPEG 2000 no finer than the network needs: several times as fast. Scores differ a little
-            (docs/decoding.md says by how much); such an image has the notice ``reduced-decode``, and
-            calibrations made without it do not hold. Not with ``prepare="device"``.
+            Decode JPEG 2000 no finer than the network needs: several times as fast. Scores differ, and no
+            gate bounds by how much (docs/decoding.md says what was measured on some films); such an image has
+            the notice ``reduced-decode``, and calibrations made without it do not hold. Not with
+            ``prepare="device"``.
         host : HostSettings, optional
             Of a backend of the processor that is asked for by name; by default those of the gates. What
             `promptray tune` measured as the fastest here is what ``"auto"`` takes.

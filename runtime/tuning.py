@@ -6,6 +6,7 @@ and the software that it was taken with: elsewhere it is not followed, and resul
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -147,15 +148,24 @@ def software_here() -> dict[str, str | None]:
 def read_tuning(site: Site | None) -> Tuning | None:
     """Return what was measured on this machine, else what was measured last on another one; None: nothing.
 
-    It may be :attr:`Tuning.stale`.
+    It may be :attr:`Tuning.stale`. Records of other machines that cannot be read are passed over: none
+    is ever followed.
 
     Raises
     ------
     BundleError
-        ``site.corrupt``, of any machine's entry.
+        ``site.corrupt``, of this machine's entry.
     """
-    found = read_tunings(site) if site is not None else {}
-    return found.get(machine_here().key, list(found.values())[-1]) if found else None
+    entries = {entry.key: entry for entry in site.entries(KIND)} if site is not None else {}
+    if site is None or not entries:
+        return None
+    own = entries.get(machine_here().key)
+    if own is not None:
+        return _read(site, own)
+    for entry in reversed(entries.values()):
+        with contextlib.suppress(BundleError):
+            return _read(site, entry)
+    return None
 
 
 def read_tunings(site: Site) -> dict[str, Tuning]:

@@ -6,6 +6,7 @@ would keep its part from ever being finished, so after some deaths it is refused
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +19,8 @@ from promptray.calibrate.batch.parts import Part
 MOST = 3
 
 
-#: Times that workers may be started, for all of them, without one part being finished.
-MOST_STARTS = 30
+#: Times that workers may die, all of them together, without one part being finished.
+MOST_DEATHS = 30
 
 
 class Stopped(Exception):
@@ -32,8 +33,9 @@ class Starts:
     A machine without memory kills workers while they open the bundle, and Ray starts them again without end.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int) -> None:
         self._path = folder / ".starts"
+        self._most = workers + MOST_DEATHS  # each is started once without a death
 
     def another(self) -> None:
         """Count one.
@@ -45,12 +47,16 @@ class Starts:
         """
         with self._path.open("ab") as file:
             file.write(b".")
-        if self._path.stat().st_size > MOST_STARTS:
-            raise Stopped(f"workers died {MOST_STARTS} times without finishing a part")
+        if self._path.stat().st_size > self._most:
+            raise Stopped(f"workers died {MOST_DEATHS} times without finishing a part")
 
     def forget(self) -> None:
         """Begin to count anew."""
         self._path.unlink(missing_ok=True)
+
+
+#: What ends an attempt of a process that lives: a full disk, a call that was interrupted.
+_ALIVE = (Exception, KeyboardInterrupt, SystemExit)
 
 
 class _State(msgspec.Struct):
@@ -64,6 +70,7 @@ class Attempts:
     def __init__(self, folder: Path, part: Part) -> None:
         self._path = folder / f".{part.file}.attempts"
         self._state = _State()
+        self._under_way: int | None = None
 
     def __enter__(self) -> Attempts:
         if self._path.exists():
@@ -83,6 +90,8 @@ class Attempts:
     ) -> None:
         if kind is None:
             self._path.unlink(missing_ok=True)
+        elif issubclass(kind, _ALIVE):
+            self._take_back()
 
     @property
     def first(self) -> bool:
@@ -95,12 +104,26 @@ class Attempts:
         if tries >= MOST:
             return False
         self._state.tries[index] = tries + 1
+        self._under_way = index
         self._write()
         return True
 
     def done(self, index: int) -> None:
         """Record that an image came to an end; it is on disk with the next one that is begun."""
         self._state.tries.pop(index, None)
+        self._under_way = None
+
+    def _take_back(self) -> None:
+        """Count an attempt that nothing died of as none."""
+        self._state.begun -= 1
+        if self._under_way is not None:
+            self._state.tries[self._under_way] -= 1
+        if self._state.begun:
+            with contextlib.suppress(OSError):
+                self._write()
+                return
+        # Nothing to remember, or no room for it: deaths of before are counted anew.
+        self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")

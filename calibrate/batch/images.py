@@ -19,7 +19,8 @@ def read_list(path: Path) -> list[Path]:
         ``batch.images``.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not splitlines: it also cuts names at characters that only look like ends of lines (U+0085, U+2028).
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise PromptRayError(
             "batch.images",
@@ -41,7 +42,7 @@ def require_each_once(images: Sequence[Path]) -> None:
     """
     places: dict[str, int] = {}
     for number, image in enumerate(images, 1):
-        first = places.setdefault(os.path.abspath(image), number)
+        first = places.setdefault(os.path.normcase(os.path.abspath(image)), number)
         if first != number:
             raise PromptRayError(
                 "batch.images",

@@ -45,9 +45,9 @@ _ALONE = {
 class _Actor:
     """A :class:`Worker` as Ray Data calls it: a table with one part in, its number out."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, workers: int) -> None:
         with _without_names():
-            self._starts = Starts(work.folder)
+            self._starts = Starts(work.folder, workers)
             self._starts.another()
             self._worker = Worker(work)
 
@@ -98,7 +98,9 @@ def run_parts(
     PromptRayError
         ``batch.worker`` where the workers cannot go on; what they finished stays.
     """
-    Starts(work.folder).forget()
+    workers = min(workers, len(parts))
+    starts = Starts(work.folder, workers)
+    starts.forget()
     with _ray(address, workers * threads, workers * gpus) as ray:
         items = [
             {
@@ -110,12 +112,10 @@ def run_parts(
         ]
         done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _Actor,
-            fn_constructor_args=[work],
+            fn_constructor_args=[work, workers],
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                size=min(workers, len(parts)), max_tasks_in_flight_per_actor=1
-            ),
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
             num_cpus=threads,
             num_gpus=gpus,
         )  # Ray Data starts dead actors again without end; the bound is `Starts`
@@ -124,7 +124,7 @@ def run_parts(
                 yield int(each["number"])
         except Exception as error:  # Ray's own, and whatever a worker raised
             raise _stopped(error) from error
-    Starts(work.folder).forget()
+    starts.forget()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ class BatchReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     software: str
     bundle: str
     backend: str
+    reason: str
+    """Why this backend was chosen."""
     images: int
     scored: int
     refused: dict[str, int]

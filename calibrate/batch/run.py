@@ -12,6 +12,7 @@ import filelock
 import msgspec
 
 from promptray.runtime.backends import BackendFacts
+from promptray.runtime.backends.host_settings import HostSettings
 from promptray.runtime.disk import write_whole
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.scorer import Scorer
@@ -35,12 +36,16 @@ class ScorerFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     backend_version: str
     precision: str
     gated_as: str | None
+    threads: int | None
+    """Of one call, where bits are to be the same: sums of other threads are rounded otherwise. Else None."""
+    settings: HostSettings | None
+    """Of the processor's backend, where they are others than those that graphs are gated with."""
     engines: str | None
     """Key of the set of engines that scores."""
     prepare: str
 
     @classmethod
-    def of(cls, scorer: Scorer) -> ScorerFacts:
+    def of(cls, scorer: Scorer, *, reproducible: bool) -> ScorerFacts:
         """Return those of a scorer."""
         state, backend = scorer.prompts.state, scorer.backend
         named = [
@@ -57,6 +62,8 @@ class ScorerFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             backend_version=backend.version,
             precision=backend.precision,
             gated_as=backend.gated_as,
+            threads=backend.threads if reproducible else None,
+            settings=backend.settings,
             engines=_key(backend),
             prepare=backend.prepare,
         )

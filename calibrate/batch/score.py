@@ -18,6 +18,8 @@ from promptray.calibrate.batch.run import RunFacts, ScorerFacts, claimed
 from promptray.calibrate.batch.worker import Work
 from promptray.runtime.backends import OF_ENGINES
 from promptray.runtime.cores import host_threads
+from promptray.runtime.engines.device import gpus_here
+from promptray.runtime.errors import PromptRayError
 from promptray.runtime.scorer import Scorer
 
 Progress = Callable[[str, str, float], None]
@@ -57,7 +59,8 @@ def score_batch(
     part : int
         Images of one file of results.
     workers : int, optional
-        Processes; each holds the model. By default one for every two cores.
+        Processes; each holds the model. By default one for every two cores, or one for each GPU here where
+        engines score.
     threads : int, optional
         Of one worker; by default the cores divided by the workers.
     address : str, optional
@@ -79,18 +82,22 @@ def score_batch(
     start = time.monotonic()
     require_each_once(images)
     cores = host_threads(None)
-    workers = workers or max(1, cores // 2)
-    threads = threads or max(1, cores // workers)
+    threads = threads or max(1, cores // (workers or max(1, cores // 2)))
     opened = partial(open_scorer, os.path.abspath(path), threads=threads, **_absolute(opening))
+    reproducible = bool(opening.get("reproducible"))
     progress("open", "the bundle", 0.0)
     with opened() as scorer:
-        facts = ScorerFacts.of(scorer)
+        facts, reason = ScorerFacts.of(scorer, reproducible=reproducible), scorer.backend.reason
+    gpus = 1 if facts.backend in OF_ENGINES else 0
+    workers = workers or (gpus_here() if gpus else max(1, cores // 2))
+    if gpus and address is None:
+        _require_gpus(workers)
     run = RunFacts(
         scorer=facts,
         modality=modality,
         frame=frame,
         strict=bool(opening.get("strict")),
-        reproducible=bool(opening.get("reproducible")),
+        reproducible=reproducible,
         images=len(images),
         images_sha256=digest(images),
         part=part,
@@ -104,7 +111,6 @@ def score_batch(
         before = len(outcomes)
         if missing:
             work = Work(run, folder, Path.cwd(), opened)
-            gpus = 1 if facts.backend in OF_ENGINES else 0
             by_number: dict[int, Part] = {each.number: each for each in missing}
             for number in run_parts(
                 missing, work, workers=workers, threads=threads, gpus=gpus, address=address
@@ -122,6 +128,7 @@ def score_batch(
         software=facts.software,
         bundle=facts.bundle,
         backend=facts.backend,
+        reason=reason,
         images=total.total(),
         scored=total[None],
         refused={code: count for code, count in sorted(total.items(), key=str) if code is not None},
@@ -131,6 +138,19 @@ def score_batch(
         threads=threads,
         seconds=round(time.monotonic() - start, 3),
     )
+
+
+def _require_gpus(workers: int) -> None:
+    """Refuse more workers than GPUs here: those without one could score nothing."""
+    here = gpus_here()
+    if workers > here:
+        raise PromptRayError(
+            "batch.worker",
+            "each worker takes a GPU of its own, and there are not as many",
+            expected=f"at most {here} workers",
+            found=f"{workers} workers",
+            cure="leave --workers out, or score on the processor with --backend onnxruntime-cpu",
+        )
 
 
 def _absolute(opening: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Worker:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._scorer = work.open_scorer()
-        here = ScorerFacts.of(self._scorer)
+        here = ScorerFacts.of(self._scorer, reproducible=work.run.reproducible)
         if here != work.run.scorer:
             raise Stopped("a worker would give other scores than the run was begun with")
 

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from promptray.runtime.backends import Backend, GpuOptions
-from promptray.runtime.backends.choice import not_followed
-from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.image_preparation import Where
 from promptray.runtime.opened_parts import site_backend
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
-from promptray.runtime.tuning import read_tuning
 
 
 @dataclass(frozen=True)
@@ -44,22 +41,16 @@ class Opening:
         """Open the bundle on an open scorer's backend of the processor, as it is but for its threads."""
         return Scorer.open(
             self.bundle, backend=like.backend.name, site=self.site, threads=threads, strict=self.strict,
-            host=self._host_settings(like.bundle), reduced_decode=self.reduced_decode,
+            host=like.backend.settings, reduced_decode=self.reduced_decode,
             reproducible=self.reproducible,
         )  # fmt: skip
-
-    def _host_settings(self, bundle: Bundle) -> HostSettings:
-        """Return what a backend of the processor runs with: what was measured, where "auto" follows it."""
-        tuning = read_tuning(open_site(self.site, bundle.hash))
-        if self.backend != "auto" or tuning is None or not_followed(tuning, bundle.manifest, self.threads):
-            return GATED
-        return tuning.chosen.settings
 
     def engine_room(self, bundle: Bundle) -> Backend:
         """Return the backend that scores, without a scorer."""
         local = open_site(self.site, bundle.hash)
         return site_backend(
-            self.backend, bundle, local, threads=self.threads, gpu=self.gpu, prepares=False
+            self.backend, bundle, local, threads=self.threads, gpu=self.gpu, prepares=False,
+            reproducible=self.reproducible,
         )[0]  # fmt: skip
 
     @property

@@ -32,11 +32,11 @@ class ServedHead:
     head : str
     findings : int
     score_tolerance, score_error : float
-        To the golden answers, one image at a time and in the largest batch.
+        To the golden answers, one image at a time and in the largest batches.
     map_tolerance, map_error : float or None
         Likewise; None for a head without maps.
     batch_error : float
-        Of a score, in the largest batch, to the same image alone.
+        Of a score, in the largest batch and in one of an image less, to the same image alone.
     """
 
     head: str
@@ -66,7 +66,9 @@ class Served:
 
 
 def check_served(bundle: BundleContent, image: Model, heads: Sequence[Model], *, max_batch: int) -> Served:
-    """Run the models on every golden picture, alone and in the largest batch.
+    """Run the models on every golden picture: alone, in the largest batch, and in one of an image less.
+
+    A batch of more images than there are golden pictures holds them several times.
 
     Parameters
     ----------
@@ -87,6 +89,7 @@ def check_served(bundle: BundleContent, image: Model, heads: Sequence[Model], *,
     stored = {**golden.answers, **(read_gated(bundle, gated, golden.answers).heads if gated else {})}
     pixels = normalise(golden.pictures, manifest.preprocessing)
     backend = load_backend(HOST)
+    sizes = sorted({1, max(1, max_batch - 1), max_batch})
 
     def compiled(model: Model) -> BoundGraph:
         return backend.load(partial(bytes, model[0]), model[1]).bind({})
@@ -94,30 +97,49 @@ def check_served(bundle: BundleContent, image: Model, heads: Sequence[Model], *,
     first, rest = compiled(image), [compiled(head) for head in heads]
     chain = backend.chain(first, rest)
 
-    def answers(batch: int) -> list[Answers]:
-        calls = [pixels[start : start + batch] for start in range(0, len(pixels), batch)]
+    def answers(rows: Sequence[int], batch: int) -> list[Answers]:
+        calls = [pixels[rows[start : start + batch]] for start in range(0, len(rows), batch)]
         parts = [chain.submit(each, Deadline(None, None)).result().heads for each in calls]
         return [
             Answers.joined([Answers(each["logits"], each.get("maps")) for each in head])
             for head in zip(*parts, strict=True)
         ]
 
+    taken = [_whole_batches(len(pixels), size) for size in sizes]
+    by_size = [answers(rows, size) for rows, size in zip(taken, sizes, strict=True)]
     found = [
-        _compared(head, stored[head.name], alone, together, tolerances_of(head, gated, None))
-        for head, alone, together in zip(manifest.heads, answers(1), answers(max_batch), strict=True)
+        _compared(head, stored[head.name], taken, own, tolerances_of(head, gated, None))
+        for head, *own in zip(manifest.heads, *by_size, strict=True)
     ]
     for each in found:
         _require_within(each, f"{manifest.name} {bundle.short_hash}, head {each.head}", max_batch)
     return Served(tuple(found), pixels[:1], first.run({"pixels": pixels[:1]}))
 
 
+def _whole_batches(pictures: int, size: int) -> list[int]:
+    """Return the picture at each place of as many full batches as all pictures take."""
+    return [place % pictures for place in range(-(-pictures // size) * size)]
+
+
 def _compared(
-    head: Head, stored: Answers, alone: Answers, together: Answers, tolerances: tuple[float, float | None]
+    head: Head,
+    stored: Answers,
+    taken: Sequence[Sequence[int]],
+    answers: Sequence[Answers],
+    tolerances: tuple[float, float | None],
 ) -> ServedHead:
-    errors = [stored.errors(each.logits, each.maps) for each in (alone, together)]
-    scores, maps = (
-        max(pair, key=lambda error: (error != error, error)) for pair in zip(*errors, strict=True)
-    )
+    """Hold the answers to the pictures taken against the stored ones, and against the first: those alone."""
+
+    def errors(expected: Answers) -> tuple[float, float]:
+        found = [
+            expected.of(rows).errors(own.logits, own.maps) for rows, own in zip(taken, answers, strict=True)
+        ]
+        scores, maps = (
+            max(kind, key=lambda error: (error != error, error)) for kind in zip(*found, strict=True)
+        )
+        return scores, maps
+
+    scores, maps = errors(stored)
     return ServedHead(
         head=head.name,
         findings=stored.logits.shape[1],
@@ -125,7 +147,7 @@ def _compared(
         score_error=scores,
         map_tolerance=tolerances[1],
         map_error=maps if head.map else None,
-        batch_error=alone.errors(together.logits, together.maps)[0],
+        batch_error=errors(answers[0])[0],
     )
 
 

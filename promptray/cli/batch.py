@@ -31,7 +31,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--frame", type=click.IntRange(1), help="Frame of multi-frame objects, counted from 1.")
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; the summary says which ran.")
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes (default: one for two cores).")
+@click.option(
+    "--workers", type=click.IntRange(1, 1024), help="Processes (default: one for two cores, or for each GPU)."
+)
 @click.option("--threads", type=click.IntRange(1), help="Of a worker (default: cores divided by workers).")
 @click.option(
     "--part",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 @click.command("tune")
 @bundle_argument
 @click.option(
-    "--images", type=click.Path(path_type=Path), help="Images or a folder of them (default: the golden ones)."
+    "--images",
+    type=click.Path(path_type=Path),
+    help="An image or a folder (the first --rounds files; default: the golden ones).",
 )
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example CR or DX.")
 @click.option(
@@ -55,9 +58,10 @@ def command(
     """Measure the ways in which this machine's processor can run a bundle, and keep the fastest.
 
     Backends that the bundle was gated on, threads, and settings of each take turns with the usual way, ONNX
-    Runtime on all cores; each must give the golden pictures their scores. The choice is kept in the site
-    directory, for this machine and these versions of the software: `--backend auto` then follows it, and
-    results say so in `backend.reason`. Run it while the machine does nothing else.
+    Runtime on all cores; each must give the golden pictures their scores, and is left out where calibrations
+    of the site would no longer be applied. The choice is kept in the site directory, for this machine and
+    these versions of the software: `--backend auto` then follows it, and results say so in `backend.reason`.
+    Run it while the machine does nothing else.
 
     \b
     Examples:
@@ -87,17 +91,19 @@ def _measured(
     from promptray.calibrate.tune import tune
 
     local.require_writable()
-    pixels = None if images is None else _pixels(bundle, images, modality)
+    pixels = None if images is None else _pixels(bundle, images, modality, rounds)
     with progress("measuring") as report:
         found = tune(bundle, site=choice, pixels=pixels, rounds=rounds, progress=report)
     write_tuning(local, found)
     return found
 
 
-def _pixels(bundle: str, images: Path, modality: str | None) -> list[NDArray[Any]]:
+def _pixels(bundle: str, images: Path, modality: str | None, rounds: int) -> list[NDArray[Any]]:
+    """Prepare one image for each round: more would take memory and never be scored."""
     declared = {} if modality is None else {"modality": modality}
     with Scorer.open(bundle, backend=HOST, site=None) as scorer:
-        found = [scorer.prepare(file, **declared).network_input.pixels for file in image_files((images,))]
+        files = islice(image_files((images,)), rounds)
+        found = [scorer.prepare(file, **declared).network_input.pixels for file in files]
     if not found:
         raise click.UsageError("the folder holds no file")
     return found

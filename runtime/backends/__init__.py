@@ -72,6 +72,8 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         all has the notice ``prepared-on-cpu``.
     text : str or None
         The backend that encodes added prompts, where it is another: engines are of the image side and heads.
+    settings : HostSettings or None
+        Of a backend of the processor, where they are others than those that graphs are gated with.
     """
 
     name: str
@@ -84,6 +86,7 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engines: EngineRef | None = None
     text: str | None = None
     prepare: Literal["cpu", "device"] = "cpu"
+    settings: HostSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,11 @@ class Backend(Protocol):
     @property
     def engines(self) -> EngineFacts | None:
         """The set of engines it runs; None: it runs the bundle's graphs themselves."""
+        ...
+
+    @property
+    def settings(self) -> HostSettings:
+        """How it runs the bundle's graphs; :data:`GATED` for engines, which have settings of their own."""
         ...
 
     def load(self, model: Callable[[], bytes], facts: GraphFacts) -> Graph:

@@ -120,6 +120,7 @@ def choose_backend(
     prepares: bool = False,
     host: HostSettings | None = None,
     tuning: Tuning | None = None,
+    reproducible: bool = False,
 ) -> tuple[Backend, str]:
     """Open a backend by name, or choose one for ``"auto"``; never another than the one asked for.
 
@@ -143,6 +144,8 @@ def choose_backend(
     tuning : Tuning, optional
         What was measured on this machine: ``"auto"`` follows it where it still holds, and otherwise says why
         it does not.
+    reproducible : bool
+        Scores must not change with what is measured later: "auto" follows no measurement.
 
     Returns
     -------
@@ -188,7 +191,9 @@ def choose_backend(
     if prepares and manifest.engines and manifest.engines.prepare:
         raise no_prepare(HOST, "; ".join(passed_over) or "no engines in the site")
     if tuning is not None:
-        different = not_followed(tuning, manifest, threads)
+        different = _not_followed(tuning, manifest, threads)
+        if reproducible:
+            different = "measured again they may choose another way, and other bits"
         if different is None:
             way = tuning.chosen
             reasons = [f"auto: {tuning.reason}", *passed_over]
@@ -198,7 +203,7 @@ def choose_backend(
     return _host(HOST, manifest, threads, GATED), "; ".join([reason, *passed_over])
 
 
-def not_followed(tuning: Tuning, manifest: Manifest, threads: int | None) -> str | None:
+def _not_followed(tuning: Tuning, manifest: Manifest, threads: int | None) -> str | None:
     """Say what keeps "auto" from following what was measured; None where nothing does."""
     way = tuning.chosen
     if not is_gated(manifest, way.backend):

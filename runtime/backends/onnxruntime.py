@@ -88,7 +88,7 @@ class OnnxRuntimeCpu:
     engines = None
 
     def __init__(self, *, threads: int | None = None, settings: HostSettings = GATED) -> None:
-        self.threads, self._settings = host_threads(threads), settings
+        self.threads, self.settings = host_threads(threads), settings
         refuse_mixed_wheels()
         self.version = ort.__version__
 
@@ -103,7 +103,7 @@ class OnnxRuntimeCpu:
             ``backend.failed``.
         """
         session = make_session(
-            model(), facts, "CPUExecutionProvider", {}, threads=self.threads, settings=self._settings
+            model(), facts, "CPUExecutionProvider", {}, threads=self.threads, settings=self.settings
         )
         return OnnxRuntimeGraph(session, facts)
 

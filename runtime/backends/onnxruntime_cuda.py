@@ -35,6 +35,7 @@ from promptray.runtime.backends import Array, GpuOptions, no_prepare
 from promptray.runtime.backends.choice import OpenedEngines
 from promptray.runtime.backends.cuda import Cuda
 from promptray.runtime.backends.declared import DeclaredGraph
+from promptray.runtime.backends.host_settings import GATED
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.onnxruntime import make_session, refuse_mixed_wheels
 from promptray.runtime.backends.onnxruntime_cuda_chain import (
@@ -100,6 +101,7 @@ class OnnxRuntimeCuda:
     """
 
     name = "onnxruntime-cuda"
+    settings = GATED
 
     def __init__(
         self,

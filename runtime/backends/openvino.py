@@ -60,6 +60,7 @@ class OpenVino:
     def __init__(self, *, threads: int | None = None, settings: HostSettings = GATED) -> None:
         # It takes no more than there are cores, whatever is asked for.
         self.threads = min(host_threads(threads), host_threads(None))
+        self.settings = settings
         self._library = load_library()
         self.version, self._core = version_here(), self._library.Core()
         self._properties = {
@@ -143,10 +144,11 @@ class OpenVinoBoundGraph:
         Raises
         ------
         ScoringError
-            ``backend.failed`` with OpenVINO's first line.
+            ``backend.failed`` with OpenVINO's first line, and where an input is missing: a request keeps the
+            address of the array that it was given last.
         """
-        given = {name: np.ascontiguousarray(inputs[name]) for name in self._taken & inputs.keys()}
         try:
+            given = {name: np.ascontiguousarray(inputs[name]) for name in self._taken}
             request = self._request()
             for name, array in given.items():
                 request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
@@ -169,10 +171,13 @@ class OpenVinoBoundGraph:
 
 
 def _faults(library: ModuleType) -> tuple[type[Exception], ...]:
-    """Return what it raises: its front end has classes of its own, which share no base below Exception."""
+    """Return what a call raises: an input that is not given, or what OpenVINO raises itself.
+
+    Its front end has classes of its own, which share no base below Exception.
+    """
     names = ("General", "Initialization", "NotImplemented", "OpConversion", "OpValidation")
     own = (getattr(library.frontend, f"{name}Failure") for name in names)
-    return (RuntimeError, ValueError, TypeError, *own)
+    return (KeyError, RuntimeError, ValueError, TypeError, *own)
 
 
 def _tensors(ports: Sequence[Any], declared: Sequence[DeclaredTensor]) -> dict[str, tuple[str, int]]:

@@ -23,6 +23,7 @@ from promptray.runtime.backends.declared import DeclaredGraph
 from promptray.runtime.backends.engine_chain import EngineChain
 from promptray.runtime.backends.engine_prepare import PreparingEngine
 from promptray.runtime.backends.engine_program import BoundEngine
+from promptray.runtime.backends.host_settings import GATED
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.postponed import when_allowed
 from promptray.runtime.backends.tensorrt_engine import Engine, Library, load_library
@@ -63,6 +64,8 @@ class TensorRt:
     threads : int, optional
         Of one call on the host, which encodes text.
     """
+
+    settings = GATED
 
     def __init__(self, engines: OpenedEngines, options: GpuOptions, *, threads: int | None = None) -> None:
         self._opened, self._options = engines, options

@@ -13,9 +13,8 @@ from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.dicom.pixels import Stored, checked_j2k, undecodable
 from promptray.runtime.dicom.quiet import quietly
 
-_SYNTAXES = frozenset(
-    {uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K}
-)
+#: Without HTJ2K: of no stream of it was a lower resolution ever held against anything.
+_SYNTAXES = frozenset({uid.JPEG2000Lossless, uid.JPEG2000})
 #: XOsiz and YOsiz in the code stream (ISO 15444-1 A.5.1): where they are not 0, halves begin elsewhere.
 _OFFSETS = slice(16, 24)
 

@@ -16,3 +16,17 @@ def device_here() -> Device:
     from promptray.runtime.backends.cuda import Cuda
 
     return Cuda().device
+
+
+def gpus_here() -> int:
+    """Return how many GPUs this process may use; ``CUDA_VISIBLE_DEVICES`` chooses among them.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.unavailable`` where bindings are missing.
+    """
+    from promptray.runtime.backends.cuda_device import load_bindings
+
+    status, count = load_bindings().cudaGetDeviceCount()
+    return 0 if int(status) else int(count)

@@ -109,3 +109,9 @@ def test_where_nothing_prepares_on_the_device_every_command_refuses(
     answer = call(command, films.bundle, *more, "--site", site, "--prepare", "device")
     assert answer.code == 1
     assert "engine.no-prepare" in answer.err
+
+
+def test_whoever_may_decode_less_is_told_that_nothing_gates_it(call: Call) -> None:
+    assert "not gated" in " ".join(call("score", "--help").out.split())
+    page = Path(__file__).parents[2] / "docs" / "decoding.md"
+    assert "off by default and **not gated**" in page.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,20 @@ def test_images_of_the_site_may_be_scored_and_the_table_names_every_way(
     assert "over 1 images" in answer.out
     assert "openvino, 1 thread" in answer.out
     assert "chosen" in answer.out
+
+
+def test_no_more_images_are_prepared_than_are_scored(
+    call: Call, both: Bundle, film: Path, site: Path
+) -> None:
+    folder = film.with_name("films")
+    folder.mkdir()
+    for number in range(5):
+        shutil.copy(film, folder / f"{number}.png")
+    (folder / "never read.png").write_bytes(b"no image")
+    said = ("--images", folder, "--modality", "DX", "--json", "--site", site)
+    answer = call("tune", both.path, "--rounds", 5, *said)
+    assert answer.code == 0, answer.err
+    assert answer.documents[0]["images"] == 5
 
 
 def test_images_without_a_modality_are_refused(call: Call, both: Bundle, film: Path, site: Path) -> None:

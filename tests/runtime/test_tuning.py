@@ -64,6 +64,7 @@ def test_auto_follows_what_was_measured_and_says_so(both: Bundle, site: Path) ->
     store(both, site, made())
     found = backend(both, site)
     assert (found.name, found.threads) == (OPENVINO, 1)
+    assert found.settings == OTHER.settings
     assert found.reason == (
         "auto: openvino, 1 thread, hint throughput: 0.70 (0.69 to 0.72) of the time of onnxruntime-cpu, "
         "2 threads here, measured by `promptray tune` on 2026-11-23"
@@ -129,6 +130,14 @@ def test_threads_that_the_caller_asked_for_come_first(both: Bundle, site: Path) 
     assert backend(both, site, threads=1).name == OPENVINO
 
 
+def test_reproducible_scores_do_not_change_with_what_was_measured(both: Bundle, site: Path) -> None:
+    store(both, site, made())
+    found = backend(both, site, reproducible=True)
+    assert found.name == HOST
+    assert "the times measured on 2026-11-23 are not followed: measured again they may choose" in found.reason
+    assert backend(both, site).name == OPENVINO
+
+
 def test_a_backend_that_the_bundle_is_not_for_is_not_followed(both: Bundle, site: Path) -> None:
     """The entry was put there by hand: a bundle's own measurement can't have it."""
     bundle = Bundle.open(both.path.with_name("small.bundle"))
@@ -171,10 +180,26 @@ def test_a_damaged_record_is_refused(
     assert f"promptray tune BUNDLE --remove {key}" in str(refusal.value.cure)
 
 
-def test_settings_are_those_of_a_backend_asked_for_by_name(both: Bundle) -> None:
+def test_a_damaged_record_stops_nothing_that_does_not_follow_it(both: Bundle, site: Path) -> None:
+    """Another backend that is asked for, and "auto" on another machine."""
+    local, facts = Site.open(site, both.hash), msgspec.to_builtins(made())
+    local.add("tuning", "", "of-another-machine", facts={**facts, "format_version": 2})
+    assert backend(both, site).name == HOST
+    assert "measured" not in backend(both, site).reason
+    store(both, site, made(machine=msgspec.structs.replace(machine_here(), cores=999)))
+    assert "cores was 999" in backend(both, site).reason
+    local.add("tuning", "", machine_here().key, facts={**facts, "format_version": 2})
+    assert backend(both, site, backend=HOST).reason == "asked for by the caller"
+    with pytest.raises(BundleError):
+        backend(both, site)
+
+
+def test_settings_are_those_of_a_backend_asked_for_by_name(both: Bundle, site: Path) -> None:
     exact = HostSettings(optimisation="basic", arena=False)
     with Scorer.open(both.path, site=None, backend=HOST, threads=1, host=exact) as scorer:
         scorer.check_golden()
+        assert scorer.backend.settings == exact
+    assert backend(both, site, backend=HOST, threads=1, host=GATED).settings is None
     with pytest.raises(ValueError, match="asked for by name"):
         Scorer.open(both.path, site=None, host=exact)
 

@@ -22,7 +22,8 @@ def facts(images: list[Path], part: int = 3, **changes: Any) -> RunFacts:
     """Those of a run whose scorer is made up."""
     scorer = ScorerFacts(
         software="promptray 0", bundle="0" * 64, site_revision=None, findings=2, findings_sha256="1" * 64,
-        backend="onnxruntime-cpu", backend_version="1", precision="fp32", gated_as=None, engines=None,
+        backend="onnxruntime-cpu", backend_version="1", precision="fp32", gated_as=None, threads=None,
+        settings=None, engines=None,
         prepare="cpu",
     )  # fmt: skip
     run = RunFacts(
@@ -49,7 +50,7 @@ def work(bundle: Path, images: list[Path], folder: Path, part: int = 3) -> Work:
     """What a worker is told of a run on the tiny bundle."""
     opened = partial(Scorer.open, bundle, site=None, threads=1, backend="onnxruntime-cpu")
     with opened() as scorer:
-        scored_by = ScorerFacts.of(scorer)
+        scored_by = ScorerFacts.of(scorer, reproducible=False)
     run = msgspec.structs.replace(facts(images, part), scorer=scored_by)
     folder.mkdir()
     return Work(run, folder, Path.cwd(), opened)

@@ -17,6 +17,18 @@ def test_a_list_holds_one_path_a_line(tmp_path: Path) -> None:
     assert read_list(tmp_path / "list.txt") == [Path("a b.dcm"), Path("folder/胸.png")]
 
 
+@pytest.mark.parametrize("odd", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_only_line_ends_end_a_path(tmp_path: Path, odd: str) -> None:
+    (tmp_path / "list.txt").write_bytes(f"a{odd}b.dcm\r\nc.dcm".encode())
+    assert read_list(tmp_path / "list.txt") == [Path(f"a{odd}b.dcm"), Path("c.dcm")]
+
+
+def test_names_that_the_system_takes_for_one_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "normcase", str.lower)  # as on Windows
+    with pytest.raises(PromptRayError, match="given twice"):
+        require_each_once([Path("A.dcm"), Path("a.dcm")])
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
 def test_a_list_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:

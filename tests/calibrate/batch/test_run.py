@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 
-from promptray.calibrate.batch.run import MANIFEST, claimed
+from promptray.calibrate.batch.run import MANIFEST, ScorerFacts, claimed
+from promptray.runtime.backends import HOST
+from promptray.runtime.backends.host_settings import HostSettings
 from promptray.runtime.errors import PromptRayError
+from promptray.runtime.scorer import Scorer
 from tests.calibrate.batch.runs import facts
+from tests.fuzz.small_bundle import write_small
 
 IMAGES = [Path("a.dcm"), Path("b.dcm")]
 OTHERS = {
     "software": "promptray 1", "bundle": "2" * 64, "site_revision": 3, "findings_sha256": "3" * 64,
     "backend": "tensorrt", "backend_version": "2", "precision": "fp16", "gated_as": "onnxruntime-cpu@x",
+    "threads": 2, "settings": HostSettings(optimisation="basic"),
     "engines": "key", "prepare": "device", "modality": "CR", "frame": 2, "strict": True,
     "reproducible": True, "images_sha256": "4" * 64, "part": 4,
 }  # fmt: skip
@@ -44,6 +49,21 @@ def test_it_does_not_go_on_as_another(tmp_path: Path, name: str) -> None:
     assert refused.value.code == "batch.state"
     assert refused.value.message.endswith(f"another {name}")
     assert refused.value.found == str(OTHERS[name])
+
+
+def test_threads_are_of_reproducible_scores_and_settings_of_all(tmp_path: Path) -> None:
+    """A batch whose bits do not matter may go on with fewer workers, which have more threads each."""
+    write_small(tmp_path)
+
+    def found(threads: int, *, reproducible: bool, **settings: Any) -> ScorerFacts:
+        path, host = tmp_path / "small.bundle", HostSettings(**settings)
+        with Scorer.open(path, site=None, backend=HOST, threads=threads, host=host) as scorer:
+            return ScorerFacts.of(scorer, reproducible=reproducible)
+
+    assert found(1, reproducible=False) == found(2, reproducible=False)
+    assert found(1, reproducible=True) != found(2, reproducible=True)
+    assert found(1, reproducible=False, optimisation="basic").settings == HostSettings(optimisation="basic")
+    assert found(1, reproducible=False).settings is None
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:

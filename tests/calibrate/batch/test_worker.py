@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from collections import Counter
@@ -13,7 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from promptray.calibrate.batch.attempts import MOST, MOST_STARTS, Attempts, Starts, Stopped
+from promptray.calibrate.batch import worker as worker_module
+from promptray.calibrate.batch.attempts import MOST, MOST_DEATHS, Attempts, Starts, Stopped
 from promptray.calibrate.batch.parts import SCHEMA, cut, read_outcomes, row
 from promptray.calibrate.batch.worker import Work, Worker
 from promptray.runtime.errors import PromptRayError, ScoringError
@@ -142,12 +145,73 @@ def test_a_record_that_was_not_on_disk_yet_is_one_attempt(tmp_path: Path, conten
         assert attempts.first
 
 
-def test_workers_are_not_started_without_end(tmp_path: Path) -> None:
-    starts = Starts(tmp_path)
-    for _ in range(MOST_STARTS):
+(_PART,) = cut([Path("a.png")], 1)
+
+
+def _end(folder: Path, error: type[BaseException], index: int | None = None) -> None:
+    """Let an attempt at the first part, and at an image of it, end with an error."""
+    with contextlib.suppress(error), Attempts(folder, _PART) as attempts:
+        assert index is None or attempts.may_try(index)
+        raise error
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_a_full_disk_is_no_death_of_an_image(
+    told: Work, images: list[Path], died: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the results can't be written, the last image is scored once they can."""
+    (part, *_) = cut(images, 3)
+    if died:
+        _end(told.folder, _Died)
+    worker = Worker(told)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_module, "write_part", full)
+        for _ in range(2 * MOST):
+            with pytest.raises(OSError, match="No space"):
+                worker.score(part)
+    with Attempts(told.folder, part) as attempts:
+        assert attempts.first is not died
+    worker.score(part)
+    assert [each["code"] for each in rows(told.folder)] == [None] * 3
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_an_interruption_is_no_death_and_deaths_of_before_are_remembered(
+    tmp_path: Path, ended: type[BaseException]
+) -> None:
+    _end(tmp_path, _Died)
+    for error in [_Died] * (MOST - 1) + [ended] * 5 + [_Died]:
+        _end(tmp_path, error, index=0)
+    with Attempts(tmp_path, _PART) as attempts:
+        assert not attempts.may_try(0)
+
+
+def test_without_room_for_the_record_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _end(tmp_path, _Died)
+    write, full = Attempts._write, iter([False, True])
+
+    def written(self: Attempts) -> None:
+        if next(full):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self)
+
+    monkeypatch.setattr(Attempts, "_write", written)
+    _end(tmp_path, RuntimeError)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("workers", [1, 40])
+def test_workers_are_not_started_without_end(tmp_path: Path, workers: int) -> None:
+    """Each is started once before any has died."""
+    starts = Starts(tmp_path, workers)
+    for _ in range(workers + MOST_DEATHS):
         starts.another()
-    with pytest.raises(Stopped, match="died"):
-        Starts(tmp_path).another()
+    with pytest.raises(Stopped, match=f"died {MOST_DEATHS} times"):
+        Starts(tmp_path, workers).another()
     starts.forget()
     starts.another()
 

@@ -18,8 +18,10 @@ from promptray.export.triton.repository import NAME, default_name, export_triton
 from promptray.export.triton.served import check_served
 from promptray.runtime.answers import Answers
 from promptray.runtime.backends import HOST, load_backend
+from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.gated import Gated, GatedHead
+from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.gated_answers import GatedAnswers, pack_answers
 from promptray.runtime.golden import read_golden
@@ -209,6 +211,32 @@ def test_an_image_graph_that_mixes_the_images_of_a_batch_is_not_written(small: B
         check_served(small, mixing, [baked], max_batch=2)
     assert refused.value.code == "gate.failed"
     assert "--max-batch 1" in str(refused.value.cure)
+
+
+@pytest.mark.parametrize(
+    ("max_batch", "expected"), [(1, {1}), (2, {1, 2}), (5, {1, 4, 5}), (32, {1, 31, 32})]
+)
+def test_the_batches_that_are_stated_are_those_that_ran(
+    small: Bundle, max_batch: int, expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a batch takes more images than there are golden pictures, and none is left half full."""
+    sizes: list[int] = []
+    submit = SequentialChain.submit
+
+    def recorded(self: SequentialChain, pixels: Any, limit: Deadline) -> Any:
+        sizes.append(len(pixels))
+        return submit(self, pixels, limit)
+
+    monkeypatch.setattr(SequentialChain, "submit", recorded)
+    manifest = small.manifest
+    (head,) = manifest.heads
+    image = graph_for_every_machine(manifest, "image", None)
+    facts = graph_for_every_machine(manifest, "head", head.name)
+    baked = bake(small.read(facts.file), facts, own_bank(small, head))
+    served = check_served(small, (small.read(image.file), image), [baked], max_batch=max_batch)
+    assert set(sizes) == expected
+    assert all(sizes.count(size) * size >= 16 for size in expected)
+    assert np.isfinite([served.heads[0].score_error, served.heads[0].batch_error]).all()
 
 
 def _mixing(content: bytes) -> bytes:

@@ -192,6 +192,19 @@ def test_answers_are_the_callers_own(bundle: Bundle) -> None:
     assert all((first[name] == before[name]).all() for name in before)
 
 
+def test_an_input_that_is_missing_is_not_that_of_the_call_before(bundle: Bundle) -> None:
+    backend, facts = load_backend(OPENVINO, threads=1), bundle.manifest.graph("image")
+    assert facts
+    graph = backend.load(lambda: bundle.read(facts.file), facts).bind({})
+    pixels = {"pixels": np.ones((1, 3, 32, 32), np.float32)}
+    before = graph.run(pixels)
+    error = error_of(lambda: graph.run({}))
+    assert error
+    assert error.code == "backend.failed"
+    assert "pixels" in str(error)
+    assert all((graph.run(pixels)[name] == before[name]).all() for name in before)
+
+
 @pytest.mark.parametrize("hidden", [np.nan, np.inf])
 def test_a_number_that_is_none_is_no_score(bundle: Bundle, hidden: float) -> None:
     pixels = np.zeros((1, 3, 32, 32), np.float32)

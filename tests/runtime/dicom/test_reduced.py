@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from openjpeg.utils import encode_array
 from PIL import Image
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000, UID, ExplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+)
 
 from promptray.runtime.bundle.image_rules import Greyscale
 from promptray.runtime.door import open_picture
@@ -97,12 +105,24 @@ def test_lossy_frames_are_reduced_too() -> None:
     "changes",
     [
         {"syntax": ExplicitVRLittleEndian},
+        {"syntax": HTJ2KLossless},
+        {"syntax": HTJ2KLosslessRPCL},
+        {"syntax": HTJ2K},
         {"WindowCenter": None, "WindowWidth": None},
         {"PixelPaddingValue": 0},
         {"HighBit": 12},
         {"BitsStored": 11, "HighBit": 10, "frame": encode_array(factory.ramp(256, 256), bits_stored=16)},
     ],
-    ids=["uncompressed", "no window", "padding", "high bit", "container"],
+    ids=[
+        "uncompressed",
+        "HTJ2K lossless",
+        "HTJ2K lossless RPCL",
+        "HTJ2K",
+        "no window",
+        "padding",
+        "high bit",
+        "container",
+    ],
 )
 def test_what_reduction_would_change_is_decoded_whole(changes: dict[str, Any]) -> None:
     values = factory.ramp(256, 256, bits=changes.get("BitsStored", 12))
