@@ -122,8 +122,11 @@ def _with_student_for_here(made: Draft) -> Draft:
 
 
 def _here(graph: Graph) -> list[str]:
-    """Return the backends that a graph is for, each on this class of machines only."""
-    return [consumers_here(backend)[0] for backend in graph.consumers]
+    """Return the backends that a graph is for, each on this class of machines only.
+
+    A text student's graph is for the class already.
+    """
+    return [consumers_here(consumer.partition("@")[0])[0] for consumer in graph.consumers]
 
 
 def _replaced(manifest: Manifest, **changes: Any) -> Manifest:
