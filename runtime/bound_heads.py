@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.backends import BoundGraph, Chain, Graph, Pending, require_finite, require_leading
+from promptray.runtime.backends import BoundGraph, Chain, Graph, Pending, require_leading
+from promptray.runtime.backends.finite import require_finite
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import PromptError
 from promptray.runtime.prompts import BankBatch

@@ -17,9 +17,9 @@ from promptray.runtime.backends import (
     Preparing,
     load_backend,
     no_prepare,
-    require_finite,
     require_leading,
 )
+from promptray.runtime.backends.finite import require_finite
 from promptray.runtime.bank_file import unpack
 from promptray.runtime.bank_precision import rounded
 from promptray.runtime.bound_heads import BoundChain, BoundHead

@@ -340,24 +340,6 @@ def failed(what: str, facts: GraphFacts, error: Exception) -> ScoringError:
     )
 
 
-def require_finite(outputs: Mapping[str, Array], role: str) -> None:
-    """Refuse outputs that hold NaN or infinity: they would become a score.
-
-    Raises
-    ------
-    ScoringError
-        ``score.not-finite``, naming the output.
-    """
-    for name, values in outputs.items():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ScoringError(
-                "score.not-finite",
-                "the model produced a value that is no number, so there is no score",
-                artefact=f"{role} graph, output {name}",
-                cure="run `promptray verify` on the bundle; report the image's type if it passes",
-            )
-
-
 def require_leading(outputs: Mapping[str, Array], leading: tuple[int, ...], role: str) -> None:
     """Refuse outputs that are not one for each image, of a head for each image and prompt.
 

@@ -20,8 +20,8 @@ from promptray.runtime.backends.engine_program import (
     Incoming,
     Landed,
     Program,
-    require_finite_pixels,
 )
+from promptray.runtime.backends.finite import require_finite_pixels
 from promptray.runtime.backends.flights import Flight, Pool
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.tensorrt_engine import Engine, Shape

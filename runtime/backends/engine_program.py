@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptray.runtime.backends import Array, require_finite
+from promptray.runtime.backends import Array
 from promptray.runtime.backends.cuda import Cuda, Recorded
 from promptray.runtime.backends.device_array import DeviceArray
 from promptray.runtime.backends.engine_prepare import Preparation
+from promptray.runtime.backends.finite import require_finite, require_finite_pixels
 from promptray.runtime.backends.layout import Layout
 from promptray.runtime.backends.tensorrt_engine import Context, Engine, Shape
 from promptray.runtime.deadline import Deadline
@@ -199,14 +200,3 @@ def _side_by_side(contexts: Sequence[Context]) -> list[Layout]:
         outputs = {name: (shape, context.engine.dtypes[name]) for name, shape in context.shapes.items()}
         made.append(Layout(outputs, made[-1].size if made else 0))
     return made
-
-
-def require_finite_pixels(pixels: Array) -> None:
-    """Refuse network input that holds NaN or infinity (``score.not-finite``)."""
-    if not np.isfinite(pixels).all():
-        raise ScoringError(
-            "score.not-finite",
-            "the network input holds a value that is no number",
-            artefact=PIXELS,
-            cure="make it with scorer.prepare, or as the manifest's section `preprocessing` says",
-        )

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from promptray.runtime.backends import HOST, Array, BoundGraph, failed, no_prepare
+from promptray.runtime.backends import HOST, failed, no_prepare
 from promptray.runtime.backends.declared import DeclaredGraph, require_declared
 from promptray.runtime.backends.host_settings import GATED, HostSettings, Optimisation
+from promptray.runtime.backends.one_image import OneImageChain
 from promptray.runtime.backends.onnx_files import require_self_contained
+from promptray.runtime.backends.onnxruntime_graph import (
+    FAULTS,
+    TYPES,
+    OnnxRuntimeGraph,
+)
+from promptray.runtime.backends.onnxruntime_in_place import in_place
 from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.cores import host_threads
 from promptray.runtime.errors import ScoringError
-
-# The binding raises its own exception classes, which share no base below Exception.
-FAULTS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    ValueError,
-    *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-)
 
 # Each of these wheels writes the same folder; with two installed, what runs is whichever came last.
 _WHEELS = (
@@ -111,9 +111,9 @@ class OnnxRuntimeCpu:
         """Refuse: ONNX Runtime has no engine that prepares images."""
         raise no_prepare(self.name, "ONNX Runtime, which leaves it to the CPU")
 
-    def chain(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> SequentialChain:
-        """Join bound graphs, which run one after the other."""
-        return SequentialChain(image, heads)
+    def chain(self, image: Any, heads: Sequence[Any]) -> OneImageChain:
+        """Join bound graphs of this backend, which run one after the other."""
+        return OneImageChain(SequentialChain(image, heads), partial(in_place, image, heads))
 
     def require_usable(self) -> None:
         """Do nothing: a processor is not lost."""
@@ -158,6 +158,8 @@ def make_session(
     options.log_severity_level = 4
     options.graph_optimization_level = _LEVELS[settings.optimisation]
     options.enable_cpu_mem_arena = settings.arena
+    # Otherwise its threads look for more work after a call, on cores that the next session's need.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.use_deterministic_compute = provider != "CPUExecutionProvider"  # which always is
     try:
         # Its own fall-back prints to stdout and tries the same provider again.
@@ -170,62 +172,5 @@ def make_session(
     return session
 
 
-class OnnxRuntimeGraph:
-    """A compiled session."""
-
-    def __init__(self, session: ort.InferenceSession, facts: GraphFacts) -> None:
-        self._session = session
-        self._facts = facts
-        self._outputs = [output.name for output in session.get_outputs()]
-
-    def bind(self, resident: Mapping[str, Array]) -> OnnxRuntimeBoundGraph:
-        """Wrap the resident arrays once, so that a run copies nothing of them."""
-        taken = {tensor.name for tensor in self._facts.inputs}
-        values = {
-            name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in resident.items() if name in taken
-        }
-        return OnnxRuntimeBoundGraph(self._session, self._facts, self._outputs, values)
-
-
-class OnnxRuntimeBoundGraph:
-    """A session with its resident inputs."""
-
-    def __init__(
-        self,
-        session: ort.InferenceSession,
-        facts: GraphFacts,
-        outputs: list[str],
-        resident: dict[str, ort.OrtValue],
-    ) -> None:
-        self._session = session
-        self._facts = facts
-        self._outputs = outputs
-        self._resident = resident
-        # A graph takes what it needs of what the side before it gives.
-        self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run and return every output by name.
-
-        Raises
-        ------
-        ScoringError
-            ``backend.failed`` with the runtime's first line.
-        """
-        feeds = dict(self._resident)
-        for name in self._taken & inputs.keys():
-            array = inputs[name]
-            feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
-        try:
-            results = self._session.run_with_ort_values(self._outputs, feeds)
-        except FAULTS as error:
-            raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
-        return {name: value.numpy() for name, value in zip(self._outputs, results, strict=True)}
-
-
-_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64",
-          "tensor(uint8)": "uint8"}  # fmt: skip
-
-
 def _tensors(nodes: Sequence[Any]) -> dict[str, tuple[str, int]]:
-    return {node.name: (_TYPES.get(node.type, node.type), len(node.shape)) for node in nodes}
+    return {node.name: (TYPES.get(node.type, node.type), len(node.shape)) for node in nodes}

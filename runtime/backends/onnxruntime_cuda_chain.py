@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from promptray.runtime.backends import Array, Outputs, failed, require_finite, require_on_host
+from promptray.runtime.backends import Array, Outputs, failed, require_on_host
 from promptray.runtime.backends.call_sizes import call_sizes, parts_of
-from promptray.runtime.backends.onnxruntime import FAULTS
+from promptray.runtime.backends.finite import require_finite, require_finite_pixels
+from promptray.runtime.backends.onnxruntime_graph import FAULTS
 from promptray.runtime.backends.sequential import Done
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.deadline import Deadline
@@ -168,7 +169,7 @@ class OnnxRuntimeCudaChain:
                 found=f"{pixels.dtype} {list(pixels.shape)}",
                 cure="make it with scorer.prepare",
             )
-        require_finite({_PIXELS: pixels}, "image")
+        require_finite_pixels(pixels)
         start = time.perf_counter()
         with self._backend.lifetime.use():
             self._wait(limit)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from promptray.runtime.backends.onnxruntime import FAULTS
+from promptray.runtime.backends.onnxruntime_graph import FAULTS
 
 PROVIDER = "CUDAExecutionProvider"
 _LIBRARIES = Path(ort.__file__).parent / "capi"

@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from promptray.runtime.backends import OPENVINO, Array, BoundGraph, failed, no_prepare
+from promptray.runtime.backends import OPENVINO, Array, failed, no_prepare
 from promptray.runtime.backends.declared import DeclaredGraph, DeclaredTensor, require_declared
 from promptray.runtime.backends.host_settings import GATED, HostSettings
+from promptray.runtime.backends.one_image import OneImageChain
 from promptray.runtime.backends.onnx_files import require_self_contained
 from promptray.runtime.backends.openvino_library import NAME, load_library
 from promptray.runtime.backends.sequential import SequentialChain
@@ -101,9 +102,9 @@ class OpenVino:
         """Refuse: OpenVINO has no engine that prepares images."""
         raise no_prepare(self.name, "OpenVINO, which leaves it to the CPU")
 
-    def chain(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> SequentialChain:
-        """Join bound graphs, which run one after the other."""
-        return SequentialChain(image, heads)
+    def chain(self, image: Any, heads: Sequence[Any]) -> OneImageChain:
+        """Join bound graphs of this backend, which run one after the other."""
+        return OneImageChain(SequentialChain(image, heads), lambda: SequentialChain(image.in_place(), heads))
 
     def require_usable(self) -> None:
         """Do nothing: a processor is not lost."""
@@ -148,26 +149,50 @@ class OpenVinoBoundGraph:
             address of the array that it was given last.
         """
         try:
+            request = self._free.pop()
+        except IndexError:
+            request = self.request()
+        outputs = self.infer(request, inputs)
+        # The next call of the request writes to the same memory.
+        found = {name: np.array(values) for name, values in outputs.items()}
+        self._free.append(request)  # what failed half-way is not used again
+        return found
+
+    def in_place(self) -> _InPlace:
+        """Return this graph for one call at a time, whose outputs are not copied."""
+        return _InPlace(self)
+
+    def infer(self, request: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run a request of this graph and return its outputs where they lie (see :meth:`run`)."""
+        try:
             given = {name: np.ascontiguousarray(inputs[name]) for name in self._taken}
-            request = self._request()
             for name, array in given.items():
                 request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
             request.infer(share_outputs=True)
-            # The next call of the request writes to the same memory.
-            found = {name: np.array(request.get_tensor(name).data) for name in self._outputs}
-        except _faults(self._library) as error:  # what failed half-way is not used again
+            return {name: request.get_tensor(name).data for name in self._outputs}
+        except _faults(self._library) as error:
             raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
-        self._free.append(request)
-        return found
 
-    def _request(self) -> Any:
+    def request(self) -> Any:
+        """Make a request with the resident inputs."""
         try:
-            return self._free.pop()
-        except IndexError:
             request = self._compiled.create_infer_request()
             for name, array in self._resident.items():
                 request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
-            return request
+        except _faults(self._library) as error:
+            raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
+        return request
+
+
+class _InPlace:
+    """A bound graph with one request; the next call writes its outputs anew."""
+
+    def __init__(self, bound: OpenVinoBoundGraph) -> None:
+        self._bound, self._request = bound, bound.request()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run and return every output by name (see :meth:`OpenVinoBoundGraph.run`)."""
+        return self._bound.infer(self._request, inputs)
 
 
 def _faults(library: ModuleType) -> tuple[type[Exception], ...]:

@@ -9,10 +9,10 @@ from promptray.runtime.backends import (
     Array,
     BoundGraph,
     Outputs,
-    require_finite,
     require_leading,
     require_on_host,
 )
+from promptray.runtime.backends.finite import require_finite, require_finite_pixels
 from promptray.runtime.deadline import Deadline
 
 
@@ -28,6 +28,7 @@ class SequentialChain:
     def submit(self, pixels: Array, limit: Deadline) -> Done:
         """Score pixels (see :class:`promptray.runtime.backends.Chain`)."""
         require_on_host(pixels)
+        require_finite_pixels(pixels)
         limit.check("before the image graph")
         start = time.perf_counter()
         features = self._image.run({"pixels": pixels})

@@ -17,7 +17,7 @@ import pytest
 
 from promptray import ImageError, PromptRayError, Refused, Result, Scorer, ScoringError
 from promptray.runtime.backends import onnxruntime as backend_module
-from promptray.runtime.backends.onnxruntime import OnnxRuntimeBoundGraph
+from promptray.runtime.backends.onnxruntime_in_place import InPlaceGraph, InPlaceHead
 from promptray.runtime.bound_heads import BoundHead
 from promptray.runtime.prepared import Prepared
 from tests.bundle_factory import edited, relist
@@ -189,22 +189,40 @@ def test_scoring_side_by_side_while_prompts_change(carzero_bundle: Path) -> None
 
 
 def test_nan_is_an_error_never_a_score(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = OnnxRuntimeBoundGraph.run
+    real = InPlaceHead.run
 
-    def poisoned(self: OnnxRuntimeBoundGraph, inputs: Any) -> Any:
+    def poisoned(self: InPlaceHead, inputs: Any) -> Any:
         outputs = real(self, inputs)
         return {name: array * np.nan if name == "logits" else array for name, array in outputs.items()}
 
-    monkeypatch.setattr(OnnxRuntimeBoundGraph, "run", poisoned)
+    monkeypatch.setattr(InPlaceHead, "run", poisoned)
     with pytest.raises(ScoringError) as refusal:
         scorer.score(IMAGES[0], modality="DX")
     assert refusal.value.code == "score.not-finite"
 
 
-def test_nan_in_the_image_features_is_refused_too(scorer: Scorer) -> None:
+def test_nan_in_the_image_features_is_refused_too(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = InPlaceGraph.run
+
+    def poisoned(self: InPlaceGraph, inputs: Any) -> Any:
+        outputs = real(self, inputs)
+        if "pixels" in inputs:
+            next(iter(outputs.values())).reshape(-1)[-1] = np.inf
+        return outputs
+
+    monkeypatch.setattr(InPlaceGraph, "run", poisoned)
+    with pytest.raises(ScoringError, match="image graph") as refusal:
+        scorer.score(IMAGES[0], modality="DX")
+    assert refusal.value.code == "score.not-finite"
+
+
+def test_nan_in_the_network_input_is_refused_before_a_graph_sees_it(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = scorer.prepare(IMAGES[0], modality="DX")
-    prepared.network_input.pixels[:] = np.nan
-    with pytest.raises(ScoringError) as refusal:
+    prepared.network_input.pixels[0, 0, 0, 0] = np.nan
+    monkeypatch.setattr(InPlaceGraph, "run", None)  # a quantised graph would take it for a number
+    with pytest.raises(ScoringError, match="network input") as refusal:
         scorer.infer(prepared)
     assert refusal.value.code == "score.not-finite"
 
@@ -214,13 +232,13 @@ def test_deadline_and_cancellation(scorer: Scorer, monkeypatch: pytest.MonkeyPat
         scorer.score(IMAGES[0], modality="DX", deadline=0.0)
     assert refusal.value.code == "score.deadline"
     cancel = threading.Event()
-    real = OnnxRuntimeBoundGraph.run
+    real = InPlaceGraph.run
 
-    def cancelled_meanwhile(self: OnnxRuntimeBoundGraph, inputs: Any) -> Any:
+    def cancelled_meanwhile(self: InPlaceGraph, inputs: Any) -> Any:
         cancel.set()
         return real(self, inputs)
 
-    monkeypatch.setattr(OnnxRuntimeBoundGraph, "run", cancelled_meanwhile)
+    monkeypatch.setattr(InPlaceGraph, "run", cancelled_meanwhile)
     with pytest.raises(ScoringError) as refusal:
         scorer.score(IMAGES[0], modality="DX", cancel=cancel)
     assert refusal.value.code == "score.cancelled"

@@ -1,0 +1,42 @@
+"""A chain in which a call of one image finds all memory in its place.
+
+Around a small network, making room for what goes from one graph to the next would take longer than all else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from promptray.runtime.backends import Array, require_on_host
+from promptray.runtime.backends.sequential import Done, SequentialChain
+from promptray.runtime.deadline import Deadline
+
+
+class OneImageChain:
+    """Runs the image graph and then the heads when something is submitted. Thread-safe.
+
+    Parameters
+    ----------
+    several : SequentialChain
+        For several images in one call, which get new memory each time: they are for throughput.
+    make : callable
+        Makes a chain for one image with memory of its own. There are as many as images were scored at the
+        same time.
+    """
+
+    def __init__(self, several: SequentialChain, make: Callable[[], SequentialChain]) -> None:
+        self._several, self._make = several, make
+        self._free: list[SequentialChain] = []
+
+    def submit(self, pixels: Array, limit: Deadline) -> Done:
+        """Score pixels (see :class:`promptray.runtime.backends.Chain`)."""
+        require_on_host(pixels)
+        if len(pixels) != 1:
+            return self._several.submit(pixels, limit)
+        try:
+            chain = self._free.pop()
+        except IndexError:
+            chain = self._make()
+        done = chain.submit(pixels, limit)
+        self._free.append(chain)  # what failed half-way is not used again
+        return done

@@ -1,0 +1,94 @@
+"""Sessions of ONNX Runtime on the CPU as graphs: run, and with resident inputs bound."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from promptray.runtime.backends import Array, failed
+from promptray.runtime.bundle.manifest import Graph as GraphFacts
+
+# The binding raises its own exception classes, which share no base below Exception.
+FAULTS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(ort_state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+
+#: ONNX Runtime's names of types, and ours.
+TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64",
+          "tensor(uint8)": "uint8"}  # fmt: skip
+
+
+class OnnxRuntimeGraph:
+    """A compiled session."""
+
+    def __init__(self, session: ort.InferenceSession, facts: GraphFacts) -> None:
+        self._session = session
+        self._facts = facts
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def bind(self, resident: Mapping[str, Array]) -> OnnxRuntimeBoundGraph:
+        """Wrap the resident arrays once, so that a run copies nothing of them."""
+        taken = {tensor.name for tensor in self._facts.inputs}
+        values = {
+            name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in resident.items() if name in taken
+        }
+        return OnnxRuntimeBoundGraph(self._session, self._facts, self._outputs, values)
+
+
+class OnnxRuntimeBoundGraph:
+    """A session with its resident inputs.
+
+    Attributes
+    ----------
+    session : InferenceSession
+    facts : GraphFacts
+    resident : dict of str to OrtValue
+    """
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        facts: GraphFacts,
+        outputs: list[str],
+        resident: dict[str, ort.OrtValue],
+    ) -> None:
+        self.session = session
+        self.facts = facts
+        self._outputs = outputs
+        self.resident = resident
+        # A graph takes what it needs of what the side before it gives.
+        self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run and return every output by name.
+
+        Raises
+        ------
+        ScoringError
+            ``backend.failed`` with the runtime's first line.
+        """
+        feeds = dict(self.resident)
+        for name in self._taken & inputs.keys():
+            array = inputs[name]
+            feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
+        try:
+            results = self.session.run_with_ort_values(self._outputs, feeds)
+        except FAULTS as error:
+            raise failed(f"the {self.facts.role} graph failed", self.facts, error) from error
+        return {name: _view(value) for name, value in zip(self._outputs, results, strict=True)}
+
+
+def _view(value: ort.OrtValue) -> Array:
+    """Return an output where it lies: a copy of features costs more than all else around a call.
+
+    The array keeps the value, and so the memory, alive.
+    """
+    memory = (ctypes.c_ubyte * value.tensor_size_in_bytes()).from_address(value.data_ptr())
+    memory.owner = value
+    return np.frombuffer(memory, TYPES[value.data_type()]).reshape(value.shape())

@@ -1,0 +1,83 @@
+"""Sessions of ONNX Runtime's CPU provider whose inputs and outputs for one image are bound once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnxruntime as ort
+
+from promptray.runtime.backends import Array, failed
+from promptray.runtime.backends.onnxruntime_graph import FAULTS, OnnxRuntimeBoundGraph
+from promptray.runtime.backends.sequential import SequentialChain
+
+
+def in_place(image: OnnxRuntimeBoundGraph, heads: Sequence[OnnxRuntimeBoundGraph]) -> SequentialChain:
+    """Join bound graphs for one image at a time, with all memory that a call needs."""
+    first = InPlaceGraph(image, {})
+    return SequentialChain(first, [InPlaceHead(head, first.values) for head in heads])
+
+
+class InPlaceGraph:
+    """A bound graph for one image, with memory for its outputs, which every call writes anew.
+
+    Attributes
+    ----------
+    values : dict of str to OrtValue
+        The outputs.
+    """
+
+    def __init__(self, bound: OnnxRuntimeBoundGraph, given: Mapping[str, ort.OrtValue]) -> None:
+        self._session, self._facts = bound.session, bound.facts
+        self._binding = bound.session.io_binding()
+        known = {**given, **bound.resident}
+        self._missing = []
+        for tensor in bound.facts.inputs:
+            if tensor.name in known:
+                self._binding.bind_ortvalue_input(tensor.name, known[tensor.name])
+            else:
+                self._missing.append(tensor.name)
+        self._outputs = {name: np.zeros(shape, dtype) for name, (shape, dtype) in _outputs(bound).items()}
+        self.values = {
+            name: ort.OrtValue.ortvalue_from_numpy(memory) for name, memory in self._outputs.items()
+        }
+        for name, value in self.values.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run and return every output by name, where the next call will write.
+
+        Raises
+        ------
+        ScoringError
+            ``backend.failed`` with the runtime's first line.
+        """
+        try:
+            for name in self._missing:
+                self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(inputs[name]))
+            self._session.run_with_iobinding(self._binding)
+        except FAULTS as error:
+            raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
+        return self._outputs
+
+
+class InPlaceHead(InPlaceGraph):
+    """A head: its outputs are the answer, and so the caller's own."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run and return a copy of every output by name."""
+        return {name: values.copy() for name, values in super().run(inputs).items()}
+
+
+def _outputs(bound: OnnxRuntimeBoundGraph) -> dict[str, tuple[list[int], str]]:
+    """Return the shapes and types of the outputs for one image."""
+    sizes: dict[str, int] = {}
+    for tensor in bound.facts.inputs:
+        if tensor.name in bound.resident:
+            sides = zip(tensor.dims, bound.resident[tensor.name].shape(), strict=True)
+            sizes |= {dim: side for dim, side in sides if isinstance(dim, str)}
+    sizes[str(bound.facts.outputs[0].dims[0])] = 1
+    return {
+        tensor.name: ([dim if isinstance(dim, int) else sizes[dim] for dim in tensor.dims], tensor.dtype)
+        for tensor in bound.facts.outputs
+    }

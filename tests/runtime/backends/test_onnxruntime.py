@@ -1,0 +1,32 @@
+"""What sessions of the CPU provider give."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+
+from promptray.runtime.backends import HOST, load_backend
+from promptray.runtime.bundle import Bundle
+
+
+def test_outputs_keep_their_values_whatever_runs_later(miniature: Bundle) -> None:
+    facts = miniature.manifest.graph("image")
+    assert facts is not None
+    dims = next(tensor for tensor in facts.inputs if tensor.name == "pixels").dims[1:]
+    shape = (1, *(side for side in dims if isinstance(side, int)))
+    backend = load_backend(HOST, threads=1)
+    graph = backend.load(lambda: miniature.read(facts.file), facts).bind({})
+    rng = np.random.default_rng(0)
+    outputs = graph.run({"pixels": rng.normal(size=shape).astype(np.float32)})
+    expected = {name: values.copy() for name, values in outputs.items()}
+    views = {name: values[:, :1] for name, values in outputs.items()}
+    del outputs
+    for _ in range(5):
+        gc.collect()
+        later = graph.run({"pixels": rng.normal(size=shape).astype(np.float32)})
+    del graph, backend
+    gc.collect()
+    for name, values in views.items():
+        np.testing.assert_array_equal(values, expected[name][:, :1])
+        assert not np.array_equal(later[name], expected[name])
