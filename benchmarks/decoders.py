@@ -116,7 +116,7 @@ def main() -> None:
         found = measure(Path(folder), SAMPLE, rows, columns, options.rounds)
     if options.output:
         libraries = ("pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm", "pillow", "simplejpeg")
-        installed = {each.metadata["Name"].lower(): each.version for each in importlib.metadata.distributions()}
+        installed = {each.name.lower(): each.version for each in importlib.metadata.distributions()}
         versions = {name: installed[name] for name in libraries if name in installed}
         if (codecs := _imagecodecs()) is not None:
             versions["imagecodecs"] = codecs.__version__
