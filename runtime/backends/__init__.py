@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from promptray.runtime.backends.declared import DeclaredGraph
 from promptray.runtime.backends.host_settings import GATED, HostSettings
+from promptray.runtime.backends.not_finite import not_finite
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.deadline import Deadline
 from promptray.runtime.engines.facts import EngineFacts
@@ -161,7 +162,8 @@ class Chain(Protocol):
         """Begin to score pixels: float32 (B, channels, height, width), contiguous.
 
         A NumPy array may be used again when this returns. Backends of a GPU also take an array that is there
-        already (DLPack, ``__cuda_array_interface__``); it must not be written before the answer is there.
+        already (DLPack, ``__cuda_array_interface__``) and read it there; it must not be written before the
+        answer is there.
 
         Raises
         ------
@@ -350,12 +352,7 @@ def require_finite(outputs: Mapping[str, Array], role: str) -> None:
     """
     for name, values in outputs.items():
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ScoringError(
-                "score.not-finite",
-                "the model produced a value that is no number, so there is no score",
-                artefact=f"{role} graph, output {name}",
-                cure="run `promptray verify` on the bundle; report the image's type if it passes",
-            )
+            raise not_finite(name, role)
 
 
 def require_leading(outputs: Mapping[str, Array], leading: tuple[int, ...], role: str) -> None:
@@ -392,6 +389,6 @@ def require_on_host(pixels: object) -> None:
             "this backend takes network input from the host only",
             expected="a NumPy array",
             found=type(pixels).__name__,
-            cure="pass the array's NumPy copy, or open the scorer with the backend tensorrt or tensorrt_rtx, "
-            "which take arrays on the GPU",
+            cure="pass the array's NumPy copy, or open the scorer with the backend tensorrt, tensorrt_rtx or "
+            "onnxruntime-cuda, which take arrays on the GPU",
         )
