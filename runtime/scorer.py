@@ -244,7 +244,8 @@ class Scorer:
         pixels : float32 (images, channels, height, width), contiguous
             A NumPy array; on a backend of a GPU also what has ``__dlpack__`` or version 3 of
             ``__cuda_array_interface__`` and lies on CUDA device 0. It is waited for on the stream that its
-            producer names, copied within the device, and must not be written before the result is there.
+            producer names, read where it lies, and must not be written before the result is there. Where
+            its address is no multiple of 256 it is copied within the device.
         deadline, cancel
             As for :meth:`infer`.
 

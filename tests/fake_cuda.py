@@ -16,6 +16,7 @@ codes. What real hardware forgives now and then is a failure here, every time:
   gives wrong numbers.
 - While a stream is captured, work is recorded and not done; allocating, freeing and waiting in that thread
   invalidates the capture. A launched graph does the recorded work again, on the recorded addresses.
+- A kernel is its PTX text, executed (:mod:`tests.fake_driver`).
 
 Errors are injected: out of memory at the k-th allocation, the device lost at the k-th call. It shows that
 code follows the rules. It shows nothing of a real GPU's numbers or speed.
@@ -27,7 +28,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -41,7 +41,6 @@ from tests.fake_cuda_rules import (
     Event,
     Fault,
     Handle,
-    Rules,
     Stream,
     Work,
     cudaDeviceAttr,
@@ -49,18 +48,12 @@ from tests.fake_cuda_rules import (
     cudaMemcpyKind,
     cudaMemoryType,
     cudaStreamCaptureMode,
+    simulated_module,
 )
+from tests.fake_driver import Driver
 
 
-def simulated_module(name: str, **members: Any) -> ModuleType:
-    """Make a module; others ask `sys.modules` for the specification of what they find there."""
-    module = ModuleType(name)
-    module.__spec__ = ModuleSpec(name, None)
-    vars(module).update(members)
-    return module
-
-
-class Gpu(Rules):
+class Gpu(Driver):
     """One GPU.
 
     Parameters
@@ -110,7 +103,7 @@ class Gpu(Rules):
     def held(self) -> int:
         """Allocations, streams, events and graphs that were not given back."""
         tables: tuple[dict[int, Any], ...] = (
-            self._device, self._pinned, self._events, self._graphs, self._execs
+            self._device, self._pinned, self._events, self._graphs, self._execs, self._modules
         )  # fmt: skip
         return sum(map(len, tables)) + len(self._streams) - 1
 
@@ -134,8 +127,16 @@ class Gpu(Rules):
             self._elsewhere.add(address)
         return address
 
+    def lend(self, values: np.ndarray) -> int:
+        """Take an array of the host for memory of the device, where it lies; return its address.
+
+        For libraries that run on the processor: what is no address of the host would end the process.
+        """
+        self._device[values.ctypes.data] = values.reshape(-1).view(np.uint8)
+        return values.ctypes.data
+
     def release(self, address: int) -> None:
-        """Free what :meth:`array` gave."""
+        """Free what :meth:`array` or :meth:`lend` gave."""
         del self._device[address]
 
     def queue(self, stream: int, work: Work) -> None:
@@ -299,6 +300,18 @@ class Gpu(Rules):
             self._put(found, self._copy(int(to), int(source), size, kind))
             return (OK,)
 
+    def cudaMemsetAsync(self, to: int, value: int, size: int, stream: Any) -> tuple[cudaError_t]:
+        with self._lock:
+            error, found = self._enter_stream("cudaMemsetAsync", stream)
+            if found is None or error is not OK:
+                return (error,)
+
+            def fill() -> None:
+                self._span(to, size)[:] = value
+
+            self._put(found, fill)
+            return (OK,)
+
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[cudaError_t, Handle | None]:
         with self._lock:
             error = self._enter("cudaStreamCreateWithFlags", allocates=True)
@@ -404,8 +417,9 @@ class Gpu(Rules):
 
 @contextmanager
 def simulated(gpu: Gpu | None = None) -> Iterator[Gpu]:
-    """Put a simulated GPU behind ``cuda.bindings.runtime``; what ran on it must have followed the rules."""
+    """Put a simulated GPU behind ``cuda.bindings``; what ran on it must have followed the rules."""
     made = gpu or Gpu()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cuda.bindings.runtime", made.bindings)
+        patch.setitem(sys.modules, "cuda.bindings.driver", made.driver)
         yield made

@@ -8,6 +8,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,14 @@ class cudaDeviceAttr(enum.IntEnum):
 
 Work = Callable[[], None]
 OK = cudaError_t.cudaSuccess
+
+
+def simulated_module(name: str, **members: Any) -> ModuleType:
+    """Make a module; others ask `sys.modules` for the specification of what they find there."""
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    vars(module).update(members)
+    return module
 
 
 class Handle:
@@ -117,6 +127,7 @@ class Rules:
         self._graphs: dict[int, list[Work]] = {}
         self._execs: dict[int, list[Work]] = {}
         self._queries: Counter[int] = Counter()
+        self._with_context: set[int] = set()  # threads in which the runtime made a context
 
     @property
     def current(self) -> int:
@@ -141,6 +152,7 @@ class Rules:
                         capture.valid = False
                         return cudaError_t.cudaErrorStreamCaptureUnsupported
             if allocates:
+                self._with_context.add(threading.get_ident())
                 self.calls["allocation"] += 1
                 self._refuse_in -= 1
                 if self._refuse_in == -1:
@@ -154,6 +166,7 @@ class Rules:
         error = self._enter(name, waits=waits)
         if error is not OK:
             return error, None
+        self._with_context.add(threading.get_ident())
         found = self._streams.get(int(stream))
         return (OK, found) if found else (cudaError_t.cudaErrorInvalidResourceHandle, None)
 
@@ -162,9 +175,11 @@ class Rules:
         table[self._next] = item
         return Handle(self._next)
 
-    def _destroy(self, name: str, table: dict[int, Any], handle: Any) -> tuple[cudaError_t]:
+    def _destroy(
+        self, name: str, table: dict[int, Any], handle: Any, *, waits: bool = False
+    ) -> tuple[cudaError_t]:
         with self._lock:
-            error = self._enter(name)
+            error = self._enter(name, waits=waits)
             if error is not OK:
                 return (error,)
             found = table.get(int(handle))

@@ -27,7 +27,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from tests.fake_cuda import Gpu, simulated, simulated_module
+from tests.fake_cuda import Gpu, simulated
+from tests.fake_cuda_rules import simulated_module
 
 VERSION = "10.3.0"
 _MAGIC = b"simulated plan\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -169,3 +170,81 @@ def test_faults_come_where_they_were_asked_for(gpu: Gpu) -> None:
     codes = [gpu.cudaMalloc(4)[0] for _ in range(3)]
     assert codes == [OK, cudaError_t.cudaErrorLaunchFailure, cudaError_t.cudaErrorLaunchFailure]
     gpu.assert_clean()
+
+
+COPY = """\
+.version 6.0
+.target sm_70
+.address_size 64
+
+.visible .entry copy(
+    .param .u64 values,
+    .param .u32 count,
+    .param .u64 to
+)
+{
+    .reg .b32 %r<2>;
+    .reg .b64 %a<5>;
+
+    ld.param.u64 %a0, [values];
+    ld.param.u64 %a1, [to];
+    mov.u32 %r0, %tid.x;
+    mul.wide.u32 %a2, %r0, 4;
+    add.u64 %a3, %a0, %a2;
+    add.u64 %a4, %a1, %a2;
+    ld.global.u32 %r1, [%a3];
+    st.global.u32 [%a4], %r1;
+    ret;
+}
+"""
+
+
+def launch(gpu: Gpu, stream: Any, threads: int, values: int, to: int, text: str = COPY) -> Any:
+    """Load the kernel and queue it."""
+    driver = gpu.driver
+    error, kernels = driver.cuModuleLoadData(text.encode() + b"\0")
+    if error:
+        return error
+    _, function = driver.cuModuleGetFunction(kernels, b"copy")
+    types = (ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64)
+    given = (function, 1, 1, 1, threads, 1, 1, 0, stream, ((values, threads, to), types), 0)
+    return driver.cuLaunchKernel(*given)[0]
+
+
+def test_a_kernel_is_queued_and_executed_as_its_text_says(gpu: Gpu, stream: Any) -> None:
+    source, to = gpu.array(host([1, 2, 3])), gpu.array(host([0, 0, 0]))
+    assert launch(gpu, stream, 2, source, to) == 0
+    assert gpu.read(to, (3,), np.dtype(np.float32)).tolist() == [0, 0, 0], "nobody waited"
+    gpu.cudaStreamSynchronize(stream)
+    assert gpu.read(to, (3,), np.dtype(np.float32)).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("wrong", ["beyond", "odd"])
+def test_a_kernel_that_reads_what_it_must_not_is_seen(gpu: Gpu, stream: Any, wrong: str) -> None:
+    source, to = gpu.array(host([1, 2, 3])), gpu.array(np.zeros(99, np.float32))
+    launch(gpu, stream, *((4, source) if wrong == "beyond" else (2, source + 2)), to)
+    assert gpu.cudaStreamSynchronize(stream) == (cudaError_t.cudaErrorIllegalAddress,)
+    assert gpu.lost
+    assert gpu.violations
+
+
+def test_a_kernel_needs_a_context(gpu: Gpu) -> None:
+    assert launch(gpu, 1, 1, 8, 8) == 201, "no call of the runtime was made in this thread"
+
+
+@pytest.mark.parametrize(
+    ("right", "other"),
+    [
+        ("mul.wide.u32", "mul.hi.u32"),
+        ("%tid.x", "%tid.y"),
+        ("%r1;", "%r2;"),
+        ("    ret;\n", ""),
+        ("sm_70", "sm_90"),
+        (".param .u32 count", ".param .f32 count"),
+    ],
+)
+def test_what_the_interpreter_does_not_know_is_no_kernel(
+    gpu: Gpu, stream: Any, right: str, other: str
+) -> None:
+    with pytest.raises((NotImplementedError, AssertionError)):
+        launch(gpu, stream, 1, 8, 8, COPY.replace(right, other))

@@ -161,7 +161,8 @@ class Chain(Protocol):
         """Begin to score pixels: float32 (B, channels, height, width), contiguous.
 
         A NumPy array may be used again when this returns. Backends of a GPU also take an array that is there
-        already (DLPack, ``__cuda_array_interface__``); it must not be written before the answer is there.
+        already (DLPack, ``__cuda_array_interface__``) and read it there; it must not be written before the
+        answer is there.
 
         Raises
         ------
@@ -374,6 +375,6 @@ def require_on_host(pixels: object) -> None:
             "this backend takes network input from the host only",
             expected="a NumPy array",
             found=type(pixels).__name__,
-            cure="pass the array's NumPy copy, or open the scorer with the backend tensorrt or tensorrt_rtx, "
-            "which take arrays on the GPU",
+            cure="pass the array's NumPy copy, or open the scorer with the backend tensorrt, tensorrt_rtx or "
+            "onnxruntime-cuda, which take arrays on the GPU",
         )

@@ -15,7 +15,6 @@ TensorRT and ONNX Runtime bring a CUDA runtime of their own, each with a last er
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import re
 import weakref
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.runtime.backends.cuda_device import device_facts, load_bindings
+from promptray.runtime.backends.cuda_resources import Event, Kept, Memory, Pinned, Recorded, Stream
 from promptray.runtime.backends.postponed import postponing
 from promptray.runtime.errors import ScoringError
 
@@ -39,66 +39,6 @@ _LOST = frozenset({46, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720),
 
 #: How libraries say it: their error codes are their own, and the runtime they ask is not the one here.
 _NO_MEMORY = re.compile(r"out ?of ?memory|failed to allocate|could not be allocated", re.IGNORECASE)
-
-
-class Memory:
-    """Memory of the device.
-
-    Attributes
-    ----------
-    address : int
-    size : int
-        Bytes.
-    """
-
-    def __init__(self, address: int, size: int) -> None:
-        self.address, self.size = address, size
-
-
-class Pinned(Memory):
-    """Memory of the host that the device copies from and to by itself.
-
-    Attributes
-    ----------
-    bytes : uint8 array, (size,)
-        A view of it.
-    """
-
-    def __init__(self, address: int, size: int) -> None:
-        super().__init__(address, size)
-        self.bytes: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))
-
-
-class Stream:
-    """A queue of work on the device, in order. Attribute `handle`: its number, as TensorRT takes it."""
-
-    def __init__(self, own: Any) -> None:
-        self.own, self.handle = own, int(own)
-
-
-class Event:
-    """A place in a stream's queue."""
-
-    def __init__(self, own: Any) -> None:
-        self.own = own
-
-
-class Recorded:
-    """Work that was recorded once and is launched as a whole: a CUDA graph."""
-
-    def __init__(self, own: Any) -> None:
-        self.own = own
-
-
-class Kept:
-    """A library's object that holds resources of the device; `value` is None once they were given back."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def let_go(self) -> None:
-        """Drop it: its destructor gives the resources back."""
-        self.value = None
 
 
 class Cuda:
@@ -152,27 +92,27 @@ class Cuda:
             ``backend.out-of-memory``.
         """
         address = int(self.call("cudaMalloc", size))
-        return self._own(Memory(address, size), partial(self._runtime.cudaFree, address))
+        return self.own(Memory(address, size), partial(self._runtime.cudaFree, address))
 
     def pinned(self, size: int) -> Pinned:
         """Allocate pinned memory of the host."""
         address = int(self.call("cudaHostAlloc", size, self._runtime.cudaHostAllocDefault))
-        return self._own(Pinned(address, size), partial(self._runtime.cudaFreeHost, address))
+        return self.own(Pinned(address, size), partial(self._runtime.cudaFreeHost, address))
 
     def stream(self) -> Stream:
         """Make a stream that waits for no other."""
         own = self.call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
-        return self._own(Stream(own), partial(self._runtime.cudaStreamDestroy, own))
+        return self.own(Stream(own), partial(self._runtime.cudaStreamDestroy, own))
 
     def event(self) -> Event:
         """Make an event."""
         own = self.call("cudaEventCreateWithFlags", self._runtime.cudaEventDisableTiming)
-        return self._own(Event(own), partial(self._runtime.cudaEventDestroy, own))
+        return self.own(Event(own), partial(self._runtime.cudaEventDestroy, own))
 
     def keep(self, owner: Any, resource: Any) -> Kept:
         """Keep what a library allocated on the device until `owner` is gone and it is allowed to free."""
         kept = Kept(resource)
-        self._own(owner, kept.let_go)
+        self.own(owner, kept.let_go)
         return kept
 
     def collect(self) -> None:
@@ -199,7 +139,8 @@ class Cuda:
                 if destroy is not None:
                     destroy()
 
-    def _own(self, owner: Any, destroy: Callable[[], Any]) -> Any:
+    def own(self, owner: Any, destroy: Callable[[], Any]) -> Any:
+        """Call `destroy` once `owner` is gone and it is allowed, or when everything is given back."""
         number = next(self._numbers)
         self._held[number] = destroy
         weakref.finalize(owner, self._released.append, number).atexit = False
@@ -243,6 +184,10 @@ class Cuda:
             to.address, source.address, size, self._to_host, stream.own
         ))  # fmt: skip
 
+    def clear(self, address: int, size: int, stream: Stream) -> None:
+        """Queue that bytes of the device become 0."""
+        self.call("cudaMemsetAsync", address, 0, size, stream.own)
+
     def launch(self, recorded: Recorded, stream: Stream) -> None:
         """Queue recorded work."""
         self._check("cudaGraphLaunch", self._launch(recorded.own, stream.own))
@@ -283,7 +228,7 @@ class Cuda:
         except ScoringError:
             self._runtime.cudaGraphDestroy(graph)
             raise
-        recorded = self._own(Recorded(own), partial(self._runtime.cudaGraphExecDestroy, own))
+        recorded = self.own(Recorded(own), partial(self._runtime.cudaGraphExecDestroy, own))
         self.call("cudaGraphDestroy", graph)
         return recorded
 

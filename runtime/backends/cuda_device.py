@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from promptray.runtime.engines.facts import Device
 from promptray.runtime.errors import ScoringError
 
-_MODULES = ("cuda.bindings.runtime", "cuda.cudart")
+#: By the name of cuda-bindings and by that of cuda-python 11.
+_RUNTIME = ("cuda.bindings.runtime", "cuda.cudart")
+_DRIVER = ("cuda.bindings.driver", "cuda.cuda")
 
 
 def load_bindings() -> Any:
@@ -19,8 +22,23 @@ def load_bindings() -> Any:
     ScoringError
         ``backend.unavailable`` where it is not installed or cannot be loaded.
     """
+    return _load(_RUNTIME)
+
+
+def load_driver() -> Any:
+    """Return the module of the driver's functions, which compile and launch kernels.
+
+    Raises
+    ------
+    ScoringError
+        As :func:`load_bindings`.
+    """
+    return _load(_DRIVER)
+
+
+def _load(names: Sequence[str]) -> Any:
     reason = ""
-    for name in _MODULES:
+    for name in names:
         try:
             return importlib.import_module(name)
         except (ImportError, OSError, RuntimeError) as error:
@@ -28,7 +46,7 @@ def load_bindings() -> Any:
     raise ScoringError(
         "backend.unavailable",
         "CUDA's Python bindings cannot be loaded",
-        artefact=_MODULES[0],
+        artefact=names[0],
         found=reason,
         cure="pip install cuda-bindings, of the CUDA version (12 or 13) that the driver supports",
     )

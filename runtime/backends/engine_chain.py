@@ -13,20 +13,13 @@ import numpy as np
 from promptray.runtime.backends import Array, GpuOptions, Outputs
 from promptray.runtime.backends.call_sizes import parts_of
 from promptray.runtime.backends.cuda import Cuda
-from promptray.runtime.backends.device_array import DeviceArray, device_array, require_on_device
-from promptray.runtime.backends.engine_program import (
-    PIXELS,
-    BoundEngine,
-    Incoming,
-    Landed,
-    Program,
-)
-from promptray.runtime.backends.finite import require_finite_pixels
+from promptray.runtime.backends.engine_program import PIXELS, BoundEngine, Incoming, Landed, Program
+from promptray.runtime.backends.finite_check import FiniteCheck
 from promptray.runtime.backends.flights import Flight, Pool
 from promptray.runtime.backends.lifetime import Lifetime
+from promptray.runtime.backends.network_input import network_input, part_of
 from promptray.runtime.backends.tensorrt_engine import Engine, Shape
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.errors import ScoringError
 from promptray.runtime.prepare_graph import StoredImage
 
 
@@ -39,6 +32,7 @@ class EngineChain:
     Parameters
     ----------
     cuda : Cuda
+    finite : FiniteCheck
     lifetime : Lifetime
         Of the backend.
     building : lock
@@ -55,6 +49,7 @@ class EngineChain:
     def __init__(
         self,
         cuda: Cuda,
+        finite: FiniteCheck,
         lifetime: Lifetime,
         building: threading.RLock,
         aloft: dict[Any, None],
@@ -68,7 +63,7 @@ class EngineChain:
         self._sides = tuple(int(side) for side in facts.dims[1:])
         self._sizes = image.engine.call_sizes(PIXELS)
         self._arrival = cuda.stream()
-        make = partial(_make, building, cuda, image, tuple(heads))
+        make = partial(_make, building, cuda, finite, image, tuple(heads))
         self._pools = {
             images: Pool[Program, Landed](
                 partial(make, (images, *self._sides), options.cuda_graphs, prepare if images == 1 else None),
@@ -82,7 +77,7 @@ class EngineChain:
     def submit(self, pixels: Any, limit: Deadline) -> InFlight:
         """Begin to score pixels; a number of images that is no size of a call goes as several.
 
-        Pixels of the host that are not finite are refused here, those of the device when they were scored.
+        Pixels of the host that are not finite are refused here, those of the device by the answer.
         """
         start = time.perf_counter()
         with self._lifetime.use():
@@ -97,35 +92,14 @@ class EngineChain:
         return InFlight(self._cuda, flights, limit, start, count)
 
     def _begin(self, incoming: Incoming, first: int, images: int, limit: Deadline) -> Flight[Program, Landed]:
-        part: Incoming
-        if isinstance(incoming, StoredImage):
-            part = incoming
-        elif isinstance(incoming, DeviceArray):
-            shape = (images, *self._sides)
-            offset = first * incoming.size // incoming.shape[0]
-            part = DeviceArray(incoming.address + offset, shape, incoming.stream, incoming.owner)
-        else:
-            part = incoming[first : first + images]
+        part: Incoming = incoming if isinstance(incoming, StoredImage) else part_of(incoming, first, images)
         pool = self._pools[images]
         return pool.fly(lambda program: program.begin(part), Program.read, limit, part)
 
     def _checked(self, pixels: Any) -> Incoming:
         if isinstance(pixels, StoredImage) and self._prepares:
             return pixels  # its values are whole numbers, and no level of its table is none
-        found: Array | DeviceArray
-        if isinstance(pixels, np.ndarray):
-            if pixels.dtype != np.float32:
-                raise _unfit(self._sides, f"{pixels.dtype}")
-            found = np.ascontiguousarray(pixels)
-        else:
-            found = device_array(pixels, self._arrival.handle)
-        if found.shape[1:] != self._sides or len(found.shape) != 4 or not found.shape[0]:
-            raise _unfit(self._sides, str(list(found.shape)))
-        if isinstance(found, np.ndarray):
-            require_finite_pixels(found)
-        else:
-            require_on_device(self._cuda.device_of(found.address))
-        return found
+        return network_input(pixels, self._sides, self._cuda, self._arrival)
 
 
 class InFlight:
@@ -167,6 +141,7 @@ class InFlight:
 def _make(
     building: threading.RLock,
     cuda: Cuda,
+    finite: FiniteCheck,
     image: BoundEngine,
     heads: Sequence[BoundEngine],
     pixels: Shape,
@@ -174,14 +149,4 @@ def _make(
     prepare: Engine | None,
 ) -> Program:
     with building:
-        return Program(cuda, image, heads, pixels, cuda_graph, prepare)
-
-
-def _unfit(sides: tuple[int, ...], found: str) -> ScoringError:
-    return ScoringError(
-        "score.input",
-        "network input of another shape or type than the model takes",
-        expected=f"float32 (images, {', '.join(map(str, sides))})",
-        found=found,
-        cure="make it with scorer.prepare, or as the manifest's section `preprocessing` says",
-    )
+        return Program(cuda, finite, image, heads, pixels, cuda_graph, prepare)

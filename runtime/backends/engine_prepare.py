@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.backends.cuda import Cuda, Memory, Pinned, Stream
+from promptray.runtime.backends.cuda import Cuda
+from promptray.runtime.backends.cuda_resources import Memory, Pinned, Stream
 from promptray.runtime.backends.layout import Layout
 from promptray.runtime.backends.tensorrt_engine import Context, Engine
 from promptray.runtime.prepare_graph import StoredImage

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptray.runtime.errors import ScoringError
+from promptray.runtime.backends.not_finite import not_finite, pixels_not_finite
 
 Array = NDArray[Any]
 
@@ -38,12 +38,7 @@ def require_finite(outputs: Mapping[str, Array], role: str) -> None:
     """
     for name, values in outputs.items():
         if values.dtype.kind == "f" and not all_finite(values):
-            raise ScoringError(
-                "score.not-finite",
-                "the model produced a value that is no number, so there is no score",
-                artefact=f"{role} graph, output {name}",
-                cure="run `promptray verify` on the bundle; report the image's type if it passes",
-            )
+            raise not_finite(name, role)
 
 
 def require_finite_pixels(pixels: Array) -> None:
@@ -55,9 +50,4 @@ def require_finite_pixels(pixels: Array) -> None:
         ``score.not-finite``.
     """
     if pixels.dtype.kind == "f" and not all_finite(pixels):
-        raise ScoringError(
-            "score.not-finite",
-            "the network input holds a value that is no number",
-            artefact="pixels",
-            cure="make it with scorer.prepare, or as the manifest's section `preprocessing` says",
-        )
+        raise pixels_not_finite()

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from promptray.runtime.backends import Array
 
 Shape = tuple[int, ...]
-_ALIGNMENT = 256
+#: Bytes: what TensorRT asks of every tensor's address.
+ALIGNMENT = 256
 
 
 class Layout:
@@ -32,7 +33,7 @@ class Layout:
         self._tensors, self.offsets, self.size = dict(tensors), {}, first
         for name, (shape, dtype) in self._tensors.items():
             self.offsets[name] = self.size
-            self.size += -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+            self.size += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
 
     def views(self, content: NDArray[np.uint8]) -> dict[str, Array]:
         """Return the tensors as views of the memory's content."""

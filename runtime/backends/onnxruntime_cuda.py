@@ -2,7 +2,8 @@
 
 The graphs are compiled when the bundle is opened; its set of engines is the record that they passed their
 gate on this GPU with this version. The bank and the features stay on the device (IO binding); the work of
-each shape is recorded as a CUDA graph.
+each shape is recorded as a CUDA graph, except for the image graph on pixels that lie on the device already,
+which is bound to their address for that call.
 
 Nothing of a graph falls to the processor unseen. ONNX Runtime places a node that its provider cannot run on
 the processor, and says so in its log only. Its option ``session.disable_cpu_ep_fallback`` refuses every such
@@ -39,10 +40,12 @@ from promptray.runtime.backends.host_settings import GATED
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.onnxruntime import make_session, refuse_mixed_wheels
 from promptray.runtime.backends.onnxruntime_cuda_chain import (
+    NOT_RECORDED,
     OnnxRuntimeCudaBoundGraph,
     OnnxRuntimeCudaChain,
     OnnxRuntimeCudaGraph,
 )
+from promptray.runtime.backends.onnxruntime_looks import DeviceLooks, HostLooks
 from promptray.runtime.backends.onnxruntime_trial import PROVIDER, fault, find_libraries, missing_library
 from promptray.runtime.backends.postponed import when_allowed
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
@@ -56,8 +59,8 @@ _PATIENCE = 10.0
 _NOT_ON_DEVICE = re.compile(r"session cannot use the (CUDA Graph|graph capture) feature")
 #: What ONNX Runtime calls the processor's memory.
 _HOST_MEMORY = "Cpu"
-#: A run with this number is not recorded; 0 is ONNX Runtime's own (its run option ``gpu_graph_id``).
-_NOT_RECORDED = -1
+#: What it calls the GPU's, where it is asked for.
+DEVICE_MEMORY = "cuda"
 
 
 def version_here(name: str) -> str:
@@ -110,7 +113,7 @@ class OnnxRuntimeCuda:
         *,
         threads: int | None = None,
         provider: str = PROVIDER,
-        memory: str = "cuda",
+        memory: str = DEVICE_MEMORY,
     ) -> None:
         self._opened, self.threads = engines, host_threads(threads)
         self.version, self.provider, self.memory = str(ort.__version__), provider, memory
@@ -120,10 +123,17 @@ class OnnxRuntimeCuda:
         self.lifetime = Lifetime(self.cuda.current)
         # One for each shape and each place in memory: what was recorded is replayed by its number, unchecked.
         self.graph_ids: Iterator[int] = (
-            itertools.count(1) if options.cuda_graphs else itertools.repeat(_NOT_RECORDED)
+            itertools.count(1) if options.cuda_graphs else itertools.repeat(NOT_RECORDED)
         )
         self._dropped = weakref.finalize(self, when_allowed, partial(_give_back, self.lifetime, self.cuda))
         self._dropped.atexit = False  # the driver does it, and may be gone by then
+        try:
+            with self.cuda.current():
+                looks = DeviceLooks if memory == DEVICE_MEMORY else HostLooks
+                self.looks = looks(self.cuda)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def engines(self) -> EngineFacts:

@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from promptray.runtime.backends import Array, Outputs, failed, require_on_host
+from promptray.runtime.backends import Array, Outputs, failed
 from promptray.runtime.backends.call_sizes import call_sizes, parts_of
-from promptray.runtime.backends.finite import require_finite, require_finite_pixels
+from promptray.runtime.backends.device_array import DeviceArray
+from promptray.runtime.backends.layout import ALIGNMENT
+from promptray.runtime.backends.network_input import network_input, part_of
 from promptray.runtime.backends.onnxruntime_graph import FAULTS
 from promptray.runtime.backends.sequential import Done
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.errors import ScoringError
 
 if TYPE_CHECKING:
     from promptray.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 
 _PIXELS = "pixels"
+#: A run with this number is not recorded; 0 is ONNX Runtime's own (its run option ``gpu_graph_id``).
+NOT_RECORDED = -1
 
 
 class OnnxRuntimeCudaGraph:
@@ -99,6 +102,28 @@ class _Call:
         self._session.run_with_iobinding(self._binding, self._options)
 
 
+class _CallThere:
+    """The image graph on pixels of others, where they lie. Never recorded: what is has fixed addresses.
+
+    As a :class:`_Call` it refers to no other object of this module.
+    """
+
+    def __init__(self, image: OnnxRuntimeCudaBoundGraph, outputs: Mapping[str, ort.OrtValue]) -> None:
+        self._session, self._memory = image.graph.session.value, image.graph.backend.memory
+        self._binding = self._session.io_binding()
+        for name, value in image.resident.value.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("gpu_graph_id", str(NOT_RECORDED))
+
+    def run(self, pixels: DeviceArray) -> None:
+        """Run; the provider has done it when this returns."""
+        self._binding.bind_input(_PIXELS, self._memory, 0, np.float32, pixels.shape, pixels.address)
+        self._session.run_with_iobinding(self._binding, self._options)
+
+
 class _Tensors:
     """Pixels and calls of a program."""
 
@@ -110,6 +135,7 @@ class _Tensors:
     ) -> None:
         self.pixels = image.graph.backend.values(np.zeros(shape, np.float32))
         self.first = _Call(image, {_PIXELS: self.pixels}, shape[0])
+        self.there = _CallThere(image, self.first.outputs)
         self.heads = [_Call(head, self.first.outputs, shape[0]) for head in heads]
 
 
@@ -122,16 +148,25 @@ class _Program:
         heads: Sequence[OnnxRuntimeCudaBoundGraph],
         shape: tuple[int, ...],
     ) -> None:
-        self._tensors = image.graph.backend.cuda.keep(self, _Tensors(image, heads, shape))
+        self._backend = image.graph.backend
+        self._tensors = self._backend.cuda.keep(self, _Tensors(image, heads, shape))
         self.run(np.zeros(shape, np.float32))
 
-    def run(self, pixels: Array) -> list[dict[str, Array]]:
+    def run(self, pixels: Array | DeviceArray) -> list[dict[str, Array]]:
         tensors: _Tensors = self._tensors.value
-        tensors.pixels.update_inplace(np.ascontiguousarray(pixels))
-        for call in (tensors.first, *tensors.heads):
+        if not isinstance(pixels, DeviceArray):
+            tensors.pixels.update_inplace(np.ascontiguousarray(pixels))
+            tensors.first.run()
+        elif pixels.address % ALIGNMENT:
+            self._backend.looks.copy(tensors.pixels.data_ptr(), pixels)
+            tensors.first.run()
+        else:
+            tensors.there.run(pixels)
+        for call in tensors.heads:
             call.run()
-        # A head may make a number of what is none; features are looked at on the host.
-        require_finite({name: value.numpy() for name, value in tensors.first.outputs.items()}, "image")
+        # A head may make a number of what is none.
+        of_others = pixels if isinstance(pixels, DeviceArray) else None
+        self._backend.looks.require_finite(of_others, tensors.first.outputs)
         # On the processor's own provider numpy() is a view of memory that the next call writes to.
         return [
             {name: np.array(value.numpy()) for name, value in call.outputs.items()} for call in tensors.heads
@@ -160,31 +195,30 @@ class OnnxRuntimeCudaChain:
 
     def submit(self, pixels: Any, limit: Deadline) -> Done:
         """Score pixels, in calls of the sizes that there are; the answer is there when this returns."""
-        require_on_host(pixels)
-        if pixels.dtype != np.float32 or pixels.shape[1:] != self._sides or not len(pixels):
-            raise ScoringError(
-                "score.input",
-                "network input of another shape or type than the model takes",
-                expected=f"float32 (images, {', '.join(map(str, self._sides))})",
-                found=f"{pixels.dtype} {list(pixels.shape)}",
-                cure="make it with scorer.prepare",
-            )
-        require_finite_pixels(pixels)
         start = time.perf_counter()
-        with self._backend.lifetime.use():
+        backend = self._backend
+        with backend.lifetime.use():
+            backend.require_usable()
+            incoming = network_input(pixels, self._sides, backend.cuda, backend.looks.stream)
+            images = incoming.shape[0]
             self._wait(limit)
             try:
-                self._backend.require_usable()
+                backend.require_usable()
                 limit.check("before the graphs")
-                parts = [self._run(pixels[first:last]) for first, last in parts_of(len(pixels), self._sizes)]
-                self._backend.cuda.collect()
+                if isinstance(incoming, DeviceArray):
+                    backend.looks.wait_for(incoming, limit)
+                parts = [
+                    self._run(part_of(incoming, first, last - first))
+                    for first, last in parts_of(images, self._sizes)
+                ]
+                backend.cuda.collect()
             finally:
-                self._backend.running.release()
+                backend.running.release()
         heads = [
             {name: np.concatenate([part[head][name] for part in parts]) for name in outputs}
             for head, outputs in enumerate(parts[0])
         ]
-        return Done(Outputs(heads, {"infer": 1000 * (time.perf_counter() - start)}), limit, len(pixels))
+        return Done(Outputs(heads, {"infer": 1000 * (time.perf_counter() - start)}), limit, images)
 
     def _wait(self, limit: Deadline) -> None:
         if limit.bounded:
@@ -192,8 +226,8 @@ class OnnxRuntimeCudaChain:
         else:
             self._backend.running.acquire()
 
-    def _run(self, pixels: Array) -> list[dict[str, Array]]:
-        images = len(pixels)
+    def _run(self, pixels: Array | DeviceArray) -> list[dict[str, Array]]:
+        images = pixels.shape[0]
         try:
             if images not in self._programs:
                 self._programs[images] = _Program(self._image, self._heads, pixels.shape)

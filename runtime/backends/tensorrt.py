@@ -23,6 +23,7 @@ from promptray.runtime.backends.declared import DeclaredGraph
 from promptray.runtime.backends.engine_chain import EngineChain
 from promptray.runtime.backends.engine_prepare import PreparingEngine
 from promptray.runtime.backends.engine_program import BoundEngine
+from promptray.runtime.backends.finite_check import FiniteCheck
 from promptray.runtime.backends.host_settings import GATED
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.postponed import when_allowed
@@ -81,6 +82,12 @@ class TensorRt:
         give_back = partial(_give_back, self._lifetime, self._aloft, self._cuda)
         self._dropped = weakref.finalize(self, when_allowed, give_back)
         self._dropped.atexit = False  # the driver does it, and may be gone by then
+        try:
+            with self._cuda.current():
+                self._finite = FiniteCheck(self._cuda)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def engines(self) -> EngineFacts:
@@ -119,6 +126,7 @@ class TensorRt:
             self._tidy()
             return EngineChain(
                 self._cuda,
+                self._finite,
                 self._lifetime,
                 self._building,
                 self._aloft,

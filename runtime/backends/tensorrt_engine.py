@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from promptray.runtime.backends.call_sizes import call_sizes
-from promptray.runtime.backends.cuda import Cuda, Stream
+from promptray.runtime.backends.cuda import Cuda
+from promptray.runtime.backends.cuda_resources import Stream
 from promptray.runtime.backends.declared import DeclaredGraph, Tensors, require_declared
 from promptray.runtime.engines.libraries import CURES, MODULES, PROMISED, is_promised
 from promptray.runtime.errors import ScoringError

@@ -122,16 +122,26 @@ class Interface:
 def test_arrays_of_the_device_score_as_those_of_the_host(
     scorer: Scorer, offered: Callable[[torch.Tensor], Any]
 ) -> None:
-    if scorer.backend.name == "onnxruntime-cuda":
-        pytest.skip("ONNX Runtime takes arrays of the host alone")
     if not torch.cuda.is_available():
         pytest.skip("torch, which holds the arrays, is here without CUDA")
     pixels = normalise(read_golden(scorer.bundle).pictures[:1], scorer.bundle.manifest.preprocessing)
     host = scorer.submit_pixels(pixels).result()
-    with torch.cuda.stream(torch.cuda.Stream()):  # whose work has to be waited for
-        device = scorer.submit_pixels(offered(torch.from_numpy(pixels).cuda(non_blocking=True))).result()
-    for one, other in zip(host.heads, device.heads, strict=True):
-        assert np.array_equal(one.logits, other.logits)
+    whole = torch.zeros(pixels.size + 4, device="cuda")
+    torch.cuda.synchronize()
+    places = {"in place": whole[: pixels.size], "copied": whole[4:]}  # whose address is no multiple of 256
+    for place in places.values():
+        buffer = place.view(pixels.shape)
+        for _ in range(8):  # queued, recorded and launched, by each stream of the scorer
+            with torch.cuda.stream(torch.cuda.Stream()):  # whose work has to be waited for
+                buffer.copy_(torch.from_numpy(pixels), non_blocking=True)
+                device = scorer.submit_pixels(offered(buffer)).result()
+            for one, other in zip(host.heads, device.heads, strict=True):
+                assert np.array_equal(one.logits, other.logits)
+        buffer[0, 0, 0, 0] = torch.nan
+        torch.cuda.synchronize()
+        with pytest.raises(PromptRayError) as caught:
+            scorer.submit_pixels(offered(buffer)).result()
+        assert caught.value.code == "score.not-finite"
 
 
 def test_images_prepared_on_the_device(bundle: Bundle, backend: str, site: Path) -> None:

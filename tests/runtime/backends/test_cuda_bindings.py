@@ -1,7 +1,8 @@
 """The real ``cuda-bindings``: every call is accepted with the arguments it is made with.
 
 Without a driver, or with no GPU to be seen, the bindings still check names, argument counts and types, and
-then answer with an error code: what these tests look at. They show nothing of what a GPU does.
+then answer with an error code, those of the driver also by not finding it: what these tests look at. They
+show nothing of what a GPU does.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from pathlib import Path
 import pytest
 
 from promptray.runtime.backends import cuda as module
-from promptray.runtime.backends import cuda_device
+from promptray.runtime.backends import cuda_device, kernels
 from tests.fake_cuda import Gpu
 
 #: Calls every method of Cuda on the real bindings; each must end in CUDA's own "no driver" or "no device".
 _SCRIPT = """
-from cuda.bindings import runtime
+import ctypes
+from cuda.bindings import driver, runtime
 from promptray.runtime.backends import cuda as module
-from promptray.runtime.backends.cuda import Cuda, Event, Memory, Pinned, Recorded, Stream
+from promptray.runtime.backends.cuda import Cuda
+from promptray.runtime.backends.cuda_resources import Event, Memory, Pinned, Recorded, Stream
+from promptray.runtime.backends.finite_check import FiniteCheck
+from promptray.runtime.backends.finite_kernel import ENTRIES, PTX
+from promptray.runtime.backends.kernels import Kernels
 from promptray.runtime.engines.facts import Device
 from promptray.runtime.errors import ScoringError
 import numpy as np
@@ -60,6 +66,7 @@ calls = {
     "destroy event": lambda: cuda.call("cudaEventDestroy", event.own),
     "destroy stream": lambda: cuda.call("cudaStreamDestroy", stream.own),
     "memory info": lambda: cuda.call("cudaMemGetInfo"),
+    "clear": lambda: cuda.clear(4096, 16, stream),
     "free": lambda: cuda.call("cudaFree", 4096), "free host": lambda: cuda.call("cudaFreeHost", 4096),
 }
 for name, call in calls.items():
@@ -67,6 +74,25 @@ for name, call in calls.items():
         call()
     except ScoringError as error:
         print(name, error.code, error.message)
+loaded = Kernels.__new__(Kernels)
+loaded._cuda, loaded._driver = cuda, driver
+loaded._functions = {name: driver.CUfunction(7) for name in ENTRIES.values()}
+check = FiniteCheck.__new__(FiniteCheck)
+check._kernels = loaded
+calls = {
+    "load": lambda: Kernels(cuda, PTX, list(ENTRIES.values())),
+    "find": lambda: loaded._call("cuModuleGetFunction", driver.CUmodule(7), b"name"),
+    "unload": lambda: loaded._call("cuModuleUnload", driver.CUmodule(7)),
+    "launch": lambda: check.enqueue(1 << 47, (7, 5), np.dtype(np.float32), 1 << 46, stream),
+    "name": lambda: driver.cuGetErrorName(driver.CUresult(3)),
+}
+for name, call in calls.items():
+    try:
+        call()
+    except ScoringError as error:
+        print(name, error.code)
+    except RuntimeError:  # there is no driver to be found
+        print(name)
 """
 
 
@@ -81,7 +107,8 @@ def test_every_call_is_accepted_by_the_real_bindings() -> None:
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
     assert first.startswith("backend.unavailable cudaError")
-    assert len(lines) == 28
+    lines, of_driver = lines[:29], lines[29:]
+    assert [line.split()[0] for line in of_driver] == ["load", "find", "unload", "launch", "name"]
     for line in lines:
         assert "backend.failed" in line
         assert "cudaErrorInsufficientDriver (35)" in line or "cudaErrorNoDevice (100)" in line
@@ -89,18 +116,22 @@ def test_every_call_is_accepted_by_the_real_bindings() -> None:
 
 def _names() -> set[str]:
     """Every name of CUDA that the modules write, as an attribute or as the name of a call."""
-    trees = [ast.parse(Path(each.__file__).read_text(encoding="utf-8")) for each in (module, cuda_device)]
+    modules = (module, cuda_device, kernels)
+    trees = [ast.parse(Path(each.__file__).read_text(encoding="utf-8")) for each in modules]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     names |= {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
-    return {name for name in names if re.fullmatch(r"cuda[A-Z]\w+", name)}
+    return {name for name in names if re.fullmatch(r"cu(da)?[A-Z]\w+", name)}
 
 
 def test_every_name_exists_in_the_real_bindings_and_in_the_simulated_ones() -> None:
-    from cuda.bindings import runtime
+    from cuda.bindings import driver, runtime
 
     names = _names()
     assert {
+        "cudaMemsetAsync",
+        "cuModuleLoadData",
+        "cuLaunchKernel",
         "cudaMalloc",
         "cudaGraphLaunch",
         "cudaStreamNonBlocking",
@@ -116,23 +147,30 @@ def test_every_name_exists_in_the_real_bindings_and_in_the_simulated_ones() -> N
         "cudaStreamCaptureModeT": "cudaStreamCaptureMode",
         "cudaDevAttr": "cudaDeviceAttr",
     }
-    for real in (runtime, simulated):
+    for real, of_driver in ((runtime, driver), (simulated, Gpu().driver)):
         for name in names:
+            if not name.startswith("cuda"):
+                assert hasattr(of_driver, name)
+                continue
             own = next((kind for prefix, kind in members.items() if name.startswith(prefix)), None)
             assert hasattr(getattr(real, own) if own else real, name)
 
 
-def test_a_made_up_name_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{__name__}._names", lambda: {"cudaMallocFaster"})
+@pytest.mark.parametrize("made_up", ["cudaMallocFaster", "cuLaunchFaster"])
+def test_a_made_up_name_is_found_out(monkeypatch: pytest.MonkeyPatch, made_up: str) -> None:
+    monkeypatch.setattr(f"{__name__}._names", lambda: {made_up})
     with pytest.raises(AssertionError):
         test_every_name_exists_in_the_real_bindings_and_in_the_simulated_ones()
 
 
 def test_numbers_of_errors_are_the_real_ones() -> None:
-    from cuda.bindings import runtime
+    from cuda.bindings import driver, runtime
 
     from tests.fake_cuda_rules import cudaError_t
 
+    numbers = {"OUT_OF_MEMORY": 2, "INVALID_CONTEXT": 201, "JIT_COMPILER_NOT_FOUND": 221}
+    for name, number in numbers.items():
+        assert int(getattr(driver.CUresult, f"CUDA_ERROR_{name}")) == number, "as the runtime's"
     for error in cudaError_t:
         assert int(getattr(runtime.cudaError_t, error.name)) == error
     assert int(runtime.cudaError_t.cudaErrorMemoryAllocation) == module._OUT_OF_MEMORY

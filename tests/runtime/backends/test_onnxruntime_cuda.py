@@ -18,14 +18,11 @@ from promptray.runtime.backends import onnxruntime_cuda as module
 from promptray.runtime.backends import onnxruntime_cuda_chain as chain_module
 from promptray.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.scorer import Scorer
-from promptray.runtime.site import Site
 from tests.engine_factory import engine_set
-from tests.fake_cuda import Gpu, simulated
+from tests.fake_cuda import Gpu
 from tests.runtime.backends.test_tensorrt import PICTURES, code_of, error_of, numbers, on_cpu, score
-from tests.simulated_engines import device_of
 
 
 class Unopened:
@@ -36,26 +33,6 @@ class Unopened:
 
     def plan(self, role: str, head: str | None = None) -> bytes:
         raise AssertionError("this library keeps no plans")
-
-
-@pytest.fixture
-def gated(miniature: Bundle, site: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The record of a gate on a simulated GPU, and the backend on the processor's provider and memory."""
-
-    def open_backend(**given: Any) -> OnnxRuntimeCuda:
-        given["options"] = given["options"] or GpuOptions()
-        return OnnxRuntimeCuda(
-            given["engines"], given["options"], threads=1, provider="CPUExecutionProvider", memory="cpu"
-        )
-
-    monkeypatch.setattr(module, "version_here", lambda name: ort.__version__)
-    monkeypatch.setattr(module, "open_backend", open_backend)
-    with simulated() as gpu:
-        facts = engine_set(
-            miniature.manifest, {}, backend="onnxruntime-cuda", version=ort.__version__, device=device_of(gpu)
-        )
-        EngineStore(Site.open(site, miniature.hash), miniature.manifest).add(facts, {})
-        yield gpu
 
 
 def test_the_same_binding_scores_as_the_cpu_backend_does(miniature: Bundle, site: Path, gated: Gpu) -> None:
@@ -77,23 +54,6 @@ def test_the_same_binding_scores_as_the_cpu_backend_does(miniature: Bundle, site
         assert found[0].to_json()["backend"]["gated_as"].startswith("onnxruntime-cuda@onnxruntime-cuda-")
 
 
-def test_an_array_on_the_gpu_is_refused_with_a_cure_that_helps(
-    miniature: Bundle, site: Path, gated: Gpu
-) -> None:
-    class OnTheGpu:
-        shape = (1, 3, 32, 32)
-
-        def __dlpack__(self, **options: Any) -> Any:
-            raise AssertionError("nothing asks for it")
-
-    with Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer:
-        error = error_of(lambda: scorer.submit_pixels(OnTheGpu()))
-    assert error
-    assert error.code == "score.input"
-    assert "NumPy copy" in str(error.cure)
-    assert "backend tensorrt or tensorrt_rtx" in str(error.cure)
-
-
 def test_more_images_than_the_settings_say_go_in_several_calls(
     miniature: Bundle, site: Path, gated: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +61,7 @@ def test_more_images_than_the_settings_say_go_in_several_calls(
     run, sizes = chain_module._Program.run, []
 
     def note(self: Any, pixels: Any) -> Any:
-        sizes.append(len(pixels))
+        sizes.append(pixels.shape[0])
         return run(self, pixels)
 
     with (
@@ -314,6 +274,8 @@ def test_it_refuses_what_it_cannot_score(miniature: Bundle, site: Path, gated: G
         wrong: list[tuple[Any, str]] = [
             (np.zeros((1, 3, 32, 32)), "score.input"),
             (np.zeros((1, 3, 16, 32), np.float32), "score.input"),
+            (np.zeros((3, 32, 32), np.float32), "score.input"),
+            (np.zeros((0, 3, 32, 32), np.float32), "score.input"),
             (np.full((1, 3, 32, 32), np.nan, np.float32), "score.not-finite"),
             ([[1.0]], "score.input"),
         ]

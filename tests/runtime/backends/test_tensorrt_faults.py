@@ -172,7 +172,7 @@ def test_the_device_lost_at_every_call_of_a_score(
     with simulated_tensorrt() as (gpu, _):
         store_engines(miniature, site, gpu)
     options = GpuOptions(streams=1, cuda_graphs=cuda_graphs)
-    for place in range(8):
+    for place in range(12):
         with simulated_tensorrt() as (gpu, _):
             scorer = open_on_gpu(miniature, site, gpu=options)
             gpu.lose_device(place)
