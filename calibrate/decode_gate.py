@@ -33,8 +33,8 @@ from promptray.runtime.site import Site
 from promptray.runtime.site_choice import SiteChoice, open_site
 
 _REFUSED = (
-    "score without reduced_decode: films of yours get other scores with it. What an earlier run stored for "
-    "it was taken back"
+    "score without reduced_decode: films of yours get other scores with it. Whatever an earlier run "
+    "stored for it was taken back"
 )
 _INCONCLUSIVE = "give more films in JPEG 2000, of more patients"
 #: Called with the reports of the gates, by head, passed or not.
@@ -165,7 +165,9 @@ def _reports(
     manifest = bundle.manifest
     heads = graphs.bind_all({head.name: own_bank(bundle, head) for head in manifest.heads})
     first = score_pictures(graphs, heads, held.pictures, held, progress, "decoded whole")
-    second = score_pictures(graphs, heads, reduced.__getitem__, held, progress, "at a lower resolution")
+    second = score_pictures(
+        graphs, heads, lambda part: reduced[part], held, progress, "at a lower resolution"
+    )
     progress("images", "drawing intervals", 0.95)
     whole = len(held.images.rows) - len(held.places)
     notes = [*held.notes, f"{whole} other images are decoded whole all the same: they do not count."]

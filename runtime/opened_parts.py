@@ -70,8 +70,8 @@ def open_parts(
 ) -> Parts:
     """Open a bundle as :meth:`promptray.Scorer.open` says; errors and parameters are described there.
 
-    `measured` lets a lower resolution by that passed no gate: only for
-    :func:`promptray.runtime.measured_scorer.open_measured` and the gate itself.
+    With `measured` a lower resolution needs no gate: only the gate itself asks for that, and
+    :func:`promptray.runtime.measured_scorer.open_measured`.
     """
     if prepare not in get_args(Where):
         raise ValueError('prepare must be "cpu" or "device"')
@@ -89,7 +89,7 @@ def open_parts(
         facts = backend_facts(bundle.manifest, chosen, reason, prepare)
         if reduced_decode:  # before graphs are compiled: without a gate nothing is loaded
             gate = (find_gate if measured else require_gate)(local, bundle, facts)
-            facts = reduced_facts(facts, gate and gate.ref)
+            facts = reduced_facts(facts, None if gate is None else gate.ref)
         graphs = Graphs(
             bundle,
             chosen,

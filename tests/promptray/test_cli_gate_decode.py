@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
 from promptray.cli import run
-from promptray.runtime.bundle import Bundle
+from promptray.runtime.bundle import Bundle, write_bundle
 from promptray.runtime.decode_gate import KIND
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.measured_scorer import open_measured
@@ -23,32 +24,40 @@ from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
 from tests import bundle_factory
 from tests import dicom_factory as factory
-from tests.fuzz.small_bundle import write_small
+from tests.fuzz.own_answers import with_own_answers
+from tests.fuzz.small_bundle import graphs_with_text, small_files
 from tests.promptray.command_line import Call
 
 FILMS, SIDE = 302, 160  # fewer patients are inconclusive about flips; a smaller side is not halved
-_FEW = 12
+_FEW, _REFUSED = 12, 40
+WORDINGS = ("There is pneumonia.", "No pneumonia.")
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runnable miniature with two findings whose maps say something, else nothing could keep them."""
     folder = tmp_path_factory.mktemp("small")
-    write_small(folder)
-    return folder / "small.bundle"
+    findings = [
+        {**finding, "prompts": [wording]}
+        for finding, wording in zip(bundle_factory.document()["findings"], WORDINGS, strict=True)
+    ]
+    manifest = bundle_factory.manifest(graphs=graphs_with_text(), findings=findings)
+    answers = with_own_answers(manifest, small_files(folder))
+    return write_bundle(folder / "small.bundle", manifest, dict(answers)).path
 
 
 def surface(random: np.random.Generator) -> np.ndarray[Any, Any]:
     """A film as smooth as a network sees one: a level, and a little more or less of it in each corner."""
-    corners = random.uniform(700, 3400) + random.uniform(-250, 250, (2, 2))
+    corners = random.uniform(900, 3200) + random.uniform(-600, 600, (2, 2))
     along = np.linspace(0, 1, SIDE)
     weights = np.stack([1 - along, along])
     return np.asarray(np.rint(weights.T @ corners @ weights), np.uint16)
 
 
 def chequered(random: np.random.Generator) -> np.ndarray[Any, Any]:
-    """The same with every second pixel far above, beyond the window: the wavelet's mean is not the grey's."""
-    fine = np.indices((SIDE, SIDE)).sum(0) % 2 * random.uniform(0, 1500)
-    return np.asarray(np.clip(surface(random) * 0.5 + fine, 0, 4095), np.uint16)
+    """Every second pixel far above, often beyond a window of 2048: the mean is not the mean of the greys."""
+    fine = np.indices((SIDE, SIDE)).sum(0) % 2 * 1000
+    return np.asarray(surface(random) * 0.4 + fine, np.uint16)
 
 
 def jpeg_2000(values: np.ndarray[Any, Any], **changes: Any) -> bytes:
@@ -72,7 +81,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, random = tmp_path_factory.mktemp("coarse"), np.random.default_rng(7)
-    for number in range(FILMS):
+    for number in range(_REFUSED):
         film = jpeg_2000(chequered(random), WindowCenter=1024, WindowWidth=2048)
         (folder / f"{number:03}.dcm").write_bytes(film)
     return folder
@@ -239,8 +248,6 @@ def _other_facts(reports: dict[str, Any], facts: dict[str, Any]) -> None:
 def test_an_edited_pass_is_refused(
     small: Path, own: Path, edit: Callable[[dict[str, Any], dict[str, Any]], None], said: str
 ) -> None:
-    import hashlib
-
     local = Site.open(own, Bundle.open(small).hash)
     (entry,) = local.entries(KIND)
     reports, facts = json.loads(local.read(entry)), json.loads(json.dumps(entry.facts))
@@ -276,6 +283,20 @@ def test_films_that_get_other_scores_are_refused_and_take_an_earlier_pass_back(
     assert json.loads((reports / f"head-{bundle_factory.HEAD}.json").read_bytes())["verdict"] == "refused"
     assert call("gate-decode", small, "--list", "--site", own).out == "No gate was passed.\n"
     assert call("score", small, coarse / "000.dcm", "--reduced-decode", "--site", own).code == 1
+
+
+def test_a_film_that_is_refused_at_a_lower_resolution_alone_fails_the_gate(
+    call: Call, small: Path, tmp_path: Path, site: Path
+) -> None:
+    """Half of its pixels are white, and the mean of every two is: a constant picture."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    film = np.indices((SIDE, SIDE)).sum(0) % 2 * 2000 + 1100
+    content = jpeg_2000(film.astype(np.uint16), WindowCenter=1024, WindowWidth=2048)
+    (folder / "one.dcm").write_bytes(content)
+    (document,) = call("gate-decode", small, "--images", folder, "--json", "--site", site).documents
+    assert document["error"]["code"] == "gate.failed"
+    assert document["error"]["found"] == "image 1: image.constant"
 
 
 def test_too_few_films_are_inconclusive_and_say_how_many_would_do(
