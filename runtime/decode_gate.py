@@ -250,7 +250,7 @@ def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def _decoder() -> str:
     from PIL import __version__, features  # only where it decodes
 
-    return f"Pillow {__version__} with OpenJPEG {features.version('jpg_2000') or 'unknown'}"
+    return f"Pillow {__version__} (OpenJPEG {features.version('jpg_2000') or 'unknown'})"
 
 
 def _damaged(site: Site, entry: SiteEntry, message: str) -> BundleError:
