@@ -21,6 +21,7 @@ from benchmarks.file_to_input import SAMPLE
 from benchmarks.film import NOISE, enlarged, write_films
 from benchmarks.timing import interleaved_stages, machine, report_stages, save
 from promptray.runtime.backends import HOST
+from promptray.runtime.measured_scorer import open_measured
 from promptray.runtime.scorer import Scorer
 
 SYNTAX = "JPEG 2000 lossless"
@@ -55,7 +56,7 @@ def compare(bundle: Path, films: Sequence[Path]) -> dict[str, Any]:
 
 def _logits(bundle: Path, films: Sequence[Path], *, reduced: bool) -> tuple[NDArray[np.float64], int]:
     """Return logits (films, findings), and how many films were decoded at a lower resolution."""
-    with Scorer.open(bundle, backend=HOST, site=None, reduced_decode=reduced) as scorer:
+    with open_measured(bundle, backend=HOST, site=None, reduced_decode=reduced) as scorer:
         results = [scorer.score(film) for film in films]
     halved = sum(any(each.code == "reduced-decode" for each in result.notices) for result in results)
     return np.array([[score.logit for score in result.scores.values()] for result in results]), halved
@@ -65,7 +66,7 @@ def times(bundle: Path, film: Path, rounds: int) -> dict[str, Any]:
     """Time both from file to scores."""
     with (
         Scorer.open(bundle, backend=HOST, site=None) as whole,
-        Scorer.open(bundle, backend=HOST, site=None, reduced_decode=True) as reduced,
+        open_measured(bundle, backend=HOST, site=None, reduced_decode=True) as reduced,
     ):
 
         def run(scorer: Scorer) -> dict[str, float]:

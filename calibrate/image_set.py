@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,8 +30,9 @@ from promptray.runtime.bundle.calibration_set import CalibrationSet
 from promptray.runtime.bundle.gate_summary import ImagesOfGate
 from promptray.runtime.bundle.image_rules import Door, Preprocessing
 from promptray.runtime.disk import hash_file
-from promptray.runtime.door import open_picture
+from promptray.runtime.door import Halvings, open_picture
 from promptray.runtime.errors import BuildError, ImageError
+from promptray.runtime.picture import Picture
 from promptray.runtime.preprocess import preprocess
 
 Progress = Callable[[str, str, float], None]
@@ -188,6 +189,27 @@ class ImageSet:
             self._decoded[row] = picture
         return [self._decoded[row] for row in rows]
 
+    def reduced(self, row: int, halvings: Halvings) -> NDArray[Any] | None:
+        """Return the picture of a row with JPEG 2000 decoded no finer than needed, levels 0..255.
+
+        Parameters
+        ----------
+        row : int
+        halvings : callable
+            (rows, columns) -> how often they may be halved in decoding.
+
+        Returns
+        -------
+        ndarray or None
+            None where it is decoded whole all the same.
+
+        Raises
+        ------
+        ImageError
+        """
+        read = self._open(self._images[row], halvings)
+        return preprocess(read.shown, self.preprocessing).picture if read.reduction else None
+
     def labels_for(self, keys: Sequence[str]) -> NDArray[np.float64] | None:
         """Return labels float64 (images, findings), NaN where unknown; None without any."""
         if self.labels is None or not set(keys) & set(self.labels.keys):
@@ -246,22 +268,22 @@ class ImageSet:
         (folder / "pictures.json").write_bytes(msgspec.json.encode(_Read(pictures, refused)))
 
     def _decode(self, image: LabelledImage) -> NDArray[Any]:
-        path, name, rule = self.folder.files[image.file], f"{self.section} image", self.preprocessing
-        colour, frame = rule.colour == "rgb", image.frame
+        return preprocess(self._open(image).shown, self.preprocessing).picture
+
+    def _open(self, image: LabelledImage, halvings: Halvings | None = None) -> Picture:
+        rule = self.preprocessing
+        read = partial(
+            open_picture, self.folder.files[image.file], self._door, rule.greyscale,
+            keep_colour=rule.colour == "rgb", frame=image.frame, name=f"{self.section} image",
+            halvings=halvings,
+        )  # fmt: skip
         try:
-            read = open_picture(
-                path, self._door, rule.greyscale, keep_colour=colour, frame=frame, name=name,
-                modality=image.modality,
-            )  # fmt: skip
+            return read(modality=image.modality)
         except ImageError as error:
             if image.modality is not None or error.code != "image.modality-undeclared":
                 raise
             # Files without tags (PNG, JPEG) are taken for what the model was made for, as golden images are.
-            read = open_picture(
-                path, self._door, rule.greyscale, keep_colour=colour, frame=frame, name=name,
-                modality=self._door.modalities[0],
-            )  # fmt: skip
-        return preprocess(read.shown, rule).picture
+            return read(modality=self._door.modalities[0])
 
     def _tell(self, done: int, images: int) -> None:
         if done and done * 20 // images > (done - 1) * 20 // images:  # each twentieth

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from promptray.runtime.backends import HOST, Backend, BackendFacts, EngineRef
+import msgspec
+
+from promptray.runtime.backends import HOST, Backend, BackendFacts, DecodeRef, EngineRef
 from promptray.runtime.backends.host_settings import GATED
 from promptray.runtime.bundle.manifest import Manifest
 from promptray.runtime.engines.facts import EngineSet
@@ -21,8 +23,6 @@ def backend_facts(
     backend: Backend,
     reason: str,
     prepare: Literal["cpu", "device"] = "cpu",
-    *,
-    reduced_decode: bool = False,
 ) -> BackendFacts:
     """Return what ran, where and why.
 
@@ -35,15 +35,11 @@ def backend_facts(
         Why it was chosen.
     prepare : {"cpu", "device"}
         Where images are prepared.
-    reduced_decode : bool
-        Whether JPEG 2000 is decoded no finer than the network needs.
     """
     engines = backend.engines
     if engines is None:
         gated = manifest.gated_for(consumers_here(backend.name))
         gated_as = gated.consumer if gated is not None and gated.heads else None
-        if reduced_decode:
-            gated_as = (gated_as or backend.name) + _REDUCED
         return BackendFacts(
             backend.name, backend.version, backend.device, _precision(manifest, backend.name),
             backend.threads, reason, gated_as,
@@ -53,12 +49,24 @@ def backend_facts(
     if not isinstance(engines, EngineSet):
         raise TypeError("engines that passed no gate score nothing")
     gated_as = f"{backend.name}@{engines.key}" + (_PREPARED if prepare == "device" else "")
-    gated_as += _REDUCED if reduced_decode else ""
     return BackendFacts(
         backend.name, backend.version, backend.device, engines.precision, backend.threads, reason,
         gated_as, EngineRef(engines.key, engines.gate.title),
         HOST if manifest.graph("text") else None, prepare,
     )  # fmt: skip
+
+
+def reduced_facts(facts: BackendFacts, gate: DecodeRef | None) -> BackendFacts:
+    """Return the facts of a backend whose images are decoded no finer than the network needs.
+
+    Parameters
+    ----------
+    facts : BackendFacts
+        Of images that are decoded whole.
+    gate : DecodeRef or None
+        That was passed; None where this is only measured.
+    """
+    return msgspec.structs.replace(facts, gated_as=(facts.gated_as or facts.name) + _REDUCED, decode=gate)
 
 
 def gated_consumer(facts: BackendFacts) -> str | None:

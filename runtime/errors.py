@@ -64,6 +64,9 @@ CODES: dict[str, str] = {
     "backend.device-lost": "The GPU failed; nothing can be scored on it in this process any more.",
     "backend.capture": "The engines cannot be recorded as a CUDA graph.",
     "backend.shape": "The engines were not built for so many images, prompts or rows.",
+    # decoding at a lower resolution
+    "decode.ungated": "Nobody has shown here that scores stay the same at a lower resolution.",
+    "decode.stale": "A lower resolution was gated with another decoder, backend or precision.",
     # engines
     "engine.missing": "There is no gated engine for this device.",
     "engine.stale": "The engines are of another library version, or of other graphs or settings.",

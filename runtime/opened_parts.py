@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from typing import get_args
 
 from promptray.runtime.active_prompts import ActivePrompts
-from promptray.runtime.backend_facts import backend_facts
+from promptray.runtime.backend_facts import backend_facts, reduced_facts
 from promptray.runtime.backends import Backend, BackendFacts, GpuOptions
 from promptray.runtime.backends.choice import choose_backend
 from promptray.runtime.backends.host_settings import HostSettings
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.parity import read_parity
+from promptray.runtime.decode_gate import find_gate, require_gate
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.golden import check_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
 from promptray.runtime.image_preparation import ImagePreparation, Where
 from promptray.runtime.site import Site
 from promptray.runtime.site_calibration import Calibrations
-from promptray.runtime.site_choice import SiteChoice, open_site
+from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
 from promptray.runtime.tuning import read_tuning
 
 
@@ -56,17 +57,22 @@ class Parts:
 def open_parts(
     path: str | os.PathLike[str],
     *,
-    backend: str,
-    site: SiteChoice,
-    threads: int | None,
-    reproducible: bool,
-    strict: bool,
-    gpu: GpuOptions | None,
-    prepare: Where,
-    reduced_decode: bool,
-    host: HostSettings | None,
+    backend: str = "auto",
+    site: SiteChoice = USER_SITE,
+    threads: int | None = None,
+    reproducible: bool = False,
+    strict: bool = False,
+    gpu: GpuOptions | None = None,
+    prepare: Where = "cpu",
+    reduced_decode: bool = False,
+    host: HostSettings | None = None,
+    measured: bool = False,
 ) -> Parts:
-    """Open a bundle as :meth:`promptray.Scorer.open` says; errors and parameters are described there."""
+    """Open a bundle as :meth:`promptray.Scorer.open` says; errors and parameters are described there.
+
+    With `measured` a lower resolution needs no gate: only the gate itself asks for that, and
+    :func:`promptray.runtime.measured_scorer.open_measured`.
+    """
     if prepare not in get_args(Where):
         raise ValueError('prepare must be "cpu" or "device"')
     if reduced_decode and prepare == "device":
@@ -80,13 +86,16 @@ def open_parts(
         reproducible=reproducible,
     )  # fmt: skip
     try:
+        facts = backend_facts(bundle.manifest, chosen, reason, prepare)
+        if reduced_decode:  # before graphs are compiled: without a gate nothing is loaded
+            gate = (find_gate if measured else require_gate)(local, bundle, facts)
+            facts = reduced_facts(facts, None if gate is None else gate.ref)
         graphs = Graphs(
             bundle,
             chosen,
             prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None,
             prepare=prepare == "device",
         )
-        facts = backend_facts(bundle.manifest, chosen, reason, prepare, reduced_decode=reduced_decode)
         return _checked(bundle, chosen, graphs, facts, local, strict=strict, reduced_decode=reduced_decode)
     except BaseException:
         chosen.close()

@@ -99,9 +99,9 @@ class Scorer:
             within one grey level of the CPU; an image that it cannot take (colour, size, more than 16 bits)
             is prepared on the CPU and has the notice ``prepared-on-cpu``.
         reduced_decode : bool
-            Decode JPEG 2000 no finer than the network needs: several times as fast. Scores differ, and no
-            gate bounds by how much (docs/decoding.md says what was measured on some films); such an image has
-            the notice ``reduced-decode``, and calibrations made without it do not hold. Not with
+            Decode JPEG 2000 no finer than the network needs: several times as fast. Scores differ a little;
+            `promptray gate-decode` must have shown on the site's films that it is little enough. Such an
+            image has the notice ``reduced-decode``, and calibrations made without it do not hold. Not with
             ``prepare="device"``.
         host : HostSettings, optional
             Of a backend of the processor that is asked for by name; by default those of the gates. What
@@ -114,7 +114,7 @@ class Scorer:
             gets other scores on this machine.
         ScoringError
             ``backend.*``; ``engine.*`` where there are no engines for this GPU that passed their gate, or
-            none among them that prepares images.
+            none among them that prepares images; ``decode.*`` where `reduced_decode` passed no gate here.
         """
         return cls(
             open_parts(

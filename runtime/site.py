@@ -219,10 +219,10 @@ class Site:
 
         Parameters
         ----------
-        kind : {'prompt', 'removed-prompt', 'calibration', 'engine', 'tuning'}
+        kind : {'prompt', 'removed-prompt', 'calibration', 'engine', 'tuning', 'decode'}
             All have a payload but the removal of one of the bundle's prompts and times; engines may have one.
         head : str
-            The head whose findings they are; empty for engines and times.
+            The head whose findings they are; empty for engines, times and gates of decoding.
         additions : sequence of (key, payload, facts)
             The finding's key, or the engines', unique within kind and head; the content, for a prompt a bank
             file of one prompt, for a calibration its document; JSON values kept with it.
@@ -242,7 +242,7 @@ class Site:
         if any(bool(payload) not in PAYLOADS[kind] for payload in payloads):
             raise ValueError(f"{kind!r}: every entry has a payload, but for removed prompts and times")
         if (head == "") != (kind in OF_NO_HEAD):
-            raise ValueError(f"{kind!r}: findings are of a head, engines and times of none")
+            raise ValueError(f"{kind!r}: findings are of a head, engines, times and decoding of none")
         added = [new_entry(kind, head, key, payload, facts) for key, payload, facts in additions]
 
         def append(entries: list[SiteEntry]) -> list[SiteEntry]:
@@ -359,6 +359,8 @@ class Site:
 def _add_again(entry: SiteEntry) -> str:
     if entry.kind == "engine":
         return f"`promptray engine BUNDLE --remove {entry.key}`, then build it again"
+    if entry.kind == "decode":
+        return f"`promptray gate-decode BUNDLE --remove {entry.key}`, then gate it again"
     if entry.kind == "calibration":
         return (
             f"`promptray calibrate BUNDLE --remove {quoted(entry.key)} --head {entry.head}`, "

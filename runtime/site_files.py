@@ -28,7 +28,7 @@ from promptray.runtime.disk import is_link, sync_folder, write_new
 from promptray.runtime.errors import BundleError, PromptError
 
 FORMAT_VERSION = 4
-Kind = Literal["prompt", "removed-prompt", "calibration", "engine", "tuning"]
+Kind = Literal["prompt", "removed-prompt", "calibration", "engine", "tuning", "decode"]
 #: Whether an entry has a payload. Engines of a library that keeps none (ONNX Runtime) are only facts.
 PAYLOADS: dict[Kind, tuple[bool, ...]] = {
     "prompt": (True,),
@@ -36,9 +36,10 @@ PAYLOADS: dict[Kind, tuple[bool, ...]] = {
     "calibration": (True,),
     "engine": (True, False),
     "tuning": (False,),
+    "decode": (True,),
 }
 #: Kinds that are of a machine, and not of a head's findings.
-OF_NO_HEAD: tuple[Kind, ...] = ("engine", "tuning")
+OF_NO_HEAD: tuple[Kind, ...] = ("engine", "tuning", "decode")
 
 _INDEX = re.compile(r"site\.([0-9]{8})\.([0-9a-f]{64})\.json")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -61,7 +62,7 @@ class SiteEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     kind: Kind
     head: _Head
-    """The head whose finding it is; empty for engines and times, which are of all heads."""
+    """The head whose finding it is; empty for engines, times and decoding, which are of all heads."""
     key: Key
     payload: FileFacts | None
     facts: dict[str, Any]

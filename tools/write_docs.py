@@ -35,6 +35,7 @@ _GROUPS = {
     "site": "Site directories",
     "image": "Images",
     "dicom": "DICOM objects",
+    "decode": "Decoding at a lower resolution",
     "prompt": "Prompts and findings",
     "backend": "Backends",
     "score": "Scoring",

@@ -30,6 +30,7 @@ from promptray.runtime.backends import HOST
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.graph_choice import gated_graph
 from promptray.runtime.graphs import own_bank
+from promptray.runtime.measured_scorer import open_measured
 from promptray.runtime.scorer import Scorer
 
 SYNTAX = "JPEG 2000 lossless"
@@ -89,7 +90,7 @@ def measure(
         Where logits differ by more than the bundle's own bound; with `reduced_decode` they are only stated.
     """
     usual = Usual(bundle)
-    with Scorer.open(
+    with open_measured(
         bundle, backend=HOST, site=None, threads=threads, reduced_decode=reduced_decode
     ) as scorer:
         assert scorer.bundle.manifest.preprocessing == CARZERO, (

@@ -25,9 +25,12 @@ sys.path[:0] = asked["path"]
 start = time.perf_counter()
 from promptray import GpuOptions, Scorer
 imported = time.perf_counter()
+open_scorer = Scorer.open
+if asked["options"].get("reduced_decode"):
+    from promptray.runtime.measured_scorer import open_measured as open_scorer
 if asked["gpu"] is not None:
     asked["options"]["gpu"] = GpuOptions(**asked["gpu"])
-with Scorer.open(asked["bundle"], **asked["options"]) as scorer:
+with open_scorer(asked["bundle"], **asked["options"]) as scorer:
     opened = time.perf_counter()
     scorer.score(asked["image"], **asked["declared"])
     scored = time.perf_counter()
@@ -60,7 +63,7 @@ def once(
     declared : mapping
         What is declared of the image.
     options : mapping
-        Of ``Scorer.open``; plain values.
+        Of ``Scorer.open``; plain values. A lower resolution needs no gate here.
     gpu : mapping, optional
         Fields of ``GpuOptions``.
     memory : bool

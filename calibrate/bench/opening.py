@@ -10,6 +10,7 @@ from typing import Any
 from promptray.runtime.backends import Backend, GpuOptions
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.image_preparation import Where
+from promptray.runtime.measured_scorer import open_measured
 from promptray.runtime.opened_parts import site_backend
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
@@ -30,8 +31,8 @@ class Opening:
     reproducible: bool = False
 
     def scorer(self) -> Scorer:
-        """Open the bundle."""
-        return Scorer.open(
+        """Open the bundle; a lower resolution is measured whether or not it passed its gate."""
+        return open_measured(
             self.bundle, backend=self.backend, site=self.site, threads=self.threads, strict=self.strict,
             gpu=self.gpu, prepare=self.prepare, reduced_decode=self.reduced_decode,
             reproducible=self.reproducible,
@@ -39,7 +40,7 @@ class Opening:
 
     def scorer_alike(self, like: Scorer, threads: int) -> Scorer:
         """Open the bundle on an open scorer's backend of the processor, as it is but for its threads."""
-        return Scorer.open(
+        return open_measured(
             self.bundle, backend=like.backend.name, site=self.site, threads=threads, strict=self.strict,
             host=like.backend.settings, reduced_decode=self.reduced_decode,
             reproducible=self.reproducible,

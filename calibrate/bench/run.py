@@ -45,6 +45,7 @@ from promptray.calibrate.bench.sla import Measured, Term, judge
 from promptray.calibrate.bench.summary import latency, stages
 from promptray.calibrate.bench.sweeps import Bench, sweep
 from promptray.calibrate.bench.system import WarmUp, warm_up
+from promptray.runtime.backend_facts import reduces_decode
 from promptray.runtime.backends import OF_THE_HOST
 from promptray.runtime.cores import DECODE_THREADS
 from promptray.runtime.errors import PromptRayError
@@ -305,6 +306,10 @@ def _notes(scorer: Scorer, settings: Settings, sweeps: Sequence[Sweep]) -> list[
         found.append(
             "host-to-device, image side, heads and device-to-host are one enqueue on this backend: `infer`."
         )
+    if reduces_decode(scorer.backend):
+        gate = scorer.backend.decode
+        passed = f"passed gate {gate.gate} here" if gate else "passed no gate here, so `score` refuses it"
+        found.append(f"Decoding at a lower resolution {passed}.")
     if settings.starts:
         found.append("Start: new processes, the bundle and the image in the system's file cache.")
     if settings.new_process_memory:

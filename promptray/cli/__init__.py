@@ -44,6 +44,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "engine": ("engine", "Build a bundle's engines for this GPU, gate them on it, and keep them."),
     "bench": ("bench", "Measure file to score: latency by scenario and stage, start, memory, conditions."),
     "tune": ("tune", "Measure how this machine runs a bundle fastest, and keep it for `--backend auto`."),
+    "gate-decode": ("gate_decode", "Show on your films that JPEG 2000 may be decoded at a lower resolution."),
     "export-triton": ("export_triton", "A bundle -> a model repository of NVIDIA Triton."),
     "accept": ("accept", "Accept a bundle on this machine, or not: one dated report that can be filed."),
     "doctor": ("doctor", "What this machine can run, to paste in a bug report."),

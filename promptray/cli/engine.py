@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,13 @@ import click
 import msgspec
 
 from promptray.cli.engine_table import COLUMNS, engine_documents, engine_rows, time_words
+from promptray.cli.gate_images import (
+    GateReports,
+    labels_option,
+    read_images,
+    report_option,
+    source_option,
+)
 from promptray.cli.named_path import NamedPath
 from promptray.cli.output import (
     bundle_argument,
@@ -32,7 +38,6 @@ from promptray.runtime.site_choice import open_site
 if TYPE_CHECKING:
     from promptray.calibrate.engines.build import Outcome
     from promptray.calibrate.engines.library import Library
-    from promptray.calibrate.gates.report import GateReport
     from promptray.calibrate.image_set import ImageSet, Progress
 
 _PATH = NamedPath(path_type=Path)
@@ -52,11 +57,9 @@ _HOW_LONG = {
     help="Default: the narrowest that the bundle has graphs in.",
 )
 @click.option("--images", type=_PATH, help="Folder of images to hold the gates of docs/gates.md on, as well.")
-@click.option("--labels", type=_PATH, help="CSV of these images, as for evaluate.")
-@click.option(
-    "--source", default="images of this site", help="What the images are, for the report: never a patient."
-)
-@click.option("--report", type=_PATH, metavar="DIR", help="Folder for the reports of the gates on images.")
+@labels_option
+@source_option
+@report_option
 @click.option("--rebuild", is_flag=True, help="Build again what the site has, or what the bundle carries.")
 @click.option("--without-prepare", is_flag=True, help="Leave out the engine that prepares images.")
 @click.option(
@@ -173,41 +176,11 @@ class _Command:
             cure="run `promptray doctor`; docs/engines.md says what to install",
         )
 
-    def images(self, folder: Path, report: Any) -> ImageSet | None:
+    def images(self, folder: Path, report: Progress) -> ImageSet | None:
         """Read the images to gate on; `folder` keeps hashes meanwhile."""
-        from promptray.calibrate.image_set import ImageSet
-        from promptray.export.stage_cache import StageCache
-
         if self.options["images"] is None:
             return None
-        manifest = self.bundle.manifest
-        return ImageSet(
-            "images",
-            _Images(self.options["images"], self.options["labels"], self.options["source"]),
-            Path(),
-            {finding.key for finding in manifest.findings},
-            door=manifest.door,
-            preprocessing=manifest.preprocessing,
-            stages=StageCache(folder),
-            progress=report,
-        )
-
-
-@dataclass(frozen=True)
-class _Images:
-    """The images as the command names them (`promptray.calibrate.image_set.ImagesOf`)."""
-
-    folder: Path
-    table: Path | None
-    source: str
-
-    @property
-    def images(self) -> str:
-        return str(self.folder.absolute())
-
-    @property
-    def labels(self) -> str | None:
-        return None if self.table is None else str(self.table.absolute())
+        return read_images(self.bundle.manifest, self.options, folder, report)
 
 
 def _build(asked: _Command, as_json: bool) -> None:
@@ -215,7 +188,7 @@ def _build(asked: _Command, as_json: bool) -> None:
 
     library = asked.library()
     with tempfile.TemporaryDirectory() as folder, progress("building engines") as report:
-        reports = _Reports(asked.options["report"], [head.name for head in asked.bundle.manifest.heads])
+        reports = GateReports(asked.options["report"], asked.bundle.manifest)
         wanted = Asked(
             precision=asked.options["precision"],
             settings=asked.settings,
@@ -256,28 +229,6 @@ def _warning_first(report: Progress, library: Library) -> Progress:
         report(stage, message, fraction)
 
     return told
-
-
-class _Reports:
-    """The folder that reports of the gates are written to, passed or not; claimed before the long work."""
-
-    def __init__(self, folder: Path | None, heads: list[str]) -> None:
-        from promptray.calibrate.output_folder import OutputFolder
-
-        names = [f"head-{name}.{ending}" for name in heads for ending in ("json", "txt")]
-        self._folder = None if folder is None else OutputFolder(folder, names, "--report")
-
-    def write(self, reports: Mapping[str, GateReport]) -> None:
-        from promptray.calibrate.engines.images_gate import as_document
-        from promptray.calibrate.gates.table import gate_text
-
-        if self._folder is None:
-            return
-        files = {}
-        for name, each in reports.items():
-            files[f"head-{name}.json"] = as_document(each)
-            files[f"head-{name}.txt"] = gate_text(each).encode()
-        self._folder.write(files)
 
 
 def _share(head: HeadGate) -> float:

@@ -21,6 +21,7 @@ from promptray.cli.output import (
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Distilled, DistilledText, Manifest, Provenance
 from promptray.runtime.bundle.parity import read_parity
+from promptray.runtime.decode_gate import read_gates
 from promptray.runtime.engines.sources import source_sets
 from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.site_calibration import facts, site_calibrations
@@ -65,6 +66,7 @@ def _found(bundle: Bundle, site: SiteChoice) -> dict[str, Any]:
             "removed": [{"head": entry.head, "key": entry.key} for entry in local.entries("removed-prompt")],
             "engines": engine_documents(EngineStore(local, bundle.manifest)),
             "tuning": [each.document for each in read_tunings(local).values()],
+            "decode": [each.document for each in read_gates(local, bundle)],
         }
     return {"sha256": bundle.hash, "manifest": manifest, "parity": parity, "site": added}
 
@@ -116,6 +118,9 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
         print_table("Engines", COLUMNS, engine_rows(added["engines"]))
     for each in added["tuning"]:
         click.echo(f"Times on {each['key']}: {each['reason']}.")
+    if added["decode"]:
+        rows = [_decode_row(each) for each in added["decode"]]
+        print_table("JPEG 2000 at a lower resolution", ["key", "gate", "of", "usable here"], rows)
     kept = [[item["head"], item["key"], "added here"] for item in added["prompts"]]
     kept += [[item["head"], item["key"], "removed here"] for item in added["removed"]]
     kept += [
@@ -194,6 +199,17 @@ def _repacked(provenance: Provenance) -> list[list[str]]:
         changes = "; ".join(f"{what} {', '.join(keys)}" for what, keys in named.items() if keys)
         rows.append(["repacked", f"from {step.bundle}, site revision {step.site_revision}: {changes}"])
     return rows
+
+
+def _decode_row(gate: dict[str, Any]) -> list[str]:
+    scope = gate["scope"]
+    of = f"{scope['gated_as']}, {scope['precision']}, {scope['decoder']}"
+    return [
+        gate["key"],
+        f"{gate['gate_title']}, {gate['date']}",
+        of,
+        f"no: {gate['stale']}" if gate["stale"] else "yes",
+    ]
 
 
 def _calibrated(item: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ prepare_option = click.option(
 reduced_decode_option = click.option(
     "--reduced-decode",
     is_flag=True,
-    help="Decode JPEG 2000 no finer than the network needs: faster, other scores, not gated; results say so.",
+    help="Decode JPEG 2000 no finer than the network needs; `promptray gate-decode` must have passed.",
 )
 reproducible_option = click.option(
     "--reproducible", is_flag=True, help="Fixed shapes: bit-equal scores whatever else is scored."

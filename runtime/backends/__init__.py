@@ -44,6 +44,21 @@ class EngineRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gate: str
 
 
+class DecodeRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The gate that let JPEG 2000 be decoded at a lower resolution.
+
+    Attributes
+    ----------
+    key : str
+        Its name in the site directory (``promptray inspect`` lists it).
+    gate : str
+        ``images(n, hash)``: the gates on that many images, each decoded whole and at a lower resolution.
+    """
+
+    key: str
+    gate: str
+
+
 class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ran, where and why: shown in every result.
 
@@ -74,6 +89,9 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         The backend that encodes added prompts, where it is another: engines are of the image side and heads.
     settings : HostSettings or None
         Of a backend of the processor, where they are others than those that graphs are gated with.
+    decode : DecodeRef or None
+        None where JPEG 2000 is decoded whole. Where `gated_as` says that it is not, None says that this was
+        only measured, by ``bench``, ``accept`` or a benchmark, and no gate was passed.
     """
 
     name: str
@@ -87,6 +105,7 @@ class BackendFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str | None = None
     prepare: Literal["cpu", "device"] = "cpu"
     settings: HostSettings | None = None
+    decode: DecodeRef | None = None
 
 
 @dataclass(frozen=True)

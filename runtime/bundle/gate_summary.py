@@ -6,7 +6,6 @@ Section 7.2 of ``docs/bundle-format.md`` is the format.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Annotated, Literal
 
 import msgspec
@@ -19,13 +18,10 @@ from promptray.runtime.bundle.manifest import Graph, Manifest
 from promptray.runtime.bundle.parse import strict_json
 from promptray.runtime.bundle.reader import Bundle
 from promptray.runtime.errors import BundleError
-from promptray.runtime.gate_limits import AT_LEAST, CONFIDENCE, KINDS, LIMITS, Kind
+from promptray.runtime.gate_limits import KINDS, Kind
+from promptray.runtime.gate_report import StatedReport, gate_faults
 
 Positive = Annotated[int, Meta(ge=1)]
-_LARGEST = ("max_delta", "batch_delta")
-_OF_MAPS = ("map_correlation", "map_overlap")
-#: Not held where no image has a label, which the report says.
-_OF_LABELS = ("auroc_loss", "class_auroc_loss")
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,51 +79,6 @@ class GateSummary(_Struct, frozen=True, kw_only=True):
     tools: dict[str, str]
     banks: list[ChangedBank] = []
     """Every bank that is stored in less."""
-
-
-class _Model(msgspec.Struct, frozen=True):
-    """What the reports call the model they judged."""
-
-    sha256: Sha256
-
-
-class _Gate(msgspec.Struct, frozen=True):
-    """One gate of a report: which number, and how far it may go."""
-
-    name: str
-    verdict: str
-    value: float | None
-    low: float | None
-    high: float | None
-    bound: float
-
-    @property
-    def worst(self) -> float | None:
-        """The end of the interval that must be inside the bound; a largest difference has no interval."""
-        if self.name in _LARGEST:
-            return self.value
-        return self.low if self.name in AT_LEAST else self.high
-
-
-class _NotRun(msgspec.Struct, frozen=True):
-    """A gate that a report did not hold."""
-
-    name: str
-
-
-class _Report(msgspec.Struct, frozen=True):
-    """What a reader holds against the bundle, of a gate's whole report."""
-
-    schema: Literal["promptray-gates"]
-    schema_version: Literal[1]
-    verdict: str
-    images: int
-    patients: int
-    labelled: bool
-    confidence: float
-    candidate: _Model
-    gates: list[_Gate]
-    not_run: list[_NotRun]
 
 
 def check_gates(summaries: list[GateSummary], bundle: Bundle) -> None:
@@ -200,14 +151,14 @@ def _check_banks(each: GateSummary, manifest: Manifest) -> None:
         raise misfit(manifest.parity, "what a gate was held for", "a changed graph or bank", "neither")
 
 
-def _read(each: GateSummary, bundle: Bundle) -> _Report:
+def _read(each: GateSummary, bundle: Bundle) -> StatedReport:
     try:
-        return msgspec.convert(strict_json(bundle.read(each.report)), _Report)
+        return msgspec.convert(strict_json(bundle.read(each.report)), StatedReport)
     except ValueError as error:
         raise misfit(each.report, "a report of a gate", "its schema", str(error)) from error
 
 
-def _check_report(each: GateSummary, report: _Report, manifest: Manifest) -> None:
+def _check_report(each: GateSummary, report: StatedReport, manifest: Manifest) -> None:
     said = (each.verdict, each.measured_on.images, each.patients, each.labelled)
     found = (report.verdict, report.images, report.patients, report.labelled)
     if found != said:
@@ -215,32 +166,9 @@ def _check_report(each: GateSummary, report: _Report, manifest: Manifest) -> Non
     judged = candidate_sha256(manifest, each.consumer, each.of, lambda name: manifest.files[name].sha256)
     if report.candidate.sha256 != judged:
         raise misfit(each.report, "the model that a gate judged", judged, report.candidate.sha256)
-    if report.confidence < CONFIDENCE:
-        raise misfit(each.report, "confidence", f"at least {CONFIDENCE:g}", f"{report.confidence:g}")
     head = manifest.head(each.head)
-    limits = asdict(LIMITS[each.kind])
-    must = {name for name, limit in limits.items() if limit is not None}
-    if head is None or head.map is None:
-        must.difference_update(_OF_MAPS)
-    if each.labelled != any(gate.name in _OF_LABELS for gate in report.gates):
-        raise misfit(each.report, "whether a gate saw labels", "its gates of AUROC", str(each.labelled))
-    left_out = {gate.name for gate in report.not_run} & {*_OF_LABELS}
-    if missing := sorted(must - {gate.name for gate in report.gates} - left_out):
-        raise misfit(each.report, "gates that were held", ", ".join(sorted(must)), f"no {missing[0]}")
-    for gate in report.gates:
-        _check_gate(gate, limits.get(gate.name), each)
-
-
-def _check_gate(gate: _Gate, limit: float | None, each: GateSummary) -> None:
-    """A gate's bound is that of its kind or a tighter one, and the number was inside."""
-    sign = -1 if gate.name in AT_LEAST else 1
-    if limit is None or not sign * gate.bound <= sign * limit:
-        expected = f"{gate.name} {limit:g} or tighter" if limit is not None else f"no {gate.name}"
-        raise misfit(each.report, f"a bound for {each.kind}", expected, f"{gate.bound:g}")
-    if gate.verdict != "passed" or gate.worst is None or not sign * gate.worst <= sign * gate.bound:
-        raise misfit(
-            each.report, "a gate that was not passed", f"{gate.name} within {gate.bound:g}", gate.verdict
-        )
+    for fault in gate_faults(report, each.kind, maps=head is not None and head.map is not None):
+        raise misfit(each.report, fault.what, fault.expected, fault.found)
 
 
 def misfit(artefact: str, what: str, expected: str, found: str) -> BundleError:

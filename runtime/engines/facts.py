@@ -128,7 +128,12 @@ class ImagesGate(_Struct, frozen=True, kw_only=True):
     sha256: Sha256
     """Of the set of images, as in the gates' report."""
     report: Sha256
-    """Of the report, which stays outside of the site directory."""
+    """Of the report. That of engines stays outside of the site directory."""
+
+    @property
+    def title(self) -> str:
+        """``images(n, hash)``."""
+        return f"images({self.images}, {self.sha256[:12]})"
 
 
 class EngineGate(_Struct, frozen=True, kw_only=True):
@@ -143,7 +148,7 @@ class EngineGate(_Struct, frozen=True, kw_only=True):
     @property
     def title(self) -> str:
         """``golden`` or ``images(n, hash)``."""
-        return f"images({self.images.images}, {self.images.sha256[:12]})" if self.images else "golden"
+        return self.images.title if self.images else "golden"
 
 
 class EngineSpeed(_Struct, frozen=True, kw_only=True):

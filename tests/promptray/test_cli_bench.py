@@ -280,6 +280,8 @@ def test_what_scores_with_reduced_decode_is_benched_with_it(bench: Call) -> None
     assert report["protocol"]["reduced_decode"] is report["protocol"]["reproducible"] is True
     assert report["start"]["rounds"] == 1
     assert "lower resolution" in report["backend"]["gated_as"]
+    assert report["backend"]["decode"] is None
+    assert "Decoding at a lower resolution passed no gate here, so `score` refuses it." in report["notes"]
     answer = bench("--reduced-decode", "--prepare", "device")
     assert answer.code == 2
     assert "images that the CPU prepares" in answer.err

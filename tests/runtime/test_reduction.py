@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ import pytest
 from benchmarks.film import enlarged, write_films
 from promptray.cli import run
 from promptray.runtime.bundle.image_rules import CentreCrop, PadSquare, ResizeShorterSide, Squash
+from promptray.runtime.measured_scorer import open_measured
 from promptray.runtime.reduction import MARGIN, halvings
 from promptray.runtime.scorer import Scorer
 from tests.runtime.test_preprocess import CARZERO
@@ -54,7 +54,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_scores_differ_a_little_and_results_say_so(reference_bundle: Path, films: dict[str, Path]) -> None:
     with Scorer.open(reference_bundle, site=None) as scorer:
         whole = scorer.score(films["JPEG 2000 lossless"])
-    with Scorer.open(reference_bundle, site=None, reduced_decode=True) as scorer:
+    with open_measured(reference_bundle, site=None, reduced_decode=True) as scorer:
         reduced = scorer.score(films["JPEG 2000 lossless"])
         plain = scorer.score(films["uncompressed"])
         picture = scorer.picture(films["JPEG 2000 lossless"])
@@ -70,16 +70,11 @@ def test_scores_differ_a_little_and_results_say_so(reference_bundle: Path, films
     assert picture.grey.shape == (1100, 1040) == reduced.heatmap(first).shape
 
 
-def test_the_command_line_asks_for_it(
+def test_a_device_does_not_prepare_what_is_reduced(
     reference_bundle: Path, films: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["score", str(reference_bundle), str(films["JPEG 2000 lossless"]), "--no-site", "--json"]
-    assert run([*asked, "--reduced-decode"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert "reduced-decode" in [notice["code"] for notice in document["notices"]]
-    assert run([*asked, "--reduced-decode", "--prepare", "device"]) == 2
-
-
-def test_a_device_does_not_prepare_what_is_reduced(reference_bundle: Path) -> None:
     with pytest.raises(ValueError, match="reduced_decode"):
         Scorer.open(reference_bundle, prepare="device", reduced_decode=True)
+    film = str(films["JPEG 2000 lossless"])
+    assert run(["score", str(reference_bundle), film, "--reduced-decode", "--prepare", "device"]) == 2
+    assert "images that the CPU prepares" in capsys.readouterr().err

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from promptray.calibrate.engines.build import Asked, Outcome, build_set
-from promptray.calibrate.engines.images_gate import as_document, kind_of
+from promptray.calibrate.engines.images_gate import kind_of
 from promptray.calibrate.engines.original import original
+from promptray.calibrate.gates.on_images import as_document
 from promptray.calibrate.gates.report import GateReport
 from promptray.calibrate.image_set import ImageSet
 from promptray.calibrate.pipeline.recipe import ImagesRecipe
