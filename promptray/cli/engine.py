@@ -22,6 +22,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import EngineBackend, EngineSet, HeadGate
 from promptray.runtime.engines.settings import MOST_WORKSPACE, Settings
@@ -43,7 +44,7 @@ _HOW_LONG = {
 }
 
 
-@click.command("engine")
+@click.command("engine", cls=ScoringCommand)
 @bundle_argument
 @click.option("--backend", type=click.Choice(_BACKENDS), help="Default: the first of these that works here.")
 @click.option(
@@ -190,6 +191,7 @@ class _Command:
             preprocessing=manifest.preprocessing,
             stages=StageCache(folder),
             progress=report,
+            named_by="--images",
         )
 
 

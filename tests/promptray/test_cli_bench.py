@@ -264,11 +264,7 @@ def test_a_budget_for_no_percentile_is_refused(bench: Call, monkeypatch: pytest.
     assert "raise --budget" in answer.err
 
 
-def test_jpeg_2000_is_decoded_with_the_threads_that_score_takes(
-    bench: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(DECODE_THREADS, "")
-    monkeypatch.delenv(DECODE_THREADS)
+def test_jpeg_2000_is_decoded_with_the_threads_that_score_takes(bench: Call) -> None:
     (report,) = bench("--budget", 1, "--no-start", "--threads", 3, "--json").documents
     assert report["protocol"]["decode_threads"] == os.environ[DECODE_THREADS] == "3"
     (report,) = bench("--budget", 1, "--no-start", "--threads", 1, "--json").documents
