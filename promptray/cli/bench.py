@@ -14,7 +14,7 @@ from promptray.cli.output import bundle_argument, json_option, print_json, print
 from promptray.cli.threads import ScoringCommand
 
 if TYPE_CHECKING:
-    from promptray.calibrate.bench.report import BenchReport
+    from promptray.calibrate.bench.report import BenchReport, Bound
     from promptray.calibrate.bench.run import Settings
     from promptray.calibrate.bench.sla import Term
 
@@ -58,7 +58,10 @@ _MOST_RATE = 1e6
 )
 @click.option("--against", type=_PATH, metavar="OLD.JSON", help="Say what got slower since an older report.")
 @click.option(
-    "--latency-bound", type=FiniteRange(0, min_open=True), metavar="MS", help="Of the server scenario."
+    "--latency-bound",
+    type=FiniteRange(0, min_open=True),
+    metavar="MS",
+    help="Of the server scenario, whose rate is held to every percentile in --sla as well.",
 )
 @click.option("--percentile", type=FiniteRange(50, 99.9), help="Of queries within that bound (default: 90).")
 @click.option(
@@ -123,21 +126,15 @@ def _settings(options: dict[str, Any]) -> Settings:
     from promptray.calibrate.bench.against import read_report
     from promptray.calibrate.bench.loadgen import require_loadgen
     from promptray.calibrate.bench.run import Settings
-    from promptray.calibrate.bench.sla import parse_sla, server_term
+    from promptray.calibrate.bench.sla import parse_sla
 
     scenarios = _chosen(options["scenarios"], _SCENARIOS)
-    bound, percentile = options["latency_bound"], options["percentile"]
     try:
         sla = parse_sla(options["sla"]) if options["sla"] is not None else []
-        # At a rate that was given nothing is searched; its own latencies are held to every condition.
-        held = options["rate"] is None or any(term.metric == "server" for term in sla)
-        incomplete = bound is None or percentile is None
-        latency = server_term(sla) if "server" in scenarios and held and incomplete else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--sla") from None
-    if latency is not None:
-        bound, percentile = bound or latency.bound, percentile or latency.percentile
-    if "server" in scenarios and bound is None and options["rate"] is None:
+    bounds = _bounds(sla, options)
+    if "server" in scenarios and not bounds and options["rate"] is None:
         raise click.UsageError("the server scenario needs --latency-bound, a percentile in --sla, or --rate")
     _require_scenarios(sla, scenarios)
     if options["loadgen"]:
@@ -146,8 +143,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         budget=options["budget"],
         scenarios=scenarios,
         sweeps=_chosen(options["sweeps"], _SWEEPS),
-        percentile=percentile or 90.0,
-        bound_ms=bound,
+        bounds=bounds,
         rate=options["rate"],
         streams=options["streams"],
         samples=options["samples"],
@@ -157,6 +153,18 @@ def _settings(options: dict[str, Any]) -> Settings:
         sla=sla,
         old=read_report(options["against"]) if options["against"] else None,
     )
+
+
+def _bounds(sla: list[Term], options: dict[str, Any]) -> list[Bound]:
+    """Return what the server scenario's rate has to hold: the bound of its own, and every percentile."""
+    from promptray.calibrate.bench.report import Bound
+    from promptray.calibrate.bench.sla import server_bounds
+
+    milliseconds, percentile = options["latency_bound"], options["percentile"]
+    if milliseconds is None and percentile is not None:
+        raise click.UsageError("--percentile is of the queries within --latency-bound, which is not given")
+    own = [] if milliseconds is None else [Bound(percentile=percentile or 90.0, ms=milliseconds)]
+    return [*own, *(each for each in server_bounds(sla) if each not in own)]
 
 
 def _chosen(names: tuple[str, ...], every: tuple[str, ...]) -> list[Any]:
