@@ -70,7 +70,7 @@ class ImageSet:
     Parameters
     ----------
     section : str
-        What errors and progress call it.
+        What progress and errors about an image call it.
     recipe : ImagesOf
     root : Path
         What its paths are relative to.
@@ -81,6 +81,8 @@ class ImageSet:
     stages : StageCache
         Keeps hashes, never pixels.
     progress : callable
+    named_by : str, optional
+        What names the folder, for errors: an option of a command; by default the section of a recipe.
 
     Raises
     ------
@@ -101,8 +103,10 @@ class ImageSet:
         preprocessing: Preprocessing,
         stages: StageCache,
         progress: Progress,
+        named_by: str | None = None,
     ) -> None:
         self.section, self.source = section, recipe.source
+        self._named_by = named_by or f"section {section}"
         self.preprocessing = preprocessing
         self._door, self._progress = door, progress
         self.folder = ImageFolder(root / recipe.images)
@@ -123,7 +127,7 @@ class ImageSet:
             raise BuildError(
                 "gate.images",
                 "no image is left",
-                artefact=f"section {section}",
+                artefact=self._named_by,
                 found=f"{len(self._images)} images, all refused: {counted(self.refused)}"
                 if self._images
                 else "an empty folder",
@@ -182,9 +186,9 @@ class ImageSet:
             if picture_sha256(picture) != self._read.pictures[row]:
                 raise BuildError(
                     "gate.images",
-                    "an image was changed while the build ran",
-                    artefact=f"section {self.section}, image {row + 1}",
-                    cure="run the build again",
+                    "an image was changed after it was first read",
+                    artefact=f"{self._named_by}, image {row + 1}",
+                    cure="run the command again",
                 )
             self._decoded[row] = picture
         return [self._decoded[row] for row in rows]

@@ -21,3 +21,11 @@ def host_threads(threads: int | None) -> int:
     if threads is not None and not 1 <= threads <= most:
         raise ValueError(f"threads must be 1 to {most} on this machine")
     return threads or cores
+
+
+def set_decode_threads(threads: int | None) -> None:
+    """Let OpenJPEG decode with as many threads as a call scores with; whoever set the variable knows better.
+
+    For a process that is promptray's own (a command, a worker of ``promptray batch``) and no other.
+    """
+    os.environ.setdefault(DECODE_THREADS, str(host_threads(threads)))

@@ -12,7 +12,7 @@ from promptray.calibrate.accept.report import Part, PartVerdict
 from promptray.calibrate.bench.opening import Opening
 from promptray.calibrate.bench.report import BenchReport, ScenarioName
 from promptray.calibrate.bench.run import Settings, run_bench
-from promptray.calibrate.bench.sla import Term, server_term
+from promptray.calibrate.bench.sla import Term, server_bounds
 from promptray.calibrate.evaluation_report import RefusedImage
 from promptray.calibrate.tables.image_folder import ImageFolder
 from promptray.calibrate.tables.labels import LabelledImage
@@ -30,14 +30,13 @@ def bench_settings(sla: Sequence[Term], budget: float, seed: int) -> Settings:
     Raises
     ------
     ValueError
-        Without a condition on the latency of a score, or where the server scenario has no latency to hold,
-        or several.
+        Without a condition on the latency of a score, or where the server scenario has no latency to hold.
     """
     if not any(term.percentile is not None or term.metric in _OF_LATENCY for term in sla):
         raise ValueError("an acceptance needs a limit of the latency, such as p99<50ms, mean or max")
     metrics = {term.metric for term in sla}
-    latency = server_term(sla) if "server" in metrics else None
-    if "server" in metrics and latency is None:
+    bounds = server_bounds(sla)
+    if "server" in metrics and not bounds:
         raise ValueError("a rate of the server scenario needs a percentile beside it, such as p99<50ms")
     scenarios: list[ScenarioName] = ["single-stream"]
     scenarios += ["server"] if "server" in metrics else []
@@ -45,8 +44,7 @@ def bench_settings(sla: Sequence[Term], budget: float, seed: int) -> Settings:
     return Settings(
         budget=budget,
         scenarios=scenarios,
-        percentile=latency.percentile or 90.0 if latency else 90.0,
-        bound_ms=latency.bound if latency else None,
+        bounds=bounds,
         starts=bool(metrics & set(_OF_START)),
         # This process has compiled the text encoder as well, to hold the golden answers.
         new_process_memory="rss" in metrics,

@@ -137,6 +137,7 @@ def accept(
         run.latency, part = hold_latency(
             asked.opening, images, asked.folder, asked.modality, asked.bench, progress
         )
+        watch.look()
         run.say(part)
         _score(run, images)
         _require_unchanged(run)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from promptray.calibrate.tables.text_lines import read_lines
 from promptray.runtime.errors import PromptRayError
 
 
@@ -19,8 +20,7 @@ def read_list(path: Path) -> list[Path]:
         ``batch.images``.
     """
     try:
-        # Not splitlines: it also cuts names at characters that only look like ends of lines (U+0085, U+2028).
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = read_lines(path)
     except (OSError, ValueError) as error:
         raise PromptRayError(
             "batch.images",

@@ -18,6 +18,7 @@ from typing import Any
 from promptray.calibrate.batch.attempts import Starts, Stopped
 from promptray.calibrate.batch.parts import Part
 from promptray.calibrate.batch.worker import Work, Worker
+from promptray.runtime.cores import set_decode_threads
 from promptray.runtime.errors import PromptRayError
 
 #: Bytes: numbers of parts and paths of images travel through it; scores do not.
@@ -45,8 +46,9 @@ _ALONE = {
 class _Actor:
     """A :class:`Worker` as Ray Data calls it: a table with one part in, its number out."""
 
-    def __init__(self, work: Work, workers: int) -> None:
+    def __init__(self, work: Work, workers: int, threads: int) -> None:
         with _without_names():
+            set_decode_threads(threads)
             self._starts = Starts(work.folder, workers)
             self._starts.another()
             self._worker = Worker(work)
@@ -87,7 +89,7 @@ def run_parts(
     workers : int
         Actors of the pool.
     threads : int
-        Processor cores that each takes.
+        Processor cores that each takes, and threads that it decodes JPEG 2000 with.
     gpus : int
         GPUs that each takes.
     address : str or None
@@ -112,7 +114,7 @@ def run_parts(
         ]
         done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _Actor,
-            fn_constructor_args=[work, workers],
+            fn_constructor_args=[work, workers, threads],
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),

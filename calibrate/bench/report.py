@@ -72,6 +72,13 @@ class Stage(_Struct, frozen=True):
     """Of the whole's mean."""
 
 
+class Bound(_Struct, frozen=True):
+    """A percentile of the latencies, and what it has to stay within."""
+
+    percentile: float
+    ms: float
+
+
 class Trial(_Struct, frozen=True):
     """One rate of the Server scenario."""
 
@@ -79,21 +86,21 @@ class Trial(_Struct, frozen=True):
     """Queries a second, on average."""
     queries: int
     unserved: int
-    """Queries that had waited too long when the trial ended; they count as beyond the bound."""
-    beyond: int
-    """Queries beyond the bound."""
+    """Queries that had waited too long when the trial ended; they count as beyond every bound."""
+    beyond: list[int]
+    """Queries beyond each of the bounds."""
     met: bool | None
-    """None: too few queries to tell."""
+    """Whether all bounds hold together. None: too few queries to tell, or there is none."""
 
 
 class ServerReport(_Struct, frozen=True):
-    """The highest rate of queries that meets a latency bound."""
+    """The highest rate of queries that meets all bounds of the latency together."""
 
-    bound_ms: float | None
-    percentile: float
+    bounds: list[Bound]
+    """None of them: the latencies of a rate that was given, which is not judged."""
     streams: int
     rate: float | None
-    """None: no rate that was tried met the bound, or there were too few queries to tell."""
+    """None: no rate that was tried met all bounds, or there were too few queries to tell."""
     trials: list[Trial]
 
 
@@ -218,7 +225,8 @@ class Machine(_Struct, frozen=True):
     """What slowed the machine down while it was measured. None: nothing is known to have, and not everything
     that is there tells."""
     at_work: list[Moment] = []
-    """Right after each scenario: clocks and reasons of a GPU that has just worked."""
+    """Right after each scenario, or part of an acceptance that measures latency: clocks and reasons of a GPU
+    that has just worked."""
 
 
 class ImageFacts(_Struct, frozen=True):
@@ -237,7 +245,6 @@ class Protocol(_Struct, frozen=True):
     """How the numbers were made."""
 
     budget_seconds: float
-    percentile: float
     confidence: float
     tolerance: float
     seed: int

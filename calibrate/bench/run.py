@@ -21,6 +21,7 @@ from promptray.calibrate.bench.opening import Opening
 from promptray.calibrate.bench.percentile import CONFIDENCE, fewest_queries
 from promptray.calibrate.bench.report import (
     BenchReport,
+    Bound,
     Memory,
     Protocol,
     Scenario,
@@ -69,10 +70,10 @@ class Settings:
         equal share of what is left when its turn comes, and measures once at least.
     scenarios : sequence of str
     sweeps : sequence of str
-    percentile : float
-        What the Server scenario holds to its bound.
-    bound_ms, rate : float or None
-        The Server scenario needs one of them.
+    bounds : sequence of Bound
+        What the Server scenario holds together; it needs one, or a `rate`.
+    rate : float or None
+        Of the Server scenario, instead of a search.
     streams : int
         Images under way at once in the Server scenario.
     samples : int
@@ -92,8 +93,7 @@ class Settings:
     budget: float
     scenarios: Sequence[ScenarioName] = ("single-stream",)
     sweeps: Sequence[SweepName] = ()
-    percentile: float = 90.0
-    bound_ms: float | None = None
+    bounds: Sequence[Bound] = ()
     rate: float | None = None
     streams: int = 1
     samples: int = 8
@@ -237,8 +237,8 @@ def _scenario(run: _Run, name: ScenarioName, warm: WarmUp) -> Scenario:
             load = offline(system, clock, Limit(seconds), settings.seed)
         case "server":
             served, load = serve(
-                system, clock, seconds, settings.seed, bound_ms=settings.bound_ms, streams=settings.streams,
-                percentile=settings.percentile, rate=settings.rate, alone=max(warm.seconds_each, 1e-6),
+                system, clock, seconds, settings.seed, bounds=settings.bounds, streams=settings.streams,
+                rate=settings.rate, alone=max(warm.seconds_each, 1e-6),
             )  # fmt: skip
     return scenario_of(name, load, per_query, served, [term.percentile for term in settings.sla])
 
@@ -285,8 +285,8 @@ def _require_percentile(run: _Run) -> None:
 
 def _protocol(settings: Settings, opening: Opening, scorer: Scorer, warm: WarmUp) -> Protocol:
     return Protocol(
-        budget_seconds=settings.budget, percentile=settings.percentile, confidence=CONFIDENCE, tolerance=0.0,
-        seed=settings.seed, warm_up=warm.scored, findings=len(scorer.prompts), prepare=scorer.backend.prepare,
+        budget_seconds=settings.budget, confidence=CONFIDENCE, tolerance=0.0, seed=settings.seed,
+        warm_up=warm.scored, findings=len(scorer.prompts), prepare=scorer.backend.prepare,
         decode_threads=os.environ.get(DECODE_THREADS), reduced_decode=opening.reduced_decode,
         reproducible=opening.reproducible,
     )  # fmt: skip

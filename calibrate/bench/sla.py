@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from promptray.calibrate.bench.percentile import LADDER, early_stopping, fewest_queries
-from promptray.calibrate.bench.report import Latency, Memory, Scenario, SlaTerm, Start
+from promptray.calibrate.bench.report import Bound, Latency, Memory, Scenario, SlaTerm, Start
 from promptray.calibrate.bench.summary import slowest_last
 
 #: What a number of conditions is kept in, and how many of those each unit is.
@@ -77,21 +77,9 @@ def parse_sla(text: str) -> list[Term]:
     return found
 
 
-def server_term(terms: Sequence[Term]) -> Term | None:
-    """Return the condition on a percentile that the server scenario's rate is held to, where there is one.
-
-    Raises
-    ------
-    ValueError
-        Where there are several: a rate that holds to one of them may break the others.
-    """
-    found = [term for term in terms if term.percentile is not None]
-    if len(found) > 1:
-        names = ", ".join(term.text for term in found)
-        raise ValueError(
-            f"the server scenario's rate is held to one percentile, and there are several: {names}"
-        )
-    return found[0] if found else None
+def server_bounds(terms: Sequence[Term]) -> list[Bound]:
+    """Return the percentiles that the server scenario's rate is held to, all of them together."""
+    return [Bound(percentile=each.percentile, ms=each.bound) for each in terms if each.percentile is not None]
 
 
 def _term(text: str) -> Term:
@@ -198,7 +186,7 @@ def _offline(measured: Measured) -> Finding:
 def _server(measured: Measured) -> Finding:
     scenario = measured.scenario("server")
     rate = scenario.server.rate if scenario and scenario.server else None
-    return _known(rate, "no rate of the scenario server is known to meet its bound")
+    return _known(rate, "no rate of the scenario server is known to meet its bounds")
 
 
 def _known(value: float | None, otherwise: str) -> Finding:

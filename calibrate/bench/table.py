@@ -133,15 +133,21 @@ def _stages(scenario: Scenario) -> Section:
 def _server(scenario: Scenario) -> Section:
     server = scenario.server
     assert server is not None  # noqa: S101 - the caller looked
-    bound = "no bound" if server.bound_ms is None else f"p{server.percentile:g} within {server.bound_ms:g} ms"
+    bounds = ", ".join(f"p{each.percentile:g} within {each.ms:g} ms" for each in server.bounds) or "no bound"
     rate = "none known" if server.rate is None else f"{server.rate:.2f} a second"
     rows = [
-        [f"{trial.rate:.2f}", str(trial.queries), str(trial.beyond), str(trial.unserved), _met(trial.met)]
+        [
+            f"{trial.rate:.2f}",
+            str(trial.queries),
+            ", ".join(map(str, trial.beyond)),
+            str(trial.unserved),
+            _met(trial.met),
+        ]
         for trial in server.trials
     ]
     columns = ["queries a second", "queries", "beyond", "unserved", "met"]
     return Section(
-        f"server: {bound}, {server.streams} streams; highest rate that met it: {rate}", columns, rows
+        f"server: {bounds}, {server.streams} streams; highest rate that met it: {rate}", columns, rows
     )
 
 

@@ -21,6 +21,7 @@ import msgspec
 from promptray.calibrate.reports.clause import Existence
 from promptray.calibrate.reports.lexicon import lexicon, named_findings
 from promptray.calibrate.reports.triplets import Triplet, extract, summarise
+from promptray.calibrate.tables.text_lines import read_lines
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.packs import pack_names, read_pack
 from promptray.runtime.result import FindingScore
@@ -106,7 +107,7 @@ def read_reference(path: Path, bundle_hash: str, *, above: float) -> Reference:
     scores: dict[tuple[str, ...], list[float]] = {}
     images = 0
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_lines(path):
             document = json.loads(line)
             if document["schema"] == "promptray-refusal":
                 continue

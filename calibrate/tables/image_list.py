@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from promptray.calibrate.tables.csv_file import TableError
 from promptray.calibrate.tables.labels import Labels
+from promptray.calibrate.tables.text_lines import read_lines
 
 
 def only_listed(labels: Labels, path: Path) -> Labels:
@@ -15,8 +17,8 @@ def only_listed(labels: Labels, path: Path) -> Labels:
     ----------
     labels : Labels
     path : Path
-        Text file. A line, or its first word, is an image as the labels name it. What follows the word is not
-        read, so that lists with labels behind the name can be used as they are.
+        Text file. A line, or its first word, is an image as the labels name it. What follows the word, after
+        a space or a tab, is not read, so that lists with labels behind the name can be used as they are.
 
     Raises
     ------
@@ -24,7 +26,7 @@ def only_listed(labels: Labels, path: Path) -> Labels:
         ``table.not-found``, ``table.format``; ``table.image`` if a listed image has no labels.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except OSError as error:
         raise TableError(
             "table.not-found",
@@ -38,9 +40,9 @@ def only_listed(labels: Labels, path: Path) -> Labels:
         ) from None
     labelled = {image.file for image in labels.images}
     listed = {
-        line.strip() if line.strip() in labelled else line.split()[0]: number
-        for number, line in enumerate(lines, 1)
-        if line.strip()
+        line if line in labelled else re.split("[ \t]", line, maxsplit=1)[0]: number
+        for number, line in enumerate(map(str.strip, lines), 1)
+        if line
     }
     if not listed:
         raise TableError(

@@ -8,24 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.label_options import read_label_options, table_options
-from promptray.cli.output import (
-    bundle_argument,
-    json_option,
-    no_site_option,
-    prepare_option,
-    print_json,
-    print_table,
-    progress,
-    reduced_decode_option,
-    reproducible_option,
-    require_decoded_here,
-    site_choice,
-    site_option,
-    visible,
-)
+from promptray.cli.opening_options import opening_of, opening_options
+from promptray.cli.output import bundle_argument, json_option, print_json, print_table, progress, visible
+from promptray.cli.threads import ScoringCommand
 
 if TYPE_CHECKING:
     from promptray.calibrate.accept.report import AcceptanceReport
@@ -38,7 +25,7 @@ _REPORT, _PAGE = "accept.json", "accept.html"
 _LEAST_SECONDS, _MOST_SECONDS = 1.0, 7 * 86400.0
 
 
-@click.command("accept")
+@click.command("accept", cls=ScoringCommand)
 @bundle_argument
 @click.option("--images", required=True, type=_PATH, help="Folder of the site's own images.")
 @click.option("--sla", metavar="TERMS", help="Conditions such as p99<50ms,rss<1GB; see bench.  [required]")
@@ -60,21 +47,14 @@ _LEAST_SECONDS, _MOST_SECONDS = 1.0, 7 * 86400.0
     help="Seconds to measure latency in. A percentile that it is too short for is inconclusive.",
 )  # fmt: skip
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example DX.")
-@click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
-@click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
-@prepare_option
-@reduced_decode_option
-@reproducible_option
-@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
-@site_option
-@no_site_option
+@opening_options
 @json_option
 def command(bundle: str, images: Path, output: Path, as_json: bool, **options: Any) -> int:
     """Accept a bundle on the machine that will score, or not: one dated report that can be filed.
 
-    Held one after the other: every hash and the schema, the golden self-test, the site's images at the door,
-    agreement with the fp32 original (--reference) by the gates of its build, latency against --sla. It is
-    accepted, exit code 0, only where every part passed; inconclusive is not passed.
+    Its parts: every hash and the schema, the golden self-test, the site's images at the door, agreement with
+    the fp32 original (--reference) by the gates of its build, latency against --sla. It is accepted, exit
+    code 0, only where every part passed; inconclusive is not passed.
 
     \b
     Examples:
@@ -87,7 +67,6 @@ def command(bundle: str, images: Path, output: Path, as_json: bool, **options: A
     asked = _asked(bundle, images, options)
     # A folder that cannot be written to is refused before the run, not after it.
     target = OutputFolder(output, [_PAGE, _REPORT])
-    set_decode_threads(options["threads"])
     with progress("acceptance") as bar:
         report = accept(asked, progress=bar)
     seal = _write(report, target)
@@ -99,27 +78,15 @@ def _asked(bundle: str, images: Path, options: dict[str, Any]) -> Asked:
     """Return what is to be held; wrong usage is refused before the bundle is opened."""
     from promptray.calibrate.accept.agreement import Statistics
     from promptray.calibrate.accept.run import Asked
-    from promptray.calibrate.bench.opening import Opening
     from promptray.calibrate.score_images import locate
     from promptray.calibrate.tables.image_folder import ImageFolder
 
-    require_decoded_here(options)
-    settings = _settings(options)
+    opening, settings = opening_of(bundle, options), _settings(options)
     folder, labels = ImageFolder(images), options["labels"]
 
     def read_labels(keys: Collection[str]) -> Labels:
         return locate(read_label_options(labels, keys, options), folder, options["missing"])
 
-    opening = Opening(
-        Path(bundle),
-        backend=options["backend"],
-        site=site_choice(options["site"], options["no_site"]),
-        threads=options["threads"],
-        strict=options["strict"],
-        prepare=options["prepare"],
-        reduced_decode=options["reduced_decode"],
-        reproducible=options["reproducible"],
-    )
     return Asked(
         opening=opening,
         reference=options["reference"],

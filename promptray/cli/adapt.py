@@ -9,6 +9,7 @@ import click
 
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.output import json_option, print_json, print_table, progress, visible
+from promptray.cli.threads import ScoringCommand
 
 if TYPE_CHECKING:
     from promptray.calibrate.adapt.report import AdaptationReport
@@ -18,7 +19,7 @@ _SHARE = FiniteRange(0, 1, min_open=True, max_open=True)
 _STAGES = ("zero-shot", "probe", "fine-tune")
 
 
-@click.command("adapt")
+@click.command("adapt", cls=ScoringCommand)
 @click.argument("recipe", type=_PATH)
 @click.option("--images", type=_PATH, required=True, help="Folder of the images that the labels name.")
 @click.option("--labels", type=_PATH, required=True, help="CSV: file, the class, patient_id ...")

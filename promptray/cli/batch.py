@@ -18,6 +18,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import Threads
 
 _PATH = click.Path(path_type=Path)
 
@@ -34,7 +35,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--workers", type=click.IntRange(1, 1024), help="Processes (default: one for two cores, or for each GPU)."
 )
-@click.option("--threads", type=click.IntRange(1), help="Of a worker (default: cores divided by workers).")
+@click.option("--threads", type=Threads(), help="Of a worker (default: cores divided by workers).")
 @click.option(
     "--part",
     type=click.IntRange(1, 100_000),

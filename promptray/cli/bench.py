@@ -7,26 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.image_files import image_files
-from promptray.cli.output import (
-    bundle_argument,
-    json_option,
-    no_site_option,
-    print_json,
-    print_table,
-    progress,
-    reduced_decode_option,
-    reproducible_option,
-    require_decoded_here,
-    site_choice,
-    site_option,
-    visible,
-)
+from promptray.cli.opening_options import opening_of, opening_options
+from promptray.cli.output import bundle_argument, json_option, print_json, print_table, progress, visible
+from promptray.cli.threads import ScoringCommand
 
 if TYPE_CHECKING:
-    from promptray.calibrate.bench.report import BenchReport
+    from promptray.calibrate.bench.report import BenchReport, Bound
     from promptray.calibrate.bench.run import Settings
     from promptray.calibrate.bench.sla import Term
 
@@ -39,7 +27,7 @@ _LEAST_SECONDS, _MOST_SECONDS = 1.0, 7 * 86400.0
 _MOST_RATE = 1e6
 
 
-@click.command("bench")
+@click.command("bench", cls=ScoringCommand)
 @bundle_argument
 @click.argument("images", nargs=-1, required=True, type=_PATH)
 @click.option(
@@ -70,7 +58,10 @@ _MOST_RATE = 1e6
 )
 @click.option("--against", type=_PATH, metavar="OLD.JSON", help="Say what got slower since an older report.")
 @click.option(
-    "--latency-bound", type=FiniteRange(0, min_open=True), metavar="MS", help="Of the server scenario."
+    "--latency-bound",
+    type=FiniteRange(0, min_open=True),
+    metavar="MS",
+    help="Of the server scenario, whose rate is held to every percentile in --sla as well.",
 )
 @click.option("--percentile", type=FiniteRange(50, 99.9), help="Of queries within that bound (default: 90).")
 @click.option(
@@ -93,17 +84,8 @@ _MOST_RATE = 1e6
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of draws and arrivals.")
 @click.option("--modality", help="Modality of inputs that state none (PNG, JPEG), for example CR or DX.")
 @click.option("--frame", type=click.IntRange(1), help="Frame of multi-frame objects, counted from 1.")
-@click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
-@click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
-@click.option(
-    "--prepare", type=click.Choice(["cpu", "device"]), default="cpu", show_default=True, help="As for score."
-)
-@reduced_decode_option
-@reproducible_option
-@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@opening_options
 @click.option("-o", "--output", type=_PATH, help=f"New folder for {_REPORT} and {_PAGE}.")
-@site_option
-@no_site_option
 @json_option
 def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json: bool, **options: Any) -> int:
     """Measure file to score on this machine: latency by scenario and stage, start, memory.
@@ -118,7 +100,6 @@ def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json:
       promptray bench chest.bundle film.dcm --scenario all --latency-bound 500 --budget 600 -o report
       promptray bench chest.bundle film.dcm --sweep all --against report/bench.json
     """
-    from promptray.calibrate.bench.opening import Opening
     from promptray.calibrate.bench.run import run_bench
     from promptray.calibrate.evaluation_report import to_json
     from promptray.calibrate.output_folder import OutputFolder
@@ -126,22 +107,10 @@ def command(bundle: str, images: tuple[Path, ...], output: Path | None, as_json:
     files = list(image_files(images))
     if not files:
         raise click.UsageError("the folder holds no file")
-    require_decoded_here(options)
-    settings = _settings(options)
+    opening, settings = opening_of(bundle, options), _settings(options)
     # A folder that cannot be written to is refused before the run, not after it.
     target = OutputFolder(output, [_REPORT, _PAGE]) if output else None
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
-    opening = Opening(
-        Path(bundle),
-        backend=options["backend"],
-        site=site_choice(options["site"], options["no_site"]),
-        threads=options["threads"],
-        strict=options["strict"],
-        prepare=options["prepare"],
-        reduced_decode=options["reduced_decode"],
-        reproducible=options["reproducible"],
-    )
-    set_decode_threads(options["threads"])
     with progress("bench") as bar:
         report = run_bench(opening, files, declared, settings, progress=bar)
     if target:
@@ -157,21 +126,15 @@ def _settings(options: dict[str, Any]) -> Settings:
     from promptray.calibrate.bench.against import read_report
     from promptray.calibrate.bench.loadgen import require_loadgen
     from promptray.calibrate.bench.run import Settings
-    from promptray.calibrate.bench.sla import parse_sla, server_term
+    from promptray.calibrate.bench.sla import parse_sla
 
     scenarios = _chosen(options["scenarios"], _SCENARIOS)
-    bound, percentile = options["latency_bound"], options["percentile"]
     try:
         sla = parse_sla(options["sla"]) if options["sla"] is not None else []
-        # At a rate that was given nothing is searched; its own latencies are held to every condition.
-        held = options["rate"] is None or any(term.metric == "server" for term in sla)
-        incomplete = bound is None or percentile is None
-        latency = server_term(sla) if "server" in scenarios and held and incomplete else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--sla") from None
-    if latency is not None:
-        bound, percentile = bound or latency.bound, percentile or latency.percentile
-    if "server" in scenarios and bound is None and options["rate"] is None:
+    bounds = _bounds(sla, options)
+    if "server" in scenarios and not bounds and options["rate"] is None:
         raise click.UsageError("the server scenario needs --latency-bound, a percentile in --sla, or --rate")
     _require_scenarios(sla, scenarios)
     if options["loadgen"]:
@@ -180,8 +143,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         budget=options["budget"],
         scenarios=scenarios,
         sweeps=_chosen(options["sweeps"], _SWEEPS),
-        percentile=percentile or 90.0,
-        bound_ms=bound,
+        bounds=bounds,
         rate=options["rate"],
         streams=options["streams"],
         samples=options["samples"],
@@ -191,6 +153,18 @@ def _settings(options: dict[str, Any]) -> Settings:
         sla=sla,
         old=read_report(options["against"]) if options["against"] else None,
     )
+
+
+def _bounds(sla: list[Term], options: dict[str, Any]) -> list[Bound]:
+    """Return what the server scenario's rate has to hold: the bound of its own, and every percentile."""
+    from promptray.calibrate.bench.report import Bound
+    from promptray.calibrate.bench.sla import server_bounds
+
+    milliseconds, percentile = options["latency_bound"], options["percentile"]
+    if milliseconds is None and percentile is not None:
+        raise click.UsageError("--percentile is of the queries within --latency-bound, which is not given")
+    own = [] if milliseconds is None else [Bound(percentile=percentile or 90.0, ms=milliseconds)]
+    return [*own, *(each for each in server_bounds(sla) if each not in own)]
 
 
 def _chosen(names: tuple[str, ...], every: tuple[str, ...]) -> list[Any]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from promptray.cli.output import json_option, print_json, progress, visible
+from promptray.cli.threads import ScoringCommand
 
 
-@click.command("build")
+@click.command("build", cls=ScoringCommand)
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Bundle directory to make."

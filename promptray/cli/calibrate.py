@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
     bundle_argument,
@@ -20,6 +19,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand, threads_option
 
 if TYPE_CHECKING:
     from promptray.calibrate.probability.report import SiteReport
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 
 
-@click.command("calibrate")
+@click.command("calibrate", cls=ScoringCommand)
 @bundle_argument
 @click.argument("labels", required=False, type=_PATH)
 @click.option("--images", type=_PATH, help="Folder of the images that the labels name.")
@@ -62,7 +62,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; a calibration is of its scores.")
 @prepare_option
-@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@threads_option
 @click.option("--report", "page", type=_PATH, help="New HTML file: tables and reliability diagrams.")
 @click.option("--dry-run", is_flag=True, help="Store nothing.")
 @click.option("--list", "show", is_flag=True, help="List what this site has stored, and do nothing else.")
@@ -114,7 +114,6 @@ def _calibrate(bundle: str, labels: Path, as_json: bool, options: dict[str, Any]
     page = options["page"]
     # A file that cannot be written is refused before hours of scoring, not after them.
     target = OutputFolder(page.parent, [page.name]) if page else None
-    set_decode_threads(options["threads"])
     with (
         progress("calibrating") as bar,
         Scorer.open(

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from promptray.calibrate.reports.compare import Comparison, compare, read_reference, read_report, to_json
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.output import (
     bundle_argument,
@@ -20,6 +19,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand
 from promptray.runtime.finding_names import ByFinding, shown
 from promptray.runtime.heads import require_head
 from promptray.runtime.scorer import Scorer
@@ -31,7 +31,7 @@ _NO_SIDE = (
 )
 
 
-@click.command("check")
+@click.command("check", cls=ScoringCommand)
 @bundle_argument
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--report", required=True, type=click.Path(path_type=Path), help="Text of the image's report.")
@@ -67,7 +67,6 @@ def command(bundle: str, image: Path, report: Path, as_json: bool, **options: An
     """
     triplets = read_report(report)
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
-    set_decode_threads(None)
     with Scorer.open(bundle, site=site_choice(options["site"], options["no_site"])) as scorer:
         reference_file, above = options["reference"], options["above"]
         reference = read_reference(reference_file, scorer.bundle.hash, above=above) if reference_file else {}

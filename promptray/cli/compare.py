@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptray.cli.compare_table import print_comparison
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.finite_range import FiniteRange
 from promptray.cli.label_options import read_label_options, table_options
 from promptray.cli.output import (
@@ -22,6 +21,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand, threads_option
 
 if TYPE_CHECKING:
     from promptray.calibrate.comparison import Side
@@ -32,7 +32,7 @@ _PATH = click.Path(path_type=Path)
 _RATE = FiniteRange(0, 1)
 
 
-@click.command("compare")
+@click.command("compare", cls=ScoringCommand)
 @click.argument("first", metavar="A", type=_PATH)
 @click.argument("second", metavar="B", type=_PATH)
 @click.option("--images", type=_PATH, help="Folder of the images; needed where A or B is a bundle.")
@@ -56,7 +56,7 @@ _RATE = FiniteRange(0, 1)
 @click.option("--modality", help="Modality of images that state none (PNG, JPEG), for example DX.")
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend of both bundles.")
-@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@threads_option
 @head_option
 @click.option("--reference-head", metavar="NAME", help="Head of A, where it is another than B's.")
 @site_option
@@ -95,7 +95,6 @@ def command(
     bounds = Bounds(**{name: options[name] for name in names})
     if not labels and (bounds.max_auroc_loss is not None or bounds.max_class_auroc_loss is not None):
         raise click.UsageError("a bound on AUROC needs --labels")
-    set_decode_threads(options["threads"])
     with ExitStack() as stack, progress("comparing") as bar:
         sides = _side(first, options, stack), _side(second, options, stack)
         folder = ImageFolder(images) if images else None

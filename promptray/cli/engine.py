@@ -28,6 +28,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.engines.facts import EngineBackend, EngineSet, HeadGate
 from promptray.runtime.engines.settings import MOST_WORKSPACE, Settings
@@ -48,7 +49,7 @@ _HOW_LONG = {
 }
 
 
-@click.command("engine")
+@click.command("engine", cls=ScoringCommand)
 @bundle_argument
 @click.option("--backend", type=click.Choice(_BACKENDS), help="Default: the first of these that works here.")
 @click.option(

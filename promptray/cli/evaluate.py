@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.label_options import label_options, read_label_options, settings_of
 from promptray.cli.output import (
     head_option,
@@ -20,6 +19,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand, threads_option
 
 if TYPE_CHECKING:
     from promptray.calibrate.evaluation_report import EvaluationReport
@@ -29,7 +29,7 @@ _PATH = click.Path(path_type=Path)
 _REPORT, _SCORES, _PAGE = "evaluation.json", "scores.csv", "evaluation.html"
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=ScoringCommand)
 @click.argument("scores", metavar="BUNDLE", type=_PATH)
 @click.option("--labels", type=_PATH, required=True, help="CSV: file, a column per finding, patient_id ...")
 @click.option("--images", type=_PATH, help="Folder of the images that the labels name.")
@@ -52,7 +52,7 @@ _REPORT, _SCORES, _PAGE = "evaluation.json", "scores.csv", "evaluation.html"
 @click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it.")
 @click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran.")
 @prepare_option
-@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@threads_option
 @click.option("-o", "--output", type=_PATH, help=f"New folder for {_REPORT} and {_SCORES}.")
 @click.option("--html", is_flag=True, help=f"Write {_PAGE} as well.")
 @head_option
@@ -139,7 +139,6 @@ def _evaluate_bundle(
     if not images:
         raise click.UsageError("a bundle needs --images, the folder of the images")
     published = read_published(options["published"]) if options["published"] else None
-    set_decode_threads(options["threads"])
     with Scorer.open(
         bundle,
         backend=options["backend"],

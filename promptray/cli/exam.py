@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.exam_table import print_exam
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
@@ -21,10 +20,11 @@ from promptray.cli.output import (
     site_option,
     visible,
 )
+from promptray.cli.threads import ScoringCommand, threads_option
 from promptray.runtime.scorer import Scorer
 
 
-@click.command("exam")
+@click.command("exam", cls=ScoringCommand)
 @bundle_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -41,7 +41,7 @@ from promptray.runtime.scorer import Scorer
     "--backend", default="auto", show_default=True, help="Backend; the result says which ran and why."
 )
 @prepare_option
-@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@threads_option
 @site_option
 @no_site_option
 @json_option
@@ -64,7 +64,6 @@ def command(
         raise click.UsageError("the folder holds no file")
     labels = _labels(files, views)
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
-    set_decode_threads(options["threads"])
     with Scorer.open(
         bundle,
         backend=options["backend"],

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.gate_images import (
     GateReports,
     labels_option,
@@ -26,6 +25,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand, threads_option
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.decode_gate import KIND, DecodeGate, read_gates
 from promptray.runtime.site_choice import SiteChoice, open_site
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from promptray.calibrate.decode_gate import Outcome
 
 
-@click.command("gate-decode")
+@click.command("gate-decode", cls=ScoringCommand)
 @bundle_argument
 @click.option("--images", type=NamedPath(path_type=Path), help="Folder of the site's own films.  [required]")
 @labels_option
 @source_option
 @report_option
 @click.option("--backend", default="auto", show_default=True, help="Backend that the gate shall hold for.")
-@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@threads_option
 @click.option("--list", "listed", is_flag=True, help="List the gates that were passed, and score nothing.")
 @click.option("--remove", metavar="KEY", help="Remove a gate that was passed, and score nothing.")
 @site_option
@@ -99,7 +99,6 @@ def sentence(gate: DecodeGate) -> str:
 def _gate(bundle: Path, site: SiteChoice, options: dict[str, Any], as_json: bool) -> None:
     from promptray.calibrate.decode_gate import gate_decode
 
-    set_decode_threads(options["threads"])
     reports = GateReports(options["report"], Bundle.open(bundle).manifest)
     with tempfile.TemporaryDirectory() as folder, progress("gating") as report:
         found = gate_decode(

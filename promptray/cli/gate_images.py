@@ -40,6 +40,7 @@ def read_images(manifest: Manifest, options: Mapping[str, Any], folder: Path, re
         preprocessing=manifest.preprocessing,
         stages=StageCache(folder),
         progress=report,
+        named_by="--images",
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import click
 import msgspec
 
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.output import (
     bundle_argument,
     head_option,
@@ -22,6 +21,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand
 from promptray.runtime.errors import PromptError
 from promptray.runtime.grounding import GroundingDocument, ground
 from promptray.runtime.heads import require_head
@@ -43,7 +43,7 @@ class _ExtentType(click.ParamType):
         return float(found[1]), float(found[2])
 
 
-@click.command("ground")
+@click.command("ground", cls=ScoringCommand)
 @bundle_argument
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--rows", type=_ExtentType(), required=True, help="Rows of the region on the original image.")
@@ -73,7 +73,6 @@ def command(bundle: str, image: Path, as_json: bool, **options: Any) -> int:
         raise click.UsageError("--sentence: it is empty")
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
     site = site_choice(options["site"], options["no_site"])
-    set_decode_threads(None)
     with Scorer.open(bundle, site=site, strict=options["strict"]) as scorer:
         manifest = scorer.bundle.manifest
         if options["head"] is not None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from promptray.cli.option_set import option_set
 
 if TYPE_CHECKING:
     from promptray.calibrate.evaluate import Settings
     from promptray.calibrate.tables.labels import Labels
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
 _READING = (
     click.option(
@@ -67,20 +68,10 @@ _DRAWS = (
 )
 
 
-def label_options(command: _Command) -> _Command:
-    """Add the options by which labels are read and measured with."""
-    return _with((*_READING, *_LEAST, *_DRAWS), command)
-
-
-def table_options(command: _Command) -> _Command:
-    """Add the options by which labels are read, and patients drawn."""
-    return _with((*_READING, *_DRAWS), command)
-
-
-def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+#: Adds the options by which labels are read and measured with.
+label_options = option_set(*_READING, *_LEAST, *_DRAWS)
+#: Adds the options by which labels are read, and patients drawn.
+table_options = option_set(*_READING, *_DRAWS)
 
 
 def read_label_options(path: Path, keys: Collection[str], options: dict[str, Any]) -> Labels:

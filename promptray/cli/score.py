@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from promptray.cli.decode_threads import set_decode_threads
 from promptray.cli.image_files import image_files
 from promptray.cli.output import (
     bundle_argument,
@@ -29,13 +28,14 @@ from promptray.cli.output import (
 )
 from promptray.cli.overlays import Overlays
 from promptray.cli.score_table import print_results
+from promptray.cli.threads import ScoringCommand, threads_option
 from promptray.runtime.finding_names import FindingName
 from promptray.runtime.heads import require_head
 from promptray.runtime.result import Refused
 from promptray.runtime.scorer import Scorer
 
 
-@click.command("score")
+@click.command("score", cls=ScoringCommand)
 @bundle_argument
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document per image, one per line.")
@@ -51,7 +51,7 @@ from promptray.runtime.scorer import Scorer
 )
 @prepare_option
 @reduced_decode_option
-@click.option("--threads", type=click.IntRange(1), help="Threads (default: all cores).")
+@threads_option
 @reproducible_option
 @head_option
 @site_option
@@ -77,7 +77,6 @@ def command(context: click.Context, bundle: str, images: tuple[Path, ...], **opt
         raise click.UsageError("--finding and --head choose among overlays: they need --heatmaps")
     require_decoded_here(options)
     declared = {name: options[name] for name in ("modality", "frame") if options[name] is not None}
-    set_decode_threads(options["threads"])
     as_json, results, refused = options["as_json"], [], 0
     with Scorer.open(
         bundle,

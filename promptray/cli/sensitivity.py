@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from promptray.cli.output import json_option, print_json, print_table, progress
+from promptray.cli.threads import ScoringCommand
 
 _PATH = click.Path(path_type=Path)
 _REPORT, _PAGE, _PLOT = "sensitivity.json", "sensitivity.html", "sensitivity.svg"
 
 
-@click.command("sensitivity")
+@click.command("sensitivity", cls=ScoringCommand)
 @click.argument("recipe", type=_PATH)
 @click.option(
     "--graph",

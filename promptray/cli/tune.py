@@ -19,6 +19,7 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand
 from promptray.runtime.backends import HOST
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.scorer import Scorer
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@click.command("tune")
+@click.command("tune", cls=ScoringCommand)
 @bundle_argument
 @click.option(
     "--images",

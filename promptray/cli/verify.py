@@ -16,15 +16,16 @@ from promptray.cli.output import (
     site_choice,
     site_option,
 )
+from promptray.cli.threads import ScoringCommand, threads_option
 
 
-@click.command("verify")
+@click.command("verify", cls=ScoringCommand)
 @bundle_argument
 @site_option
 @no_site_option
 @click.option("--backend", default="auto", show_default=True, help="Backend of the golden self-test.")
 @prepare_option
-@click.option("--threads", type=click.IntRange(1), help="Threads of the golden self-test.")
+@threads_option
 @json_option
 def command(
     bundle: str,

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from promptray.cli import run
+from promptray.runtime.cores import DECODE_THREADS
 from tests.promptray.command_line import Answer, Call
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """``call("score", bundle, image)`` runs a command in this process."""
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """``call("score", bundle, image)`` runs a command in this process, which nobody told how to decode."""
+    monkeypatch.setenv(DECODE_THREADS, "")  # so that what commands set does not outlive the test
+    monkeypatch.delenv(DECODE_THREADS)
 
     def run_command(*arguments: object) -> Answer:
         code = run([str(argument) for argument in arguments])

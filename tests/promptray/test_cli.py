@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from PIL import Image
 
+from promptray.cli import cli
 from promptray.runtime.errors import CODES
 from promptray.runtime.scorer import Scorer
 from tests.cache_copy import copy_cache
@@ -19,14 +21,15 @@ from tests.carzero_tiny import PROMPTS
 from tests.promptray.command_line import Call
 
 COMMANDS = ("families", "build", "inspect", "verify", "prompts", "score", "doctor")
-PROMPT_COMMANDS = ("list", "add", "remove", "import", "export")
+EVERY = cli.list_commands(click.Context(cli))
+PROMPT_COMMANDS = ("list", "add", "remove", "restore", "import", "export")
 
 
 @pytest.mark.parametrize(
-    "command", [(name,) for name in COMMANDS] + [("prompts", "x", n) for n in PROMPT_COMMANDS]
+    "command", [(name,) for name in EVERY] + [("prompts", "x", n) for n in PROMPT_COMMANDS]
 )
 def test_the_help_of_each_command_shows_an_example_on_a_line_of_its_own(
-    call: Call, command: tuple[str]
+    call: Call, command: tuple[str, ...]
 ) -> None:
     answer = call(*command, "--help")
     assert answer.code == 0

@@ -6,17 +6,20 @@ import hashlib
 import json
 import re
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import safetensors.numpy
+from msgspec.structs import replace
 
 from promptray.calibrate.accept import run as accept_run
 from promptray.calibrate.bench import run as bench_run
+from promptray.calibrate.bench.machine import Watch
+from promptray.calibrate.bench.report import Gpu
 from promptray.runtime.bundle import Bundle
-from promptray.runtime.cores import DECODE_THREADS
 from tests import bundle_factory as factory
 from tests.calibrate.accept.variants import provenance, write_films, write_variant
 from tests.calibrate.bench.fakes import CountingClock
@@ -27,6 +30,10 @@ SCHEMA = json.loads(
 )
 GOLDEN = "golden/golden.safetensors"
 FILMS = 8
+IDLE = Gpu(
+    name="made", clock_mhz=1500.0, memory_clock_mhz=None, temperature_c=61.0, power_w=250.5,
+    memory_used_bytes=123, throttled=[],
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +91,7 @@ def reason(document: dict[str, Any], name: str) -> str:
     return str(next(part["reason"] for part in document["parts"] if part["name"] == name))
 
 
-def test_what_passes_every_part_is_accepted(
-    accept: Call, small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(DECODE_THREADS, "")
-    monkeypatch.delenv(DECODE_THREADS)
+def test_what_passes_every_part_is_accepted(accept: Call, small: Bundle, tmp_path: Path) -> None:
     answer = accept(small, "--json")
     assert answer.code == 0, answer.err
     (document,) = answer.documents
@@ -123,6 +126,37 @@ def test_memory_is_not_that_of_the_process_that_verified(
     accept(small, "-o", tmp_path / "second", sla="p50<60s")
     latency = json.loads((tmp_path / "second" / "accept.json").read_bytes())["latency"]
     assert any("has held the text encoder as well" in note for note in latency["notes"])
+
+
+def test_a_gpu_that_slows_down_at_work_is_told_although_it_idles_before_and_after(
+    accept: Call, small: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working = False
+
+    class Card:
+        source = "nvml"
+
+        def read(self) -> Gpu:
+            return replace(IDLE, throttled=["software power cap"] if working else [])
+
+    def held(*arguments: Any) -> Any:
+        nonlocal working
+        working = True
+        return hold(*arguments)
+
+    def scored(*arguments: Any, **options: Any) -> Any:
+        nonlocal working
+        working = False
+        return score(*arguments, **options)
+
+    hold, score = accept_run.hold_latency, accept_run.score_all
+    monkeypatch.setattr(accept_run, "hold_latency", held)
+    monkeypatch.setattr(accept_run, "score_all", scored)
+    monkeypatch.setattr(accept_run, "Watch", partial(Watch, (Card,)))
+    assert accept(small).code == 0
+    machine = report_in(tmp_path)["machine"]
+    assert "GPU: software power cap" in machine["throttled"]
+    assert [each["gpu"]["throttled"] for each in machine["at_work"]] == [["software power cap"]]
 
 
 def test_what_is_deployed_is_what_is_accepted(accept: Call, small: Bundle, tmp_path: Path) -> None:

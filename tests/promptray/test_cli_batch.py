@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from promptray.calibrate.batch.score import score_batch
+from promptray.runtime.cores import DECODE_THREADS
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.scorer import Scorer
 from tests.calibrate.batch.runs import PATIENT, archive
@@ -179,9 +180,8 @@ def _opened(mark: Path, deadly: str, path: str, **options: Any) -> Any:
                 if source.name == deadly and not mark.exists():
                     import ray
 
-                    mark.write_text(
-                        f"{os.environ['RAY_USAGE_STATS_ENABLED']} {ray.util.get_node_ip_address()}"
-                    )
+                    told = [os.environ["RAY_USAGE_STATS_ENABLED"], ray.util.get_node_ip_address()]
+                    mark.write_text(" ".join([*told, os.environ[DECODE_THREADS]]))
                     os.kill(os.getpid(), signal.SIGKILL)
                 yield from self._scorer.score_many([source], **declared)
 
@@ -209,13 +209,18 @@ def test_workers_that_cannot_be_started_end_the_call(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
-def test_a_killed_worker_is_replaced(bundle: Path, images: list[Path], tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced(
+    bundle: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = tmp_path / "mark"
+    monkeypatch.delenv(DECODE_THREADS, raising=False)
     report = score_batch(
         bundle, images, tmp_path / "scores", modality="DX", part=3, workers=2, threads=1, site=None,
         open_scorer=partial(_opened, mark, images[1].name),
     )  # fmt: skip
-    assert mark.read_text() == "0 127.0.0.1", "nothing is told to anybody, nobody else can reach it"
+    told = mark.read_text().split()
+    assert told[:2] == ["0", "127.0.0.1"], "nothing is told to anybody, nobody else can reach it"
+    assert told[2:] == ["1"], "JPEG 2000 is decoded with a worker's threads"
     assert (report.scored, report.refused) == (6, {"image.broken": 1})
     found = rows(tmp_path / "scores")
     assert [each["index"] for each in found] == list(range(7))

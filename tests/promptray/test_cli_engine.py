@@ -270,6 +270,7 @@ def test_words_for_options_are_of_options(call: Call, bundle: Path, site: Path, 
     (no_image,) = call(*options, "--json").documents
     assert no_image["error"]["code"] == "gate.images"
     assert "recipe" not in no_image["error"]["cure"]
+    assert no_image["error"]["artefact"] == "--images"
     (no_report,) = call(*options, "--report", tmp_path / "file", "--json").documents
     assert no_report["error"]["code"] == "output.unwritable"
     assert "--report" in no_report["error"]["cure"]

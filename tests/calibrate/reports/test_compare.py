@@ -149,6 +149,13 @@ def test_reference_scores_are_read_and_refused_images_passed_over(tmp_path: Path
     assert found == {("h", "edema", "There is edema.", "not:"): [float(n) for n in range(20)]}
 
 
+def test_a_text_in_a_reference_may_hold_what_only_looks_like_the_end_of_a_line(tmp_path: Path) -> None:
+    lines = [line(n) | {"file": "a\u2028b\x85c.png"} for n in range(20)]
+    path = tmp_path / "r.jsonl"  # as a program writes them that does not escape what JSON need not escape
+    path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in lines), encoding="utf-8")
+    assert [len(logits) for logits in read_reference(path, HASH, above=0.95).values()] == [20]
+
+
 BAD_REFERENCES: dict[str, tuple[list[Any], str]] = {
     "too few": ([line(n) for n in range(19)], "too few"),
     "another bundle": ([line(1, "cd" * 32)] * 20, "another bundle"),

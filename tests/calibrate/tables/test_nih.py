@@ -73,6 +73,15 @@ def test_a_list_chooses_the_test_set(tmp_path: Path) -> None:
     assert [image.file for image in chosen.images] == ["a.png", "c.png", "film 1.png"]
 
 
+@pytest.mark.parametrize("odd", ["\x0b", "\x85", "\u2028"])
+def test_a_listed_name_may_hold_what_only_looks_like_the_end_of_a_line(tmp_path: Path, odd: str) -> None:
+    labels = read(tmp_path, f"a{odd}b.png,Mass,0,1", "b.png,Mass,0,2")
+    for behind in ("", " 0 1", "\t1"):
+        (tmp_path / "list.txt").write_bytes(f"a{odd}b.png{behind}\r\n".encode())
+        chosen = only_listed(labels, tmp_path / "list.txt")
+        assert [image.file for image in chosen.images] == [f"a{odd}b.png"]
+
+
 @pytest.mark.parametrize(
     ("content", "code", "place"),
     [
