@@ -35,7 +35,7 @@ $(READY): pyproject.toml setup.py constraints.txt tools/tensorrt_bindings.txt
 	@touch $@
 
 test: $(READY) ## Run the tests; TESTS="tests/runtime --data DIR" selects and passes options
-	@$(BIN)/pytest -q -rfEs -n 2 --dist loadfile $(TESTS)
+	@$(BIN)/pytest -q -rfEs -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 fuzz: $(READY) ## Fuzz the readers for an hour in all; FUZZ_SECONDS=..., FUZZ="dicom bundle" choose
 	@failed=; for target in $(FUZZ); do \
