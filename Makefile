@@ -28,14 +28,15 @@ $(READY): pyproject.toml setup.py constraints.txt tools/tensorrt_bindings.txt
 		"PromptRay needs Python 3.10 to 3.13" >&2; exit 1; }
 	@[ -x $(BIN)/pip ] || "$(PYTHON)" -m venv .venv || { echo "On Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv: some minutes, and torch is large"
-	@$(BIN)/python -m pip install --no-input --disable-pip-version-check --progress-bar off \
+	@# Modules are compiled when they are first imported: of twenty thousand, most never are.
+	@$(BIN)/python -m pip install --no-input --no-compile --disable-pip-version-check --progress-bar off \
 		-c constraints.txt -e '.[calibrate,dev,fuzz]' \
 		| sed -un 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p; s/^\(Installing collected packages\).*/\1 .../p'
 	@$(BIN)/python -m tools.tensorrt_bindings
 	@touch $@
 
 test: $(READY) ## Run the tests; TESTS="tests/runtime --data DIR" selects and passes options
-	@$(BIN)/pytest -q -rfEs -n 2 --dist loadfile $(TESTS)
+	@$(BIN)/pytest -q -rfEs -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 fuzz: $(READY) ## Fuzz the readers for an hour in all; FUZZ_SECONDS=..., FUZZ="dicom bundle" choose
 	@failed=; for target in $(FUZZ); do \

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# Before torch and NumPy are imported, and for every process that a test starts: in networks this small their
+# threads only wait for each other, and the workers of a run share the cores already.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,6 +21,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder with the larger real data sets; tests that use it also run on the committed subset",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin a run of several workers with the files of few tests, as ``make test`` hands them out.
+
+    Those are the long tests: what comes last is what one worker does while the other has nothing left.
+    """
+    if hasattr(config, "workerinput"):
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: tests[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from promptray.runtime.graphs import own_bank
 from promptray.runtime.machine_class import machine_class
 from promptray.runtime.verify import verify
 from tests import convnext_tiny, open_clip_tiny
+from tests.cache_copy import copy_cache
 from tests.calibrate.pipeline.students import lenient
 from tests.calibrate.pipeline.test_build import files_of
 
@@ -303,13 +304,13 @@ def test_a_section_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[st
     assert f"key {key}" in str(refusal.value.artefact)
 
 
-def test_a_model_without_wordings_is_refused_by_its_recipe(tmp_path: Path) -> None:
+def test_a_model_without_wordings_is_refused_by_its_recipe(tmp_path: Path, learning: Path) -> None:
     text_recipe(tmp_path / "images")
     gate = {"images": str(tmp_path / "images" / "gate"), "source": "noise"}
     settings = {key: value for key, value in DISTIL_TEXT.items() if key != "wordings"}
     path = convnext_tiny.write_recipe(tmp_path / "recipe", distil_text=settings, gate=gate)
     with pytest.raises(BuildError, match="text graph") as refusal:
-        build(path, tmp_path / "x.bundle", cache=tmp_path / "cache")
+        build(path, tmp_path / "x.bundle", cache=copy_cache(learning / "cache", tmp_path))
     assert refusal.value.code == "recipe.invalid"
 
 
