@@ -100,6 +100,8 @@ class BoundHead:
             require_leading(outputs, (images, batch.size), "head")
             kept = {name: values[:, : len(positions)] for name, values in outputs.items()}
             require_finite(kept, "head")
+            if len(self.batches) == 1:  # which holds the whole bank, in its order
+                return np.asarray(kept["logits"], np.float32), kept.get("maps")
             if logits is None:
                 logits = np.empty((len(kept["logits"]), self.prompts), np.float32)
             logits[:, positions] = kept["logits"]

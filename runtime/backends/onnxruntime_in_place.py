@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from promptray.runtime.backends import Array, failed
+from promptray.runtime.backends.finite import all_finite, require_finite
+from promptray.runtime.backends.layout import Layout
 from promptray.runtime.backends.onnxruntime_graph import FAULTS, OnnxRuntimeBoundGraph
 from promptray.runtime.backends.sequential import SequentialChain
 
@@ -15,7 +18,7 @@ from promptray.runtime.backends.sequential import SequentialChain
 def in_place(image: OnnxRuntimeBoundGraph, heads: Sequence[OnnxRuntimeBoundGraph]) -> SequentialChain:
     """Join bound graphs for one image at a time, with all memory that a call needs."""
     first = InPlaceGraph(image, {})
-    return SequentialChain(first, [InPlaceHead(head, first.values) for head in heads])
+    return SequentialChain(first, [InPlaceHead(head, first.values) for head in heads], first.require_sound)
 
 
 class InPlaceGraph:
@@ -37,9 +40,13 @@ class InPlaceGraph:
                 self._binding.bind_ortvalue_input(tensor.name, known[tensor.name])
             else:
                 self._missing.append(tensor.name)
-        self._outputs = {name: np.zeros(shape, dtype) for name, (shape, dtype) in _outputs(bound).items()}
+        layout = Layout(_outputs(bound))
+        memory = np.zeros(layout.size, np.uint8)
+        self._outputs = layout.views(memory)
+        floats = all(values.dtype == np.float32 for values in self._outputs.values())
+        self._all = memory.view(np.float32) if floats else None
         self.values = {
-            name: ort.OrtValue.ortvalue_from_numpy(memory) for name, memory in self._outputs.items()
+            name: ort.OrtValue.ortvalue_from_numpy(values) for name, values in self._outputs.items()
         }
         for name, value in self.values.items():
             self._binding.bind_ortvalue_output(name, value)
@@ -60,6 +67,17 @@ class InPlaceGraph:
             raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
         return self._outputs
 
+    def require_sound(self, features: Mapping[str, Array], images: int) -> None:
+        """Refuse outputs of :meth:`run` that hold what is no number; how many they are, their memory says.
+
+        Raises
+        ------
+        ScoringError
+            ``score.not-finite``, naming the output.
+        """
+        if self._all is None or not all_finite(self._all):
+            require_finite(features, "image")
+
 
 class InPlaceHead(InPlaceGraph):
     """A head: its outputs are the answer, and so the caller's own."""
@@ -69,7 +87,7 @@ class InPlaceHead(InPlaceGraph):
         return {name: values.copy() for name, values in super().run(inputs).items()}
 
 
-def _outputs(bound: OnnxRuntimeBoundGraph) -> dict[str, tuple[list[int], str]]:
+def _outputs(bound: OnnxRuntimeBoundGraph) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Return the shapes and types of the outputs for one image."""
     sizes: dict[str, int] = {}
     for tensor in bound.facts.inputs:
@@ -78,6 +96,9 @@ def _outputs(bound: OnnxRuntimeBoundGraph) -> dict[str, tuple[list[int], str]]:
             sizes |= {dim: side for dim, side in sides if isinstance(dim, str)}
     sizes[str(bound.facts.outputs[0].dims[0])] = 1
     return {
-        tensor.name: ([dim if isinstance(dim, int) else sizes[dim] for dim in tensor.dims], tensor.dtype)
+        tensor.name: (
+            tuple(dim if isinstance(dim, int) else sizes[dim] for dim in tensor.dims),
+            np.dtype(tensor.dtype),
+        )
         for tensor in bound.facts.outputs
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from promptray.runtime.backends import (
     Array,
@@ -16,14 +16,38 @@ from promptray.runtime.backends.finite import require_finite, require_finite_pix
 from promptray.runtime.deadline import Deadline
 
 
+def require_sound(features: Mapping[str, Array], images: int) -> None:
+    """Refuse features that are not those of as many images (``backend.failed``), or hold what is no number.
+
+    Raises
+    ------
+    ScoringError
+        ``backend.failed`` or ``score.not-finite``, naming the output.
+    """
+    require_leading(features, (images,), "image")
+    require_finite(features, "image")
+
+
 class SequentialChain:
     """Runs the image graph and then the heads when something is submitted.
 
     The processor that would do it meanwhile is the caller's own, so ``submit`` returns with the answer there.
+
+    Parameters
+    ----------
+    image : BoundGraph
+    heads : sequence of BoundGraph
+    require_sound : callable, optional
+        Refuses features, of a number of images, that are not to be scored.
     """
 
-    def __init__(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> None:
-        self._image, self._heads = image, tuple(heads)
+    def __init__(
+        self,
+        image: BoundGraph,
+        heads: Sequence[BoundGraph],
+        require_sound: Callable[[Mapping[str, Array], int], None] = require_sound,
+    ) -> None:
+        self._image, self._heads, self._require_sound = image, tuple(heads), require_sound
 
     def submit(self, pixels: Array, limit: Deadline) -> Done:
         """Score pixels (see :class:`promptray.runtime.backends.Chain`)."""
@@ -32,8 +56,7 @@ class SequentialChain:
         limit.check("before the image graph")
         start = time.perf_counter()
         features = self._image.run({"pixels": pixels})
-        require_leading(features, (len(pixels),), "image")
-        require_finite(features, "image")
+        self._require_sound(features, len(pixels))
         middle = time.perf_counter()
         limit.check("after the image graph")
         heads = [head.run(features) for head in self._heads]
