@@ -198,7 +198,7 @@ class OnnxRuntimeCudaChain:
         backend = self._backend
         with backend.lifetime.use():
             backend.require_usable()
-            incoming = network_input(pixels, self._sides, backend.cuda, backend.looks.stream)
+            incoming = network_input(pixels, self._sides, backend.cuda, backend.looks.arrival)
             images = incoming.shape[0]
             self._wait(limit)
             try:
