@@ -59,6 +59,14 @@ def test_scores_are_those_of_fresh_memory_and_stay(both: Both) -> None:
     assert not same(found[0], found[1])
 
 
+def test_scores_of_several_images_stay_too(both: Both) -> None:
+    chain, anew, images = both
+    pairs = [np.concatenate(images[first : first + 2]) for first in range(0, 12, 2)]
+    found = [chain.run(pair) for pair in pairs]
+    for scores, pair in zip(found, pairs, strict=True):
+        assert same(scores, anew(pair))
+
+
 def test_calls_of_many_threads_do_not_see_each_other(both: Both) -> None:
     chain, anew, images = both
     with ThreadPoolExecutor(4) as pool:

@@ -85,8 +85,10 @@ def test_it_reads_the_callers_memory_and_records_nothing_of_it(
     assert all(number > 0 for number in numbers[1:]), "heads read where features always are"
     assert (logits(scorer, PIXELS[::-1]) == expected[::-1]).all()
     assert len(bound) == 1, "pixels of the host have a place of their own"
+    before = logits(scorer, Interface(lent.ctypes.data))
     lent[...] = PIXELS[::-1]
     assert (logits(scorer, Interface(lent.ctypes.data)) == expected[::-1]).all()
+    assert (before == expected).all(), "answers stay"
 
 
 def test_it_waits_for_the_producer(
