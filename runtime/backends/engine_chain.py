@@ -13,9 +13,10 @@ import numpy as np
 from promptray.runtime.backends import Array, GpuOptions, Outputs
 from promptray.runtime.backends.call_sizes import parts_of
 from promptray.runtime.backends.cuda import Cuda
-from promptray.runtime.backends.engine_program import PIXELS, BoundEngine, Incoming, Landed, Program
+from promptray.runtime.backends.engine_program import BoundEngine, Incoming, Landed, Program
 from promptray.runtime.backends.finite_check import FiniteCheck
 from promptray.runtime.backends.flights import Flight, Pool
+from promptray.runtime.backends.host_input import PIXELS, sides_of
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.network_input import network_input, part_of
 from promptray.runtime.backends.tensorrt_engine import Engine, Shape
@@ -59,8 +60,7 @@ class EngineChain:
         prepare: Engine | None = None,
     ) -> None:
         self._cuda, self._lifetime, self._prepares = cuda, lifetime, prepare is not None
-        facts = next(each for each in image.engine.facts.inputs if each.name == PIXELS)
-        self._sides = tuple(int(side) for side in facts.dims[1:])
+        self._sides = sides_of(image.engine.facts)
         self._sizes = image.engine.call_sizes(PIXELS)
         self._arrival = cuda.stream()
         make = partial(_make, building, cuda, finite, image, tuple(heads))

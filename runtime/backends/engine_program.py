@@ -26,6 +26,7 @@ from promptray.runtime.backends.cuda_resources import Recorded
 from promptray.runtime.backends.device_array import DeviceArray
 from promptray.runtime.backends.engine_prepare import Preparation
 from promptray.runtime.backends.finite_check import FLAG, FiniteCheck
+from promptray.runtime.backends.host_input import PIXELS
 from promptray.runtime.backends.layout import ALIGNMENT, Layout
 from promptray.runtime.backends.not_finite import not_finite, pixels_not_finite
 from promptray.runtime.backends.recordings import Recordings
@@ -34,7 +35,6 @@ from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.prepare_graph import StoredImage
 
-PIXELS = "pixels"
 _FLAGS = "flags"
 #: What a call begins with: pixels of the host, pixels of the device, or one image to prepare there.
 Incoming = Array | DeviceArray | StoredImage

@@ -11,8 +11,7 @@ from promptray.runtime.backends import Array
 from promptray.runtime.backends.cuda import Cuda
 from promptray.runtime.backends.cuda_resources import Stream
 from promptray.runtime.backends.device_array import DeviceArray, device_array, require_on_device
-from promptray.runtime.backends.finite import require_finite_pixels
-from promptray.runtime.errors import ScoringError
+from promptray.runtime.backends.host_input import host_input, require_shape
 
 
 def network_input(pixels: Any, sides: Sequence[int], cuda: Cuda, arrival: Stream) -> Array | DeviceArray:
@@ -34,19 +33,11 @@ def network_input(pixels: Any, sides: Sequence[int], cuda: Cuda, arrival: Stream
         ``score.input``; ``score.not-finite`` for pixels of the host. Nothing looks at the values of a device
         here.
     """
-    found: Array | DeviceArray
     if isinstance(pixels, np.ndarray):
-        if pixels.dtype != np.float32:
-            raise _unfit(sides, f"{pixels.dtype}")
-        found = np.ascontiguousarray(pixels)
-    else:
-        found = device_array(pixels, arrival.handle)
-    if found.shape[1:] != tuple(sides) or len(found.shape) != 4 or not found.shape[0]:
-        raise _unfit(sides, str(list(found.shape)))
-    if isinstance(found, DeviceArray):
-        require_on_device(cuda.device_of(found.address))
-    else:
-        require_finite_pixels(found)
+        return host_input(pixels, sides)
+    found = device_array(pixels, arrival.handle)
+    require_shape(found.shape, sides)
+    require_on_device(cuda.device_of(found.address))
     return found
 
 
@@ -56,13 +47,3 @@ def part_of(whole: Array | DeviceArray, first: int, images: int) -> Array | Devi
         return whole[first : first + images]
     address = whole.address + first * whole.size // whole.shape[0]
     return DeviceArray(address, (images, *whole.shape[1:]), whole.stream, whole.owner)
-
-
-def _unfit(sides: Sequence[int], found: str) -> ScoringError:
-    return ScoringError(
-        "score.input",
-        "network input of another shape or type than the model takes",
-        expected=f"float32 (images, {', '.join(map(str, sides))})",
-        found=found,
-        cure="make it with scorer.prepare, or as the manifest's section `preprocessing` says",
-    )

@@ -6,8 +6,11 @@ Around a small network, making room for what goes from one graph to the next wou
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from promptray.runtime.backends import Array, require_on_host
+from promptray.runtime.backends import require_on_host
+from promptray.runtime.backends.declared import DeclaredGraph
+from promptray.runtime.backends.host_input import host_input, sides_of
 from promptray.runtime.backends.sequential import Done, SequentialChain
 from promptray.runtime.deadline import Deadline
 
@@ -17,6 +20,8 @@ class OneImageChain:
 
     Parameters
     ----------
+    image : DeclaredGraph
+        What the bundle says of the image graph.
     several : SequentialChain
         For several images in one call, which get new memory each time: they are for throughput.
     make : callable
@@ -24,19 +29,23 @@ class OneImageChain:
         same time.
     """
 
-    def __init__(self, several: SequentialChain, make: Callable[[], SequentialChain]) -> None:
-        self._several, self._make = several, make
+    def __init__(
+        self, image: DeclaredGraph, several: SequentialChain, make: Callable[[], SequentialChain]
+    ) -> None:
+        self._sides, self._several, self._make = sides_of(image), several, make
         self._free: list[SequentialChain] = []
 
-    def submit(self, pixels: Array, limit: Deadline) -> Done:
+    def submit(self, pixels: Any, limit: Deadline) -> Done:
         """Score pixels (see :class:`promptray.runtime.backends.Chain`)."""
         require_on_host(pixels)
-        if len(pixels) != 1:
-            return self._several.submit(pixels, limit)
+        found = host_input(pixels, self._sides)
+        limit.check("before the image graph")  # here, so that what is refused costs no memory
+        if len(found) != 1:
+            return self._several.submit(found, limit)
         try:
             chain = self._free.pop()
         except IndexError:
             chain = self._make()
-        done = chain.submit(pixels, limit)
+        done = chain.submit(found, limit)
         self._free.append(chain)  # what failed half-way is not used again
         return done

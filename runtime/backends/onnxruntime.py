@@ -113,7 +113,8 @@ class OnnxRuntimeCpu:
 
     def chain(self, image: Any, heads: Sequence[Any]) -> OneImageChain:
         """Join bound graphs of this backend, which run one after the other."""
-        return OneImageChain(SequentialChain(image, heads), partial(in_place, image, heads))
+        several = SequentialChain(image, heads)
+        return OneImageChain(image.facts, several, partial(in_place, image, heads))
 
     def require_usable(self) -> None:
         """Do nothing: a processor is not lost."""

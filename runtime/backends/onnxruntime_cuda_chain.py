@@ -16,6 +16,7 @@ import onnxruntime as ort
 from promptray.runtime.backends import Array, Outputs, failed
 from promptray.runtime.backends.call_sizes import call_sizes, parts_of
 from promptray.runtime.backends.device_array import DeviceArray
+from promptray.runtime.backends.host_input import PIXELS, sides_of
 from promptray.runtime.backends.layout import ALIGNMENT
 from promptray.runtime.backends.network_input import network_input, part_of
 from promptray.runtime.backends.onnxruntime_graph import FAULTS
@@ -26,7 +27,6 @@ from promptray.runtime.deadline import Deadline
 if TYPE_CHECKING:
     from promptray.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 
-_PIXELS = "pixels"
 #: A run with this number is not recorded; 0 is ONNX Runtime's own (its run option ``gpu_graph_id``).
 NOT_RECORDED = -1
 
@@ -120,7 +120,7 @@ class _CallThere:
 
     def run(self, pixels: DeviceArray) -> None:
         """Run; the provider has done it when this returns."""
-        self._binding.bind_input(_PIXELS, self._memory, 0, np.float32, pixels.shape, pixels.address)
+        self._binding.bind_input(PIXELS, self._memory, 0, np.float32, pixels.shape, pixels.address)
         self._session.run_with_iobinding(self._binding, self._options)
 
 
@@ -134,7 +134,7 @@ class _Tensors:
         shape: tuple[int, ...],
     ) -> None:
         self.pixels = image.graph.backend.values(np.zeros(shape, np.float32))
-        self.first = _Call(image, {_PIXELS: self.pixels}, shape[0])
+        self.first = _Call(image, {PIXELS: self.pixels}, shape[0])
         self.there = _CallThere(image, self.first.outputs)
         self.heads = [_Call(head, self.first.outputs, shape[0]) for head in heads]
 
@@ -183,8 +183,7 @@ class OnnxRuntimeCudaChain:
         heads: Sequence[OnnxRuntimeCudaBoundGraph],
     ) -> None:
         self._backend, self._image, self._heads = backend, image, tuple(heads)
-        facts = next(each for each in image.graph.facts.inputs if each.name == _PIXELS)
-        self._sides = tuple(int(side) for side in facts.dims[1:])
+        self._sides = sides_of(image.graph.facts)
         images = backend.engines.settings.images
         self._sizes = call_sizes([images.tuned], images.most)
         self._programs: dict[int, _Program] = {}
@@ -199,7 +198,7 @@ class OnnxRuntimeCudaChain:
         backend = self._backend
         with backend.lifetime.use():
             backend.require_usable()
-            incoming = network_input(pixels, self._sides, backend.cuda, backend.looks.stream)
+            incoming = network_input(pixels, self._sides, backend.cuda, backend.looks.arrival)
             images = incoming.shape[0]
             self._wait(limit)
             try:

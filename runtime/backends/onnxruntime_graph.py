@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -89,6 +90,7 @@ def _view(value: ort.OrtValue) -> Array:
 
     The array keeps the value, and so the memory, alive.
     """
-    memory = (ctypes.c_ubyte * value.tensor_size_in_bytes()).from_address(value.data_ptr())
+    shape, dtype = value.shape(), np.dtype(TYPES[value.data_type()])
+    memory = (ctypes.c_ubyte * (math.prod(shape) * dtype.itemsize)).from_address(value.data_ptr())
     memory.owner = value
-    return np.frombuffer(memory, TYPES[value.data_type()]).reshape(value.shape())
+    return np.frombuffer(memory, dtype).reshape(shape)

@@ -33,11 +33,12 @@ class InPlaceGraph:
     def __init__(self, bound: OnnxRuntimeBoundGraph, given: Mapping[str, ort.OrtValue]) -> None:
         self._session, self._facts = bound.session, bound.facts
         self._binding = bound.session.io_binding()
-        known = {**given, **bound.resident}
+        # Bindings of older versions know addresses only: the values live as long as this does.
+        self._known = {**given, **bound.resident}
         self._missing = []
         for tensor in bound.facts.inputs:
-            if tensor.name in known:
-                self._binding.bind_ortvalue_input(tensor.name, known[tensor.name])
+            if tensor.name in self._known:
+                self._binding.bind_ortvalue_input(tensor.name, self._known[tensor.name])
             else:
                 self._missing.append(tensor.name)
         layout = Layout(_outputs(bound))

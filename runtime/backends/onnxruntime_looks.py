@@ -1,7 +1,7 @@
 """What goes from graph to graph in ONNX Runtime's memory, looked through for what is no number.
 
 What lies on the device is looked through there, and only flags come to the host. ONNX Runtime has done its
-work when a run returns, so a stream of its own needs no waiting for it.
+work when a run returns, so a stream of one's own needs no waiting for it.
 """
 
 from __future__ import annotations
@@ -34,29 +34,30 @@ class DeviceLooks:
 
     Attributes
     ----------
-    stream : Stream
-        What a producer of pixels is asked to have them ready on.
+    arrival : Stream
+        What a producer of pixels is asked to have them ready on. Nothing else is done there: a call that
+        gave up waiting for its producer leaves it for others to find.
     """
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda, self._finite = cuda, FiniteCheck(cuda)
-        self.stream, self._event = cuda.stream(), cuda.event()
+        self.arrival, self._stream, self._event = cuda.stream(), cuda.stream(), cuda.event()
         self._flags: tuple[Memory, Pinned] | None = None
 
     def wait_for(self, pixels: DeviceArray, limit: Deadline) -> None:
         """Return when pixels are written: the provider's own stream would not wait for their producer."""
         if pixels.stream is None:
             return
-        self._cuda.follow(self.stream, pixels.stream, self._event)
+        self._cuda.follow(self.arrival, pixels.stream, self._event)
         if limit.bounded:
-            limit.wait(lambda: self._cuda.is_done(self.stream), "before the pixels were written")
+            limit.wait(lambda: self._cuda.is_done(self.arrival), "before the pixels were written")
         else:
-            self._cuda.wait(self.stream)
+            self._cuda.wait(self.arrival)
 
     def copy(self, to: int, pixels: DeviceArray) -> None:
         """Copy pixels within the device, and wait."""
-        self._cuda.copy_across(Memory(to, pixels.size), pixels.address, pixels.size, self.stream)
-        self._cuda.wait(self.stream)
+        self._cuda.copy_across(Memory(to, pixels.size), pixels.address, pixels.size, self._stream)
+        self._cuda.wait(self._stream)
 
     def require_finite(self, pixels: DeviceArray | None, features: Mapping[str, ort.OrtValue]) -> None:
         """Refuse pixels and features that hold NaN or infinity.
@@ -73,14 +74,14 @@ class DeviceLooks:
             ``score.not-finite``, naming the output; ``backend.*``.
         """
         memory, found = self._room(1 + len(features))
-        self._cuda.clear(memory.address, memory.size, self.stream)
+        self._cuda.clear(memory.address, memory.size, self._stream)
         if pixels is not None:
             self._look(pixels.address, pixels.shape, _FLOAT, memory.address)
         for number, value in enumerate(features.values(), 1):
             dtype = _TYPES.get(value.data_type(), _WHOLE_NUMBERS)
             self._look(value.data_ptr(), tuple(value.shape()), dtype, memory.address + number * FLAG.itemsize)
-        self._cuda.copy_out(found, memory, memory.size, self.stream)
-        self._cuda.wait(self.stream)
+        self._cuda.copy_out(found, memory, memory.size, self._stream)
+        self._cuda.wait(self._stream)
         of_pixels, *of_features = found.bytes.view(FLAG)
         if of_pixels:
             raise pixels_not_finite()
@@ -89,7 +90,7 @@ class DeviceLooks:
                 raise not_finite(name, "image")
 
     def _look(self, address: int, shape: tuple[int, ...], dtype: np.dtype[np.generic], flag: int) -> None:
-        self._finite.enqueue(address, shape, dtype, flag, self.stream)
+        self._finite.enqueue(address, shape, dtype, flag, self._stream)
 
     def _room(self, flags: int) -> tuple[Memory, Pinned]:
         """Return memory for flags: what was there, or more. The stream has no work here."""

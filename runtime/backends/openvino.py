@@ -108,7 +108,8 @@ class OpenVino:
 
     def chain(self, image: Any, heads: Sequence[Any]) -> OneImageChain:
         """Join bound graphs of this backend, which run one after the other."""
-        return OneImageChain(SequentialChain(image, heads), lambda: SequentialChain(image.in_place(), heads))
+        several = SequentialChain(image, heads)
+        return OneImageChain(image.facts, several, lambda: SequentialChain(image.in_place(), heads))
 
     def require_usable(self) -> None:
         """Do nothing: a processor is not lost."""
@@ -131,12 +132,17 @@ class OpenVinoGraph:
 
 
 class OpenVinoBoundGraph:
-    """A compiled graph with its resident inputs."""
+    """A compiled graph with its resident inputs.
+
+    Attributes
+    ----------
+    facts : GraphFacts
+    """
 
     def __init__(
         self, library: ModuleType, compiled: Any, facts: GraphFacts, resident: dict[str, Array]
     ) -> None:
-        self._library, self._compiled, self._facts = library, compiled, facts
+        self._library, self._compiled, self.facts = library, compiled, facts
         # OpenVINO keeps addresses only: the arrays live as long as this does.
         self._resident = resident
         self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
@@ -181,7 +187,7 @@ class OpenVinoBoundGraph:
             request.infer(share_outputs=True)
             return {name: request.get_tensor(name).data for name in self._outputs}
         except _faults(self._library) as error:
-            raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
+            raise failed(f"the {self.facts.role} graph failed", self.facts, error) from error
 
     def request(self) -> Any:
         """Make a request with the resident inputs."""
@@ -190,7 +196,7 @@ class OpenVinoBoundGraph:
             for name, array in self._resident.items():
                 request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
         except _faults(self._library) as error:
-            raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
+            raise failed(f"the {self.facts.role} graph failed", self.facts, error) from error
         return request
 
 

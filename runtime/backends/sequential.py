@@ -5,14 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from promptray.runtime.backends import (
-    Array,
-    BoundGraph,
-    Outputs,
-    require_leading,
-    require_on_host,
-)
-from promptray.runtime.backends.finite import require_finite, require_finite_pixels
+from promptray.runtime.backends import Array, BoundGraph, Outputs, require_leading
+from promptray.runtime.backends.finite import require_finite
+from promptray.runtime.backends.host_input import PIXELS
 from promptray.runtime.deadline import Deadline
 
 
@@ -50,12 +45,9 @@ class SequentialChain:
         self._image, self._heads, self._require_sound = image, tuple(heads), require_sound
 
     def submit(self, pixels: Array, limit: Deadline) -> Done:
-        """Score pixels (see :class:`promptray.runtime.backends.Chain`)."""
-        require_on_host(pixels)
-        require_finite_pixels(pixels)
-        limit.check("before the image graph")
+        """Score pixels that :func:`host_input` gave."""
         start = time.perf_counter()
-        features = self._image.run({"pixels": pixels})
+        features = self._image.run({PIXELS: pixels})
         self._require_sound(features, len(pixels))
         middle = time.perf_counter()
         limit.check("after the image graph")

@@ -283,6 +283,8 @@ def _check_image_graph(graph: Graph, rule: Preprocessing) -> None:
     for tensor in graph.outputs:
         if tensor.dims[:1] != ["batch"]:
             refuse(f"{graph.file}: outputs", "an image feature does not begin with 'batch'", _text(tensor))
+        if any(isinstance(dim, str) for dim in tensor.dims[1:]):  # its memory is made before a call
+            refuse(f"{graph.file}: outputs", "an image feature has a second size that varies", _text(tensor))
 
 
 def _check_head_graph(graph: Graph, image: Graph, head: Head) -> None:

@@ -14,11 +14,13 @@ from promptray.runtime.backends import HOST, OPENVINO, load_backend
 from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bound_heads import BoundChain, HeadScores
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.graphs import Graphs, own_bank
 from tests.openvino_bundle import for_openvino
 
 Pixels = NDArray[np.float32]
+LARGEST = np.finfo(np.float32).max
 Both = tuple[BoundChain, Callable[[Pixels], list[HeadScores]], list[Pixels]]
 
 
@@ -57,6 +59,14 @@ def test_scores_are_those_of_fresh_memory_and_stay(both: Both) -> None:
     assert not same(found[0], found[1])
 
 
+def test_scores_of_several_images_stay_too(both: Both) -> None:
+    chain, anew, images = both
+    pairs = [np.concatenate(images[first : first + 2]) for first in range(0, 12, 2)]
+    found = [chain.run(pair) for pair in pairs]
+    for scores, pair in zip(found, pairs, strict=True):
+        assert same(scores, anew(pair))
+
+
 def test_calls_of_many_threads_do_not_see_each_other(both: Both) -> None:
     chain, anew, images = both
     with ThreadPoolExecutor(4) as pool:
@@ -68,17 +78,22 @@ def test_calls_of_many_threads_do_not_see_each_other(both: Both) -> None:
 def test_a_call_that_failed_leaves_the_next_one_as_it_was(both: Both) -> None:
     chain, anew, images = both
     chain.run(images[0])
-    with pytest.raises(ScoringError, match=r"backend\.failed"):
-        chain.run(np.zeros((1, 7, 3, 3), np.float32))
-    with pytest.raises(ScoringError, match=r"score\.not-finite"):
-        chain.run(np.full_like(images[0], np.nan))
+    with pytest.raises(ScoringError, match="image graph") as refusal:
+        chain.run(np.full_like(images[0], LARGEST))
+    assert refusal.value.code == "score.not-finite"
     assert same(chain.run(images[1]), anew(images[1]))
 
 
-def test_memory_is_made_once_for_images_that_follow_each_other(
+def test_memory_is_made_once_for_images_that_follow_each_other_and_of_those_refused(
     both: Both, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain, anew, images = both
     chain.run(images[0])
     monkeypatch.setattr(SequentialChain, "__init__", None)  # whoever makes another chain now fails
+    with pytest.raises(ScoringError, match=r"score\.not-finite"):
+        chain.run(np.full_like(images[0], np.nan))
+    with pytest.raises(ScoringError, match=r"score\.input"):
+        chain.run(images[0][:, :1])
+    with pytest.raises(ScoringError, match=r"score\.deadline"):
+        chain.submit(images[0], Deadline(0.0, None))
     assert same(chain.run(images[1]), anew(images[1]))

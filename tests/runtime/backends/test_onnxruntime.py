@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 
 import numpy as np
+import onnxruntime as ort
+import pytest
 
 from promptray.runtime.backends import HOST, load_backend
 from promptray.runtime.bundle import Bundle
@@ -30,3 +32,15 @@ def test_outputs_keep_their_values_whatever_runs_later(miniature: Bundle) -> Non
     for name, values in views.items():
         np.testing.assert_array_equal(values, expected[name][:, :1])
         assert not np.array_equal(later[name], expected[name])
+
+
+def test_outputs_are_read_as_older_versions_give_them(
+    miniature: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version for Python 3.10 cannot tell how many bytes a value has."""
+    monkeypatch.delattr(ort.OrtValue, "tensor_size_in_bytes", raising=False)
+    facts = miniature.manifest.graph("image")
+    assert facts is not None
+    graph = load_backend(HOST, threads=1).load(lambda: miniature.read(facts.file), facts).bind({})
+    outputs = graph.run({"pixels": np.ones((2, 3, 32, 32), np.float32)})
+    assert {name: values.shape[0] for name, values in outputs.items()} == dict.fromkeys(outputs, 2)

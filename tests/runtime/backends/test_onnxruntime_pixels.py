@@ -16,8 +16,10 @@ import pytest
 
 from promptray.runtime.backends import GpuOptions
 from promptray.runtime.backends.cuda import Cuda
+from promptray.runtime.backends.device_array import DeviceArray
 from promptray.runtime.backends.onnxruntime_looks import DeviceLooks
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.deadline import Deadline
 from promptray.runtime.errors import ScoringError
 from promptray.runtime.scorer import Scorer
 from tests.fake_cuda import Gpu
@@ -83,8 +85,10 @@ def test_it_reads_the_callers_memory_and_records_nothing_of_it(
     assert all(number > 0 for number in numbers[1:]), "heads read where features always are"
     assert (logits(scorer, PIXELS[::-1]) == expected[::-1]).all()
     assert len(bound) == 1, "pixels of the host have a place of their own"
+    before = logits(scorer, Interface(lent.ctypes.data))
     lent[...] = PIXELS[::-1]
     assert (logits(scorer, Interface(lent.ctypes.data)) == expected[::-1]).all()
+    assert (before == expected).all(), "answers stay"
 
 
 def test_it_waits_for_the_producer(
@@ -204,6 +208,27 @@ def test_features_on_the_device_are_looked_through_there(gated: Gpu, kind: type[
     cuda.close()
     for address in places:
         gated.release(address)
+
+
+def test_a_producer_that_hangs_holds_up_nobody_else(gated: Gpu) -> None:
+    """A call that gave up leaves nothing behind that features of the next one would wait for."""
+    cuda = Cuda()
+    looks = DeviceLooks(cuda)
+    ended: list[int] = []
+    gated.queue(LEGACY_STREAM, lambda: ended.append(1))
+    address = gated.array(PIXELS)
+    gated.hangs = True
+    with pytest.raises(ScoringError, match=r"score\.deadline"):
+        looks.wait_for(DeviceArray(address, PIXELS.shape, LEGACY_STREAM, None), Deadline(0.01, None))
+    value: Any = Value(address, PIXELS)
+    looks.require_finite(None, {"tokens": value})
+    assert not ended
+    gated.hangs = False
+    looks.wait_for(DeviceArray(address, PIXELS.shape, LEGACY_STREAM, None), Deadline(None, None))
+    assert ended
+    del looks
+    cuda.close()
+    gated.release(address)
 
 
 def test_a_kernel_that_is_wrong_refuses_the_device(miniature: Bundle, site: Path, gated: Gpu) -> None:

@@ -215,16 +215,6 @@ def test_a_number_that_is_none_is_no_score(bundle: Bundle, hidden: float) -> Non
     assert error.code == "score.not-finite"
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 32, 32), (1, 3, 32, 31), (3, 32, 32)])
-def test_pixels_of_another_shape_are_an_error(bundle: Bundle, shape: tuple[int, ...]) -> None:
-    with opened(bundle) as scorer:
-        expected = numbers(score(scorer, PICTURES[0]))
-        error = error_of(lambda: scorer.submit_pixels(np.zeros(shape, np.float32)).result())
-        assert error
-        assert error.code == "backend.failed"
-        assert numbers(score(scorer, PICTURES[0])) == expected, "the scorer goes on"
-
-
 def test_deadlines_and_cancellations_hold(bundle: Bundle) -> None:
     cancel = threading.Event()
     cancel.set()

@@ -134,6 +134,14 @@ def test_pixels_of_device_and_host_take_turns(
         assert (logits(scorer, PIXELS[5 - place]) == expected[5 - place]).all()
 
 
+def test_answers_stay_whatever_is_scored_later(
+    scorer: Scorer, buffers: list[int], expected: list[np.ndarray]
+) -> None:
+    found = [logits(scorer, Interface(address)) for address in buffers]
+    found += [logits(scorer, pixels) for pixels in PIXELS]
+    assert all((one == other).all() for one, other in zip(found, [*expected, *expected], strict=True))
+
+
 def test_a_buffer_that_is_written_again_is_read_again(
     scorer: Scorer, tensorrt: Simulated, buffers: list[int], expected: list[np.ndarray]
 ) -> None:

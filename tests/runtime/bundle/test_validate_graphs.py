@@ -48,6 +48,11 @@ def feature_without_batch(doc: Document) -> None:
     doc["graphs"][0]["outputs"][0]["dims"][0] = 1
 
 
+@broken("has a second size that varies")
+def feature_of_unknown_size(doc: Document) -> None:
+    doc["graphs"][0]["outputs"][0]["dims"][1] = "patches"
+
+
 @broken("neither the image graph nor the head's bank gives")
 def head_input_from_nowhere(doc: Document) -> None:
     doc["graphs"][1]["inputs"][0]["name"] = "nothing"
