@@ -21,6 +21,7 @@ from promptray.runtime.backends import OF_THE_HOST, BackendFacts, DecodeRef
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.bundle.parse import strict_json
+from promptray.runtime.bundle.words import quoted
 from promptray.runtime.engines.facts import ImagesGate
 from promptray.runtime.errors import BundleError, ScoringError
 from promptray.runtime.gate_limits import CONFIDENCE, LIMITS, Kind
@@ -265,5 +266,5 @@ def _damaged(site: Site, entry: SiteEntry, message: str) -> BundleError:
         f"a gate of decoding is damaged: {message}",
         site.folder,
         found=entry.key,
-        cure=f"`promptray gate-decode BUNDLE --remove {entry.key}`, then gate it again",
+        cure=f"`promptray gate-decode BUNDLE --remove {quoted(entry.key)}`, then gate it again",
     )

@@ -294,9 +294,15 @@ def test_an_edited_pass_is_refused(
     with pytest.raises(PromptRayError, match=said) as caught:
         Scorer.open(small, site=own, reduced_decode=True)
     assert caught.value.code == "site.corrupt"
-    assert f"gate-decode BUNDLE --remove {entry.key}" in str(caught.value.cure)
+    assert f'gate-decode BUNDLE --remove "{entry.key}"' in str(caught.value.cure)
     with pytest.raises(PromptRayError, match=said):  # what measures does not take it for a pass either
         open_measured(small, site=own, reduced_decode=True)
+
+
+def test_a_key_that_somebody_wrote_is_one_word_of_the_cure(call: Call, small: Path, site: Path) -> None:
+    Site.open(site, Bundle.open(small).hash).add(KIND, "", "k `echo` x", b"{}", {})
+    (document,) = call("gate-decode", small, "--list", "--json", "--site", site).documents
+    assert '--remove "k \\`echo\\` x"`' in document["error"]["cure"]
 
 
 def test_reports_of_another_pass_are_refused(small: Path, own: Path) -> None:
