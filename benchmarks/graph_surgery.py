@@ -144,7 +144,9 @@ def for_grey(content: bytes, rule: Normalise, *, levels: bool) -> bytes:
     kernel = graph.constants[first.input[1]].astype(np.float64)
     mean, deviation = (np.array(each).reshape(-1, 1, 1) for each in (rule.mean, rule.std))
     scaled = kernel / deviation
-    bias = graph.constants[first.input[2]] - (scaled * mean).sum(axis=(1, 2, 3))
+    bias = -(scaled * mean).sum(axis=(1, 2, 3))
+    if len(first.input) > 2:  # CLIP's has none
+        bias += graph.constants[first.input[2]]
     one = scaled.sum(axis=1, keepdims=True) / (255 if levels else 1)
     made, (pixels,) = NodeProto(), graph.model.graph.input
     made.CopyFrom(first)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from promptray.runtime.decode_gate import (
     LIMITS_OF,
     DecodeGate,
     DecodeScope,
+    enough_patients,
     pack_reports,
     write_gate,
 )
-from promptray.runtime.door import Halvings
-from promptray.runtime.errors import BuildError, ImageError
+from promptray.runtime.errors import BuildError, ImageError, PromptRayError
 from promptray.runtime.graphs import own_bank
 from promptray.runtime.opened_parts import Parts, open_parts
+from promptray.runtime.reduction import halvings
 from promptray.runtime.site import Site
 from promptray.runtime.site_choice import SiteChoice, open_site
 
@@ -92,11 +94,27 @@ def gate_decode(
         scope = DecodeScope.here(parts.backend)
         return _gated(parts, read_images(bundle), local, scope, progress, reported)
     except BuildError as error:
-        if error.code == "gate.failed" and any(each.key == scope.key for each in local.entries(KIND)):
-            local.remove(KIND, "", scope.key)
+        if error.code == "gate.failed":
+            _take_back(local, scope.key, error)
         raise
     finally:
         parts.graphs.close()
+
+
+def _take_back(local: Site, key: str, refusal: BuildError) -> None:
+    """Remove an earlier pass; where that fails, the refusal says so."""
+    try:
+        if any(each.key == key for each in local.reopened().entries(KIND)):
+            local.remove(KIND, "", key)
+    except PromptRayError as error:
+        raise BuildError(
+            refusal.code,
+            f"{refusal.message}; an earlier pass could not be taken back: {error.message}",
+            artefact=refusal.artefact,
+            expected=refusal.expected,
+            found=refusal.found,
+            cure=f"`promptray gate-decode BUNDLE --remove {key}`, and score without reduced_decode",
+        ) from error
 
 
 def _gated(
@@ -107,35 +125,46 @@ def _gated(
     progress: Progress,
     reported: Reported,
 ) -> Outcome:
-    halvings = parts.preparing.halvings
-    assert halvings is not None  # noqa: S101 - it was opened so, with images prepared on the CPU
-    held, reduced = _reduced(images, halvings, progress)
+    held, reduced, halved = _reduced(images, progress)
     reports = _reports(parts, held, reduced, progress)
     reported(reports)
     gate = held.passed(reports, refused=_REFUSED, inconclusive=_INCONCLUSIVE)
     payload = pack_reports({name: sealed(each) for name, each in reports.items()})
     gate = msgspec.structs.replace(gate, report=hashlib.sha256(payload).hexdigest())
     found = DecodeGate(
-        scope=scope, gate=gate, whole=len(images.rows) - len(held.places), date=date.today().isoformat()
-    )
+        scope=scope, gate=gate, halvings=_most_halvings(images, held, halved),
+        whole=len(images.rows) - len(held.places), date=date.today().isoformat(),
+    )  # fmt: skip
     write_gate(local, found, payload)
     return Outcome(found, reports)
 
 
-def _reduced(
-    images: ImageSet, halvings: Halvings, progress: Progress
-) -> tuple[ImagesHeld, list[NDArray[Any]]]:
-    """Decode every image no finer than needed; return those that this changes, with their pictures."""
-    pictures, refused, many = {}, {}, len(images.rows)
+def _most_halvings(images: ImageSet, held: ImagesHeld, halved: Sequence[int]) -> int:
+    """Return how often films of enough patients were halved: what was seen of few films proves nothing."""
+    patients = images.patients[held.places]
+
+    def patients_of(times: int) -> int:
+        return len({patient for patient, found in zip(patients, halved, strict=True) if found >= times})
+
+    return max(times for times in set(halved) if enough_patients(patients_of(times)))
+
+
+def _reduced(images: ImageSet, progress: Progress) -> tuple[ImagesHeld, list[NDArray[Any]], list[int]]:
+    """Decode every image no finer than needed, whatever an earlier gate allows.
+
+    Return those that this changes, with their pictures and how often each was halved.
+    """
+    found, refused, many = {}, {}, len(images.rows)
+    as_needed = partial(halvings, images.preprocessing)
     for place, row in enumerate(images.rows):
         progress("decode", f"{place} of {many} images at a lower resolution", place / many)
         try:
-            picture = images.reduced(row, halvings)
+            made = images.reduced(row, as_needed)
         except ImageError as error:
             refused[images.numbers[place]] = error.code
             continue
-        if picture is not None:
-            pictures[place] = picture
+        if made is not None:
+            found[place] = made
     if refused:
         raise BuildError(
             "gate.failed",
@@ -145,7 +174,7 @@ def _reduced(
             found=", ".join(f"image {number}: {code}" for number, code in refused.items()),
             cure=_REFUSED,
         )
-    if not pictures:
+    if not found:
         raise BuildError(
             "gate.images",
             "no image is decoded at a lower resolution, so there is nothing to hold a gate on",
@@ -154,7 +183,8 @@ def _reduced(
             found=f"{many} images that are decoded whole all the same",
             cure="give films as the site's machines send them (docs/decoding.md says which are reduced)",
         )
-    return ImagesHeld(images, list(pictures)), list(pictures.values())
+    pictures, halved = zip(*found.values(), strict=True)
+    return ImagesHeld(images, list(found)), list(pictures), list(halved)
 
 
 def _reports(

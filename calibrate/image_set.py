@@ -193,8 +193,8 @@ class ImageSet:
             self._decoded[row] = picture
         return [self._decoded[row] for row in rows]
 
-    def reduced(self, row: int, halvings: Halvings) -> NDArray[Any] | None:
-        """Return the picture of a row with JPEG 2000 decoded no finer than needed, levels 0..255.
+    def reduced(self, row: int, halvings: Halvings) -> tuple[NDArray[Any], int] | None:
+        """Return a row's picture with JPEG 2000 decoded no finer than needed, and how often it was halved.
 
         Parameters
         ----------
@@ -204,15 +204,17 @@ class ImageSet:
 
         Returns
         -------
-        ndarray or None
-            None where it is decoded whole all the same.
+        (ndarray, int) or None
+            Levels 0..255; None where it is decoded whole all the same.
 
         Raises
         ------
         ImageError
         """
         read = self._open(self._images[row], halvings)
-        return preprocess(read.shown, self.preprocessing).picture if read.reduction else None
+        if not read.reduction:
+            return None
+        return preprocess(read.shown, self.preprocessing).picture, read.reduction
 
     def labels_for(self, keys: Sequence[str]) -> NDArray[np.float64] | None:
         """Return labels float64 (images, findings), NaN where unknown; None without any."""

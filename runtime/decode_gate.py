@@ -17,14 +17,17 @@ import msgspec
 from msgspec import Meta
 
 from promptray.runtime.backend_facts import gated_consumer
-from promptray.runtime.backends import HOST, BackendFacts, DecodeRef
+from promptray.runtime.backends import OF_THE_HOST, BackendFacts, DecodeRef
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.fields import Text
 from promptray.runtime.bundle.parse import strict_json
+from promptray.runtime.bundle.words import quoted
 from promptray.runtime.engines.facts import ImagesGate
 from promptray.runtime.errors import BundleError, ScoringError
 from promptray.runtime.gate_limits import CONFIDENCE, LIMITS, Kind
 from promptray.runtime.gate_report import StatedModel, StatedReport, gate_faults
+from promptray.runtime.machine_class import machine_class
+from promptray.runtime.reduction import MOST_HALVINGS
 from promptray.runtime.site import Site
 from promptray.runtime.site_files import SiteEntry, corrupt
 
@@ -67,6 +70,8 @@ class DecodeGate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     scope: DecodeScope
     gate: ImagesGate
     """Of the films that are decoded at a lower resolution; no others count."""
+    halvings: Annotated[int, Meta(ge=1, le=MOST_HALVINGS)]
+    """How often films of enough patients were halved: no picture is halved more often."""
     whole: Annotated[int, Meta(ge=0)]
     """Images that were there and are decoded whole all the same."""
     date: Text
@@ -78,8 +83,11 @@ class DecodeGate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def stale(self) -> str | None:
-        """What of the decoder is no longer as it was; None where all is."""
+        """What of the decoder, or of the processor's class, is no longer as it was; None where all is."""
         here = {"decoder": _decoder(), "way": _WAY}
+        backend, _, gated_on = self.scope.gated_as.partition("@")
+        if gated_on and backend in OF_THE_HOST:
+            here["gated_as"] = f"{backend}@{machine_class()}"
         return _changed({name: getattr(self.scope, name) for name in here}, here) or None
 
     @property
@@ -124,9 +132,9 @@ def require_gate(site: Site | None, bundle: Bundle, facts: BackendFacts) -> Deco
     if found is not None:
         return found
     here, others = DecodeScope.here(facts), [] if site is None else list(_others(site))
-    asked = "" if facts.name == HOST else f" --backend {facts.name}"
     expected = f"a gate passed on {facts.name}, {facts.precision}, with {here.decoder}"
-    cure = f"`promptray gate-decode BUNDLE --images FILMS{asked}` holds it on films of yours"
+    # By name: "auto" of another day, or of a site that was tuned, may be another one.
+    cure = f"`promptray gate-decode BUNDLE --images FILMS --backend {facts.name}` holds it on films of yours"
     if not others:
         raise ScoringError(
             "decode.ungated",
@@ -230,13 +238,13 @@ def _faults(
             yield f"the report of {head.name} is of other findings"
         if report.images != gate.gate.images or report.patients > report.images:
             yield f"the report of {head.name} is of {report.images} images"
-        if not _enough(report.patients):
+        if not enough_patients(report.patients):
             yield f"{report.patients} patients are too few for the gates of {head.name} to pass"
         for fault in gate_faults(report, LIMITS_OF, maps=head.map is not None):
             yield f"{head.name}, {fault.what}: expected {fault.expected}, found {fault.found}"
 
 
-def _enough(patients: int) -> bool:
+def enough_patients(patients: int) -> bool:
     """Tell whether so many decisions without a flip could pass: the interval of Clopper and Pearson."""
     bound = LIMITS[LIMITS_OF].finding_flips
     return bound is not None and patients > 0 and 1 - ((1 - CONFIDENCE) / 2) ** (1 / patients) <= bound
@@ -258,5 +266,5 @@ def _damaged(site: Site, entry: SiteEntry, message: str) -> BundleError:
         f"a gate of decoding is damaged: {message}",
         site.folder,
         found=entry.key,
-        cure=f"`promptray gate-decode BUNDLE --remove {entry.key}`, then gate it again",
+        cure=f"`promptray gate-decode BUNDLE --remove {quoted(entry.key)}`, then gate it again",
     )

@@ -27,8 +27,9 @@ class ImagePreparation:
         Of the bundle.
     engines : EngineFacts or None
         A set that prepares images; None: the CPU does.
-    reduced_decode : bool
-        Decode JPEG 2000 no finer than the network needs; only where the CPU prepares.
+    most_halvings : int
+        How often JPEG 2000 may be halved in decoding, where the network needs it no finer; only where the CPU
+        prepares. 0: it is decoded whole.
 
     Attributes
     ----------
@@ -37,10 +38,10 @@ class ImagePreparation:
         (rows, columns) -> how often a picture may be halved in decoding; None: not at all.
     """
 
-    def __init__(
-        self, spec: Preprocessing, engines: EngineFacts | None, *, reduced_decode: bool = False
-    ) -> None:
-        self.halvings = partial(halvings, spec) if reduced_decode and engines is None else None
+    def __init__(self, spec: Preprocessing, engines: EngineFacts | None, *, most_halvings: int = 0) -> None:
+        self.halvings = (
+            partial(halvings, spec, most=most_halvings) if most_halvings and engines is None else None
+        )
         self._spec, self.on_device = spec, engines is not None
         self._sides = engines.settings.sides if engines else None
         self._feeds = _feeds(spec) if engines else None

@@ -19,6 +19,7 @@ from promptray.runtime.engines.store import EngineStore
 from promptray.runtime.golden import check_golden
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS, Graphs, own_bank
 from promptray.runtime.image_preparation import ImagePreparation, Where
+from promptray.runtime.reduction import MOST_HALVINGS
 from promptray.runtime.site import Site
 from promptray.runtime.site_calibration import Calibrations
 from promptray.runtime.site_choice import USER_SITE, SiteChoice, open_site
@@ -86,17 +87,18 @@ def open_parts(
         reproducible=reproducible,
     )  # fmt: skip
     try:
-        facts = backend_facts(bundle.manifest, chosen, reason, prepare)
+        facts, halvings = backend_facts(bundle.manifest, chosen, reason, prepare), 0
         if reduced_decode:  # before graphs are compiled: without a gate nothing is loaded
             gate = (find_gate if measured else require_gate)(local, bundle, facts)
             facts = reduced_facts(facts, None if gate is None else gate.ref)
+            halvings = MOST_HALVINGS if gate is None else gate.halvings
         graphs = Graphs(
             bundle,
             chosen,
             prompts_per_batch=REPRODUCIBLE_PROMPTS if reproducible else None,
             prepare=prepare == "device",
         )
-        return _checked(bundle, chosen, graphs, facts, local, strict=strict, reduced_decode=reduced_decode)
+        return _checked(bundle, chosen, graphs, facts, local, strict=strict, most_halvings=halvings)
     except BaseException:
         chosen.close()
         raise
@@ -138,7 +140,7 @@ def _checked(
     local: Site | None,
     *,
     strict: bool,
-    reduced_decode: bool,
+    most_halvings: int,
 ) -> Parts:
     """Warm up by the golden check: the first call is paid once, and a broken install is found at once."""
     banks = {head.name: own_bank(bundle, head) for head in bundle.manifest.heads}
@@ -147,7 +149,7 @@ def _checked(
     preparing = ImagePreparation(
         bundle.manifest.preprocessing,
         backend.engines if graphs.preparing else None,
-        reduced_decode=reduced_decode,
+        most_halvings=most_halvings,
     )
     closed = threading.Event()
     calibrations = Calibrations(local, bundle.manifest, facts, strict=strict)

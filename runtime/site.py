@@ -360,7 +360,7 @@ def _add_again(entry: SiteEntry) -> str:
     if entry.kind == "engine":
         return f"`promptray engine BUNDLE --remove {entry.key}`, then build it again"
     if entry.kind == "decode":
-        return f"`promptray gate-decode BUNDLE --remove {entry.key}`, then gate it again"
+        return f"`promptray gate-decode BUNDLE --remove {quoted(entry.key)}`, then gate it again"
     if entry.kind == "calibration":
         return (
             f"`promptray calibrate BUNDLE --remove {quoted(entry.key)} --head {entry.head}`, "

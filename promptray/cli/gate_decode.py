@@ -24,6 +24,7 @@ from promptray.cli.output import (
     progress,
     site_choice,
     site_option,
+    visible,
 )
 from promptray.cli.threads import ScoringCommand, threads_option
 from promptray.runtime.bundle import Bundle
@@ -54,8 +55,8 @@ def command(
     Every film is scored whole and as --reduced-decode would, on this machine, and the gates of docs/gates.md
     are held between the two, with the bounds of fp16. Only films that are decoded at a lower resolution
     count; those of at least 299 patients are needed. A pass is kept in the site directory, and `promptray
-    score --reduced-decode` needs it. It holds for this bundle, backend, precision and decoder. A refusal
-    takes an earlier pass back.
+    score --reduced-decode` needs it. It holds for this bundle, backend, precision and decoder, and larger
+    films are halved no more often than these were. A refusal takes an earlier pass back.
 
     \b
     Examples:
@@ -63,11 +64,12 @@ def command(
       promptray gate-decode chest.bundle --images films --labels films.csv --report gates
       promptray gate-decode chest.bundle --list
     """
-    given = options["images"] or options["labels"] or options["report"]
-    if (listed or remove) and (given or (listed and remove)):
+    given = [name for name in ("images", "labels", "report", "threads") if options[name] is not None]
+    removing = remove is not None
+    if (listed or removing) and (given or (listed and removing)):
         raise click.UsageError("--list and --remove stand alone: they score nothing")
     choice = site_choice(site)
-    if not (listed or remove):
+    if not (listed or removing):
         if options["images"] is None:
             raise click.UsageError("--images is required: a gate is held on films of yours")
         _gate(Path(bundle), choice, options, as_json)
@@ -75,7 +77,7 @@ def command(
     opened = Bundle.open(bundle)
     local = open_site(choice, opened.hash)
     assert local is not None  # noqa: S101 - the command has no --no-site
-    if remove:
+    if remove is not None:
         local.remove(KIND, "", remove)
         print_json({"removed": remove}) if as_json else click.echo(f"Removed {remove}.")
         return
@@ -83,7 +85,7 @@ def command(
     if as_json:
         print_json({"decode": [each.document for each in found]})
     for each in [] if as_json else found:
-        click.echo(f"Key {each.scope.key}\n{sentence(each)}")
+        click.echo(visible(f"Key {each.scope.key}\n{sentence(each)}"))
     if not found and not as_json:
         click.echo("No gate was passed.")
 
@@ -92,7 +94,8 @@ def sentence(gate: DecodeGate) -> str:
     """Say what was passed, and whether it still holds."""
     said = f"Decoding at a lower resolution passed {gate.gate.title} on {gate.date}"
     scope = gate.scope
-    held = f"{said}: {scope.gated_as}, {scope.precision}, {scope.decoder}."
+    times = f"at most {gate.halvings} halvings of a picture"
+    held = f"{said}: {scope.gated_as}, {scope.precision}, {scope.decoder}; {times}."
     return f"{held} It does not hold here: {gate.stale}." if gate.stale else held
 
 

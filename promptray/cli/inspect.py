@@ -120,14 +120,14 @@ def _print(bundle: Bundle, found: dict[str, Any]) -> None:
         click.echo(f"Times on {each['key']}: {each['reason']}.")
     if added["decode"]:
         rows = [_decode_row(each) for each in added["decode"]]
-        print_table("JPEG 2000 at a lower resolution", ["key", "gate", "of", "usable here"], rows)
+        print_table("JPEG 2000 at a lower resolution", ["key", "gate", "of", "still holds"], rows)
     kept = [[item["head"], item["key"], "added here"] for item in added["prompts"]]
     kept += [[item["head"], item["key"], "removed here"] for item in added["removed"]]
     kept += [
         [item["head"], item["calibration"]["finding"], _calibrated(item)] for item in added["calibrations"]
     ]
-    nothing = "This site added engines alone." if added["engines"] else "This site added nothing."
-    click.echo(f"Site revision {added['revision']}: {len(kept)} changes." if kept else nothing)
+    changes = f"{len(kept)} changes" if kept else "no change of findings"
+    click.echo(f"Site revision {added['revision']}: {changes}.")
     if kept:
         print_table("Site", ["head", "key", ""], kept)
 

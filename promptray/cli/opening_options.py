@@ -12,7 +12,6 @@ from promptray.cli.option_set import option_set
 from promptray.cli.output import (
     no_site_option,
     prepare_option,
-    reduced_decode_option,
     reproducible_option,
     require_decoded_here,
     site_choice,
@@ -28,7 +27,11 @@ opening_options = option_set(
     click.option("--strict", is_flag=True, help="Refuse images whose tags are absent, instead of noting it."),
     click.option("--backend", default="auto", show_default=True, help="Backend; the report says which ran."),
     prepare_option,
-    reduced_decode_option,
+    click.option(
+        "--reduced-decode",
+        is_flag=True,
+        help="As for score, also where `promptray gate-decode` did not pass; the report says whether it did.",
+    ),
     reproducible_option,
     threads_option,
     site_option,

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import graph_forms, graph_surgery
 from benchmarks.graph_forms import TOLERANCE, GraphForms, Row, main
+from promptray.runtime.bundle.image_rules import Normalise
 
 
 def measured(bundle: Path, tmp_path: Path) -> dict[str, list[Row]]:
@@ -44,3 +48,29 @@ def test_a_form_with_other_answers_is_not_timed(
     monkeypatch.setattr(graph_forms, "difference", lambda found, expected: float("nan"))
     with pytest.raises(AssertionError, match="answers differ"):
         measured(carzero_bundle, tmp_path)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_grey_is_folded_into_a_patch_embedding_with_and_without_bias(bias: bool) -> None:
+    random = np.random.default_rng(0)
+    constants = {"kernel": random.normal(size=(5, 3, 4, 4)), "bias": random.normal(size=5)}
+    used = ["kernel", "bias"] if bias else ["kernel"]
+    sides = {"pixels": ["batch", 3, 8, 8], "features": ["batch", 5, 2, 2]}
+    pixels, features = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in sides.items()
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["pixels", *used], ["features"], strides=[4, 4])], "patches",
+        [pixels], [features],
+        [numpy_helper.from_array(constants[name].astype(np.float32), name) for name in used],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    content = model.SerializeToString()
+    rule = Normalise(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4])
+    levels = random.integers(0, 256, (1, 1, 8, 8), np.uint8)
+    mean, deviation = (np.array(each).reshape(1, 3, 1, 1) for each in (rule.mean, rule.std))
+    usual = ((levels / 255 - mean) / deviation).astype(np.float32)
+    (expected,) = ort.InferenceSession(content).run(None, {"pixels": usual})
+    folded = graph_surgery.for_grey(content, rule, levels=True)
+    (found,) = ort.InferenceSession(folded).run(None, {"pixels": levels})
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -218,7 +218,7 @@ def test_inspect_shows_what_a_user_must_know(call: Call, bundle: Path) -> None:
         "CARZero_best_model.ckpt",
         "2e-05",
         "pleural",
-        "This site added nothing",
+        "no change of findings",
         "attention heads (no tensor tells)",
     ):
         assert text.lower() in answer.out.lower()

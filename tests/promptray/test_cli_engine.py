@@ -184,7 +184,7 @@ def test_it_is_listed_inspected_and_removed(call: Call, bundle: Path, site: Path
     (document,) = call("engine", bundle, "--site", site, "--list", "--json").documents
     (listed,) = document["engines"]
     assert (listed["unusable"], listed["gate_title"]) == (None, "golden")
-    assert "This site added engines alone." in call("inspect", bundle, "--site", site).out
+    assert "no change of findings." in call("inspect", bundle, "--site", site).out
     (shown,) = call("inspect", bundle, "--site", site, "--json").documents
     assert shown["site"]["engines"] == [listed]
     assert listed["key"] in call("inspect", bundle, "--site", site).out.replace("\n", "")

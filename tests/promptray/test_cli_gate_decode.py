@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from openjpeg.utils import encode_array
@@ -16,9 +17,11 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
 from promptray.cli import run
+from promptray.runtime.backends import HOST
 from promptray.runtime.bundle import Bundle, write_bundle
-from promptray.runtime.decode_gate import KIND
-from promptray.runtime.errors import PromptRayError
+from promptray.runtime.decode_gate import KIND, DecodeGate
+from promptray.runtime.errors import BundleError, PromptRayError
+from promptray.runtime.machine_class import machine_class
 from promptray.runtime.measured_scorer import open_measured
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
@@ -46,10 +49,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(folder / "small.bundle", manifest, dict(answers)).path
 
 
-def surface(random: np.random.Generator) -> np.ndarray[Any, Any]:
+def surface(random: np.random.Generator, side: int = SIDE) -> np.ndarray[Any, Any]:
     """A film as smooth as a network sees one: a level, and a little more or less of it in each corner."""
     corners = random.uniform(900, 3200) + random.uniform(-600, 600, (2, 2))
-    along = np.linspace(0, 1, SIDE)
+    along = np.linspace(0, 1, side)
     weights = np.stack([1 - along, along])
     return np.asarray(np.rint(weights.T @ corners @ weights), np.uint16)
 
@@ -71,7 +74,8 @@ def jpeg_2000(values: np.ndarray[Any, Any], **changes: Any) -> bytes:
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, random = tmp_path_factory.mktemp("films"), np.random.default_rng(6)
     for number in range(FILMS):
-        (folder / f"doe-{number:03}.dcm").write_bytes(jpeg_2000(surface(random)))
+        side = 2 * SIDE if number == FILMS - 1 else SIDE  # one is large enough to be halved twice
+        (folder / f"doe-{number:03}.dcm").write_bytes(jpeg_2000(surface(random, side)))
     for number in range(2):
         (folder / f"whole-{number}.dcm").write_bytes(factory.file(surface(random)))
     (folder / "zz-broken.dcm").write_bytes(jpeg_2000(surface(random))[:3000])
@@ -116,6 +120,7 @@ def test_what_passed_is_kept_used_listed_and_removed(
     (gate,) = listed["decode"]
     title = f"images({FILMS}, {gate['gate']['sha256'][:12]})"
     assert (gate["gate_title"], gate["whole"], gate["stale"]) == (title, 2, None)
+    assert gate["halvings"] == 1, "of one film nobody learns what halving twice does"
     report = json.loads((passed[1] / f"head-{bundle_factory.HEAD}.json").read_bytes())
     assert report["verdict"] == "passed"
     assert {each["name"] for each in report["gates"]} >= {"flips", "spearman", "max_delta", "map_correlation"}
@@ -152,9 +157,11 @@ def test_without_a_pass_nothing_is_scored(call: Call, small: Path, films: Path, 
         (document,) = answer.documents
         assert document["error"]["code"] == "decode.ungated"
         assert "promptray gate-decode BUNDLE --images" in document["error"]["cure"]
-    with pytest.raises(PromptRayError) as caught:
-        Scorer.open(small, site=site, reduced_decode=True)
-    assert caught.value.code == "decode.ungated"
+    for backend in ("auto", HOST):
+        with pytest.raises(PromptRayError) as caught:
+            Scorer.open(small, backend=backend, site=site, reduced_decode=True)
+        assert caught.value.code == "decode.ungated"
+        assert f"--backend {HOST}`" in str(caught.value.cure), "what auto chooses may be another"
     with open_measured(small, site=site, reduced_decode=True) as scorer:
         assert scorer.backend.decode is None
         assert "lower resolution" in (scorer.backend.gated_as or "")
@@ -187,6 +194,35 @@ def test_a_pass_holds_for_its_decoder_alone(
     assert document["error"]["found"].startswith("decoder was Pillow ")
     assert "is Pillow 0.1" in document["error"]["found"]
     assert "It does not hold here: decoder was" in call("gate-decode", small, "--list", "--site", own).out
+
+
+def test_a_pass_on_another_class_of_machine_does_not_hold_here(small: Path, own: Path) -> None:
+    (entry,) = Site.open(own, Bundle.open(small).hash).entries(KIND)
+    gate = msgspec.convert(entry.facts, DecodeGate)
+    here, other = f"{HOST}@{machine_class()}", f"{HOST}@x86_64-other"
+    for gated_as, stale in ((here, None), (other, f"gated as was {other} and is {here}")):
+        scope = msgspec.structs.replace(gate.scope, gated_as=gated_as)
+        assert msgspec.structs.replace(gate, scope=scope).stale == stale
+
+
+def test_no_picture_is_halved_more_often_than_films_were(
+    small: Path, own: Path, films: Path, site: Path
+) -> None:
+    found: dict[str, list[Any]] = {"doe-000.dcm": [], f"doe-{FILMS - 1}.dcm": []}
+    with (
+        Scorer.open(small, site=own, reduced_decode=True) as gated,
+        open_measured(small, site=own, reduced_decode=True) as measured,
+        open_measured(small, site=site, reduced_decode=True) as ungated,
+        Scorer.open(small, site=own) as whole,
+    ):
+        for name, pixels in found.items():
+            for scorer in (gated, measured, ungated, whole):
+                pixels.append(scorer.prepare(films / name).network_input.pixels)
+            assert np.array_equal(pixels[0], pixels[1])
+            assert not np.array_equal(pixels[0], pixels[3])
+    small_film, large_film = found.values()
+    assert np.array_equal(small_film[0], small_film[2])
+    assert not np.array_equal(large_film[0], large_film[2])
 
 
 def _report(reports: dict[str, Any]) -> dict[str, Any]:
@@ -258,9 +294,15 @@ def test_an_edited_pass_is_refused(
     with pytest.raises(PromptRayError, match=said) as caught:
         Scorer.open(small, site=own, reduced_decode=True)
     assert caught.value.code == "site.corrupt"
-    assert f"gate-decode BUNDLE --remove {entry.key}" in str(caught.value.cure)
+    assert f'gate-decode BUNDLE --remove "{entry.key}"' in str(caught.value.cure)
     with pytest.raises(PromptRayError, match=said):  # what measures does not take it for a pass either
         open_measured(small, site=own, reduced_decode=True)
+
+
+def test_a_key_that_somebody_wrote_is_one_word_of_the_cure(call: Call, small: Path, site: Path) -> None:
+    Site.open(site, Bundle.open(small).hash).add(KIND, "", "k `echo` x", b"{}", {})
+    (document,) = call("gate-decode", small, "--list", "--json", "--site", site).documents
+    assert '--remove "k \\`echo\\` x"`' in document["error"]["cure"]
 
 
 def test_reports_of_another_pass_are_refused(small: Path, own: Path) -> None:
@@ -283,6 +325,20 @@ def test_films_that_get_other_scores_are_refused_and_take_an_earlier_pass_back(
     assert json.loads((reports / f"head-{bundle_factory.HEAD}.json").read_bytes())["verdict"] == "refused"
     assert call("gate-decode", small, "--list", "--site", own).out == "No gate was passed.\n"
     assert call("score", small, coarse / "000.dcm", "--reduced-decode", "--site", own).code == 1
+
+
+def test_a_refusal_that_cannot_take_an_earlier_pass_back_says_so(
+    call: Call, small: Path, coarse: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*arguments: Any) -> None:
+        raise BundleError("site.busy", "another process is writing")
+
+    (entry,) = Site.open(own, Bundle.open(small).hash).entries(KIND)
+    monkeypatch.setattr(Site, "remove", busy)
+    (document,) = call("gate-decode", small, "--images", coarse, "--json", "--site", own).documents
+    assert document["error"]["code"] == "gate.failed"
+    assert "could not be taken back: another process is writing" in document["error"]["message"]
+    assert f"--remove {entry.key}`" in document["error"]["cure"]
 
 
 def test_a_film_that_is_refused_at_a_lower_resolution_alone_fails_the_gate(
@@ -326,3 +382,8 @@ def test_usage(call: Call, small: Path, films: Path) -> None:
     assert call("gate-decode", small).code == 2
     assert call("gate-decode", small, "--list", "--remove", "key").code == 2
     assert call("gate-decode", small, "--list", "--images", films).code == 2
+    assert call("gate-decode", small, "--images", films, "--remove", "").code == 2
+    for command in ("bench", "accept"):
+        said = " ".join(call(command, "--help").out.split())
+        assert "did not pass; the report says whether it did" in said
+    assert "must have passed" in " ".join(call("score", "--help").out.split())
