@@ -156,7 +156,7 @@ class PromptBank:
     def __iter__(self) -> Iterator[BankEntry]:
         return iter(self.entries)
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """Keys in score order."""
         return tuple(entry.key for entry in self.entries)

@@ -1,4 +1,4 @@
-"""Images in order, each scored while the next ones are being read and decoded."""
+"""Images in order, each scored while the next ones are read and decoded, on as many cores as there are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from promptray.runtime.cores import host_threads
 from promptray.runtime.door import Source, require_several, source_name
 from promptray.runtime.errors import PromptRayError, ScoringError
 from promptray.runtime.prepared import Prepared
@@ -31,7 +32,8 @@ def score_ahead(
     require_several(sources)
     waiting: deque[tuple[Future[Prepared], str]] = deque()
     pending = iter(sources)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="promptray-prepare") as pool:
+    workers = min(ahead, host_threads(None))
+    with ThreadPoolExecutor(workers, thread_name_prefix="promptray-prepare") as pool:
 
         def fill() -> None:
             for source in islice(pending, ahead - len(waiting)):
@@ -41,7 +43,7 @@ def score_ahead(
             fill()
             while waiting:
                 future, name = waiting.popleft()
-                fill()  # before the image is scored: the thread that prepares never waits for that
+                fill()  # before the image is scored: threads that prepare never wait for that
                 yield _outcome(scorer, future, name, seen)
         finally:
             for future, _ in waiting:

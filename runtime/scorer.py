@@ -292,7 +292,7 @@ class Scorer:
         sources : iterable
             As for :meth:`prepare`.
         ahead : int
-            Most images decoded ahead of inference; bounds the memory.
+            Most images decoded ahead of inference, at the same time where there are cores; bounds the memory.
         seen : callable, optional
             Called with each image as the network will see it, just before it is scored.
         **declared

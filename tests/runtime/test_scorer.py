@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 from promptray import ImageError, PromptRayError, Refused, Result, Scorer, ScoringError
+from promptray.runtime import score_ahead
 from promptray.runtime.backends import onnxruntime as backend_module
 from promptray.runtime.backends.onnxruntime_in_place import InPlaceGraph, InPlaceHead
 from promptray.runtime.bound_heads import BoundHead
@@ -139,6 +140,24 @@ def test_score_many_prepares_the_next_images_while_one_is_scored(
     outcomes = list(scorer.score_many(IMAGES, ahead=ahead, modality="DX"))
     assert all(isinstance(outcome, Result) for outcome in outcomes)
     assert scored == [path.name for path in IMAGES]
+
+
+def test_score_many_prepares_as_many_images_at_once_as_there_are_cores(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [logits(scorer.score(image, modality="DX")) for image in IMAGES[:4]]
+    prepare, together = scorer.prepare, threading.Barrier(2, timeout=60)
+
+    def with_another(source: Path, **declared: Any) -> Prepared:
+        together.wait()
+        return prepare(source, **declared)
+
+    monkeypatch.setattr(score_ahead, "host_threads", lambda threads: 2)
+    monkeypatch.setattr(scorer, "prepare", with_another)
+    outcomes = list(scorer.score_many(IMAGES[:4], ahead=2, modality="DX"))
+    assert all(isinstance(outcome, Result) for outcome in outcomes), "each waited for another in vain"
+    for outcome, alone in zip(outcomes, expected, strict=True):
+        np.testing.assert_allclose(logits(outcome), alone, rtol=1e-6)  # type: ignore[arg-type]
 
 
 def test_reproducible_scores_are_bit_equal_alone_in_many_and_after_adding(carzero_bundle: Path) -> None:
