@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks import graph_surgery as surgery
 from benchmarks.result_file import Commit, Date, Struct, commit, document, today
-from benchmarks.session_settings import difference, session
+from benchmarks.session_settings import PAUSE, STOP, difference, entry, session
 from benchmarks.timing import interleaved, machine, report
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.bundle import Bundle
@@ -37,7 +37,6 @@ from promptray.runtime.preprocess import normalise
 from promptray.runtime.prompts import BankBatch, PromptBank
 
 TOLERANCE = 1e-4
-_PAUSE = 0.005
 Tensors = Mapping[str, NDArray[Any]]
 Call = Callable[[], list[NDArray[np.float32]]]
 #: What makes a form, and what opens it.
@@ -91,7 +90,7 @@ def compared(shipped: Call, forms: Mapping[str, Form], rounds: int) -> list[Row]
         if not off <= TOLERANCE:
             raise AssertionError(f"{name}: answers differ by {off:.2g} of their largest number")
         both = {"shipped": shipped, name: call}
-        times = interleaved(both, rounds=rounds, baseline="shipped", pause=_PAUSE)[name]
+        times = interleaved(both, rounds=rounds, baseline="shipped", pause=PAUSE)[name]
         rows.append(Row(form=name, times=times, difference=off, operators=tuple(surgery.operators(content))))
         del call, both
     return rows
@@ -181,7 +180,27 @@ class Measured:
         def shipped() -> list[NDArray[np.float32]]:
             return [each for each in chain.run(self.pixels)[0] if each is not None]
 
-        return compared(shipped, {"one graph": (form, one)}, self.rounds)
+        forms: dict[str, Form] = {
+            "one graph": (form, one),
+            "threads that go on spinning": (lambda: self.scored, partial(self._spinning, batches=batches)),
+        }
+        return compared(shipped, forms, self.rounds)
+
+    def _spinning(self, head: bytes, *, batches: Sequence[BankBatch]) -> Call:
+        """Open image side and head with threads that look for work after a call, where the next one's are."""
+        first, second = (session(each, self.threads, entry(STOP, "0")) for each in (self.image, head))
+        names, pixels = [each.name for each in first.get_outputs()], _values({"pixels": self.pixels})
+        banks = [_values(batch.tensors) for batch in batches]
+
+        def call() -> list[NDArray[np.float32]]:
+            features = dict(zip(names, first.run_with_ort_values(names, pixels), strict=True))
+            found = []
+            for bank in banks:
+                feeds = {each.name: {**features, **bank}[each.name] for each in second.get_inputs()}
+                found += [value.numpy() for value in second.run_with_ort_values(None, feeds)]
+            return _in_order(found, batches)
+
+        return call
 
     def head_alone(self, bank: PromptBank) -> list[Row]:
         largest = max(bank.batches(), key=lambda each: len(each.positions))

@@ -15,6 +15,11 @@ from benchmarks.graph_forms import TOLERANCE, GraphForms, Row, main
 from promptray.runtime.bundle.image_rules import Normalise
 
 
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_forms, "PAUSE", 0.0)
+
+
 def measured(bundle: Path, tmp_path: Path) -> dict[str, list[Row]]:
     output = tmp_path / "result.json"
     main([str(bundle), "--prompts", "2,5", "--rounds", "2", "--threads", "1", "-o", str(output)])
