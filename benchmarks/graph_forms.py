@@ -24,8 +24,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks import graph_surgery as surgery
+from benchmarks.peers.contest import PAUSE
 from benchmarks.result_file import Commit, Date, Struct, commit, document, today
-from benchmarks.session_settings import PAUSE, STOP, difference, entry, session
+from benchmarks.session_settings import STOP, difference, entry, session
 from benchmarks.timing import interleaved, machine, report
 from promptray.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from promptray.runtime.bundle import Bundle

@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from benchmarks.peers.contest import PAUSE
 from benchmarks.timing import interleaved, machine, report, save
 from promptray.runtime.backends.openvino_library import load_library
 from promptray.runtime.bundle import Bundle
@@ -27,8 +28,6 @@ from promptray.runtime.golden import read_golden
 from promptray.runtime.preprocess import normalise
 
 TOLERANCE = 1e-4
-#: Seconds before each call: threads of what ran before may still look for work.
-PAUSE = 0.05
 Call = Callable[[], list[NDArray[np.float32]]]
 Set = Callable[[ort.SessionOptions], object]
 #: Whether threads stop looking for work when a call is over, as the runtime has it.

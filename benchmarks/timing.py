@@ -34,7 +34,11 @@ class Laps:
 
 
 def interleaved_stages(
-    alternatives: Mapping[str, Callable[[], Mapping[str, float]]], *, rounds: int, baseline: str
+    alternatives: Mapping[str, Callable[[], Mapping[str, float]]],
+    *,
+    rounds: int,
+    baseline: str,
+    pause: float = 0.0,
 ) -> dict[str, Any]:
     """Time alternatives that each return their milliseconds by stage.
 
@@ -48,7 +52,8 @@ def interleaved_stages(
     def kept(name: str) -> Callable[[], None]:
         return lambda: taken[name].append(alternatives[name]())
 
-    total = interleaved({name: kept(name) for name in alternatives}, rounds=rounds, baseline=baseline)
+    calls = {name: kept(name) for name in alternatives}
+    total = interleaved(calls, rounds=rounds, baseline=baseline, pause=pause)
     stages = {
         name: {stage: statistics.median(each[stage] for each in laps[_WARM_UP:]) for stage in laps[0]}
         for name, laps in taken.items()

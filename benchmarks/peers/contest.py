@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from benchmarks.peers.result import Comparison, Kind, Row, best_of, interval, ratio
 from promptray.calibrate.interleaved import interleaved_times
 
-#: Seconds between calls: OpenMP's and ONNX Runtime's threads spin for some milliseconds after each.
-_PAUSE = 0.05
+#: Seconds between calls: threads of OpenMP and, with its defaults, of ONNX Runtime look for work after each.
+PAUSE = 0.05
 Scores = NDArray[np.float32]
 
 
@@ -47,7 +47,7 @@ def contest(
     *,
     rounds: int,
     score_tolerance: float,
-    pause: float = _PAUSE,
+    pause: float = PAUSE,
 ) -> Comparison:
     """Hold scores equal to the first contestant's, then time all of them, interleaved.
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from benchmarks import usual_stack
 from benchmarks.file_to_input import CARZERO, SAMPLE
 from benchmarks.film import NOISE, enlarged, write_films
+from benchmarks.peers.contest import PAUSE
 from benchmarks.timing import Laps, interleaved_stages, machine, report_stages, save
 from promptray.runtime.backends import HOST
 from promptray.runtime.bundle import Bundle
@@ -109,6 +110,7 @@ def measure(
             {name: lambda run=run: run()[1] for name, run in runs.items()},  # type: ignore[misc]
             rounds=rounds,
             baseline="promptray",
+            pause=PAUSE,
         )
     report_stages(f"{film.stem}: file to {len(scorer.prompts)} scores", found)
     ratio = found["total"]["usual"]

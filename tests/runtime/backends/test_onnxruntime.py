@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -10,6 +11,22 @@ import pytest
 
 from promptray.runtime.backends import HOST, load_backend
 from promptray.runtime.bundle import Bundle
+from promptray.runtime.scorer import Scorer
+
+
+def test_threads_of_a_session_stop_with_the_call(miniature: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    real = ort.InferenceSession
+
+    def noted(model: bytes, options: ort.SessionOptions, **others: Any) -> ort.InferenceSession:
+        said.append(options.get_session_config_entry("session.force_spinning_stop"))
+        return real(model, options, **others)
+
+    monkeypatch.setattr(ort, "InferenceSession", noted)
+    with Scorer.open(miniature.path, backend=HOST, site=None):
+        pass
+    assert said
+    assert set(said) == {"1"}, "the next session's threads would wait for theirs"
 
 
 def test_outputs_keep_their_values_whatever_runs_later(miniature: Bundle) -> None:
