@@ -85,6 +85,7 @@ class BoundHead:
         Returns
         -------
         logits : float32 (B, prompts)
+            Contiguous, as maps are: they are written to files as they lie.
         maps : float32 (B, prompts, grid rows, grid columns), or None where the head gives none
 
         Raises
@@ -100,8 +101,9 @@ class BoundHead:
             require_leading(outputs, (images, batch.size), "head")
             kept = {name: values[:, : len(positions)] for name, values in outputs.items()}
             require_finite(kept, "head")
-            if len(self.batches) == 1:  # which holds the whole bank, in its order
-                return np.asarray(kept["logits"], np.float32), kept.get("maps")
+            if len(self.batches) == 1:  # it holds the whole bank, in its order
+                only = {name: np.ascontiguousarray(values, np.float32) for name, values in kept.items()}
+                return only["logits"], only.get("maps")
             if logits is None:
                 logits = np.empty((len(kept["logits"]), self.prompts), np.float32)
             logits[:, positions] = kept["logits"]

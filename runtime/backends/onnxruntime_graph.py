@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
 from collections.abc import Mapping
 
-import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
@@ -67,7 +64,7 @@ class OnnxRuntimeBoundGraph:
         self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run and return every output by name.
+        """Run and return every output by name, as arrays of the caller's own.
 
         Raises
         ------
@@ -82,15 +79,5 @@ class OnnxRuntimeBoundGraph:
             results = self.session.run_with_ort_values(self._outputs, feeds)
         except FAULTS as error:
             raise failed(f"the {self.facts.role} graph failed", self.facts, error) from error
-        return {name: _view(value) for name, value in zip(self._outputs, results, strict=True)}
-
-
-def _view(value: ort.OrtValue) -> Array:
-    """Return an output where it lies: a copy of features costs more than all else around a call.
-
-    The array keeps the value, and so the memory, alive.
-    """
-    shape, dtype = value.shape(), np.dtype(TYPES[value.data_type()])
-    memory = (ctypes.c_ubyte * (math.prod(shape) * dtype.itemsize)).from_address(value.data_ptr())
-    memory.owner = value
-    return np.frombuffer(memory, dtype).reshape(shape)
+        # Copies: an output that a graph hands through lies where its input does, which is not ours to keep.
+        return {name: value.numpy() for name, value in zip(self._outputs, results, strict=True)}

@@ -111,7 +111,7 @@ def test_where_nothing_prepares_on_the_device_every_command_refuses(
     assert "engine.no-prepare" in answer.err
 
 
-def test_whoever_may_decode_less_is_told_that_nothing_gates_it(call: Call) -> None:
-    assert "not gated" in " ".join(call("score", "--help").out.split())
+def test_whoever_may_decode_less_is_told_what_has_to_pass_first(call: Call) -> None:
+    assert "`promptray gate-decode` must have passed" in " ".join(call("score", "--help").out.split())
     page = Path(__file__).parents[2] / "docs" / "decoding.md"
-    assert "off by default and **not gated**" in page.read_text(encoding="utf-8")
+    assert "off by default, and refused (`decode.ungated`)" in page.read_text(encoding="utf-8")
