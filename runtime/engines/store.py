@@ -9,6 +9,7 @@ from functools import cached_property
 import msgspec
 
 from promptray.runtime.bundle.manifest import Manifest
+from promptray.runtime.bundle.words import quoted
 from promptray.runtime.engines.fact_rules import fault_of
 from promptray.runtime.engines.facts import Device, EngineSet
 from promptray.runtime.engines.plans import pack, plan_name, unpack
@@ -291,5 +292,5 @@ def _corrupt(site: Site, entry: SiteEntry, message: str) -> BundleError:
         f"an entry of engines is damaged: {message}",
         site.folder,
         found=entry.key,
-        cure=f"`promptray engine BUNDLE --remove {entry.key}`, then build it again",
+        cure=f"`promptray engine BUNDLE --remove {quoted(entry.key)}`, then build it again",
     )
