@@ -65,10 +65,13 @@ class BoundHead:
 
         Returns, Raises
         ---------------
-        As :meth:`collect`.
+        As :meth:`collect`; also ``score.not-finite``, which chains see to themselves.
         """
         images = len(next(iter(features.values())))
-        return self.collect((batch.graph.run(features) for batch in self.batches), images)
+        found = [batch.graph.run(features) for batch in self.batches]
+        for outputs in found:
+            require_finite(outputs, "head")
+        return self.collect(found, images)
 
     def collect(
         self, found: Iterable[Mapping[str, Array]], images: int
@@ -78,7 +81,7 @@ class BoundHead:
         Parameters
         ----------
         found : iterable of dict of str to array
-            Outputs of the head's graph for each batch.
+            Outputs of the head's graph for each batch, all numbers.
         images : int
             How many were scored.
 
@@ -91,7 +94,7 @@ class BoundHead:
         Raises
         ------
         ScoringError
-            ``score.not-finite`` or ``backend.failed``.
+            ``backend.failed``.
         """
         logits: NDArray[np.float32] | None = None
         maps: NDArray[np.float32] | None = None
@@ -100,7 +103,6 @@ class BoundHead:
             # One column or row would be spread over all findings or images, and look like scores of each.
             require_leading(outputs, (images, batch.size), "head")
             kept = {name: values[:, : len(positions)] for name, values in outputs.items()}
-            require_finite(kept, "head")
             if len(self.batches) == 1:  # it holds the whole bank, in its order
                 only = {name: np.ascontiguousarray(values, np.float32) for name, values in kept.items()}
                 return only["logits"], only.get("maps")

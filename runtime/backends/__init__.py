@@ -138,7 +138,8 @@ class Outputs:
     ----------
     heads : sequence of dict of str to array
         Every output of each bound head, in the order the chain was made of. They belong to whoever asked: no
-        later call writes to their memory.
+        later call writes to their memory. Each value is a number: chains refuse NaN and infinity, also of
+        what only pads.
     timing : dict of str to float
         Milliseconds: ``image`` and ``head`` where they are run one after the other, ``infer`` where both are
         one call.

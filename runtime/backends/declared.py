@@ -7,6 +7,9 @@ from typing import Protocol
 
 from promptray.runtime.errors import ScoringError
 
+#: What the image graph takes.
+PIXELS = "pixels"
+
 #: Name -> type and number of dimensions.
 Tensors = Mapping[str, tuple[str, int]]
 

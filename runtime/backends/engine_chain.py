@@ -13,10 +13,12 @@ import numpy as np
 from promptray.runtime.backends import Array, GpuOptions, Outputs
 from promptray.runtime.backends.call_sizes import parts_of
 from promptray.runtime.backends.cuda import Cuda
+from promptray.runtime.backends.declared import PIXELS
 from promptray.runtime.backends.engine_program import BoundEngine, Incoming, Landed, Program
+from promptray.runtime.backends.finite import require_finite
 from promptray.runtime.backends.finite_check import FiniteCheck
 from promptray.runtime.backends.flights import Flight, Pool
-from promptray.runtime.backends.host_input import PIXELS, sides_of
+from promptray.runtime.backends.host_input import sides_of
 from promptray.runtime.backends.lifetime import Lifetime
 from promptray.runtime.backends.network_input import network_input, part_of
 from promptray.runtime.backends.tensorrt_engine import Engine, Shape
@@ -132,9 +134,11 @@ class InFlight:
         heads: list[dict[str, Array]] = parts[0]
         if len(parts) > 1:
             heads = [
-                {name: np.concatenate([part[head][name] for part in parts]) for name in first}
-                for head, first in enumerate(parts[0])
+                {name: np.concatenate([part[place][name] for part in parts]) for name in first}
+                for place, first in enumerate(parts[0])
             ]
+        for head in heads:
+            require_finite(head, "head")
         return Outputs(heads, {"infer": 1000 * (time.perf_counter() - self._start)})
 
 

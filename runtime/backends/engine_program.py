@@ -23,10 +23,10 @@ import numpy as np
 from promptray.runtime.backends import Array
 from promptray.runtime.backends.cuda import Cuda
 from promptray.runtime.backends.cuda_resources import Recorded
+from promptray.runtime.backends.declared import PIXELS
 from promptray.runtime.backends.device_array import DeviceArray
 from promptray.runtime.backends.engine_prepare import Preparation
 from promptray.runtime.backends.finite_check import FLAG, FiniteCheck
-from promptray.runtime.backends.host_input import PIXELS
 from promptray.runtime.backends.layout import ALIGNMENT, Layout
 from promptray.runtime.backends.not_finite import not_finite, pixels_not_finite
 from promptray.runtime.backends.recordings import Recordings

@@ -1,4 +1,4 @@
-"""Network input of the host as every backend takes it: looked at before a graph or a device sees it."""
+"""Network input of the host as every backend takes it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from promptray.runtime.backends import Array
-from promptray.runtime.backends.declared import DeclaredGraph
+from promptray.runtime.backends.declared import PIXELS, DeclaredGraph
 from promptray.runtime.backends.finite import require_finite_pixels
 from promptray.runtime.errors import ScoringError
-
-PIXELS = "pixels"
 
 
 def sides_of(image: DeclaredGraph) -> tuple[int, ...]:
@@ -21,7 +19,20 @@ def sides_of(image: DeclaredGraph) -> tuple[int, ...]:
 
 
 def host_input(pixels: Array, sides: Sequence[int]) -> Array:
-    """Return network input as it can be scored: contiguous.
+    """Return network input as it can be scored: as :func:`fitting`, and looked through.
+
+    Raises
+    ------
+    ScoringError
+        ``score.input``; ``score.not-finite``.
+    """
+    found = fitting(pixels, sides)
+    require_finite_pixels(found)
+    return found
+
+
+def fitting(pixels: Array, sides: Sequence[int]) -> Array:
+    """Return network input as a graph takes it: contiguous.
 
     Libraries go by an array's kind and not by the order of its bytes: numbers of the other order would be
     read as other numbers.
@@ -35,14 +46,12 @@ def host_input(pixels: Array, sides: Sequence[int]) -> Array:
     Raises
     ------
     ScoringError
-        ``score.input`` for another type, byte order or shape, or no image; ``score.not-finite``.
+        ``score.input`` for another type, byte order or shape, or no image.
     """
     if pixels.dtype != np.float32:
         raise _unfit(sides, str(pixels.dtype))
     require_shape(pixels.shape, sides)
-    found = np.ascontiguousarray(pixels)
-    require_finite_pixels(found)
-    return found
+    return np.ascontiguousarray(pixels)
 
 
 def require_shape(shape: tuple[int, ...], sides: Sequence[int]) -> None:

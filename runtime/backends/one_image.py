@@ -10,7 +10,7 @@ from typing import Any
 
 from promptray.runtime.backends import require_on_host
 from promptray.runtime.backends.declared import DeclaredGraph
-from promptray.runtime.backends.host_input import host_input, sides_of
+from promptray.runtime.backends.host_input import fitting, sides_of
 from promptray.runtime.backends.sequential import Done, SequentialChain
 from promptray.runtime.deadline import Deadline
 
@@ -38,7 +38,7 @@ class OneImageChain:
     def submit(self, pixels: Any, limit: Deadline) -> Done:
         """Score pixels (see :class:`promptray.runtime.backends.Chain`)."""
         require_on_host(pixels)
-        found = host_input(pixels, self._sides)
+        found = fitting(pixels, self._sides)
         limit.check("before the image graph")  # here, so that what is refused costs no memory
         if len(found) != 1:
             return self._several.submit(found, limit)

@@ -14,6 +14,7 @@ from promptray.runtime.backends.declared import DeclaredGraph, require_declared
 from promptray.runtime.backends.host_settings import GATED, HostSettings, Optimisation
 from promptray.runtime.backends.one_image import OneImageChain
 from promptray.runtime.backends.onnx_files import require_self_contained
+from promptray.runtime.backends.onnx_total import TOTAL, can_total, with_total
 from promptray.runtime.backends.onnxruntime_graph import (
     FAULTS,
     TYPES,
@@ -102,10 +103,15 @@ class OnnxRuntimeCpu:
         ScoringError
             ``backend.failed``.
         """
+        content = model()
+        require_self_contained(content, facts.file)
+        totalled = can_total(facts)
+        if totalled:
+            content = with_total(content, facts)
         session = make_session(
-            model(), facts, "CPUExecutionProvider", {}, threads=self.threads, settings=self.settings
+            content, facts, "CPUExecutionProvider", {}, threads=self.threads, settings=self.settings
         )
-        return OnnxRuntimeGraph(session, facts)
+        return OnnxRuntimeGraph(session, facts, totalled=totalled)
 
     def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
         """Refuse: ONNX Runtime has no engine that prepares images."""
@@ -137,6 +143,7 @@ def make_session(
     Parameters
     ----------
     model : bytes
+        With all its weights inside (:func:`require_self_contained`).
     facts : GraphFacts
         The model must have these inputs and outputs.
     provider : str
@@ -147,12 +154,9 @@ def make_session(
 
     Raises
     ------
-    BundleError
-        ``bundle.unsafe-path``.
     ScoringError
         ``backend.failed``.
     """
-    require_self_contained(model, facts.file)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -169,7 +173,8 @@ def make_session(
         )
     except FAULTS as error:
         raise failed(f"the {facts.role} graph could not be loaded", facts, error) from error
-    require_declared(facts, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+    outputs = [output for output in session.get_outputs() if output.name != TOTAL]
+    require_declared(facts, _tensors(session.get_inputs()), _tensors(outputs))
     return session
 
 

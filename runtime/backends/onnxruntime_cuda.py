@@ -38,6 +38,7 @@ from promptray.runtime.backends.cuda import Cuda
 from promptray.runtime.backends.declared import DeclaredGraph
 from promptray.runtime.backends.host_settings import GATED
 from promptray.runtime.backends.lifetime import Lifetime
+from promptray.runtime.backends.onnx_files import require_self_contained
 from promptray.runtime.backends.onnxruntime import make_session, refuse_mixed_wheels
 from promptray.runtime.backends.onnxruntime_cuda_chain import (
     NOT_RECORDED,
@@ -151,9 +152,11 @@ class OnnxRuntimeCuda:
         """
         with self.lifetime.use(), self.running:
             self.require_usable()
+            content = model()
+            require_self_contained(content, facts.file)
             try:
                 session = make_session(
-                    model(), facts, self.provider, self._provider_options(), threads=self.threads
+                    content, facts, self.provider, self._provider_options(), threads=self.threads
                 )
             except ScoringError as error:
                 raise self.explained(error) from error

@@ -15,8 +15,10 @@ import onnxruntime as ort
 
 from promptray.runtime.backends import Array, Outputs, failed
 from promptray.runtime.backends.call_sizes import call_sizes, parts_of
+from promptray.runtime.backends.declared import PIXELS
 from promptray.runtime.backends.device_array import DeviceArray
-from promptray.runtime.backends.host_input import PIXELS, sides_of
+from promptray.runtime.backends.finite import require_finite
+from promptray.runtime.backends.host_input import sides_of
 from promptray.runtime.backends.layout import ALIGNMENT
 from promptray.runtime.backends.network_input import network_input, part_of
 from promptray.runtime.backends.onnxruntime_graph import FAULTS
@@ -217,6 +219,8 @@ class OnnxRuntimeCudaChain:
             {name: np.concatenate([part[head][name] for part in parts]) for name in outputs}
             for head, outputs in enumerate(parts[0])
         ]
+        for each in heads:
+            require_finite(each, "head")
         return Done(Outputs(heads, {"infer": 1000 * (time.perf_counter() - start)}), limit, images)
 
     def _wait(self, limit: Deadline) -> None:

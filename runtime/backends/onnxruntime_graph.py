@@ -8,6 +8,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from promptray.runtime.backends import Array, failed
+from promptray.runtime.backends.finite import require_sound
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 
 # The binding raises its own exception classes, which share no base below Exception.
@@ -23,12 +24,18 @@ TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64
 
 
 class OnnxRuntimeGraph:
-    """A compiled session."""
+    """A compiled session.
 
-    def __init__(self, session: ort.InferenceSession, facts: GraphFacts) -> None:
-        self._session = session
-        self._facts = facts
-        self._outputs = [output.name for output in session.get_outputs()]
+    Parameters
+    ----------
+    session : InferenceSession
+    facts : GraphFacts
+    totalled : bool
+        Whether its last output is :data:`promptray.runtime.backends.onnx_total.TOTAL`.
+    """
+
+    def __init__(self, session: ort.InferenceSession, facts: GraphFacts, *, totalled: bool) -> None:
+        self._session, self._facts, self._totalled = session, facts, totalled
 
     def bind(self, resident: Mapping[str, Array]) -> OnnxRuntimeBoundGraph:
         """Wrap the resident arrays once, so that a run copies nothing of them."""
@@ -36,7 +43,7 @@ class OnnxRuntimeGraph:
         values = {
             name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in resident.items() if name in taken
         }
-        return OnnxRuntimeBoundGraph(self._session, self._facts, self._outputs, values)
+        return OnnxRuntimeBoundGraph(self._session, self._facts, values, totalled=self._totalled)
 
 
 class OnnxRuntimeBoundGraph:
@@ -47,19 +54,20 @@ class OnnxRuntimeBoundGraph:
     session : InferenceSession
     facts : GraphFacts
     resident : dict of str to OrtValue
+    totalled : bool
     """
 
     def __init__(
         self,
         session: ort.InferenceSession,
         facts: GraphFacts,
-        outputs: list[str],
         resident: dict[str, ort.OrtValue],
+        *,
+        totalled: bool,
     ) -> None:
-        self.session = session
-        self.facts = facts
-        self._outputs = outputs
-        self.resident = resident
+        self.session, self.facts, self.resident, self.totalled = session, facts, resident, totalled
+        names = [output.name for output in session.get_outputs()]
+        self._names = names[:-1] if totalled else names
         # A graph takes what it needs of what the side before it gives.
         self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
 
@@ -69,15 +77,19 @@ class OnnxRuntimeBoundGraph:
         Raises
         ------
         ScoringError
-            ``backend.failed`` with the runtime's first line.
+            ``backend.failed`` with the runtime's first line; ``score.not-finite``.
         """
         feeds = dict(self.resident)
         for name in self._taken & inputs.keys():
             array = inputs[name]
             feeds[name] = ort.OrtValue.ortvalue_from_numpy(array)
         try:
-            results = self.session.run_with_ort_values(self._outputs, feeds)
+            results = self.session.run_with_ort_values(None, feeds)
         except FAULTS as error:
             raise failed(f"the {self.facts.role} graph failed", self.facts, error) from error
         # Copies: an output that a graph hands through lies where its input does, which is not ours to keep.
-        return {name: value.numpy() for name, value in zip(self._outputs, results, strict=True)}
+        found = [value.numpy() for value in results]
+        total = found.pop() if self.totalled else None
+        outputs = dict(zip(self._names, found, strict=True))
+        require_sound(self.facts.role, inputs, outputs, total)
+        return outputs

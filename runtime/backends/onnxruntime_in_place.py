@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime as ort
 
 from promptray.runtime.backends import Array, failed
-from promptray.runtime.backends.finite import all_finite, require_finite
+from promptray.runtime.backends.finite import require_sound
 from promptray.runtime.backends.layout import Layout
+from promptray.runtime.backends.onnx_total import TOTAL, total_shape
 from promptray.runtime.backends.onnxruntime_graph import FAULTS, OnnxRuntimeBoundGraph
 from promptray.runtime.backends.sequential import SequentialChain
 
@@ -18,7 +19,7 @@ from promptray.runtime.backends.sequential import SequentialChain
 def in_place(image: OnnxRuntimeBoundGraph, heads: Sequence[OnnxRuntimeBoundGraph]) -> SequentialChain:
     """Join bound graphs for one image at a time, with all memory that a call needs."""
     first = InPlaceGraph(image, {})
-    return SequentialChain(first, [InPlaceHead(head, first.values) for head in heads], first.require_sound)
+    return SequentialChain(first, [InPlaceHead(head, first.values) for head in heads])
 
 
 class InPlaceGraph:
@@ -42,15 +43,17 @@ class InPlaceGraph:
             else:
                 self._missing.append(tensor.name)
         layout = Layout(_outputs(bound))
-        memory = np.zeros(layout.size, np.uint8)
-        self._outputs = layout.views(memory)
-        floats = all(values.dtype == np.float32 for values in self._outputs.values())
-        self._all = memory.view(np.float32) if floats else None
-        self.values = {
-            name: ort.OrtValue.ortvalue_from_numpy(values) for name, values in self._outputs.items()
-        }
-        for name, value in self.values.items():
-            self._binding.bind_ortvalue_output(name, value)
+        self._outputs = layout.views(np.zeros(layout.size, np.uint8))
+        self.values = {name: self._place(name, values) for name, values in self._outputs.items()}
+        self._total = np.zeros(total_shape(bound.facts), np.float32) if bound.totalled else None
+        if self._total is not None:
+            self._place(TOTAL, self._total)
+
+    def _place(self, name: str, memory: Array) -> ort.OrtValue:
+        """Let an output be written to memory, which must live as long as this does."""
+        value = ort.OrtValue.ortvalue_from_numpy(memory)
+        self._binding.bind_ortvalue_output(name, value)
+        return value
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run and return every output by name, where the next call will write.
@@ -58,7 +61,7 @@ class InPlaceGraph:
         Raises
         ------
         ScoringError
-            ``backend.failed`` with the runtime's first line.
+            ``backend.failed`` with the runtime's first line; ``score.not-finite``.
         """
         try:
             for name in self._missing:
@@ -66,18 +69,8 @@ class InPlaceGraph:
             self._session.run_with_iobinding(self._binding)
         except FAULTS as error:
             raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
+        require_sound(self._facts.role, inputs, self._outputs, self._total)
         return self._outputs
-
-    def require_sound(self, features: Mapping[str, Array], images: int) -> None:
-        """Refuse outputs of :meth:`run` that hold what is no number; how many they are, their memory says.
-
-        Raises
-        ------
-        ScoringError
-            ``score.not-finite``, naming the output.
-        """
-        if self._all is None or not all_finite(self._all):
-            require_finite(features, "image")
 
 
 class InPlaceHead(InPlaceGraph):

@@ -14,10 +14,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from promptray.runtime.backends import OPENVINO, Array, failed, no_prepare
-from promptray.runtime.backends.declared import DeclaredGraph, DeclaredTensor, require_declared
+from promptray.runtime.backends.declared import PIXELS, DeclaredGraph, DeclaredTensor, require_declared
+from promptray.runtime.backends.finite import require_sound
 from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.backends.one_image import OneImageChain
 from promptray.runtime.backends.onnx_files import require_self_contained
+from promptray.runtime.backends.onnx_total import TOTAL, can_total, with_total
 from promptray.runtime.backends.openvino_library import NAME, load_library
 from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
@@ -88,6 +90,9 @@ class OpenVino:
         """
         content = model()
         require_self_contained(content, facts.file)
+        totalled = can_total(facts)
+        if totalled:
+            content = with_total(content, facts)
         try:
             network = self._core.read_model(content)
             if facts.role == "image":
@@ -97,10 +102,9 @@ class OpenVino:
         except _faults(self._library) as error:
             raise failed(f"the {facts.role} graph could not be loaded", facts, error) from error
         _require_float32(compiled, facts)
-        require_declared(
-            facts, _tensors(compiled.inputs, facts.inputs), _tensors(compiled.outputs, facts.outputs)
-        )
-        return OpenVinoGraph(self._library, compiled, facts)
+        outputs = [port for port in compiled.outputs if TOTAL not in port.names]
+        require_declared(facts, _tensors(compiled.inputs, facts.inputs), _tensors(outputs, facts.outputs))
+        return OpenVinoGraph(self._library, compiled, facts, totalled=totalled)
 
     def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
         """Refuse: OpenVINO has no engine that prepares images."""
@@ -119,16 +123,26 @@ class OpenVino:
 
 
 class OpenVinoGraph:
-    """A compiled graph."""
+    """A compiled graph.
 
-    def __init__(self, library: ModuleType, compiled: Any, facts: GraphFacts) -> None:
+    Parameters
+    ----------
+    library : module
+    compiled : CompiledModel
+    facts : GraphFacts
+    totalled : bool
+        Whether it has the output :data:`promptray.runtime.backends.onnx_total.TOTAL`.
+    """
+
+    def __init__(self, library: ModuleType, compiled: Any, facts: GraphFacts, *, totalled: bool) -> None:
         self._library, self._compiled, self._facts = library, compiled, facts
+        self._totalled = totalled
 
     def bind(self, resident: Mapping[str, Array]) -> OpenVinoBoundGraph:
         """Wrap the resident arrays once, so that a run copies nothing of them."""
         taken = {tensor.name for tensor in self._facts.inputs}
         own = {name: np.ascontiguousarray(array) for name, array in resident.items() if name in taken}
-        return OpenVinoBoundGraph(self._library, self._compiled, self._facts, own)
+        return OpenVinoBoundGraph(self._library, self._compiled, self._facts, own, totalled=self._totalled)
 
 
 class OpenVinoBoundGraph:
@@ -140,9 +154,15 @@ class OpenVinoBoundGraph:
     """
 
     def __init__(
-        self, library: ModuleType, compiled: Any, facts: GraphFacts, resident: dict[str, Array]
+        self,
+        library: ModuleType,
+        compiled: Any,
+        facts: GraphFacts,
+        resident: dict[str, Array],
+        *,
+        totalled: bool,
     ) -> None:
-        self._library, self._compiled, self.facts = library, compiled, facts
+        self._library, self._compiled, self.facts, self._totalled = library, compiled, facts, totalled
         # OpenVINO keeps addresses only: the arrays live as long as this does.
         self._resident = resident
         self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
@@ -158,11 +178,11 @@ class OpenVinoBoundGraph:
         ------
         ScoringError
             ``backend.failed`` with OpenVINO's first line, and where an input is missing: a request keeps the
-            address of the array that it was given last.
+            address of the array that it was given last; ``score.not-finite``.
         """
-        pixels = inputs.get("pixels")
+        pixels = inputs.get(PIXELS)
         if pixels is not None and len(pixels) > 1:
-            parts = [self.run({"pixels": pixels[place : place + 1]}) for place in range(len(pixels))]
+            parts = [self.run({PIXELS: pixels[place : place + 1]}) for place in range(len(pixels))]
             return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
         try:
             request = self._free.pop()
@@ -185,9 +205,12 @@ class OpenVinoBoundGraph:
             for name, array in given.items():
                 request.set_tensor(name, self._library.Tensor(array, shared_memory=True))
             request.infer(share_outputs=True)
-            return {name: request.get_tensor(name).data for name in self._outputs}
+            found = {name: request.get_tensor(name).data for name in self._outputs}
+            total = request.get_tensor(TOTAL).data if self._totalled else None
         except _faults(self._library) as error:
             raise failed(f"the {self.facts.role} graph failed", self.facts, error) from error
+        require_sound(self.facts.role, inputs, found, total)
+        return found
 
     def request(self) -> Any:
         """Make a request with the resident inputs."""

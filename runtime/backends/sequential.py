@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from promptray.runtime.backends import Array, BoundGraph, Outputs, require_leading
-from promptray.runtime.backends.finite import require_finite
-from promptray.runtime.backends.host_input import PIXELS
+from promptray.runtime.backends.declared import PIXELS
 from promptray.runtime.deadline import Deadline
-
-
-def require_sound(features: Mapping[str, Array], images: int) -> None:
-    """Refuse features that are not those of as many images (``backend.failed``), or hold what is no number.
-
-    Raises
-    ------
-    ScoringError
-        ``backend.failed`` or ``score.not-finite``, naming the output.
-    """
-    require_leading(features, (images,), "image")
-    require_finite(features, "image")
 
 
 class SequentialChain:
@@ -30,25 +17,18 @@ class SequentialChain:
 
     Parameters
     ----------
-    image : BoundGraph
-    heads : sequence of BoundGraph
-    require_sound : callable, optional
-        Refuses features, of a number of images, that are not to be scored.
+    image, heads
+        Their ``run`` refuses pixels, features and answers that hold NaN or infinity.
     """
 
-    def __init__(
-        self,
-        image: BoundGraph,
-        heads: Sequence[BoundGraph],
-        require_sound: Callable[[Mapping[str, Array], int], None] = require_sound,
-    ) -> None:
-        self._image, self._heads, self._require_sound = image, tuple(heads), require_sound
+    def __init__(self, image: BoundGraph, heads: Sequence[BoundGraph]) -> None:
+        self._image, self._heads = image, tuple(heads)
 
     def submit(self, pixels: Array, limit: Deadline) -> Done:
-        """Score pixels that :func:`host_input` gave."""
+        """Score pixels that :func:`fitting` gave."""
         start = time.perf_counter()
         features = self._image.run({PIXELS: pixels})
-        self._require_sound(features, len(pixels))
+        require_leading(features, (len(pixels),), "image")
         middle = time.perf_counter()
         limit.check("after the image graph")
         heads = [head.run(features) for head in self._heads]

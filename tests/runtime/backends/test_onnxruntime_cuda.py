@@ -96,6 +96,27 @@ def test_features_that_are_no_numbers_are_no_score(
         assert code_of(lambda: score(scorer, PICTURES[0])) == "score.not-finite"
 
 
+@pytest.mark.parametrize("output", ["logits", "maps"])
+@pytest.mark.parametrize("images", [1, 18])
+def test_answers_that_are_no_numbers_are_no_score(
+    miniature: Bundle, site: Path, gated: Gpu, monkeypatch: pytest.MonkeyPatch, output: str, images: int
+) -> None:
+    run = chain_module._Call.run
+
+    def spoil(self: Any) -> None:
+        run(self)
+        if output in self.outputs:
+            values = self.outputs[output].numpy().copy()
+            values.reshape(-1)[-1] = np.inf
+            self.outputs[output].update_inplace(values)
+
+    with Scorer.open(miniature.path, site=site, backend="onnxruntime-cuda") as scorer:
+        monkeypatch.setattr(chain_module._Call, "run", spoil)
+        error = error_of(lambda: scorer.submit_pixels(np.ones((images, 3, 32, 32), np.float32)).result())
+        assert error
+        assert (error.code, error.artefact) == ("score.not-finite", f"head graph, output {output}")
+
+
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 def test_the_provider_is_asked_for_true_float32_and_the_same_bits(
     miniature: Bundle, gated: Gpu, monkeypatch: pytest.MonkeyPatch, cuda_graphs: bool
