@@ -14,6 +14,7 @@ from torch import Tensor
 
 from promptray.export.families.base import Side
 from promptray.export.model_facts import OPSET
+from promptray.export.onnx_attention import TRANSLATION
 from promptray.runtime.bundle.manifest import TensorFacts
 from promptray.runtime.errors import BuildError
 
@@ -56,6 +57,7 @@ def export_graph(side: Side, title: str) -> bytes:
                 examples,
                 dynamo=True,
                 opset_version=OPSET,
+                custom_translation_table=TRANSLATION,
                 input_names=[facts.name for facts in side.inputs],
                 output_names=[facts.name for facts in side.outputs],
                 # A module that takes *inputs gets its shapes as one nested tuple.

@@ -18,6 +18,8 @@ from promptray.export.models.tower_shapes import depth, square_side
 
 #: Width of an attention head, in every CLIP with a ViT: no tensor tells it.
 HEAD_WIDTH = 64
+#: Added to a token's logit where an earlier one asks: its weight is exactly 0, and float16 holds the number.
+_LATER = -1e4
 
 
 class Clip(nn.Module):
@@ -150,11 +152,11 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         joint = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         query, key, value = joint.unflatten(-1, (3, -1, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
-        weights = query @ key.transpose(-1, -2) * HEAD_WIDTH**-0.5
+        # Keys are scaled before they are turned, as in `onnx_attention`.
+        weights = query @ (key * HEAD_WIDTH**-0.5).transpose(-1, -2)
         if self.causal:
             tokens = x.shape[1]
-            later = torch.ones(tokens, tokens, dtype=torch.bool, device=x.device).triu(1)
-            weights = weights.masked_fill(later, -torch.inf)
+            weights = weights + torch.full((tokens, tokens), _LATER, device=x.device).triu(1)
         mixed = (weights.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
         answer: Tensor = self.out_proj(mixed)
         return answer

@@ -1,4 +1,4 @@
-"""Graphs of four families, small but for the width of their attention heads: 64, as published."""
+"""Graphs of five families, small but for the width of their attention heads: 64, as published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.full_size import write_asg, write_biomedclip, write_carzero
 from benchmarks.rtx_layers import load
 from promptray.export.families import family
 from promptray.export.families.base import LoadedModel, Side
-from tests import convnext_tiny
+from tests import chexzero_tiny, convnext_tiny
 
 #: Writers of checkpoints with few blocks of two heads in each tower; CARZero sums the last four of its BERT.
 _WRITERS = {
@@ -26,6 +26,10 @@ def small_model(name: str, folder: Path) -> LoadedModel:
     if name == "convnext":
         checkpoint = convnext_tiny.FOLDER / convnext_tiny.CHECKPOINTS["torchvision"]
         return family(name).load(checkpoint, None, {"preprocessing": "squash"})
+    if name == "chexzero":
+        sizes = chexzero_tiny.Sizes()
+        checkpoint = chexzero_tiny.write_folder(folder, sizes, chexzero_tiny.random_state(sizes, 0))
+        return family(name).load(checkpoint, None, {})
     torch.manual_seed(0)
     return load(folder, _WRITERS[name](folder))
 

@@ -1,4 +1,4 @@
-"""What TensorRT-RTX's compiler makes of four families' graphs: types, and attention in one kernel.
+"""What TensorRT-RTX's compiler makes of five families' graphs: types, and attention in one kernel.
 
 Not run: another TensorRT, and any engine. The layers are those that the builder lists in its log.
 """
@@ -28,7 +28,8 @@ from tests.rtx import needs_rtx
 
 pytestmark = needs_rtx
 
-#: Graph -> attentions of its tower, all 64 wide. Those of decoders are not: test_rtx_layers.py reports them.
+#: Graph -> attentions in one kernel, of its tower: all, 64 wide, but those of CLIP's text side, which are
+#: causal. Those of decoders are not 64 wide: test_rtx_layers.py reports them.
 ATTENTIONS: dict[str, int | None] = {
     "carzero image": 4,
     "carzero text": 4,
@@ -40,11 +41,16 @@ ATTENTIONS: dict[str, int | None] = {
     "biomedclip image": 2,
     "biomedclip text": 2,
     "biomedclip head findings": 0,
+    "chexzero image": 3,
+    "chexzero text": 0,
+    "chexzero head findings": 0,
     "convnext image": 0,
     "convnext head classes": 0,
 }
 #: Heads of a single product with the bank, in which nothing is a weight.
-WITHOUT_WEIGHTS = {"asg head prompts", "biomedclip head findings", "convnext head classes"}
+WITHOUT_WEIGHTS = {
+    "asg head prompts", "biomedclip head findings", "chexzero head findings", "convnext head classes",
+}  # fmt: skip
 TYPES = {"fp16": "Half", "int8": "Int8", "fp8": "FP8"}
 CASES = [
     (graph, scheme, target)
