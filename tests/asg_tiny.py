@@ -45,6 +45,14 @@ def pixels(rule: Preprocessing) -> NDArray[np.float32]:
     return np.concatenate([preprocess(each.shown, rule).pixels for each in opened])
 
 
+def planes(pixels: NDArray[np.float32], rule: Preprocessing) -> NDArray[np.float64]:
+    """Return the original's three planes of one plane, with ImageNet's mean and deviation of each channel."""
+    (mean,), (std,) = rule.normalise.mean, rule.normalise.std
+    means, stds = (np.reshape(each, (3, 1, 1)) for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    found: NDArray[np.float64] = (pixels.astype(np.float64) * std + mean - means) / stds
+    return found
+
+
 def image_path(name: str) -> Path:
     """Return the file of one of `IMAGES`."""
     return FOLDER / "images" / f"{name}.png"
