@@ -43,8 +43,8 @@ CARZERO = Preprocessing(
         PadSquare(size=usual_stack.SIZE),
         CentreCrop(size=usual_stack.SEEN),
     ],
-    normalise=Normalise(mean=[usual_stack.MEAN] * 3, std=[usual_stack.STD] * 3),
-    channels=3,
+    normalise=Normalise(mean=[usual_stack.MEAN], std=[usual_stack.STD]),
+    channels=1,
     height=usual_stack.SEEN,
     width=usual_stack.SEEN,
 )

@@ -4,9 +4,10 @@
 
 Each form (`benchmarks.graph_surgery`) takes turns with what the bundle carries, in ONNX Runtime as the
 runtime opens it, and must first give its answers within `TOLERANCE` of their largest number. *Image side*:
-rewritten or fused ahead of time, attention in one operator. *From the 8-bit picture*: one channel, with mean
-and deviation in the graph, against three made on the host. *Image side and head*: one graph against the
-runtime's chain of two, which looks at every feature on the way. *Head*: its projection in the bank's values.
+rewritten or fused ahead of time, attention in one operator. *From the 8-bit picture*: planes that are made of
+it on the host, three where one is shipped, or none, with mean and deviation in the graph. *Image side and
+head*: one graph against the runtime's chain of two, which looks at every feature on the way. *Head*: its
+projection in the bank's values.
 """
 
 from __future__ import annotations
@@ -136,20 +137,23 @@ class Measured:
         return compared(opened(self.image), forms, self.rounds)
 
     def from_picture(self) -> list[Row]:
-        unit = msgspec.structs.replace(self.rule.normalise, mean=[0.0], std=[1.0])
-        grey = msgspec.structs.replace(self.rule, channels=1, normalise=unit)
+        one = self.rule.normalise
+        equal = msgspec.structs.replace(one, mean=one.mean * 3, std=one.std * 3)
+        three = msgspec.structs.replace(self.rule, channels=3, normalise=equal)
 
         def opened(content: bytes, pixels: Callable[[], NDArray[Any]]) -> Call:
             made = session(content, self.threads)
             return lambda: made.run(None, {"pixels": pixels()})
 
-        def form(pixels: Callable[[], NDArray[Any]], *, levels: bool) -> Form:
-            make = partial(surgery.for_grey, self.image, self.rule.normalise, levels=levels)
-            return make, lambda content: opened(content, pixels)
-
-        forms = {
-            "one channel": form(lambda: normalise(self.picture, grey), levels=False),
-            "one channel of 8-bit levels": form(lambda: self.picture[:, None], levels=True),
+        forms: dict[str, Form] = {
+            "three channels": (
+                partial(surgery.with_three_planes, self.image),
+                partial(opened, pixels=lambda: normalise(self.picture, three)),
+            ),
+            "8-bit levels": (
+                partial(surgery.for_levels, self.image, one),
+                partial(opened, pixels=lambda: self.picture[:, None]),
+            ),
         }
         return compared(opened(self.image, lambda: normalise(self.picture, self.rule)), forms, self.rounds)
 

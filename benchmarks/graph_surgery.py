@@ -125,20 +125,31 @@ def _blocks(graph: Graph) -> Iterator[_Block]:
             yield _Block(*names, end, int(in_heads[-1][3]))
 
 
-def for_grey(content: bytes, rule: Normalise, *, levels: bool) -> bytes:
-    """Fold mean and deviation into the first convolution, whose input becomes one channel.
+def with_three_planes(content: bytes) -> bytes:
+    """Let the first convolution read three equal planes, as that of the published weights does.
+
+    Each has a third of the one plane's kernel: other numbers than the published ones, but the same work.
+    """
+    graph, first = _first_convolution(content)
+    kernel = graph.constants[first.input[1]]
+    if kernel.shape[1] != 1:
+        raise NoSuchForm("the first convolution reads three planes already")
+    graph.model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+    three = {first.input[1]: np.repeat(kernel / np.float32(3), 3, axis=1)}
+    return _replaced(graph, {}, graph.constants | three)
+
+
+def for_levels(content: bytes, rule: Normalise) -> bytes:
+    """Take the 8-bit picture itself, with mean and deviation in the first convolution.
 
     Parameters
     ----------
     content : bytes
-        An image graph of three channels.
+        An image graph.
     rule : Normalise
         How its pixels were made.
-    levels : bool
-        Take the 8-bit picture itself, not its float32 share of white.
     """
-    graph = Graph(content)
-    (first,) = (node for node in graph.consumers["pixels"] if node.op_type == "Conv")
+    graph, first = _first_convolution(content)
     if any(value for item in first.attribute if item.name == "pads" for value in item.ints):
         raise NoSuchForm("the first convolution pads, with what is the mean's grey")
     kernel = graph.constants[first.input[1]].astype(np.float64)
@@ -147,17 +158,21 @@ def for_grey(content: bytes, rule: Normalise, *, levels: bool) -> bytes:
     bias = -(scaled * mean).sum(axis=(1, 2, 3))
     if len(first.input) > 2:  # CLIP's has none
         bias += graph.constants[first.input[2]]
-    one = scaled.sum(axis=1, keepdims=True) / (255 if levels else 1)
+    one = scaled.sum(axis=1, keepdims=True) / 255
     made, (pixels,) = NodeProto(), graph.model.graph.input
     made.CopyFrom(first)
-    made.input[:] = ["grey.pixels" if levels else "pixels", "grey.kernel", "grey.bias"]
+    made.input[:] = ["grey.pixels", "grey.kernel", "grey.bias"]
     pixels.type.tensor_type.shape.dim[1].dim_value = 1
-    cast = []
-    if levels:
-        pixels.type.tensor_type.elem_type = TensorProto.UINT8
-        cast = [_node("Cast", ["pixels"], "grey.pixels", to=TensorProto.FLOAT)]
+    pixels.type.tensor_type.elem_type = TensorProto.UINT8
+    cast = _node("Cast", ["pixels"], "grey.pixels", to=TensorProto.FLOAT)
     folded = {"grey.kernel": one.astype(np.float32), "grey.bias": bias.astype(np.float32)}
-    return _replaced(graph, {first.output[0]: [*cast, made]}, graph.constants | folded)
+    return _replaced(graph, {first.output[0]: [cast, made]}, graph.constants | folded)
+
+
+def _first_convolution(content: bytes) -> tuple[Graph, NodeProto]:
+    graph = Graph(content)
+    (first,) = (node for node in graph.consumers["pixels"] if node.op_type == "Conv")
+    return graph, first
 
 
 def joined(image: bytes, head: bytes, batches: int) -> bytes:

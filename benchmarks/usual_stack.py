@@ -29,7 +29,7 @@ MEAN, STD = 0.4978, 0.2449
 
 
 def network_input(path: Path) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """Return the network's input (1, 3, 224, 224) of CARZero, and milliseconds by stage."""
+    """Return the network's input (1, 1, 224, 224) of CARZero's bundles, and milliseconds by stage."""
     laps = Laps()
     dataset = pydicom.dcmread(path)
     laps.end("read")
@@ -76,4 +76,4 @@ def resized(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     border = (SIZE - SEEN) // 2
     seen = square[border : border + SEEN, border : border + SEEN]
     plane = (seen.astype(np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-    return np.ascontiguousarray(np.broadcast_to(plane, (1, 3, SEEN, SEEN)))
+    return plane[None, None]

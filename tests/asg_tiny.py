@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from promptray.export.checkpoint import load_checkpoint
+from promptray.runtime.bundle.image_rules import Door, Preprocessing
+from promptray.runtime.door import open_picture
+from promptray.runtime.preprocess import preprocess
 from tests.carzero_tiny import build_once
 from tests.plain_recipe import plain_recipe
 
@@ -32,6 +36,21 @@ GOLDEN = 16
 def oracle() -> dict[str, Any]:
     """Return the original's outputs (the fixture's README describes them)."""
     return dict(np.load(FOLDER / "oracle.npz"))
+
+
+def pixels(rule: Preprocessing) -> NDArray[np.float32]:
+    """Return the network's input of `IMAGES` by a rule."""
+    door = Door(modalities=["DX"])
+    opened = (open_picture(image_path(name), door, rule.greyscale, modality="DX") for name in IMAGES)
+    return np.concatenate([preprocess(each.shown, rule).pixels for each in opened])
+
+
+def planes(pixels: NDArray[np.float32], rule: Preprocessing) -> NDArray[np.float64]:
+    """Return the original's three planes of one plane, with ImageNet's mean and deviation of each channel."""
+    (mean,), (std,) = rule.normalise.mean, rule.normalise.std
+    means, stds = (np.reshape(each, (3, 1, 1)) for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    found: NDArray[np.float64] = (pixels.astype(np.float64) * std + mean - means) / stds
+    return found
 
 
 def image_path(name: str) -> Path:

@@ -1,4 +1,7 @@
-"""The original modules in torch on a device: what everything else is compared with."""
+"""The original modules in torch on a device: what everything else is compared with.
+
+They are as the loader gives them: a grey picture is read once, as in the graphs.
+"""
 
 from __future__ import annotations
 

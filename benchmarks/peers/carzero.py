@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
@@ -40,6 +41,7 @@ def compare(
     stated = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     original = Original(recipe.parent / stated["checkpoint"], recipe.parent / stated["text_model"])
     pixels = first_picture(bundle)
+    planes = np.repeat(pixels, 3, axis=1)  # what the original reads, all alike
     with opened(bundle, threads) as (scorers, absent):
         encoder = _encoder(scorers[0].bundle)
         for count in sorted(prompts):
@@ -49,8 +51,8 @@ def compare(
             tokens = original.process_text(encoder, wordings(count))
             memories = original.encode_text(tokens)
             peers = {
-                ENCODED: lambda memories=memories: original.score_encoded(pixels, memories),
-                AS_CALLED: lambda tokens=tokens: original.score(pixels, tokens),
+                ENCODED: lambda memories=memories: original.score_encoded(planes, memories),
+                AS_CALLED: lambda tokens=tokens: original.score(planes, tokens),
             }
             for name, score in peers.items():
                 yield contest(

@@ -52,6 +52,7 @@ from promptray.export.families.base import (
     tensor,
     weights_sha256,
 )
+from promptray.export.families.grey_input import read_one_plane
 from promptray.export.families.options import invalid_option
 from promptray.export.models.asg import REPORT_TOKENS, ImageEncoder, ReportEncoder, ViTEncoder
 from promptray.export.models.query_decoder import QueryDecoder
@@ -187,7 +188,7 @@ class ASGFamily:
             loaded.append(_tag_head(image, _typed(parts[DECODER], QueryDecoder), queries))
             unit = "one unit; in training, absent, unsaid and uncertain were all 0"
             notes.append(f"{len(TAG_NAMES)} tags, {unit}")
-        return LoadedModel(
+        model = LoadedModel(
             family="asg",
             preprocessing=_preprocessing(image),
             image=Side(
@@ -199,6 +200,9 @@ class ASGFamily:
             heads=loaded,
             notes=notes,
         )
+        # ResNet's pads, and the means differ: it keeps its three planes.
+        first = "patch_embed.proj" if isinstance(image, ViTEncoder) else "conv1"
+        return read_one_plane(model, f"encoder.model.{first}")
 
 
 FAMILY = ASGFamily()

@@ -40,6 +40,7 @@ from promptray.export.families.carzero_checkpoint import (
     published_state,
     weight_notes,
 )
+from promptray.export.families.grey_input import read_one_plane
 from promptray.export.layout import check_tied, described, fit_state_dict
 from promptray.export.models.carzero import CARZero, Fusion
 from promptray.export.models.carzero_sizes import CARZeroSizes
@@ -196,7 +197,8 @@ class CARZeroFamily:
         fit_state_dict(model, state, artefact=checkpoint.name, optional=_UNUSED, ignored=_IGNORED)
         check_tied(state, "fusion_module.decoder_norm", "fusion_module.decoder.norm", checkpoint.name)
         text.require_fit(width=sizes.width, vocabulary=sizes.vocab_size, layers=sizes.bert_depth)
-        return _describe(model, text, [*weight_notes(content), *unsaid])
+        loaded = _describe(model, text, [*weight_notes(content), *unsaid])
+        return read_one_plane(loaded, "encoder.model.patch_embed.proj")
 
 
 FAMILY = CARZeroFamily()

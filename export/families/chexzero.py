@@ -25,6 +25,7 @@ from promptray.export.checkpoint import load_checkpoint, tensors
 from promptray.export.clip_tokenizer import ClipVocabulary, read_clip_vocabulary
 from promptray.export.families.base import LoadedModel
 from promptray.export.families.dual_encoder import HEAD, Cosine, describe_dual_encoder
+from promptray.export.families.grey_input import read_one_plane
 from promptray.export.layout import NO_KEY, described, fit_state_dict
 from promptray.export.models.clip import Clip
 from promptray.runtime.bundle.image_rules import (
@@ -55,7 +56,7 @@ class CheXzeroFamily:
         fit_state_dict(model, state, artefact=checkpoint.name, optional=NO_KEY, ignored=_IGNORED)
         model.eval().requires_grad_(False)
         vocabulary = read_clip_vocabulary(checkpoint, text_model, model.token_embedding.num_embeddings)
-        return _describe(model, vocabulary)
+        return read_one_plane(_describe(model, vocabulary), "visual.conv1")
 
 
 FAMILY = CheXzeroFamily()

@@ -267,7 +267,7 @@ def test_a_bank_that_no_gate_judged_is_refused(copy: Path) -> None:
 
 
 def test_other_preprocessing_than_was_gated_is_refused(copy: Path) -> None:
-    factory.edited(copy, put([0.5, 0.5, 0.4], "preprocessing", "normalise", "mean"))
+    factory.edited(copy, put([0.4], "preprocessing", "normalise", "mean"))
     assert "the model that a gate judged" in refuses_to_score(copy).message
 
 

@@ -32,7 +32,7 @@ def graphs(reference: Any, convnext_image: bytes) -> Graphs:
     heads = head_feeds(content["image"], reference.bank, reference.feeds[:3])
     taken = {value.name for value in open_session(content["head"]).get_inputs()}
     side = open_session(convnext_image).get_inputs()[0].shape[2]
-    levels = [feed["pixels"][:, :, :side, :side] for feed in reference.feeds[:4]]
+    levels = [np.repeat(feed["pixels"][:, :, :side, :side], 3, axis=1) for feed in reference.feeds[:4]]
     return {
         "image": (content["image"], list(reference.feeds[:4])),
         "head": (content["head"], [{name: feed[name] for name in taken} for feed in heads]),

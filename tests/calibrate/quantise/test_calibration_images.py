@@ -28,7 +28,7 @@ def test_the_network_sees_what_the_scorer_shows_it(reference: Any) -> None:
         for number, path in enumerate(PNGS[:3]):
             expected = scorer.prepare(path, modality="DX").network_input.pixels
             np.testing.assert_array_equal(images.feeds[number]["pixels"], expected)
-    assert [feed["pixels"].shape for feed in images.feeds] == [(1, 3, 224, 224)] * 3
+    assert [feed["pixels"].shape for feed in images.feeds] == [(1, 1, 224, 224)] * 3
     assert len(images.feeds[1:]) == 2
 
 

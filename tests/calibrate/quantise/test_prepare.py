@@ -26,16 +26,16 @@ from promptray.calibrate.quantise.session import open_session
 from promptray.runtime.errors import BuildError
 
 # Scheme -> the greatest error of a score, as a share of the spread of scores over images, and of the size.
-# Measured: 0.011, 0.058, 0.061, 0.022, 0.038, 0.0005, 0.008, 0.004, 0.15.
+# Measured: 0.024, 0.054, 0.051, 0.026, 0.045, 0.0009, 0.011, 0.011, 0.15.
 SCHEMES: list[tuple[Scheme, float, float]] = [
-    (Int8(), 0.02, 0.30),
-    (Int8(calibration="entropy"), 0.1, 0.30),
-    (Int8(calibration="percentile"), 0.1, 0.30),
-    (Int8(smooth=0.5), 0.04, 0.30),
-    (Float8(), 0.07, 0.30),
+    (Int8(), 0.04, 0.31),
+    (Int8(calibration="entropy"), 0.1, 0.31),
+    (Int8(calibration="percentile"), 0.1, 0.31),
+    (Int8(smooth=0.5), 0.04, 0.31),
+    (Float8(), 0.07, 0.31),
     (Float16(), 0.002, 0.5),
-    (DynamicInt8(), 0.02, 0.30),
-    (WeightOnly(), 0.01, 0.30),
+    (DynamicInt8(), 0.02, 0.31),
+    (WeightOnly(), 0.02, 0.31),
     (WeightOnly(bits=4), 0.25, 0.25),
 ]
 
@@ -114,8 +114,19 @@ def test_a_model_quantised_in_part_is_better_than_as_a_whole_and_larger(referenc
     assert sum(prepared.groups.values()) > 1_000_000  # multiplications, not weights
 
 
+@pytest.mark.parametrize(("scheme", "error"), [(Int8, 0.02), (WeightOnly, 0.01)])
+def test_a_patch_embedding_of_one_plane_is_better_kept(reference: Any, scheme: Any, error: float) -> None:
+    """It has one rounding where the published one has three that average."""
+    whole, kept = (
+        reference.error(quantise(reference.graphs["image"], scheme(keep=keep), reference.feeds).content)
+        for keep in ([], ["encoder.model.patch_embed.proj"])
+    )
+    assert kept < error
+    assert kept < 0.6 * whole
+
+
 def test_a_layer_whose_input_was_zero_is_kept(reference: Any) -> None:
-    feeds = [{"pixels": np.zeros((1, 3, 224, 224), np.float32)}]
+    feeds = [{"pixels": np.zeros((1, 1, 224, 224), np.float32)}]
     report = quantise(reference.graphs["image"], Int8(), feeds).report
     assert report.kept == {"encoder.model.patch_embed.proj": "its input was zero in every run"}
 
@@ -163,11 +174,11 @@ def test_a_name_that_is_no_layer_is_refused(reference: Any, name: str) -> None:
     "feeds",
     [
         [],
-        [{"pixels": np.zeros((1, 1, 224, 224), np.float32)}],
-        [{"pixels": np.zeros((1, 3, 224, 224), np.float64)}],
-        [{"image": np.zeros((1, 3, 224, 224), np.float32)}],
-        [{"pixels": np.full((1, 3, 224, 224), np.nan, np.float32)}],
-        [{"pixels": np.full((1, 3, 224, 224), np.inf, np.float32)}],
+        [{"pixels": np.zeros((1, 3, 224, 224), np.float32)}],
+        [{"pixels": np.zeros((1, 1, 224, 224), np.float64)}],
+        [{"image": np.zeros((1, 1, 224, 224), np.float32)}],
+        [{"pixels": np.full((1, 1, 224, 224), np.nan, np.float32)}],
+        [{"pixels": np.full((1, 1, 224, 224), np.inf, np.float32)}],
     ],
     ids=["none", "channels", "type", "name", "nan", "infinity"],
 )

@@ -139,22 +139,29 @@ def by_onnxruntime(content: bytes, feeds: Any, **options: Any) -> bytes:
         return path.read_bytes()
 
 
-def test_onnxruntimes_static_quantiser_gives_the_same(reference: Any) -> None:
-    """Same places, same integers but for scales rounded to float16, same scores."""
-    operators = ["MatMul", "Gemm", "Conv"]
+OPERATORS = ["MatMul", "Gemm", "Conv"]
+
+
+def by_both(reference: Any, keep: list[str]) -> tuple[bytes, bytes]:
+    """Quantise the image graph here and with ONNX Runtime's tool, but for the layers to keep."""
     graph = Graph(reference.graphs["image"])
     theirs = by_onnxruntime(
-        graph.to_bytes(), reference.feeds, per_channel=True, op_types_to_quantize=operators,
-        nodes_to_quantize=[layer.node.name for layer in linear_layers(graph)[0]],
+        graph.to_bytes(), reference.feeds, per_channel=True, op_types_to_quantize=OPERATORS,
+        nodes_to_quantize=[layer.node.name for layer in linear_layers(graph)[0] if layer.name not in keep],
         extra_options={
             "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
-            "OpTypesToExcludeOutputQuantization": operators,
+            "OpTypesToExcludeOutputQuantization": OPERATORS,
         },
     )  # fmt: skip
-    ours = quantise(reference.graphs["image"], Int8(calibration="max"), reference.feeds).content
-    mine, their = (parts(content) for content in (ours, theirs))
+    ours = quantise(reference.graphs["image"], Int8(calibration="max", keep=keep), reference.feeds)
+    return ours.content, theirs
+
+
+def test_onnxruntimes_static_quantiser_gives_the_same(reference: Any) -> None:
+    """Same places, same integers but for scales rounded to float16."""
+    mine, their = (parts(content) for content in by_both(reference, []))
     for node in mine[0].node:
-        if node.op_type not in operators:
+        if node.op_type not in OPERATORS:
             continue
         other = next(each for each in their[0].node if each.name == node.name)
         for position in (0, 1):
@@ -167,6 +174,11 @@ def test_onnxruntimes_static_quantiser_gives_the_same(reference: Any) -> None:
             if position:
                 gap = mine[1][a.input[0]].astype(int) - their[1][b.input[0]].astype(int)
                 assert np.abs(gap).max() <= 1
+
+
+def test_onnxruntimes_static_quantiser_gives_the_same_scores(reference: Any) -> None:
+    """But for the pixels' layer: 256 levels fall on 127 steps, a scale of other bits turns many of them."""
+    ours, theirs = by_both(reference, ["encoder.model.patch_embed.proj"])
     assert abs(reference.error(ours) - reference.error(theirs)) < 0.02
 
 

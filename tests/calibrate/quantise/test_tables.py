@@ -115,7 +115,8 @@ def test_a_convolution_is_stored_in_int8_unless_the_scheme_keeps_it(reference: A
     assert "its weight is int8" in made.report.kept[name]
     high = quantise(reference.graphs["image"], scheme(keep=[name]))
     assert "int8" not in high.report.kept[name]
-    assert high.report.bytes_after > made.report.bytes_after + 140_000
+    weights = 64 * 16 * 16  # three bytes less of each, and scales
+    assert high.report.bytes_after > made.report.bytes_after + 2.9 * weights
 
 
 @pytest.mark.parametrize("scheme", [Int8(), DynamicInt8()], ids=lambda scheme: type(scheme).__name__)

@@ -19,11 +19,8 @@ from promptray.export.families.asg import FAMILY
 from promptray.export.families.asg_tags import TAG_NAMES as TAGS
 from promptray.export.families.base import LoadedModel
 from promptray.export.torchvision_guard import ensure_torchvision_imports
-from promptray.runtime.bundle.image_rules import Door
-from promptray.runtime.door import open_picture
 from promptray.runtime.errors import PromptError
 from promptray.runtime.graphs import REPRODUCIBLE_PROMPTS
-from promptray.runtime.preprocess import preprocess
 from promptray.runtime.prompts import BankEntry, PromptBank
 from promptray.runtime.text import EncodedFinding, TextEncoder
 from tests import asg_tiny
@@ -32,8 +29,8 @@ from tests.asg_tiny import (
     IMAGES,
     PROMPTS,
     TEXT_MODEL,
-    image_path,
     oracle,
+    pixels,
     without,
     write_checkpoint,
 )
@@ -59,8 +56,9 @@ def both() -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def original() -> dict[str, Any]:
-    return oracle()
+def original(prompts: LoadedModel) -> dict[str, Any]:
+    """The original's outputs, and `pixels`: the plane of its pictures that is read for its three."""
+    return {**oracle(), "pixels": pixels(prompts.preprocessing)}
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +98,9 @@ def test_the_oracle_names_what_is_compared(original: dict[str, Any]) -> None:
 
 
 def test_pixels_equal_the_original(prompts: LoadedModel, original: dict[str, Any]) -> None:
-    rule = prompts.preprocessing
-    for n, name in enumerate(IMAGES):
-        picture = open_picture(image_path(name), Door(modalities=["DX"]), rule.greyscale, modality="DX")
-        assert worst(preprocess(picture.shown, rule).pixels[0], original["images"][n]) <= 1e-6
+    """All of its three planes, made of the one."""
+    found = asg_tiny.planes(original["pixels"], prompts.preprocessing)
+    assert worst(found, original["images"]) <= 1e-6
 
 
 def test_tokens_equal_the_original(prompts: LoadedModel, original: dict[str, Any]) -> None:
@@ -120,13 +117,13 @@ def test_torch_images_equal_the_original(prompts: LoadedModel, original: dict[st
     """Before the projections, with their batch norms apart, and with them folded."""
     side = module(prompts, "image")
     with torch.inference_mode():
-        pixels = torch.from_numpy(original["images"])
-        image, patches = side.encoder.features(pixels)
+        given = torch.from_numpy(original["pixels"])
+        image, patches = side.encoder.features(given)
         assert worst(image, original["image_cls"]) <= STATE
         assert worst(patches, original["image_patches"]) <= STATE
         assert worst(side.encoder.global_embed(image), original["image_global"]) <= UNIT
         assert worst(side.encoder.local_embed(patches), original["image_local"]) <= UNIT
-        vector, vectors = side(pixels)
+        vector, vectors = side(given)
     assert worst(vector, original["image_global"]) <= UNIT
     assert worst(vectors, original["image_local"]) <= UNIT
 
@@ -167,14 +164,14 @@ def test_exported_prompts_equal_the_original(
     grids = np.swapaxes(original["image_local"] @ words.T, 1, 2).reshape(4, len(bank), 14, 14)
     for start in range(0, 4, images):
         part = slice(start, start + images)
-        logits, maps = exported.score(bank, original["images"][part], per_batch=per_batch)
+        logits, maps = exported.score(bank, original["pixels"][part], per_batch=per_batch)
         assert worst(logits, original["scores_scaled"][part]) <= SCALED
         assert worst(logits * 0.07, original["scores"][part]) <= UNIT
         assert worst(maps, grids[part]) <= 5e-6
 
 
 def test_exported_prompt_features_equal_the_original(exported: Exported, original: dict[str, Any]) -> None:
-    features = exported.image.run({"pixels": original["images"]})
+    features = exported.image.run({"pixels": original["pixels"]})
     assert worst(features["image_vector"], original["image_global"]) <= UNIT
     assert worst(features["patch_vectors"], original["image_local"]) <= UNIT
     bank = exported.bank(findings(exported.encoder))
@@ -185,7 +182,7 @@ def test_exported_prompt_features_equal_the_original(exported: Exported, origina
 def test_the_reference_of_prompts_equals_the_original(prompts: LoadedModel, original: dict[str, Any]) -> None:
     done: list[int] = []
     encoder = TextEncoder(prompts.text.rule, prompts.text.tokenizer)
-    answers = prompts.heads[0].reference(torch.from_numpy(original["images"]), findings(encoder), done.append)
+    answers = prompts.heads[0].reference(torch.from_numpy(original["pixels"]), findings(encoder), done.append)
     assert worst(answers.logits, original["scores_scaled"]) <= SCALED
     assert done == [1, 2, 3, 4]
 
@@ -199,8 +196,8 @@ def test_pairs_and_ensembles_equal_the_reference(
         encoder.encode_finding(["pleural effusion", "mild pleural effusion"], ["no pleural effusion"]),
         encoder.encode_finding(["edema"], ["no edema", "there is no edema"]),
     ]
-    logits, maps = exported.score(exported.bank(asked), original["images"])
-    answers = prompts.heads[0].reference(torch.from_numpy(original["images"]), asked)
+    logits, maps = exported.score(exported.bank(asked), original["pixels"])
+    answers = prompts.heads[0].reference(torch.from_numpy(original["pixels"]), asked)
     assert worst(logits, answers.logits) <= SCALED
     assert answers.maps is not None
     assert worst(maps, answers.maps) <= prompts.heads[0].map.tolerance
@@ -251,7 +248,7 @@ def test_exported_tags_equal_the_original_in_any_order(
         bank = tag_bank(tags, exported_tags, [TAGS[n] for n in order])
         for start in range(0, 4, images):
             part = slice(start, start + images)
-            logits, maps = exported_tags.score(bank, original["images"][part])
+            logits, maps = exported_tags.score(bank, original["pixels"][part])
             assert worst(logits, original["tag_logits"][part][:, order]) <= STATE, name
             assert worst(maps.reshape(images, 40, 196), original["tag_maps"][part][:, order]) <= UNIT, name
 
@@ -262,17 +259,17 @@ def test_a_part_of_the_tags_scores_otherwise(
     """Why the set is one unit: five tags alone, and forty with padding beside them, get other logits."""
     subset = original["subset"].tolist()
     some = tag_bank(tags, exported_tags, [TAGS[n] for n in subset])
-    logits, _ = exported_tags.score(some, original["images"])
+    logits, _ = exported_tags.score(some, original["pixels"])
     assert worst(logits, original["subset_logits"]) <= STATE
     assert worst(logits, original["tag_logits"][:, subset]) > 0.05
     whole = tag_bank(tags, exported_tags, list(TAGS))
-    padded, _ = exported_tags.score(whole, original["images"], per_batch=48)
+    padded, _ = exported_tags.score(whole, original["pixels"], per_batch=48)
     assert worst(padded, original["tag_logits"]) > 100 * STATE
 
 
 def test_the_reference_of_tags_equals_the_original(tags: LoadedModel, original: dict[str, Any]) -> None:
     asked = [EncodedFinding(class_name=tag) for tag in reversed(TAGS)]
-    answers = tags.heads[0].reference(torch.from_numpy(original["images"]), asked)
+    answers = tags.heads[0].reference(torch.from_numpy(original["pixels"]), asked)
     assert worst(answers.logits, original["tag_logits"][:, ::-1]) <= STATE
     assert answers.maps is not None
     assert worst(answers.maps.reshape(4, 40, 196), original["tag_maps"][:, ::-1]) <= UNIT
@@ -282,7 +279,7 @@ def test_one_image_side_serves_both_heads(both: LoadedModel, original: dict[str,
     assert [head.name for head in both.heads] == ["prompts", "tags"]
     assert [facts.name for facts in both.image.outputs] == ["image_vector", "patch_vectors", "patches"]
     with torch.inference_mode():
-        found = module(both, "image")(torch.from_numpy(original["images"]))
+        found = module(both, "image")(torch.from_numpy(original["pixels"]))
     expected = (original["image_global"], original["image_local"], original["image_patches"])
     for values, wanted, bound in zip(found, expected, (UNIT, UNIT, STATE), strict=True):
         assert worst(values, wanted) <= bound
@@ -292,10 +289,10 @@ def test_both_heads_of_one_export_equal_the_original(both: LoadedModel, original
     of_prompts, of_tags = Exported(both), Exported(both, head=1)
     assert of_prompts.files["image"] == of_tags.files["image"]
     encoder = of_prompts.encoder
-    logits, _ = of_prompts.score(of_prompts.bank(findings(encoder)), original["images"])
+    logits, _ = of_prompts.score(of_prompts.bank(findings(encoder)), original["pixels"])
     assert worst(logits, original["scores_scaled"]) <= SCALED
     bank = PromptBank(of_tags.rule, [BankEntry(tag, (), both.head("tags").classes[tag]) for tag in TAGS])
-    logits, maps = of_tags.score(bank, original["images"])
+    logits, maps = of_tags.score(bank, original["pixels"])
     assert worst(logits, original["tag_logits"]) <= STATE
     assert worst(maps.reshape(4, 40, 196), original["tag_maps"]) <= UNIT
 
@@ -309,7 +306,7 @@ def test_attention_heads_matter(original: dict[str, Any]) -> None:
     """No tensor tells them: another number loads, and gives other vectors."""
     other = FAMILY.load(CHECKPOINT, TEXT_MODEL, {"image_heads": 2})
     with torch.inference_mode():
-        vector, *_ = module(other, "image")(torch.from_numpy(original["images"]))
+        vector, *_ = module(other, "image")(torch.from_numpy(original["pixels"]))
     assert worst(vector, original["image_global"]) > 100 * UNIT
 
 
@@ -319,16 +316,17 @@ def test_a_resnet_scores_as_torchvision_says(tmp_path: Path, original: dict[str,
     resnet = asg_tiny.random_resnet(7)
     path = write_checkpoint(tmp_path, lambda state: {**without("img_encoder_q.")(state), **resnet})
     model = FAMILY.load(path, TEXT_MODEL, {})
-    pixels = torch.from_numpy(original["images"][:2])
-    image, positions = _torchvision_features(resnet, pixels)
+    assert model.preprocessing.channels == 3, "its stem pads, with another grey in each plane"
+    planes = torch.from_numpy(original["images"][:2])
+    image, positions = _torchvision_features(resnet, planes)
     expected = _projected(resnet, "global", image), _projected(resnet, "local", positions)
     with torch.inference_mode():
-        for found, wanted in zip(module(model, "image")(pixels), expected, strict=True):
+        for found, wanted in zip(module(model, "image")(planes), expected, strict=True):
             assert worst(found, wanted.numpy()) <= UNIT
     exported = Exported(model)
     asked = findings(exported.encoder)
     logits, maps = exported.score(exported.bank(asked), original["images"][:2])
-    answers = model.heads[0].reference(pixels, asked)
+    answers = model.heads[0].reference(planes, asked)
     assert worst(logits, answers.logits) <= SCALED
     assert answers.maps is not None
     assert maps.shape[2:] == (19, 19)

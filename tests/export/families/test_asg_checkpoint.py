@@ -35,8 +35,8 @@ def tags() -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def original() -> dict[str, Any]:
-    return oracle()
+def original(tags: LoadedModel) -> dict[str, Any]:
+    return {**oracle(), "pixels": asg_tiny.pixels(tags.preprocessing)}
 
 
 def worst(found: Any, expected: Any) -> float:
@@ -84,7 +84,7 @@ def test_a_wrapper_before_all_names_is_taken_off(tmp_path: Path, original: dict[
     model = FAMILY.load(path, TEXT_MODEL, {})
     with torch.inference_mode():
         assert (
-            worst(model.image.module(torch.from_numpy(original["images"]))[0], original["image_global"])
+            worst(model.image.module(torch.from_numpy(original["pixels"]))[0], original["image_global"])
             <= UNIT
         )
     assert any("not verified" in note and "temperature" in note for note in model.notes)
@@ -177,7 +177,7 @@ def test_a_stated_temperature_is_used(tmp_path: Path, original: dict[str, Any]) 
     model = FAMILY.load(path, TEXT_MODEL, {})
     encoder = TextEncoder(model.text.rule, model.text.tokenizer)
     answers = model.heads[0].reference(
-        torch.from_numpy(original["images"][:1]),
+        torch.from_numpy(original["pixels"][:1]),
         [encoder.encode_finding([text]) for text in PROMPTS.values()],
     )
     assert worst(answers.logits, original["scores_scaled"][:1] / 2) <= SCALED

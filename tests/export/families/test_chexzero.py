@@ -106,11 +106,13 @@ def check_sides(folder: Path, sizes: Sizes, seed: int) -> None:
     """Hold torch's sides, the reference and the exported graphs equal to open_clip."""
     state = random_state(sizes, seed)
     model = FAMILY.load(write_folder(folder, sizes, state), None, {})
-    pixels = all_pixels(sizes.image)
-    positive, negative, _ = published_scores(sizes, state, folder, pixels)
+    planes = all_pixels(sizes.image)
+    pixels = planes[:, :1].contiguous()
+    assert (planes == pixels).all()
+    positive, negative, _ = published_scores(sizes, state, folder, planes)
     assert np.abs(positive - negative).max() > 0.02, "wordings that differ"
     exported = Exported(model)
-    check_vectors(model, exported.encoder, sizes, state, folder, pixels)
+    check_vectors(model, exported.encoder, sizes, state, folder, planes)
     findings = pairs(exported.encoder)
     answers = model.heads[0].reference(pixels, findings)
     assert np.abs(answers.logits - (positive - negative)).max() <= SCORE
@@ -132,16 +134,16 @@ def check_vectors(
     sizes: Sizes,
     state: Mapping[str, Tensor],
     folder: Path,
-    pixels: Tensor,
+    planes: Tensor,
 ) -> None:
     clip, encode = original(sizes, state), tokenizer(sizes, folder)
     image, text = model.image, model.text.side
     assert image
     assert text
-    vectors, patches = image.module(pixels)
-    assert (vectors - clip.encode_image(pixels, normalize=True)).abs().max() <= UNIT
+    vectors, patches = image.module(planes[:, :1])
+    assert (vectors - clip.encode_image(planes, normalize=True)).abs().max() <= UNIT
     clip.visual.output_tokens = True
-    _, tokens = clip.visual(pixels)
+    _, tokens = clip.visual(planes)
     expected = torch.nn.functional.normalize(tokens @ state["visual.proj"], dim=-1)
     assert (patches - expected).abs().max() <= UNIT
     for own, negative in PAIRS.values():
