@@ -45,6 +45,15 @@ class Layer:
     weight_name: str
     channel_axis: int
 
+    @property
+    def of_one_plane(self) -> bool:
+        """Whether it is a convolution that reads a single plane: the picture's own, grey.
+
+        Its few weights are rounded once, where those of three planes would be rounded apart and average. It
+        has hardly any of a network's products.
+        """
+        return self.node.op_type == "Conv" and self.weight.shape[1] == 1
+
     def products(self, shape: tuple[int, ...] | None) -> int:
         """Return the multiplications for an input of a shape, or the weights where there is none."""
         if shape is None:

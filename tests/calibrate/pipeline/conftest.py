@@ -27,11 +27,7 @@ from tests.calibrate.pipeline.students import lenient, student_recipe
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "export" / "golden"
 GATE, CALIBRATION = 700, 64
-SCHEMES = {
-    "image": {"scheme": "int8-qdq", "keep": ["encoder.model.patch_embed.proj"]},
-    "head": {"scheme": "fp16"},
-    "text": {"scheme": "int8-dynamic"},
-}
+SCHEMES = {"image": {"scheme": "int8-qdq"}, "head": {"scheme": "fp16"}, "text": {"scheme": "int8-dynamic"}}
 
 #: Precisions of a section `tensorrt`.
 MIXED = {"image": "int8-qdq", "head": "fp16"}

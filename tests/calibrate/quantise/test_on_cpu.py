@@ -21,11 +21,11 @@ def operators(content: bytes) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def convolutions(build: Any) -> tuple[bytes, list[dict[str, Any]]]:
-    """Two convolutions with ReLU on one channel of 16 x 16, as a network reads flat rows."""
+    """Two convolutions with ReLU on four channels of 8 x 8, as a network reads flat rows."""
     random = np.random.default_rng(0)
     weights = {
-        "plane": np.array([-1, 1, 16, 16]),
-        "one": random.normal(size=(32, 1, 7, 7)).astype(np.float32),
+        "plane": np.array([-1, 4, 8, 8]),
+        "one": random.normal(size=(32, 4, 7, 7)).astype(np.float32),
         "two": random.normal(size=(8, 32, 3, 3)).astype(np.float32),
         "bias": random.normal(size=8).astype(np.float32),
         "row": np.array([0, -1]),

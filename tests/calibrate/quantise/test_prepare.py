@@ -22,31 +22,36 @@ from promptray.calibrate.quantise import (
     quantise,
 )
 from promptray.calibrate.quantise.feeds import head_feeds
+from promptray.calibrate.quantise.layers import Layer
 from promptray.calibrate.quantise.session import open_session
 from promptray.runtime.errors import BuildError
 
-# Scheme -> the greatest error of a score, as a share of the spread of scores over images, and of the size.
-# Measured: 0.024, 0.054, 0.051, 0.026, 0.045, 0.0009, 0.011, 0.011, 0.15.
+PATCHES = "encoder.model.patch_embed.proj"
+
+# Scheme -> the greatest error of a score, as a share of the spread of scores over images, and most bytes that
+# a quantised weight leaves of its four, what tables leave out counted with them.
+# Errors measured: 0.011, 0.012, 0.011, 0.022, 0.043, 0.0009, 0.009, 0.004, 0.15.
 SCHEMES: list[tuple[Scheme, float, float]] = [
-    (Int8(), 0.04, 0.31),
-    (Int8(calibration="entropy"), 0.1, 0.31),
-    (Int8(calibration="percentile"), 0.1, 0.31),
-    (Int8(smooth=0.5), 0.04, 0.31),
-    (Float8(), 0.07, 0.31),
-    (Float16(), 0.002, 0.5),
-    (DynamicInt8(), 0.02, 0.31),
-    (WeightOnly(), 0.02, 0.31),
-    (WeightOnly(bits=4), 0.25, 0.25),
+    (Int8(), 0.02, 0.6),
+    (Int8(calibration="entropy"), 0.02, 0.6),
+    (Int8(calibration="percentile"), 0.02, 0.6),
+    (Int8(smooth=0.5), 0.04, 0.6),
+    (Float8(), 0.07, 0.6),
+    (Float16(), 0.002, 1.5),
+    (DynamicInt8(), 0.02, 0.6),
+    (WeightOnly(), 0.01, 0.6),
+    (WeightOnly(bits=4), 0.25, 0.1),
 ]
 
 
-@pytest.mark.parametrize(("scheme", "error", "ratio"), SCHEMES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("scheme", "error", "left"), SCHEMES, ids=lambda value: str(value)[:40])
 def test_scores_stay_near_and_the_graph_shrinks(
-    reference: Any, scheme: Scheme, error: float, ratio: float
+    reference: Any, scheme: Scheme, error: float, left: float
 ) -> None:
     made = quantise(reference.graphs["image"], scheme, reference.feeds)
     assert 0 < reference.error(made.content) < error
-    assert made.report.size_ratio < ratio
+    weights = sum(layer.weights for layer in made.report.quantised)
+    assert 0 < 4 - (made.report.bytes_before - made.report.bytes_after) / weights < left
     assert made.report.bytes_after == len(made.content)
     before, after = (
         onnx.load_from_string(content).graph for content in (reference.graphs["image"], made.content)
@@ -85,6 +90,7 @@ def test_the_report_tells_what_was_done(reference: Any) -> None:
     assert set(report.kept) == {
         *(f"{block}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")),
         "encoder.model.blocks.1.mlp.fc2",
+        PATCHES,
     }
     assert {layer.name for layer in report.quantised}.isdisjoint(report.kept)
     ranges = [(layer.threshold, layer.clipped) for layer in report.quantised]
@@ -114,21 +120,25 @@ def test_a_model_quantised_in_part_is_better_than_as_a_whole_and_larger(referenc
     assert sum(prepared.groups.values()) > 1_000_000  # multiplications, not weights
 
 
-@pytest.mark.parametrize(("scheme", "error"), [(Int8, 0.02), (WeightOnly, 0.01)])
-def test_a_patch_embedding_of_one_plane_is_better_kept(reference: Any, scheme: Any, error: float) -> None:
-    """It has one rounding where the published one has three that average."""
-    whole, kept = (
-        reference.error(quantise(reference.graphs["image"], scheme(keep=keep), reference.feeds).content)
-        for keep in ([], ["encoder.model.patch_embed.proj"])
-    )
-    assert kept < error
-    assert kept < 0.6 * whole
+@pytest.mark.parametrize("scheme", [Int8(), Int8(calibration="entropy"), WeightOnly()], ids=str)
+def test_a_patch_embedding_of_one_plane_stays_high_for_a_reason(
+    reference: Any, scheme: Scheme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = quantise(reference.graphs["image"], scheme, reference.feeds)
+    assert "one plane" in kept.report.kept[PATCHES]
+    assert PATCHES not in Prepared(reference.graphs["image"], scheme, reference.feeds).groups
+    named = msgspec.structs.replace(scheme, keep=[PATCHES])
+    assert quantise(reference.graphs["image"], named, reference.feeds).content == kept.content
+    monkeypatch.setattr(Layer, "of_one_plane", False)
+    whole = quantise(reference.graphs["image"], scheme, reference.feeds)
+    assert reference.error(kept.content) < 0.6 * reference.error(whole.content)
 
 
-def test_a_layer_whose_input_was_zero_is_kept(reference: Any) -> None:
-    feeds = [{"pixels": np.zeros((1, 1, 224, 224), np.float32)}]
-    report = quantise(reference.graphs["image"], Int8(), feeds).report
-    assert report.kept == {"encoder.model.patch_embed.proj": "its input was zero in every run"}
+def test_a_layer_whose_input_was_zero_is_kept(build: Any) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"], "only")]
+    content = build(nodes, {"weight": np.ones((64, 32), np.float32)}, 64)
+    report = quantise(content, Int8(), [{"x": np.zeros((1, 64), np.float32)}]).report
+    assert report.kept == {"only": "its input was zero in every run"}
 
 
 @pytest.mark.parametrize("scheme", [Int8(), DynamicInt8()], ids=lambda s: type(s).__name__)

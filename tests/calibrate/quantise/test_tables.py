@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from promptray.calibrate.quantise import DynamicInt8, Int8, Scheme, WeightOnly, quantise
 from promptray.calibrate.quantise.embeddings import store_tables, store_weights
@@ -109,14 +110,34 @@ def test_a_weight_stored_in_int8_is_multiplied_in_float32(build: Any, level: Any
 
 
 @pytest.mark.parametrize("scheme", [DynamicInt8, WeightOnly], ids=lambda scheme: scheme.__name__)
-def test_a_convolution_is_stored_in_int8_unless_the_scheme_keeps_it(reference: Any, scheme: Any) -> None:
-    name = "encoder.model.patch_embed.proj"
-    made = quantise(reference.graphs["image"], scheme())
-    assert "its weight is int8" in made.report.kept[name]
-    high = quantise(reference.graphs["image"], scheme(keep=[name]))
-    assert "int8" not in high.report.kept[name]
-    weights = 64 * 16 * 16  # three bytes less of each, and scales
-    assert high.report.bytes_after > made.report.bytes_after + 2.9 * weights
+def test_a_convolution_is_stored_in_int8_unless_the_scheme_keeps_it(
+    convnext_image: bytes, scheme: Any
+) -> None:
+    graph = Graph(convnext_image)
+    largest = max(
+        (layer for layer in linear_layers(graph)[0] if layer.node.op_type == "Conv"),
+        key=lambda layer: layer.weight.size,
+    )
+    made = quantise(convnext_image, scheme())
+    assert "its weight is int8" in made.report.kept[largest.name]
+    high = quantise(convnext_image, scheme(keep=[largest.name]))
+    assert "int8" not in high.report.kept[largest.name]
+    # Three bytes less of each weight, but for scales and names.
+    assert high.report.bytes_after > made.report.bytes_after + 2.7 * largest.weight.size
+
+
+@pytest.mark.parametrize(
+    "scheme", [DynamicInt8(), WeightOnly(), Int8()], ids=lambda scheme: type(scheme).__name__
+)
+def test_a_convolution_of_one_plane_is_not(reference: Any, scheme: Scheme) -> None:
+    made = quantise(reference.graphs["image"], scheme, reference.feeds[:1])
+    assert "one plane" in made.report.kept["encoder.model.patch_embed.proj"]
+    before, after = (onnx.load_from_string(each).graph for each in (reference.graphs["image"], made.content))
+    weights = [
+        {numpy_helper.to_array(each).tobytes() for each in graph.initializer} for graph in (before, after)
+    ]
+    (patches,) = [each for each in linear_layers(Graph(reference.graphs["image"]))[0] if each.of_one_plane]
+    assert all(patches.weight.tobytes() in each for each in weights)
 
 
 @pytest.mark.parametrize("scheme", [Int8(), DynamicInt8()], ids=lambda scheme: type(scheme).__name__)
