@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from promptray.calibrate.distil.quantised_products import Change, Products, rounded_input, rounded_weight
 from promptray.calibrate.quantise.graph import Graph
 from promptray.calibrate.quantise.histogram import Magnitudes
-from promptray.calibrate.quantise.layers import Layer, linear_layers
+from promptray.calibrate.quantise.layers import Layer, linear_layers, low_layers
 from promptray.calibrate.quantise.prepare import require_known
 from promptray.calibrate.quantise.qdq import INT8, input_scales
 from promptray.calibrate.quantise.scheme import Int8
@@ -88,9 +88,9 @@ class Simulation:
         drawn = _drawn(side)
         calls = _calls(drawn)
         self._count = len(calls)
-        layers = linear_layers(Graph(export_graph(drawn, "image")))[0]
-        require_known(scheme.keep, layers)
-        found = _found(layers, calls)
+        graph = Graph(export_graph(drawn, "image"))
+        require_known(scheme.keep, linear_layers(graph)[0])
+        found = _found(low_layers(graph)[0], calls)
         kept = set(scheme.keep)
         self._layers = {
             number: layer for number, (layer, _) in found.items() if not {layer.name, layer.group} & kept

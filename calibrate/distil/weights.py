@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from promptray.calibrate.distil.student import Student
 from promptray.export.layout import NO_KEY, fit_state_dict
 from promptray.export.safetensors_checkpoint import METADATA, read_safetensors
@@ -15,6 +17,9 @@ _CLASSIFIER = r"^(head|head\.fc|fc|classifier|last_linear|head_dist)\.(weight|bi
 
 def load_tower(student: Student, path: Path) -> None:
     """Load a tower's weights, as timm publishes them: a safetensors file, and no pickle.
+
+    Where the student reads one plane and they read three, its kernel is the sum of theirs: of a grey picture
+    all planes are the same.
 
     Raises
     ------
@@ -31,6 +36,10 @@ def load_tower(student: Student, path: Path) -> None:
         )
     content = read_safetensors(path)
     content.pop(METADATA)
+    wanted = student.tower.state_dict()
+    for key, given in content.items():
+        if key in wanted and _reads_colours(given, wanted[key]):
+            content[key] = given.sum(dim=1, keepdim=True)
     fit_state_dict(
         student.tower,
         content,
@@ -39,3 +48,9 @@ def load_tower(student: Student, path: Path) -> None:
         ignored=_CLASSIFIER,
         cure="give weights of the architecture that distil.student names, for pixels of the model's size",
     )
+
+
+def _reads_colours(given: Tensor, wanted: Tensor) -> bool:
+    """Tell whether a weight is a kernel of three planes where one of a single plane is wanted."""
+    planes = [each.shape[1] if each.ndim == 4 else 0 for each in (given, wanted)]
+    return planes == [3, 1] and given.sum(dim=1, keepdim=True).shape == wanted.shape

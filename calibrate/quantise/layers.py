@@ -14,6 +14,7 @@ from promptray.calibrate.quantise.graph import Graph
 
 #: A weight of fewer elements gains neither bytes nor time, and the last layer of a head is one.
 LEAST_WEIGHTS = 1024
+_ONE_PLANE = "it reads one plane, whose rounding nothing would average"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,10 @@ class Layer:
 
     @property
     def of_one_plane(self) -> bool:
-        """Whether it is a convolution that reads a single plane: the picture's own, grey.
+        """Whether it is a dense convolution of one input channel, as a network begins that reads grey once.
 
-        Its few weights are rounded once, where those of three planes would be rounded apart and average. It
-        has hardly any of a network's products.
+        Its few weights are rounded once, where those of three planes are rounded apart and average. It has
+        hardly any of a network's products.
         """
         return self.node.op_type == "Conv" and self.weight.shape[1] == 1
 
@@ -96,6 +97,13 @@ def linear_layers(graph: Graph) -> tuple[list[Layer], dict[str, str]]:
                 Layer(node, name, group_of(name), node.input[0], weight, node.input[1], _channel_axis(node))
             )
     return layers, kept
+
+
+def low_layers(graph: Graph) -> tuple[list[Layer], dict[str, str]]:
+    """Find, as :func:`linear_layers` does, the layers that schemes of 8 bits and less change."""
+    layers, kept = linear_layers(graph)
+    high = {layer.name: _ONE_PLANE for layer in layers if layer.of_one_plane}
+    return [layer for layer in layers if not layer.of_one_plane], kept | high
 
 
 def group_of(name: str) -> str:

@@ -9,7 +9,7 @@ from promptray.calibrate.quantise.embeddings import store_tables, store_weights
 from promptray.calibrate.quantise.float16 import type_float16
 from promptray.calibrate.quantise.graph import Graph, unreadable
 from promptray.calibrate.quantise.histogram import Magnitudes
-from promptray.calibrate.quantise.layers import Layer, linear_layers
+from promptray.calibrate.quantise.layers import Layer, linear_layers, low_layers
 from promptray.calibrate.quantise.observe import Feeds, feeds_sha256, observe
 from promptray.calibrate.quantise.on_cpu import (
     quantise_convolutions,
@@ -85,7 +85,8 @@ class Prepared:
         self._notes: list[str] = []
         self._seen: dict[str, Magnitudes] = {}
         self.layers, self._ineligible = _eligible(graph, scheme)
-        self._storable = [*self.layers, *_left(graph, scheme), *_of_one_plane(graph)]
+        high = [layer for layer in linear_layers(graph)[0] if layer.of_one_plane]
+        self._storable = [*self.layers, *_left(graph, scheme), *high]
         require_known(scheme.keep, self._storable)  # before the long work
         if isinstance(scheme, Int8 | Float8 | ConvolutionInt8):
             if not isinstance(scheme, ConvolutionInt8) and scheme.smooth is not None:
@@ -215,12 +216,9 @@ def require_known(names: Collection[str], layers: Sequence[Layer]) -> None:
 
 
 def _eligible(graph: Graph, scheme: Scheme) -> tuple[list[Layer], dict[str, str]]:
-    layers, kept = linear_layers(graph)
     if isinstance(scheme, Float16):
-        return layers, {}
-    high = _of_one_plane(graph)
-    kept |= {layer.name: "it reads one plane, whose rounding nothing would average" for layer in high}
-    layers = [layer for layer in layers if layer.name not in kept]
+        return linear_layers(graph)[0], {}
+    layers, kept = low_layers(graph)
     if isinstance(scheme, Int8 | Float8):
         return layers, kept
     operator = "Conv" if isinstance(scheme, ConvolutionInt8) else "MatMul"
@@ -232,13 +230,7 @@ def _left(graph: Graph, scheme: Scheme) -> list[Layer]:
     """Return the layers whose products a scheme leaves in float32 and whose weights it stores as int8."""
     if not isinstance(scheme, DynamicInt8 | WeightOnly):
         return []
-    layers = linear_layers(graph)[0]
-    return [layer for layer in layers if layer.node.op_type != "MatMul" and not layer.of_one_plane]
-
-
-def _of_one_plane(graph: Graph) -> list[Layer]:
-    """Return the layers that every scheme of 8 bits leaves as they are."""
-    return [layer for layer in linear_layers(graph)[0] if layer.of_one_plane]
+    return [layer for layer in low_layers(graph)[0] if layer.node.op_type != "MatMul"]
 
 
 def _observe(graph: Graph, layers: list[Layer], feeds: Feeds) -> dict[str, Magnitudes]:

@@ -138,8 +138,7 @@ class Outputs:
     ----------
     heads : sequence of dict of str to array
         Every output of each bound head, in the order the chain was made of. They belong to whoever asked: no
-        later call writes to their memory. Each value is a number: chains refuse NaN and infinity, also of
-        what only pads.
+        later call writes to their memory. All are numbers: chains refuse others, also of what only pads.
     timing : dict of str to float
         Milliseconds: ``image`` and ``head`` where they are run one after the other, ``infer`` where both are
         one call.
@@ -170,7 +169,7 @@ class Pending(Protocol):
         Raises
         ------
         ScoringError
-            ``score.deadline`` or ``score.cancelled``, by the limit it was submitted with; ``backend.*``.
+            ``score.deadline``, ``score.cancelled`` (its limit), ``score.not-finite``, ``backend.*``.
         """
         ...
 
@@ -188,7 +187,7 @@ class Chain(Protocol):
         Raises
         ------
         ScoringError
-            ``score.input``, ``score.deadline``, ``score.cancelled``, ``score.closed``, ``backend.*``.
+            As of :meth:`Pending.result`; ``score.input``, ``score.closed``.
         """
         ...
 
@@ -197,7 +196,7 @@ class BoundGraph(Protocol):
     """A compiled graph with its resident inputs. ``run`` is thread-safe."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run with the remaining inputs; return every output by name.
+        """Run with the remaining inputs; return every output by name (``score.not-finite``, ``backend.*``).
 
         Engines of a GPU run as part of a chain only.
         """

@@ -67,8 +67,10 @@ class DeclaredGraph(Protocol):
         ...
 
 
-def require_declared(facts: DeclaredGraph, inputs: Tensors, outputs: Tensors) -> None:
-    """Refuse a graph whose inputs or outputs are not those of the manifest.
+def require_declared(
+    facts: DeclaredGraph, inputs: Tensors, outputs: Tensors, more: Tensors | None = None
+) -> None:
+    """Refuse a graph whose inputs or outputs are not those of the manifest, and `more` outputs.
 
     Raises
     ------
@@ -77,6 +79,8 @@ def require_declared(facts: DeclaredGraph, inputs: Tensors, outputs: Tensors) ->
     """
     for kind, declared, found in (("inputs", facts.inputs, inputs), ("outputs", facts.outputs, outputs)):
         expected = {tensor.name: (tensor.dtype, len(tensor.dims)) for tensor in declared}
+        if kind == "outputs":
+            expected |= more or {}
         if expected != found:
             differing = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
             raise ScoringError(

@@ -13,6 +13,7 @@ from promptray.runtime.backends.declared import DeclaredGraph
 from promptray.runtime.backends.host_input import fitting, sides_of
 from promptray.runtime.backends.sequential import Done, SequentialChain
 from promptray.runtime.deadline import Deadline
+from promptray.runtime.errors import ScoringError
 
 
 class OneImageChain:
@@ -46,6 +47,11 @@ class OneImageChain:
             chain = self._free.pop()
         except IndexError:
             chain = self._make()
-        done = chain.submit(found, limit)
-        self._free.append(chain)  # what failed half-way is not used again
+        try:
+            done = chain.submit(found, limit)
+        except ScoringError as error:
+            if error.code != "backend.failed":  # what failed half-way is not used again
+                self._free.append(chain)
+            raise
+        self._free.append(chain)
         return done

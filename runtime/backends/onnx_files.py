@@ -86,8 +86,10 @@ def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             yield tag >> 3, message[position : position + length]
             position += length
         elif wire in (_FIXED32, _FIXED64):
-            yield tag >> 3, 0
             position += 4 if wire == _FIXED32 else 8
+            if position > end:
+                raise ValueError("a field beyond its message")
+            yield tag >> 3, 0
         else:
             raise ValueError("no wire type of ONNX")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
-from promptray.runtime.backends.declared import DeclaredGraph, DeclaredTensor
+from promptray.runtime.backends.declared import DeclaredGraph, DeclaredTensor, Tensors
 
 #: The output that is added, float32 of one element.
 TOTAL = "promptray.total"
@@ -29,13 +29,18 @@ _FLOAT, _INT64 = 1, 7
 
 
 def can_total(graph: DeclaredGraph) -> bool:
-    """Tell whether all that is to be added up is float32."""
-    return all(tensor.dtype == "float32" for tensor in _summed(graph))
+    """Tell whether all that is to be added up are arrays of float32."""
+    return all(tensor.dtype == "float32" and tensor.dims for tensor in _summed(graph))
 
 
 def total_shape(graph: DeclaredGraph) -> tuple[int, ...]:
     """Return the shape of :data:`TOTAL`: one element, of as many dimensions as a tensor has that is added."""
     return (1,) * max(len(tensor.dims) for tensor in _summed(graph))
+
+
+def declared_total(graph: DeclaredGraph) -> Tensors:
+    """Return what a graph has beside what the manifest says, once it was added."""
+    return {TOTAL: ("float32", len(total_shape(graph)))}
 
 
 def with_total(model: bytes, graph: DeclaredGraph) -> bytes:

@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 import onnxruntime as ort
 
 from promptray.runtime.backends import HOST, failed, no_prepare
-from promptray.runtime.backends.declared import DeclaredGraph, require_declared
+from promptray.runtime.backends.declared import DeclaredGraph, Tensors, require_declared
 from promptray.runtime.backends.host_settings import GATED, HostSettings, Optimisation
 from promptray.runtime.backends.one_image import OneImageChain
 from promptray.runtime.backends.onnx_files import require_self_contained
-from promptray.runtime.backends.onnx_total import TOTAL, can_total, with_total
+from promptray.runtime.backends.onnx_total import can_total, declared_total, with_total
 from promptray.runtime.backends.onnxruntime_graph import (
     FAULTS,
     TYPES,
@@ -109,7 +109,13 @@ class OnnxRuntimeCpu:
         if totalled:
             content = with_total(content, facts)
         session = make_session(
-            content, facts, "CPUExecutionProvider", {}, threads=self.threads, settings=self.settings
+            content,
+            facts,
+            "CPUExecutionProvider",
+            {},
+            threads=self.threads,
+            settings=self.settings,
+            more=declared_total(facts) if totalled else None,
         )
         return OnnxRuntimeGraph(session, facts, totalled=totalled)
 
@@ -137,6 +143,7 @@ def make_session(
     *,
     threads: int,
     settings: HostSettings = GATED,
+    more: Tensors | None = None,
 ) -> ort.InferenceSession:
     """Compile a model for one provider, and for no other.
 
@@ -151,6 +158,8 @@ def make_session(
     threads : int
         Of one call on the host.
     settings : HostSettings, optional
+    more : mapping of str to tuple, optional
+        Outputs that it has beside those.
 
     Raises
     ------
@@ -173,8 +182,7 @@ def make_session(
         )
     except FAULTS as error:
         raise failed(f"the {facts.role} graph could not be loaded", facts, error) from error
-    outputs = [output for output in session.get_outputs() if output.name != TOTAL]
-    require_declared(facts, _tensors(session.get_inputs()), _tensors(outputs))
+    require_declared(facts, _tensors(session.get_inputs()), _tensors(session.get_outputs()), more)
     return session
 
 

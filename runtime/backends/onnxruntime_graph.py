@@ -9,6 +9,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from promptray.runtime.backends import Array, failed
 from promptray.runtime.backends.finite import require_sound
+from promptray.runtime.backends.onnx_total import TOTAL
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
 
 # The binding raises its own exception classes, which share no base below Exception.
@@ -31,7 +32,7 @@ class OnnxRuntimeGraph:
     session : InferenceSession
     facts : GraphFacts
     totalled : bool
-        Whether its last output is :data:`promptray.runtime.backends.onnx_total.TOTAL`.
+        Whether it has the output :data:`promptray.runtime.backends.onnx_total.TOTAL`.
     """
 
     def __init__(self, session: ort.InferenceSession, facts: GraphFacts, *, totalled: bool) -> None:
@@ -66,8 +67,7 @@ class OnnxRuntimeBoundGraph:
         totalled: bool,
     ) -> None:
         self.session, self.facts, self.resident, self.totalled = session, facts, resident, totalled
-        names = [output.name for output in session.get_outputs()]
-        self._names = names[:-1] if totalled else names
+        self._names = [output.name for output in session.get_outputs()]
         # A graph takes what it needs of what the side before it gives.
         self._taken = {tensor.name for tensor in facts.inputs} - resident.keys()
 
@@ -88,8 +88,7 @@ class OnnxRuntimeBoundGraph:
         except FAULTS as error:
             raise failed(f"the {self.facts.role} graph failed", self.facts, error) from error
         # Copies: an output that a graph hands through lies where its input does, which is not ours to keep.
-        found = [value.numpy() for value in results]
-        total = found.pop() if self.totalled else None
-        outputs = dict(zip(self._names, found, strict=True))
+        outputs = {name: value.numpy() for name, value in zip(self._names, results, strict=True)}
+        total = outputs.pop(TOTAL) if self.totalled else None
         require_sound(self.facts.role, inputs, outputs, total)
         return outputs

@@ -7,19 +7,19 @@ request belongs to one call at a time, and a call that finds none free makes ano
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from types import ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
 
 from promptray.runtime.backends import OPENVINO, Array, failed, no_prepare
-from promptray.runtime.backends.declared import PIXELS, DeclaredGraph, DeclaredTensor, require_declared
+from promptray.runtime.backends.declared import PIXELS, DeclaredGraph, require_declared
 from promptray.runtime.backends.finite import require_sound
 from promptray.runtime.backends.host_settings import GATED, HostSettings
 from promptray.runtime.backends.one_image import OneImageChain
 from promptray.runtime.backends.onnx_files import require_self_contained
-from promptray.runtime.backends.onnx_total import TOTAL, can_total, with_total
+from promptray.runtime.backends.onnx_total import TOTAL, can_total, declared_total, with_total
 from promptray.runtime.backends.openvino_library import NAME, load_library
 from promptray.runtime.backends.sequential import SequentialChain
 from promptray.runtime.bundle.manifest import Graph as GraphFacts
@@ -102,8 +102,10 @@ class OpenVino:
         except _faults(self._library) as error:
             raise failed(f"the {facts.role} graph could not be loaded", facts, error) from error
         _require_float32(compiled, facts)
-        outputs = [port for port in compiled.outputs if TOTAL not in port.names]
-        require_declared(facts, _tensors(compiled.inputs, facts.inputs), _tensors(outputs, facts.outputs))
+        more = declared_total(facts) if totalled else {}
+        inputs = _tensors(compiled.inputs, {tensor.name for tensor in facts.inputs})
+        outputs = _tensors(compiled.outputs, {tensor.name for tensor in facts.outputs} | more.keys())
+        require_declared(facts, inputs, outputs, more)
         return OpenVinoGraph(self._library, compiled, facts, totalled=totalled)
 
     def prepare_with(self, facts: DeclaredGraph) -> NoReturn:
@@ -244,15 +246,15 @@ def _faults(library: ModuleType) -> tuple[type[Exception], ...]:
     return (KeyError, RuntimeError, ValueError, TypeError, *own)
 
 
-def _tensors(ports: Sequence[Any], declared: Sequence[DeclaredTensor]) -> dict[str, tuple[str, int]]:
-    """Describe ports by the names that the manifest knows; a port may have several."""
-    known = {tensor.name for tensor in declared}
-    found = {}
+def _tensors(ports: Sequence[Any], known: Set[str]) -> dict[str, tuple[str, int]]:
+    """Describe ports by the names that are known; a port may have several, and a name several ports."""
+    found: dict[str, tuple[str, int]] = {}
     for port in ports:
         names = set(port.names)
         kind = port.element_type.to_dtype().name
         for name in names & known or sorted(names)[:1]:
-            found[name] = (kind, port.partial_shape.rank.get_length())
+            title = f"{name}, again" if name in found else name
+            found[title] = (kind, port.partial_shape.rank.get_length())
     return found
 
 

@@ -96,6 +96,33 @@ def test_the_grid_of_a_model_without_maps_is_a_square() -> None:
     assert refused.value.code == "distil.student"
 
 
+def test_weights_that_read_colours_are_added_up_for_a_student_of_one_plane(tmp_path: Path) -> None:
+    """Of a grey picture the layer gives the same as the published one of its three planes."""
+    import timm
+
+    preprocessing = pupils.carzero().preprocessing
+    made = Student("test_vit", preprocessing, ((16, 8),), (4, 4)).eval()
+    size = (preprocessing.height, preprocessing.width)
+    published = timm.create_model("test_vit", num_classes=7, img_size=size).eval()
+    safetensors.torch.save_file(published.state_dict(), tmp_path / "own.safetensors")
+    load_tower(made, tmp_path / "own.safetensors")
+    picture = torch.rand(1, 1, *size)
+    with torch.no_grad():
+        ours, theirs = (
+            made.tower.patch_embed(picture),  # type: ignore[operator]
+            published.patch_embed(picture.expand(1, 3, *size)),
+        )
+    torch.testing.assert_close(ours, theirs)
+    others = {key: each for key, each in published.state_dict().items() if not key.startswith("head")}
+    own = made.tower.state_dict()
+    assert all(torch.equal(own[key], each) for key, each in others.items() if "patch_embed.proj" not in key)
+    spoilt = {**published.state_dict(), "patch_embed.proj.weight": torch.zeros(64, 4, 16, 16)}
+    safetensors.torch.save_file(spoilt, tmp_path / "four.safetensors")
+    with pytest.raises(BuildError) as refused:
+        load_tower(made, tmp_path / "four.safetensors")
+    assert refused.value.code == "checkpoint.layout"
+
+
 def test_weights_of_the_architecture_are_begun_with(tmp_path: Path) -> None:
     import timm
 

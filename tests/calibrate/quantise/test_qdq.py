@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from promptray.calibrate.quantise import Float8, Int8, quantise
 from promptray.calibrate.quantise.graph import Graph
-from promptray.calibrate.quantise.layers import Layer, linear_layers
+from promptray.calibrate.quantise.layers import low_layers
 from promptray.calibrate.quantise.qdq import E4M3, INT8, quantise_weight, scale_of
 from promptray.calibrate.quantise.session import open_session
 
@@ -42,16 +42,12 @@ def quantised(request: pytest.FixtureRequest) -> tuple[bytes, bytes]:
     return content, quantise(content, Int8(), feeds).content
 
 
-def quantisable(content: bytes) -> list[Layer]:
-    return [layer for layer in linear_layers(Graph(content))[0] if not layer.of_one_plane]
-
-
 def test_every_pair_belongs_to_a_linear_layer_and_nothing_else_has_one(
     quantised: tuple[bytes, bytes],
 ) -> None:
     before, after = quantised
     graph, _, made_by = parts(after)
-    expected = {layer.node.name for layer in quantisable(before)}
+    expected = {layer.node.name for layer in low_layers(Graph(before))[0]}
     paired = {name for name, node in made_by.items() if node.op_type == "DequantizeLinear"}
     for node in graph.node:
         read = [name for name in node.input if name in paired]
@@ -68,7 +64,7 @@ def test_weights_have_a_scale_for_each_output_channel_and_activations_one(
 ) -> None:
     before, after = quantised
     graph, constants, made_by = parts(after)
-    layers = {layer.node.name: layer for layer in quantisable(before)}
+    layers = {layer.node.name: layer for layer in low_layers(Graph(before))[0]}
     for node in graph.node:
         if node.name not in layers:
             continue
@@ -149,7 +145,7 @@ def test_onnxruntimes_static_quantiser_gives_the_same(reference: Any) -> None:
     graph = Graph(reference.graphs["image"])
     theirs = by_onnxruntime(
         graph.to_bytes(), reference.feeds, per_channel=True, op_types_to_quantize=operators,
-        nodes_to_quantize=[layer.node.name for layer in quantisable(reference.graphs["image"])],
+        nodes_to_quantize=[layer.node.name for layer in low_layers(graph)[0]],
         extra_options={
             "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
             "OpTypesToExcludeOutputQuantization": operators,

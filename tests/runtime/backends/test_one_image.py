@@ -90,6 +90,8 @@ def test_memory_is_made_once_for_images_that_follow_each_other_and_of_those_refu
     chain, anew, images = both
     chain.run(images[0])
     monkeypatch.setattr(SequentialChain, "__init__", None)  # whoever makes another chain now fails
+    with pytest.raises(ScoringError, match=r"score\.not-finite"):
+        chain.run(np.full_like(images[0], np.nan))
     with pytest.raises(ScoringError, match=r"score\.input"):
         chain.run(images[0][:, :1])
     with pytest.raises(ScoringError, match=r"score\.deadline"):

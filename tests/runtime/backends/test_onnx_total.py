@@ -17,7 +17,7 @@ from promptray.runtime.backends import HOST, OPENVINO, load_backend
 from promptray.runtime.backends.onnx_total import TOTAL, can_total, total_shape, with_total
 from promptray.runtime.bundle.manifest import Graph, TensorFacts
 from promptray.runtime.deadline import Deadline
-from promptray.runtime.errors import ScoringError
+from promptray.runtime.errors import BundleError, ScoringError
 
 HEIGHT, WIDTH, PROMPTS = 3, 5, 2
 LARGEST = np.finfo(np.float32).max
@@ -203,6 +203,46 @@ def test_a_call_after_a_refusal_is_scored(backend: str) -> None:
     np.testing.assert_allclose(outputs.heads[0]["logits"], expected(pixels()), rtol=1e-5)
 
 
-def test_what_is_no_float32_is_not_added_up() -> None:
+def test_what_is_no_array_of_float32_is_not_added_up() -> None:
     assert can_total(head_graph()[1])
     assert not can_total(head_graph("float16")[1])
+    assert not can_total(text_graph()[1])
+
+
+def text_graph() -> tuple[bytes, Graph]:
+    """Return a graph that gives one number of a wording, and not even an array of it."""
+    ids, bias = tensor("input_ids", 1, "tokens", dtype="int64"), tensor("bias")
+    nodes = [
+        helper.make_node("Cast", ["input_ids"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["numbers"], ["bias"], keepdims=0),
+    ]
+    return model([ids], nodes, [bias]), facts("text", [ids], [bias])
+
+
+@HOSTS
+def test_a_number_that_is_no_array_is_given(backend: str) -> None:
+    content, graph = text_graph()
+    bound = load_backend(backend, threads=1).load(lambda: content, graph).bind({})
+    assert bound.run({"input_ids": np.array([[3, 4]])})["bias"] == 7
+
+
+@HOSTS
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_file_with_an_output_of_that_name_is_refused(backend: str, dtype: str) -> None:
+    """Whether or not a sum is added: what the file gives is not known to be one."""
+    content, graph = head_graph(dtype)
+    own = onnx.load_from_string(content)
+    own.graph.node.append(helper.make_node("ReduceMax", ["roots"], [TOTAL]))
+    own.graph.output.append(helper.make_tensor_value_info(TOTAL, TensorProto.FLOAT, [1, 1]))
+    with pytest.raises(ScoringError) as refusal:
+        load_backend(backend, threads=1).load(own.SerializeToString, graph)
+    assert refusal.value.code == "backend.failed"
+
+
+@HOSTS
+def test_a_file_cut_where_more_would_be_swallowed_is_refused(backend: str) -> None:
+    content, graph = image_graph()
+    cut = content + bytes([13 << 3 | 1]) + bytes(5)  # of eight
+    with pytest.raises(BundleError) as refusal:
+        load_backend(backend, threads=1).load(lambda: cut, graph)
+    assert refusal.value.code == "bundle.format"
