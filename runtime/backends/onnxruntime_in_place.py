@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +13,7 @@ from promptray.runtime.backends.layout import Layout
 from promptray.runtime.backends.onnx_total import TOTAL, total_shape
 from promptray.runtime.backends.onnxruntime_graph import FAULTS, OnnxRuntimeBoundGraph
 from promptray.runtime.backends.sequential import SequentialChain
+from promptray.runtime.bundle.manifest import TensorFacts
 
 
 def in_place(image: OnnxRuntimeBoundGraph, heads: Sequence[OnnxRuntimeBoundGraph]) -> SequentialChain:
@@ -23,7 +23,7 @@ def in_place(image: OnnxRuntimeBoundGraph, heads: Sequence[OnnxRuntimeBoundGraph
 
 
 class InPlaceGraph:
-    """A bound graph for one image, with memory for its outputs, which every call writes anew.
+    """A bound graph for one image, with memory for all that comes and goes, which every call writes anew.
 
     Attributes
     ----------
@@ -36,16 +36,15 @@ class InPlaceGraph:
         self._binding = bound.session.io_binding()
         # Bindings of older versions know addresses only: the values live as long as this does.
         self._known = {**given, **bound.resident}
-        self._missing = []
-        for tensor in bound.facts.inputs:
-            if tensor.name in self._known:
-                self._binding.bind_ortvalue_input(tensor.name, self._known[tensor.name])
-            else:
-                self._missing.append(tensor.name)
-        layout = Layout(_outputs(bound))
-        self._outputs = layout.views(np.zeros(layout.size, np.uint8))
+        facts, sizes = bound.facts, _sizes(bound)
+        self._inputs = _memory([tensor for tensor in facts.inputs if tensor.name not in self._known], sizes)
+        for name, memory in self._inputs.items():
+            self._known[name] = ort.OrtValue.ortvalue_from_numpy(memory)
+        for tensor in facts.inputs:
+            self._binding.bind_ortvalue_input(tensor.name, self._known[tensor.name])
+        self._outputs = _memory(facts.outputs, sizes)
         self.values = {name: self._place(name, values) for name, values in self._outputs.items()}
-        self._total = np.zeros(total_shape(bound.facts), np.float32) if bound.totalled else None
+        self._total = np.zeros(total_shape(facts), np.float32) if bound.totalled else None
         if self._total is not None:
             self._place(TOTAL, self._total)
 
@@ -63,9 +62,9 @@ class InPlaceGraph:
         ScoringError
             ``backend.failed`` with the runtime's first line; ``score.not-finite``.
         """
+        for name, memory in self._inputs.items():
+            memory[...] = inputs[name]
         try:
-            for name in self._missing:
-                self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(inputs[name]))
             self._session.run_with_iobinding(self._binding)
         except FAULTS as error:
             raise failed(f"the {self._facts.role} graph failed", self._facts, error) from error
@@ -81,18 +80,25 @@ class InPlaceHead(InPlaceGraph):
         return {name: values.copy() for name, values in super().run(inputs).items()}
 
 
-def _outputs(bound: OnnxRuntimeBoundGraph) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return the shapes and types of the outputs for one image."""
-    sizes: dict[str, int] = {}
+def _sizes(bound: OnnxRuntimeBoundGraph) -> dict[str, int]:
+    """Return how large the dimensions are that have names, for one image."""
+    found: dict[str, int] = {}
     for tensor in bound.facts.inputs:
         if tensor.name in bound.resident:
             sides = zip(tensor.dims, bound.resident[tensor.name].shape(), strict=True)
-            sizes |= {dim: side for dim, side in sides if isinstance(dim, str)}
-    sizes[str(bound.facts.outputs[0].dims[0])] = 1
-    return {
-        tensor.name: (
-            tuple(dim if isinstance(dim, int) else sizes[dim] for dim in tensor.dims),
-            np.dtype(tensor.dtype),
-        )
-        for tensor in bound.facts.outputs
-    }
+            found |= {dim: side for dim, side in sides if isinstance(dim, str)}
+    return found | {str(bound.facts.outputs[0].dims[0]): 1}
+
+
+def _memory(tensors: Sequence[TensorFacts], sizes: Mapping[str, int]) -> dict[str, Array]:
+    """Return memory for tensors, in one piece."""
+    layout = Layout(
+        {
+            tensor.name: (
+                tuple(dim if isinstance(dim, int) else sizes[dim] for dim in tensor.dims),
+                np.dtype(tensor.dtype),
+            )
+            for tensor in tensors
+        }
+    )
+    return layout.views(np.zeros(layout.size, np.uint8))
