@@ -4,10 +4,10 @@
 
 Each form (`benchmarks.graph_surgery`) takes turns with what the bundle carries, in ONNX Runtime as the
 runtime opens it, and must first give its answers within `TOLERANCE` of their largest number. *Image side*:
-rewritten or fused ahead of time, attention in one operator. *From the 8-bit picture*: planes that are made of
-it on the host, three where one is shipped, or none, with mean and deviation in the graph. *Image side and
-head*: one graph against the runtime's chain of two, which looks at every feature on the way. *Head*: its
-projection in the bank's values.
+the shapes of all tensors noted, rewritten or fused ahead of time, attention in one operator. *From the 8-bit
+picture*: planes that are made of it on the host, three where one is shipped, or none, with mean and deviation
+in the graph. *Image side and head*: one graph against the runtime's chain of two, which looks at every
+feature on the way. *Head*: its projection in the bank's values.
 """
 
 from __future__ import annotations
@@ -128,7 +128,10 @@ class Measured:
         def opened(content: bytes) -> Call:
             return self.opened(content, {"pixels": self.pixels})
 
-        makers: dict[str, Callable[[bytes], bytes]] = {"rewritten ahead of time": surgery.rewritten}
+        makers: dict[str, Callable[[bytes], bytes]] = {
+            "shapes noted": surgery.with_shapes,
+            "rewritten ahead of time": surgery.rewritten,
+        }
         for kind in ("vit", "bert", "clip"):
             makers[f"fused as {kind}"] = partial(surgery.fused_by_tool, kind=kind)
         for kind in surgery.ATTENTION:

@@ -42,6 +42,17 @@ def rewritten(content: bytes) -> bytes:
         return path.read_bytes()
 
 
+def with_shapes(content: bytes) -> bytes:
+    """Note the shape of every tensor on the way, in the names of the inputs' dimensions."""
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    try:
+        model = SymbolicShapeInference.infer_shapes(onnx.load_from_string(content))
+    except TypeError as error:  # its own: it goes on with a shape it did not find
+        raise NoSuchForm("ONNX Runtime's tool does not find all shapes") from error
+    return bytes(model.SerializeToString())
+
+
 def fused_by_tool(content: bytes, kind: str) -> bytes:
     """Let ONNX Runtime's own tool fuse what it knows of a kind of model, told its heads and width."""
     from onnxruntime.transformers.optimizer import optimize_model

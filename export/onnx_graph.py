@@ -80,8 +80,8 @@ def export_graph(side: Side, title: str) -> bytes:
 def _strip(model: onnx.ModelProto) -> None:
     """Drop the exporter's notes: stack traces, which name folders of this machine, and shapes on the way.
 
-    ONNX Runtime finds out most shapes by itself. Told all, it also fuses what runs slower fused
-    (``with shapes noted`` in `benchmarks.graph_forms`).
+    With every shape noted ONNX Runtime lets more tensors share memory, and a ViT-B takes longer
+    (`benchmarks.graph_forms`, "shapes noted").
     """
     graph = model.graph
     graph.ClearField("value_info")

@@ -49,6 +49,7 @@ def test_what_a_family_has_not_is_said(open_clip_independent_bundle: Path, tmp_p
     (row,) = found["head, 2 prompts"]
     assert row.times is None
     assert row.not_run == "the bank has no values of an attention"
+    assert found["image side"][0].not_run == "ONNX Runtime's tool does not find all shapes"
     planes, levels = found["from the 8-bit picture to features"]
     assert (planes.form, planes.not_run) == (
         "three channels", "the first convolution reads three planes already",
@@ -111,3 +112,18 @@ def test_three_planes_are_three_times_the_work_of_one() -> None:
     np.testing.assert_allclose(run(three, np.repeat(one, 3, axis=1)), run(content, one), atol=1e-5)
     (kernel,) = (each for each in onnx.load_from_string(three).graph.initializer if each.name == "kernel")
     assert list(kernel.dims) == [5, 3, 4, 4]
+
+
+def test_shapes_are_noted_in_the_names_of_the_inputs() -> None:
+    random = np.random.default_rng(0)
+    model = onnx.load_from_string(patches(random.normal(size=(5, 1, 4, 4)), None))
+    end = helper.make_node("Relu", ["patches"], ["features"])
+    model.graph.node[0].output[0] = "patches"
+    model.graph.node.append(end)
+    content = bytes(model.SerializeToString())
+    noted = surgery.with_shapes(content)
+    (value,) = (each for each in onnx.load_from_string(noted).graph.value_info if each.name == "patches")
+    batch, *sides = value.type.tensor_type.shape.dim
+    assert (batch.dim_param, [side.dim_value for side in sides]) == ("batch", [5, 2, 2])
+    pixels = random.normal(size=(1, 1, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(run(noted, pixels), run(content, pixels))

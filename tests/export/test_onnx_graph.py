@@ -89,7 +89,6 @@ def test_the_graph_holds_no_notes_of_how_it_was_made(content: bytes) -> None:
 
 
 def test_shapes_on_the_way_are_left_to_who_runs_the_graph(content: bytes) -> None:
-    # ONNX Runtime's ViT-B is slower with them: `_strip` says why.
     assert not onnx.load_from_string(content).graph.value_info
 
 
