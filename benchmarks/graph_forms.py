@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("-o", "--output", type=Path, help="result file")
     parser.add_argument("--prompts", default="14,192", metavar="N,N", help="numbers of prompts")
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--threads", type=int, help="default: every core")
     options = parser.parse_args(arguments)
     prompts = [int(number) for number in options.prompts.split(",")]

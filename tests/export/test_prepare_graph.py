@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from pydicom import dcmread
 
 from promptray.export.prepare_graph import prepare_graph
 from promptray.export.tensorrt import Profile, build_engine, load_flavour
@@ -32,7 +31,7 @@ from promptray.runtime.dicom.facts import photometric_facts, pixel_format
 from promptray.runtime.dicom.greyscale import to_grey
 from promptray.runtime.dicom.photometric import Photometric
 from promptray.runtime.dicom.pixels import stored_values
-from promptray.runtime.dicom.read import transfer_syntax
+from promptray.runtime.dicom.read import read_dataset, transfer_syntax
 from promptray.runtime.engines.settings import Settings
 from promptray.runtime.errors import ImageError, PromptRayError
 from promptray.runtime.prepare_graph import PrepareFeeds
@@ -137,7 +136,7 @@ def test_a_large_bright_image_is_within_one_grey_level_where_a_filter_spans_many
 def readable(folder: Path) -> list[Path]:
     """Files of a folder of real DICOM objects whose pixels decode."""
     with (folder / "manifest.csv").open(encoding="utf-8", newline="") as table:
-        return [folder / row["file"] for row in csv.DictReader(table) if row["decode"] == "ok"]
+        return [folder / row["file"] for row in csv.DictReader(table) if row.get("decode") == "ok"]
 
 
 def test_every_real_picture_is_within_one_grey_level(data_dir: Path | None) -> None:
@@ -145,8 +144,8 @@ def test_every_real_picture_is_within_one_grey_level(data_dir: Path | None) -> N
     folders += [path.parent for path in sorted(data_dir.rglob("manifest.csv"))] if data_dir else []
     seen, refused, types = 0, 0, set()
     for path in (file for folder in folders for file in readable(folder)):
-        dataset = dcmread(path)
         try:
+            dataset = read_dataset(path.read_bytes())
             pixels = pixel_format(dataset)
             photometric = photometric_facts(dataset, pixels, 0)
             stored = stored_values(dataset, transfer_syntax(dataset)[0], pixels, 0)
