@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.disk import write_whole
 from promptray.runtime.errors import PromptRayError
 
@@ -24,11 +25,12 @@ class OutputFolder:
     Raises
     ------
     PromptRayError
-        ``output.exists``, ``output.unwritable``.
+        ``output.exists``, ``output.unwritable``, ``output.in-bundle``.
     """
 
     def __init__(self, folder: Path, names: Sequence[str], option: str = "-o") -> None:
         self._folder, self._option = folder, option
+        require_outside(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             there = [name for name in names if (folder / name).exists()]

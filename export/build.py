@@ -31,6 +31,7 @@ from promptray.runtime.backends import load_backend
 from promptray.runtime.bank_file import pack, unpack
 from promptray.runtime.bundle import Bundle, write_bundle
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, TextRule
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.disk import hash_file
 from promptray.runtime.errors import BuildError, BundleError, PromptError
 from promptray.runtime.graphs import encode_finding
@@ -184,7 +185,10 @@ def require_writable(output: Path) -> None:
     ------
     BundleError
         ``bundle.exists`` or ``bundle.unwritable``.
+    PromptRayError
+        ``output.in-bundle``.
     """
+    require_outside(output.parent)
     if os.path.lexists(output):
         raise BundleError(
             "bundle.exists",

@@ -24,6 +24,7 @@ from promptray.runtime.backends.choice import choose_backend
 from promptray.runtime.bank_file import pack
 from promptray.runtime.bundle import Bundle, write_bundle
 from promptray.runtime.bundle.manifest import ALTERNATIVES, Head, Manifest, Repacking
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.errors import BundleError
 from promptray.runtime.fixed_set import fixed_set
@@ -119,7 +120,10 @@ def repack(
         ``gate.failed`` where the new bundle's graphs miss a bound.
     ScoringError
         ``backend.*`` where the bundle's graphs are for another machine.
+    PromptRayError
+        ``output.in-bundle``.
     """
+    require_outside(Path(output).parent)
     if os.path.lexists(output):
         raise BundleError(
             "bundle.exists", "the output exists already", artefact=Path(output).name,

@@ -137,6 +137,7 @@ CODES: dict[str, str] = {
     "adapt.diverged": "The loss of a training is no longer a finite number.",
     "output.exists": "A report would be written over another one.",
     "output.unwritable": "A report cannot be written where it was asked for.",
+    "output.in-bundle": "Something would be written into a bundle, which is never changed.",
     # acceptance, and measuring speed
     "accept.reference": "The reference is not the fp32 original of the bundle.",
     "bench.images": "No image can be scored, so nothing can be measured.",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.bundle.words import quoted
 from promptray.runtime.disk import sync_folder
 from promptray.runtime.errors import BundleError, PromptError, PromptRayError
@@ -97,10 +98,14 @@ class Site:
         ------
         BundleError
             ``site.not-found``, ``site.corrupt``.
+        PromptRayError
+            ``output.in-bundle``: what is added to it would be in a bundle.
         """
         if not SHA256.fullmatch(bundle_hash):
             raise ValueError("bundle_hash is not a sha256 in lower-case hex")
         base = default_root() if root is None else Path(os.path.abspath(root))
+        if root is not None:
+            require_outside(base)
         # Not Path.is_dir: it raises for a path that is too long for the system.
         if root is not None and not os.path.isdir(base):
             raise BundleError(

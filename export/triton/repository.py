@@ -18,6 +18,7 @@ from promptray.export.triton.pbtxt import Message, to_pbtxt
 from promptray.export.triton.served import Model, Served, ServedHead, check_served
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Head, Manifest
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.bundle.parity import read_parity
 from promptray.runtime.disk import write_new
 from promptray.runtime.errors import BundleError, PromptRayError
@@ -86,9 +87,10 @@ def export_triton(
     BuildError
         ``gate.failed``, ``export.failed``.
     PromptRayError
-        ``output.unwritable``.
+        ``output.unwritable``, ``output.in-bundle``.
     """
     target, serving = Path(os.path.abspath(output)), serving or Serving()
+    require_outside(target)
     if os.path.lexists(target):
         raise BundleError(
             "bundle.exists", "the output exists already", artefact=target.name,

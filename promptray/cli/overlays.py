@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from promptray.cli.output import visible
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.finding_names import FindingName
 from promptray.runtime.result import Result
@@ -19,6 +20,7 @@ class Overlays:
     """Writes one PNG for each image and finding, at the image's own resolution; no two get the same name."""
 
     def __init__(self, folder: Path, findings: Sequence[FindingName]) -> None:
+        require_outside(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

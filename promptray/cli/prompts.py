@@ -18,6 +18,7 @@ from promptray.cli.output import (
 )
 from promptray.runtime.bundle import Bundle
 from promptray.runtime.bundle.manifest import Code
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.disk import write_whole
 from promptray.runtime.scorer import Scorer
 from promptray.runtime.site import Site
@@ -210,6 +211,7 @@ def export(
     Example:
       promptray prompts chest.bundle export "rib fracture" -o rib.safetensors
     """
+    require_outside(output)
     with _open(context, site) as scorer:
         data = scorer.prompts.export(keys or None, head=head)
     try:

@@ -13,6 +13,7 @@ import msgspec
 
 from promptray.runtime.bundle.manifest import FileFacts, Manifest, to_json
 from promptray.runtime.bundle.names import MANIFEST, SEAL, check_names, folders_of
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.bundle.parse import parse_manifest
 from promptray.runtime.bundle.reader import Bundle
 from promptray.runtime.bundle.validate import check_manifest, referenced_files
@@ -46,12 +47,15 @@ def write_bundle(
     BundleError
         ``bundle.exists``; ``bundle.format`` or ``bundle.unsafe-path`` when the manifest breaks a rule;
         ``bundle.missing-file`` when it refers to a file that is not given.
+    PromptRayError
+        ``output.in-bundle``.
 
     Examples
     --------
     >>> bundle = write_bundle("chest.bundle", manifest, {"parity.json": b"{}"})  # doctest: +SKIP
     """
     target = Path(os.path.abspath(path))
+    require_outside(target.parent)
     if os.path.lexists(target):
         raise _exists(target)
     _check_request(manifest, files)
