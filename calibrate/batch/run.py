@@ -13,6 +13,7 @@ import msgspec
 
 from promptray.runtime.backends import BackendFacts
 from promptray.runtime.backends.host_settings import HostSettings
+from promptray.runtime.bundle.outside import require_outside
 from promptray.runtime.disk import write_whole
 from promptray.runtime.errors import PromptRayError
 from promptray.runtime.scorer import Scorer
@@ -20,6 +21,7 @@ from promptray.runtime.version import VERSION
 
 #: Readers of Parquet folders pass over names that begin with ``_`` or ``.``.
 MANIFEST, _LOCK = "_run.json", ".lock"
+_PARTIAL = ".promptray.*.partial"
 
 
 class ScorerFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,11 +99,14 @@ def claimed(folder: Path, facts: RunFacts) -> Iterator[None]:
     Raises
     ------
     PromptRayError
-        ``batch.state`` for a folder of another batch, of other files, or one that is in use.
+        ``batch.state`` for a folder of another batch, of other files, or one that is in use;
+        ``output.in-bundle``.
     OSError
     """
+    require_outside(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _require_own(folder)  # before there is a lock in it
         lock = filelock.FileLock(folder / _LOCK, timeout=0)
         with lock:
             _begin_or_go_on(folder, facts)
@@ -114,13 +119,6 @@ def claimed(folder: Path, facts: RunFacts) -> Iterator[None]:
 def _begin_or_go_on(folder: Path, facts: RunFacts) -> None:
     manifest = folder / MANIFEST
     if not manifest.exists():
-        others = [each for each in folder.iterdir() if each.name != _LOCK]
-        if others:
-            raise _refused(
-                "the folder holds files that no batch wrote",
-                found=f"{len(others)} files",
-                cure="name a new folder with -o",
-            )
         write_whole(manifest, facts.to_json())
         return
     try:
@@ -141,6 +139,17 @@ def _begin_or_go_on(folder: Path, facts: RunFacts) -> None:
             )
 
 
+def _require_own(folder: Path) -> None:
+    """Refuse a folder of other files. A call that died before it had written the manifest left ours."""
+    others = set(folder.iterdir()) - {folder / _LOCK, *folder.glob(_PARTIAL)}
+    if others and not (folder / MANIFEST).exists():
+        raise _refused(
+            "the folder holds files that no batch wrote",
+            found=f"{len(others)} files",
+            cure="name a new folder with -o",
+        )
+
+
 def _fields(before: RunFacts, now: RunFacts) -> Iterator[tuple[str, object, object]]:
     for name in ScorerFacts.__struct_fields__:
         yield name, getattr(before.scorer, name), getattr(now.scorer, name)
@@ -150,7 +159,7 @@ def _fields(before: RunFacts, now: RunFacts) -> Iterator[tuple[str, object, obje
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove what a call that was killed had begun to write; nothing of it was given as a result."""
-    for pattern in (".promptray.*.partial", ".part-*.attempts.*"):
+    for pattern in (_PARTIAL, ".part-*.attempts.*"):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 

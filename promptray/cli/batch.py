@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def command(
       promptray batch chest.bundle --list films.txt -o scores --workers 8 --json
     """
     require_extra("ray")
+    _require_apart(images, output)
     from promptray.calibrate.batch.images import read_list
     from promptray.calibrate.batch.score import score_batch
 
@@ -88,3 +90,11 @@ def command(
         codes = ", ".join(f"{code} {count}" for code, count in made.refused.items())
         click.echo(f"{refused} of {made.images} images were refused and have no score: {codes}.", err=True)
     return 1 if refused else 0
+
+
+def _require_apart(images: tuple[Path, ...], output: Path) -> None:
+    """Refuse results within a folder of images: a call that goes on would take them for images."""
+    place = Path(os.path.realpath(output))
+    within = {place, *place.parents}
+    if any(each.is_dir() and Path(os.path.realpath(each)) in within for each in images):
+        raise click.UsageError("-o lies in a folder of images, where its files would be taken for images")

@@ -18,6 +18,18 @@ def test_without_an_image(call: Call, bundle: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "scores").exists()
 
 
+def test_results_among_the_images(call: Call, bundle: Path, image: Path, tmp_path: Path) -> None:
+    """They would be images of the call that goes on."""
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / image.name).write_bytes(image.read_bytes())
+    for place in (films, films / "scores", films / ".." / "films" / "scores"):
+        answer = call("batch", bundle, films, "-o", place)
+        assert answer.code == 2
+        assert "-o lies in a folder of images" in answer.err
+    assert [path.name for path in films.iterdir()] == [image.name]
+
+
 def test_an_image_twice(call: Call, bundle: Path, image: Path, tmp_path: Path) -> None:
     answer = call("batch", bundle, image, image, "-o", tmp_path / "scores", "--json")
     assert answer.code == 1

@@ -71,7 +71,15 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(PromptRayError) as refused, claimed(tmp_path, facts(IMAGES)):
         pytest.fail("it wrote there")
     assert refused.value.code == "batch.state"
-    assert not (tmp_path / MANIFEST).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_it_goes_on_where_it_died_before_it_had_begun(tmp_path: Path) -> None:
+    for left in (".lock", ".promptray.0.partial"):
+        (tmp_path / left).touch()
+    with claimed(tmp_path, facts(IMAGES)):
+        assert (tmp_path / MANIFEST).exists()
+        assert not (tmp_path / ".promptray.0.partial").exists()
 
 
 def test_two_calls_do_not_share_a_folder(tmp_path: Path) -> None:
