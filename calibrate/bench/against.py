@@ -7,6 +7,7 @@ the two differs as well: the report says what else is not the same.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,8 +65,9 @@ def change(what: str, old: Median, new: Median) -> Change:
         verdict = "slower"
     elif new.high < old.low:
         verdict = "faster"
-    ratio = new.value / old.value if old.value > 0 else 1.0
-    return Change(what=what, old=old, new=new, ratio=ratio, verdict=verdict)
+    ratio = new.value / old.value if old.value > 0 else math.inf
+    known = ratio if math.isfinite(ratio) else None
+    return Change(what=what, old=old, new=new, ratio=known, verdict=verdict)
 
 
 def times(report: BenchReport) -> Iterator[tuple[str, Median]]:

@@ -19,9 +19,10 @@ SYNTAXES: dict[str, str] = {
     "JPEG Baseline, 8 bits": "1.2.840.10008.1.2.4.50",
     "JPEG-LS Lossless": "1.2.840.10008.1.2.4.80",
     "JPEG 2000 Lossless": "1.2.840.10008.1.2.4.90",
+    "RLE Lossless": "1.2.840.10008.1.2.5",
 }
-#: Those that nothing in the edge install writes at such a size.
-NO_ENCODER = ("JPEG Lossless SV1", "RLE Lossless", "HTJ2K Lossless")
+#: Those that nothing in the edge install writes.
+NO_ENCODER = ("JPEG Lossless SV1", "HTJ2K Lossless")
 _BASELINE = SYNTAXES["JPEG Baseline, 8 bits"]
 _CLASSES = {"MG": "1.2.840.10008.5.1.4.1.1.1.2", "DX": "1.2.840.10008.5.1.4.1.1.1.1"}
 _CR_IMAGE = "1.2.840.10008.5.1.4.1.1.1"

@@ -275,7 +275,8 @@ class Change(_Struct, frozen=True):
     what: str
     old: Median
     new: Median
-    ratio: float
+    ratio: float | None
+    """None where the older time is none, or too short to divide by."""
     verdict: Literal["slower", "faster", "within noise", "too few samples"]
 
 

@@ -190,7 +190,7 @@ def _against(found: Against) -> Section:
             change.what,
             f"{change.old.value:.2f}",
             f"{change.new.value:.2f}",
-            f"{change.ratio:.2f}",
+            NOT_KNOWN if change.ratio is None else f"{change.ratio:.2f}",
             change.verdict,
         ]
         for change in shown

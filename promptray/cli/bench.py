@@ -133,6 +133,7 @@ def _settings(options: dict[str, Any]) -> Settings:
         sla = parse_sla(options["sla"]) if options["sla"] is not None else []
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--sla") from None
+    _require_server(scenarios, options)
     bounds = _bounds(sla, options)
     if "server" in scenarios and not bounds and options["rate"] is None:
         raise click.UsageError("the server scenario needs --latency-bound, a percentile in --sla, or --rate")
@@ -153,6 +154,13 @@ def _settings(options: dict[str, Any]) -> Settings:
         sla=sla,
         old=read_report(options["against"]) if options["against"] else None,
     )
+
+
+def _require_server(scenarios: list[str], options: dict[str, Any]) -> None:
+    """Refuse a rate or a bound that no scenario of the run would be held to."""
+    for name in ("rate", "latency_bound"):
+        if options[name] is not None and "server" not in scenarios:
+            raise click.UsageError(f"--{name.replace('_', '-')} is of --scenario server, which is not run")
 
 
 def _bounds(sla: list[Term], options: dict[str, Any]) -> list[Bound]:

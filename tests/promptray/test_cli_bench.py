@@ -170,6 +170,8 @@ def test_a_report_is_compared_with_an_older_one(bench: Call, tmp_path: Path) -> 
     latency = report["scenarios"][0]["latency"]
     for bound in ("low", "value", "high"):
         latency["median"][bound] /= 1000
+    read = next(each for each in report["scenarios"][0]["stages"] if each["name"] == "read")
+    read["median"].update(low=0, value=5e-324, high=1e-300)  # no number is its ratio
     report["machine"]["cpu"] = "another"
     old.write_text(json.dumps(report))
     every = ("--scenario", "multi-stream", "--scenario", "single-stream")
@@ -178,6 +180,7 @@ def test_a_report_is_compared_with_an_older_one(bench: Call, tmp_path: Path) -> 
     found = answer.documents[0]["against"]
     assert found["changes"][0]["what"] == "single-stream, whole"
     assert found["changes"][0]["verdict"] == "slower"
+    assert [each["ratio"] for each in found["changes"] if each["what"] == "single-stream, read"] == [None]
     assert not [each for each in found["changes"] if "multi-stream" in each["what"]]  # the old one has none
     assert [each for each in found["differs"] if each.startswith("CPU: another -> ")]
     assert not [each for each in found["differs"] if each.startswith(("images", "bundle", "backend"))]
@@ -224,6 +227,8 @@ def test_an_image_that_is_refused_is_left_out_by_number(bench: Call, images: Pat
         (("--percentile", "99", "--sla", "p50<50ms", "--scenario", "server"), "--latency-bound"),
         (("--sla", "offline>3/s"), "--scenario offline"),
         (("--scenario", "batch"), "--scenario"),
+        (("--rate", "3"), "--scenario server"),
+        (("--scenario", "offline", "--latency-bound", "3"), "--scenario server"),
         (("--percentile", "99.99"), "--percentile"),
         (("--scenario", "server", "--rate", "1e308"), "--rate"),
         (("--budget", "1e308"), "--budget"),

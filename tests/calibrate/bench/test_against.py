@@ -33,7 +33,9 @@ def test_times_differ_where_their_intervals_do_not_overlap(old: Median, new: Med
 
 
 def test_a_time_of_nothing_has_no_ratio() -> None:
-    assert change("read", between(0, 0, 0), between(1, 2, 3)).ratio == 1.0
+    found = change("read", between(0, 0, 0), between(1, 2, 3))
+    assert (found.ratio, found.verdict) == (None, "slower")
+    assert change("read", between(0, 5e-324, 1e-300), between(1, 2, 3)).ratio is None  # no number has it
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b'{"schema": "promptray-evaluation"}', b"\xff"])
