@@ -81,7 +81,9 @@ def hold_latency(
     except PromptRayError as error:
         if not error.code.startswith("bench."):
             raise
-        reason = f"{error.message}: {error.found}; {error.cure}"
+        # Of what bench could leave out, nothing is measured here.
+        cure = "raise --budget" if error.code == "bench.budget" else error.cure
+        reason = f"{error.message}: {error.found}; {cure}"
         return None, Part(name="latency", verdict="inconclusive", reason=reason)
     report = _renumbered(report, [images[place] for place in timed])
     if not settings.new_process_memory:

@@ -98,9 +98,9 @@ def _walk(root: Path) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         raise TableError(
             "table.not-found",
-            f"a folder of images cannot be listed: {error.strerror}",
-            artefact=Path(error.filename).name,
-            cure="give this user the right to read it, or take it away",
+            f"a folder of images, or one in it, cannot be listed: {error.strerror}",
+            artefact=root.name,  # a folder within it may be named after a patient
+            cure="give this user the right to read it and all folders in it, or take them away",
         )
 
     entered: set[tuple[int, int]] = set()

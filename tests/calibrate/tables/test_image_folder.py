@@ -67,14 +67,16 @@ def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "closed").mkdir()
+    (tmp_path / "films" / "DOE^JANE").mkdir(parents=True)
     scandir = os.scandir
 
     def refusing(path: object) -> object:
-        if Path(str(path)).name == "closed":
+        if Path(str(path)).name == "DOE^JANE":
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)  # type: ignore[call-overload]
 
     monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(TableError, match="cannot be listed: Permission denied"):
-        ImageFolder(tmp_path)
+    with pytest.raises(TableError, match="cannot be listed: Permission denied") as refused:
+        ImageFolder(tmp_path / "films")
+    assert refused.value.artefact == "films"
+    assert "DOE" not in str(refused.value.to_json())
