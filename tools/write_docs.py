@@ -145,6 +145,7 @@ def _numbers() -> str:
          ratio(mixed["head"]["padded to the longest prompt"]), "layout"),
         ("Packed rows against buckets, attention time", ratio(mixed["attention"]["packed"]), "layout"),
         *((what, value, "peers") for what, value in peer_rows(_results("promptray-peers"))),
+        *((what, value, "film") for what, value in film_rows()),
         *((what, value, "gpu") for what, value in gpu_rows(_results("promptray-gpu"))),
     ]  # fmt: skip
     commands = {
@@ -153,6 +154,7 @@ def _numbers() -> str:
         "layout": f"`python -m benchmarks.bank_layout`: ratio (quartiles) of {layout['rounds']} rounds, "
         "full-size model",
         "peers": "`python -m benchmarks.peers`: median (quartiles) [95 % interval] of rounds; random weights",
+        "film": "`python -m benchmarks.peers.file_to_score`: median (quartiles) of rounds; random weights",
         "gpu": "`make gpu`: fastest median of one image, host to host; full-size models, random weights",
     }
     table = "".join(f"| {what} | {value} | {commands[by]} |\n" for what, value, by in rows)
@@ -173,6 +175,26 @@ def gpu_rows(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
             how = f"{best['contestant']} {best['version']} {best['precision']}"
             taken = f"{best['latency']['p50']:.2f} ms (p99 {best['latency']['p99']:.2f}), {how}"
             rows.append((f"{model}, {result['gpu']['name']}", taken))
+    return rows
+
+
+def film_rows() -> list[tuple[str, str]]:
+    """Return a row for each way of decoding a JPEG 2000 film, with the ratio that was aimed at."""
+    rows = []
+    for name, how, wanted in (
+        ("file_to_score", "at full resolution", 1.4),
+        ("file_to_score_reduced", "decoded at a lower resolution", 2.0),
+    ):
+        found = _read(f"benchmarks/results/{name}.json")
+        usual = found["bundles"][-1]["total"]["usual"]  # of the full-size model
+        side = " x ".join(map(str, found["film"]["size"]))
+        ratio = f"{usual['ratio']:.2f} ({usual['ratio_q1']:.2f}-{usual['ratio_q3']:.2f})"
+        missed = "" if usual["ratio"] >= wanted else ", MISSED"
+        what = (
+            f"File to score of a {found['film']['syntax']} film of {side}, CARZero: time of pydicom, "
+            f"pylibjpeg, NumPy and ONNX Runtime over PromptRay's, {how}"
+        )
+        rows.append((what, f"{ratio}; target >= {wanted:g}{missed}"))
     return rows
 
 
