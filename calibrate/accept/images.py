@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptray.calibrate.accept.report import Images, Part
+from promptray.calibrate.bench.system import OF_THE_IMAGE
 from promptray.calibrate.evaluation_report import RefusedImage
 from promptray.calibrate.same_picture import set_sha256
 from promptray.calibrate.score_images import score_images
@@ -129,12 +130,12 @@ def images_report(
     share = len(scored.refused) / len(images)
     codes = "".join(f", {count} x {code}" for code, count in by_code.items())
     reason = f"{len(scored.refused)} of {len(images)} images refused ({share:.1%}{codes})"
-    enough = share <= refused_at_most and report.scored > 0
-    return report, Part(
-        name="images",
-        verdict="passed" if enough else "refused",
-        reason=f"{reason}; {refused_at_most:.1%} at most",
-    )
+    reason = f"{reason}; {refused_at_most:.1%} at most"
+    failed = sum(count for code, count in by_code.items() if not code.startswith(OF_THE_IMAGE))
+    if failed:
+        reason += f"; {failed} of them by no fault of the image, of which none is allowed"
+    enough = share <= refused_at_most and report.scored > 0 and not failed
+    return report, Part(name="images", verdict="passed" if enough else "refused", reason=reason)
 
 
 def _sha256(file: Path | None) -> str:

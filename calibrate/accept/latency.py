@@ -22,6 +22,7 @@ Progress = Callable[[str, str, float], None]
 #: Metrics of a condition that are about the time of one image.
 _OF_LATENCY = ("mean", "max")
 _OF_START = ("cold", "open")
+_NO_NUMBER = "score.not-finite"
 
 
 def bench_settings(sla: Sequence[Term], budget: float, seed: int) -> Settings:
@@ -79,12 +80,9 @@ def hold_latency(
     try:
         report = run_bench(opening, files, _declared(*declared), settings, progress=progress)
     except PromptRayError as error:
-        if not error.code.startswith("bench."):
+        if not error.code.startswith(("bench.", _NO_NUMBER)):
             raise
-        # Of what bench could leave out, nothing is measured here.
-        cure = "raise --budget" if error.code == "bench.budget" else error.cure
-        reason = f"{error.message}: {error.found}; {cure}"
-        return None, Part(name="latency", verdict="inconclusive", reason=reason)
+        return None, Part(name="latency", verdict="inconclusive", reason=_not_measured(error))
     report = _renumbered(report, [images[place] for place in timed])
     if not settings.new_process_memory:
         note = "Memory is that of the accepting process, which has held the text encoder as well."
@@ -93,6 +91,14 @@ def hold_latency(
         note = f"Timed: {len(timed)} of {len(images)} images, those that are there and declared alike."
         report = msgspec.structs.replace(report, notes=[*report.notes, note])
     return report, latency_part(report)
+
+
+def _not_measured(error: PromptRayError) -> str:
+    if error.code == _NO_NUMBER:  # the part `images` says which
+        return f"{error.message}; nothing was timed"
+    # Of what bench could leave out, nothing is measured here.
+    cure = "raise --budget" if error.code == "bench.budget" else error.cure
+    return f"{error.message}: {error.found}; {cure}"
 
 
 def _renumbered(report: BenchReport, timed: Sequence[LabelledImage]) -> BenchReport:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from promptray.runtime.scorer import Scorer
 
 _WARM_ROUNDS = 2
+#: Codes of what is wrong with an image, not with the model.
+OF_THE_IMAGE = ("image.", "dicom.")
 
 
 class ScorerSystem:
@@ -113,8 +115,8 @@ def warm_up(
         try:
             result = scorer.score(file, name=f"image {number}", **declared)
         except PromptRayError as error:
-            if not error.code.startswith(("image.", "dicom.")):
-                raise
+            if not error.code.startswith(OF_THE_IMAGE):
+                raise _unnamed(error, number) from None
             refused[f"image {number}"] = error.code
             continue
         first = first or result
