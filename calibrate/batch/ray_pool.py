@@ -157,7 +157,7 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
         }
         try:
             try:
-                ray.init(address=address, **common) if address else ray.init(**common, **own)
+                ray.init(address=address or "local", **common, **({} if address else own))
             except Exception as error:  # of any type, a bare Exception where its processes start too slowly
                 raise _stopped(error) from error
             yield ray

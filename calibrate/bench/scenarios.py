@@ -21,6 +21,8 @@ import numpy as np
 
 #: More queries make no percentile better that is printed, and fill the report.
 MOST_QUERIES = 20_000
+#: Seconds that a stream waits before it looks whether another has failed, or the caller wants an end.
+_NAP = 0.5
 Ended = Literal["time", "queries"]
 
 
@@ -110,11 +112,13 @@ def drawn(images: int, seed: int) -> Iterator[int]:
         yield from random.integers(images, size=256).tolist()
 
 
-def single_stream(system: System, clock: Clock, limit: Limit, seed: int) -> Load:
-    """Ask for one image after the other; at least one."""
+def single_stream(
+    system: System, clock: Clock, limit: Limit, seed: int, stop: threading.Event | None = None
+) -> Load:
+    """Ask for one image after the other; at least one, and none after `stop` was set."""
     load, images = Load(), drawn(system.images, seed)
     start = end = clock.now()
-    while len(load.latencies) < limit.queries:
+    while len(load.latencies) < limit.queries and not (stop and stop.is_set()):
         stages = system.one(next(images))
         began, end = end, clock.now()
         load.latencies.append(end - began)
@@ -189,6 +193,10 @@ def server(system: System, clock: Clock, limit: Limit, seed: int, *, rate: float
                 number, at, image = next(questions, (-1, 0.0, 0))
             if number < 0 or clock.now() - start > 2 * limit.seconds:
                 return
+            for _ in range(int((start + at - clock.now()) / _NAP) - 1):  # the rest is slept in one go
+                if stop.is_set():
+                    return
+                clock.sleep(_NAP)
             clock.sleep(start + at - clock.now())
             system.one(image)
             found[number] = clock.now() - start - at
@@ -205,7 +213,7 @@ def closed_loop(system: System, clock: Clock, limit: Limit, seed: int, *, stream
     start = clock.now()
 
     def ask(stream: int, stop: threading.Event) -> None:
-        loads.append(single_stream(system, clock, limit, seed + stream))
+        loads.append(single_stream(system, clock, limit, seed + stream, stop))
 
     _side_by_side(ask, streams)
     latencies = [each for load in loads for each in load.latencies]

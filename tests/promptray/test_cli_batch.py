@@ -54,7 +54,10 @@ def _nothing_is_left() -> Iterator[None]:
     assert not (Path.home() / ".ray").exists()
 
 
-def test_it_scores_as_score_does(call: Call, bundle: Path, images: list[Path], tmp_path: Path) -> None:
+def test_it_scores_as_score_does(
+    call: Call, bundle: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a cluster that nobody asked this call to use
     common = ("--modality", "DX", "--no-site", "--threads", 1, "--json")
     out = tmp_path / "scores"
     listed = tmp_path / "list.txt"

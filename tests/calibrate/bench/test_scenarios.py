@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
 from promptray.calibrate.bench.scenarios import (
+    MOST_QUERIES,
     Limit,
     MachineClock,
     arrivals,
@@ -111,6 +114,49 @@ def test_a_fault_of_any_stream_is_raised(streams: int) -> None:
     clock = FakeClock()
     with pytest.raises(ScoringError, match="made to fail"):
         server(Broken(clock, lambda call: 0.0), clock, Limit(5.0), seed=2, rate=10.0, streams=streams)
+
+
+def test_a_stream_that_waits_for_its_query_ends_with_the_one_that_fails() -> None:
+    """Else an interrupted run would end when the last query that is waited for has arrived."""
+
+    class OwnTime(FakeClock):
+        """The main thread's goes on when it sleeps; the others' stands still, long before any query."""
+
+        def now(self) -> float:
+            return self.time if threading.current_thread() is threading.main_thread() else -1e9
+
+        def sleep(self, seconds: float) -> None:
+            if threading.current_thread() is threading.main_thread():
+                super().sleep(seconds)
+            else:
+                time.sleep(0.001)
+
+    class Interrupted(FakeSystem):
+        def one(self, image: int) -> Mapping[str, float]:
+            self.asked.append(image)
+            raise KeyboardInterrupt
+
+    clock = OwnTime()
+    system = Interrupted(clock, lambda call: 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        server(system, clock, Limit(5.0), seed=2, rate=10.0, streams=3)
+    assert len(system.asked) == 1
+
+
+def test_callers_at_once_end_with_the_one_that_fails() -> None:
+    class Interrupted(FakeSystem):
+        def one(self, image: int) -> Mapping[str, float]:
+            self.asked.append(image)
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            time.sleep(0.001)
+            return {}
+
+    clock = FakeClock()
+    system = Interrupted(clock, lambda call: 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        closed_loop(system, clock, Limit(1e9), seed=1, streams=2)
+    assert len(system.asked) < MOST_QUERIES
 
 
 def test_callers_at_once_ask_each_for_one_image_after_the_other() -> None:
