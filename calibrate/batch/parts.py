@@ -135,9 +135,29 @@ def read_outcomes(folder: Path, part: Part, run: RunFacts) -> Counter[str | None
     rows = content.to_pylist()
     if [each["index"] for each in rows] != list(range(part.first, part.first + len(part.images))):
         raise _damaged(part, "other images than it must hold")
+    if any(each["bundle"] != run.scorer.bundle for each in rows):
+        raise _damaged(part, "scores of another bundle")
     if any((each["status"] == "scored") != (each["code"] is None) for each in rows):
         raise _damaged(part, "a status that contradicts its code")
     return Counter(each["code"] for each in rows)
+
+
+def require_no_others(folder: Path, parts: Sequence[Part]) -> None:
+    """Refuse a folder with Parquet files beside its parts: a reader of the folder would count their rows.
+
+    Raises
+    ------
+    PromptRayError
+        ``batch.state``.
+    """
+    others = {each.name for each in folder.glob("*.parquet")} - {part.file for part in parts}
+    if others:
+        raise PromptRayError(
+            "batch.state",
+            "the folder holds Parquet files that are no part of this batch",
+            found=f"{len(others)} files beside {len(parts)} parts",
+            cure="move away what is not part-000000.parquet and so on",
+        )
 
 
 def _damaged(part: Part, found: str) -> PromptRayError:

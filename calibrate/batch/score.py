@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from promptray.calibrate.batch.images import digest, require_each_once
-from promptray.calibrate.batch.parts import Part, cut, read_outcomes
+from promptray.calibrate.batch.parts import Part, cut, read_outcomes, require_no_others
 from promptray.calibrate.batch.ray_pool import run_parts
 from promptray.calibrate.batch.report import BatchReport
 from promptray.calibrate.batch.run import RunFacts, ScorerFacts, claimed
@@ -105,6 +105,7 @@ def score_batch(
     folder = Path(os.path.abspath(output))
     parts = cut(images, part)
     with claimed(folder, run):
+        require_no_others(folder, parts)
         there = [each for each in parts if (folder / each.file).exists()]
         outcomes = {each.number: read_outcomes(folder, each, run) for each in there}
         missing = [each for each in parts if each.number not in outcomes]

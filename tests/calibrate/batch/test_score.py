@@ -85,3 +85,16 @@ def test_on_the_processor_there_is_one_for_two_cores_and_the_summary_says_why(
     assert pools == [(max(1, host_threads(None) // 2), 0)]
     assert report.backend == HOST
     assert report.reason == f"auto: the first of the backends this bundle was gated on ({HOST})"
+
+
+def test_files_that_readers_of_the_folder_would_count_are_refused(
+    small: Bundle, films: list[Path], tmp_path: Path, pools: list[tuple[int, int]]
+) -> None:
+    out = tmp_path / "scores"
+    score_batch(small.path, films, out, modality="DX", site=None)
+    (out / "part-000000 (copy).parquet").write_bytes((out / "part-000000.parquet").read_bytes())
+    with pytest.raises(PromptRayError) as refused:
+        score_batch(small.path, films, out, modality="DX", site=None)
+    assert refused.value.code == "batch.state"
+    assert refused.value.found == "1 files beside 1 parts"
+    assert len(pools) == 1

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -239,6 +240,11 @@ def test_a_file_of_other_results_is_refused(told: Work, images: list[Path]) -> N
     assert refused(strict=True) == "results of another run"
     first.write_bytes(second.read_bytes())
     assert refused() == "other images than it must hold"
+    first.write_bytes(content)
+    table = pq.read_table(first)
+    foreign = pa.array(["f" * 64] * table.num_rows)
+    pq.write_table(table.set_column(table.schema.get_field_index("bundle"), "bundle", foreign), first)
+    assert refused() == "scores of another bundle"
     first.write_bytes(content[:-20])
     assert "Arrow" in refused()
     first.unlink()
