@@ -127,7 +127,8 @@ def read_outcomes(folder: Path, part: Part, run: RunFacts) -> Counter[str | None
         ``batch.state`` where the file does not hold just its images' results of this run.
     """
     try:
-        content = pq.read_table(folder / part.file, columns=["index", "bundle", "status", "code"])
+        with (folder / part.file).open("rb") as file:  # Arrow takes no path of undecodable bytes
+            content = pq.read_table(file, columns=["index", "bundle", "status", "code"])
     except (OSError, pa.ArrowException) as error:
         raise _damaged(part, type(error).__name__) from None
     if (content.schema.metadata or {}).get(_METADATA) != run.to_json():

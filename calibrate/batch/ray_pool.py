@@ -157,7 +157,8 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
         }
         try:
             try:
-                ray.init(address=address or "local", **common, **({} if address else own))
+                with _unnamed_job():
+                    ray.init(address=address or "local", **common, **({} if address else own))
             except Exception as error:  # of any type, a bare Exception where its processes start too slowly
                 raise _stopped(error) from error
             yield ray
@@ -165,6 +166,19 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
             ray.shutdown()
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _unnamed_job() -> Iterator[None]:
+    """Keep the command line, which may name files, from Ray: a cluster keeps and shows that of each job."""
+    import ray._private.utils as utils  # there is no option for it
+
+    command_line = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: "promptray batch"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = command_line
 
 
 @contextlib.contextmanager

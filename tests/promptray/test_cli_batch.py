@@ -123,6 +123,26 @@ def test_it_scores_as_score_does(
     assert other.documents[0]["error"]["code"] == "batch.state"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_paths_of_undecodable_bytes_are_scored_and_ray_is_not_told_the_command_line(
+    bundle: Path, image: Path, tmp_path: Path
+) -> None:
+    """Ray keeps the command line of each job as text: told this one, it would fail."""
+    film, out = (tmp_path / os.fsdecode(name) for name in (b"DOE^JANE \xff.png", b"scores \xff"))
+    film.write_bytes(image.read_bytes())
+    command = [
+        sys.executable, "-m", "promptray", "batch", str(bundle), str(film), "-o", str(out),
+        "--modality", "DX", "--no-site", "--workers", "1", "--threads", "1", "--json",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scored"] == 1
+    assert b"DOE" not in done.stderr
+    with (out / "part-000000.parquet").open("rb") as file:
+        (found,) = pq.read_table(file).to_pylist()
+    assert found["image"].endswith("DOE^JANE \\udcff.png")
+
+
 def test_a_killed_driver_goes_on(bundle: Path, image: Path, tmp_path: Path) -> None:
     """What was finished before stays as it is; every image has one row in the end."""
     images = archive(tmp_path / "archive", image, 20, broken=0)
