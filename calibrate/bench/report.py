@@ -123,18 +123,29 @@ class Scenario(_Struct, frozen=True):
 
 
 class LoadGen(_Struct, frozen=True):
-    """SingleStream as MLCommons' own LoadGen asked and counted."""
+    """One scenario as MLCommons' own LoadGen asked and counted."""
 
     version: str
+    scenario: ScenarioName
     queries: int
-    p50_ms: float
-    p90_ms: float
+    images: int
+    rate: float | None
+    """Queries a second that it asked: Server only."""
+    images_per_second: float | None
+    """Offline only."""
+    p50_ms: float | None
+    """None where a latency has no meaning: Offline."""
+    p90_ms: float | None
     early_stopping_p90_ms: float | None
-    """None: too few queries."""
+    """None: too few queries, or a scenario of which LoadGen makes no estimate."""
     discarded: int | None
     """Queries slower than the estimate, by LoadGen's own count."""
     fewest_queries: int | None
     """That LoadGen wants for the 90th percentile."""
+    bound: Bound | None
+    """What the Server scenario was held to."""
+    met: bool | None
+    """Whether its early stopping says that the bound holds; false for too few queries, too."""
 
 
 class Start(_Struct, frozen=True):
@@ -306,7 +317,7 @@ class BenchReport(_Struct, frozen=True):
     protocol: Protocol
     start: Start | None
     scenarios: list[Scenario]
-    loadgen: LoadGen | None
+    loadgen: list[LoadGen]
     memory: Memory
     sweeps: list[Sweep]
     sla: list[SlaTerm]

@@ -14,7 +14,7 @@ import msgspec
 
 from promptray.calibrate.bench import cold
 from promptray.calibrate.bench.against import against
-from promptray.calibrate.bench.loadgen import run_loadgen
+from promptray.calibrate.bench.loadgen import Plan, run_loadgen
 from promptray.calibrate.bench.machine import Watch
 from promptray.calibrate.bench.memory import peak_bytes
 from promptray.calibrate.bench.opening import Opening
@@ -22,6 +22,7 @@ from promptray.calibrate.bench.percentile import CONFIDENCE, fewest_queries
 from promptray.calibrate.bench.report import (
     BenchReport,
     Bound,
+    LoadGen,
     Memory,
     Protocol,
     Scenario,
@@ -81,7 +82,7 @@ class Settings:
     starts : bool
         Whether new processes are started.
     loadgen : bool
-        Whether MLCommons' LoadGen runs SingleStream as well.
+        Whether MLCommons' LoadGen runs the scenarios as well.
     seed : int
     new_process_memory : bool
         Whether memory is that of a new process, because this one held more than what scores.
@@ -158,7 +159,8 @@ def run_bench(
         queries for any percentile; ``bench.start``, and what opening a bundle and scoring raise.
     """
     clock = clock or MachineClock()
-    phases = int(settings.starts) + int(settings.loadgen) + len(settings.scenarios) + len(settings.sweeps)
+    scenarios = len(settings.scenarios) * (2 if settings.loadgen else 1)
+    phases = int(settings.starts) + scenarios + len(settings.sweeps)
     run = _Run(settings, opening, declared, clock, progress, clock.now() + settings.budget, phases)
     watch = Watch()
     with opening.scorer() as scorer:
@@ -169,10 +171,9 @@ def run_bench(
         for name in settings.scenarios:
             run.found.append(_scenario(run, name, warm))
             watch.look()
-        second = None
+        by_loadgen = []
         if settings.loadgen:
-            seconds = run.share("LoadGen", "single-stream")
-            second = run_loadgen(warm.system, seconds, warm.seconds_each, settings.seed)
+            by_loadgen = [found for each in run.found if (found := _by_loadgen(run, each, warm))]
         peak = _peak_of_new_process(run, files, warm) if settings.new_process_memory else peak_bytes()
         memory = Memory(peak_bytes=peak, gpu_bytes=watch.gpu_bytes)
         _require_percentile(run)
@@ -185,9 +186,9 @@ def run_bench(
             bundle=warm.first.document.bundle, backend=warm.first.document.backend, machine=machine,
             images=warm.images, refused=warm.refused, start=start,
             protocol=_protocol(settings, opening, scorer, warm),
-            scenarios=run.found, loadgen=second, memory=memory, sweeps=sweeps,
+            scenarios=run.found, loadgen=by_loadgen, memory=memory, sweeps=sweeps,
             sla=[judge(term, Measured(run.found, start, memory)) for term in settings.sla],
-            against=None, notes=_notes(scorer, settings, sweeps),
+            against=None, notes=_notes(scorer, settings, sweeps, by_loadgen),
         )  # fmt: skip
     progress("done", "", 1.0)
     if settings.old is None:
@@ -243,6 +244,30 @@ def _scenario(run: _Run, name: ScenarioName, warm: WarmUp) -> Scenario:
     return scenario_of(name, load, per_query, served, [term.percentile for term in settings.sla])
 
 
+def _by_loadgen(run: _Run, ours: Scenario, warm: WarmUp) -> LoadGen | None:
+    """Let LoadGen ask as our scenario did.
+
+    Its Server asks at the rate that ours found, or at the highest that was served to the end: it does not end
+    before all queries have their answers. None where there was no such rate.
+    """
+    settings, seconds = run.settings, run.share("LoadGen", ours.name)
+    samples = settings.samples if ours.name == "multi-stream" else 1
+    rate: float | None = 1 / (max(warm.seconds_each, 1e-6) * samples)
+    if ours.name == "offline":
+        rate = ours.images_per_second or rate
+    if ours.server:
+        served = [each.rate for each in ours.server.trials if each.queries and not each.unserved]
+        rate = ours.server.rate or max(served, default=None)
+    if rate is None:
+        return None
+    bound = settings.bounds[0] if ours.server and settings.bounds else None
+    plan = Plan(
+        scenario=ours.name, seconds=seconds, rate=rate, seed=settings.seed,
+        samples=samples, streams=settings.streams, bound=bound,
+    )  # fmt: skip
+    return run_loadgen(warm.system, plan)
+
+
 def scenario_of(
     name: ScenarioName,
     load: Load,
@@ -292,7 +317,9 @@ def _protocol(settings: Settings, opening: Opening, scorer: Scorer, warm: WarmUp
     )  # fmt: skip
 
 
-def _notes(scorer: Scorer, settings: Settings, sweeps: Sequence[Sweep]) -> list[str]:
+def _notes(
+    scorer: Scorer, settings: Settings, sweeps: Sequence[Sweep], by_loadgen: Sequence[LoadGen]
+) -> list[str]:
     """Say what the numbers are of, where that is not plain."""
     found = [
         "Files were read before: `read` is the time from the system's file cache, not from a disk.",
@@ -310,6 +337,10 @@ def _notes(scorer: Scorer, settings: Settings, sweeps: Sequence[Sweep]) -> list[
         gate = scorer.backend.decode
         passed = f"passed gate {gate.gate} here" if gate else "passed no gate here, so `score` refuses it"
         found.append(f"Decoding at a lower resolution {passed}.")
+    if settings.loadgen and len(by_loadgen) < len(settings.scenarios):
+        found.append("LoadGen did not run the server scenario: no rate that was tried was served to the end.")
+    if len(settings.bounds) > 1 and any(each.bound for each in by_loadgen):
+        found.append("LoadGen's server scenario knows one bound: the first.")
     if settings.starts:
         found.append("Start: new processes, the bundle and the image in the system's file cache.")
     if settings.new_process_memory:

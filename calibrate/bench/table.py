@@ -30,8 +30,8 @@ def sections(report: BenchReport) -> Iterator[Section]:
             yield _stages(scenario)
         if scenario.server:
             yield _server(scenario)
-    if report.loadgen:
-        yield _loadgen(report.loadgen)
+    for found in report.loadgen:
+        yield _loadgen(found)
     for sweep in report.sweeps:
         yield _sweep(sweep)
     if report.refused:
@@ -152,15 +152,25 @@ def _server(scenario: Scenario) -> Section:
 
 
 def _loadgen(found: LoadGen) -> Section:
-    estimate = f"takes {found.fewest_queries} queries"
+    title = f"{found.scenario} by LoadGen {found.version}; {found.queries} queries"
+    if found.p50_ms is None or found.p90_ms is None:
+        return Section(
+            title, ["images", "images a second"], [[str(found.images), f"{found.images_per_second:.2f}"]]
+        )
+    estimate = f"takes {found.fewest_queries} queries" if found.fewest_queries else ""
     if found.early_stopping_p90_ms is not None:
         estimate = f"{found.early_stopping_p90_ms:.2f}"
     rows = [
         ["p50", f"{found.p50_ms:.2f}", "", ""],
-        ["p90", f"{found.p90_ms:.2f}", estimate, str(found.discarded or 0)],
+        ["p90", f"{found.p90_ms:.2f}", estimate, "" if found.discarded is None else str(found.discarded)],
     ]
+    if found.rate is not None:
+        title += f", {found.rate:.2f} a second"
+    if found.bound:
+        holds = "holds" if found.met else "not shown to hold"
+        title += f"; {found.bound.percentile:g} % within {found.bound.ms:g} ms: {holds}"
     columns = ["of a query", "plain ms", "early-stopping ms", "slower than that"]
-    return Section(f"single-stream by LoadGen {found.version}; {found.queries} queries", columns, rows)
+    return Section(title, columns, rows)
 
 
 def _sweep(sweep: Sweep) -> Section:

@@ -80,7 +80,7 @@ _MOST_RATE = 1e6
     help="Multi-stream: images a query.",
 )
 @click.option("--no-start", is_flag=True, help="Start no new processes (cold start).")
-@click.option("--loadgen", is_flag=True, help="SingleStream by MLCommons' LoadGen as well, where installed.")
+@click.option("--loadgen", is_flag=True, help="The scenarios by MLCommons' LoadGen as well, where installed.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of draws and arrivals.")
 @click.option("--modality", help="Modality of inputs that state none (PNG, JPEG), for example CR or DX.")
 @click.option("--frame", type=click.IntRange(1), help="Frame of multi-frame objects, counted from 1.")

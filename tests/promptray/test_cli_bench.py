@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,11 +21,10 @@ from promptray.calibrate.bench.against import differences, read_report
 from promptray.runtime.cores import DECODE_THREADS
 from tests import dicom_factory
 from tests.calibrate.bench.fakes import CountingClock
+from tests.calibrate.bench.wheel import HERE
 from tests.fuzz.small_bundle import write_small
 from tests.promptray.command_line import Answer, Call
 
-#: MLCommons' load generator has wheels for this machine.
-LOADGEN = sys.platform == "linux" and platform.machine() == "x86_64"
 ROOT = Path(__file__).parents[2]
 
 
@@ -76,7 +73,7 @@ def test_everything_is_measured_and_written(bench: Call, tmp_path: Path) -> None
         out,
         "--json",
     )
-    if LOADGEN:
+    if HERE:
         every += ("--loadgen",)
     answer = bench("--budget", 5, "--samples", 2, "--sla", "p50<60s,rss<100GB,cold<600s", *every)
     assert answer.code == 1, answer.err  # one start has no interval
@@ -92,7 +89,14 @@ def test_everything_is_measured_and_written(bench: Call, tmp_path: Path) -> None
     ]
     assert [each["met"] for each in report["sla"]] == [True, True, None]
     assert report["start"]["rounds"] == 1
-    assert (report["loadgen"] is not None) == LOADGEN
+    by_loadgen = {each["scenario"]: each for each in report["loadgen"]}
+    if HERE:
+        rates = [each["rate"] for each in report["scenarios"][2]["server"]["trials"]]
+        assert {"single-stream", "multi-stream", "offline"} <= by_loadgen.keys()
+        assert by_loadgen["multi-stream"]["images"] == 2 * by_loadgen["multi-stream"]["queries"]
+        assert "server" not in by_loadgen or by_loadgen["server"]["rate"] in rates
+    else:
+        assert not by_loadgen
     require_stages(report["scenarios"][0])
     sweep = {each["name"]: each["rows"] for each in report["sweeps"]}
     assert [row["setting"] for row in sweep["prompts"]] == ["1", "5"]

@@ -13,11 +13,12 @@ from PIL import Image
 from promptray.calibrate.bench import run as bench_run
 from promptray.calibrate.bench.opening import Opening
 from promptray.calibrate.bench.page import bench_html
-from promptray.calibrate.bench.report import BenchReport
+from promptray.calibrate.bench.report import BenchReport, Bound
 from promptray.calibrate.bench.run import Settings, run_bench
 from promptray.calibrate.bench.sla import parse_sla
 from promptray.calibrate.bench.table import sections
 from tests.calibrate.bench.fakes import CountingClock
+from tests.calibrate.bench.wheel import needs_wheel
 from tests.fuzz.small_bundle import write_small
 
 
@@ -68,6 +69,31 @@ def test_a_server_that_served_too_few_is_reported_and_not_called_too_short(small
     assert read_back(report) == report
     assert "slower than any bound" in str([section.rows for section in sections(report)])
     assert bench_html(report)
+
+
+@needs_wheel
+def test_loadgen_asks_as_every_scenario_did(small: Path) -> None:
+    scenarios = ("single-stream", "multi-stream", "server", "offline")
+    bounds = [Bound(percentile=50, ms=60_000.0), Bound(percentile=90, ms=60_000.0)]
+    report, _ = bench(small, 2.0, scenarios=scenarios, samples=2, rate=20.0, bounds=bounds, loadgen=True)
+    assert tuple(each.scenario for each in report.loadgen) == scenarios
+    single, multi, served, offline = report.loadgen
+    assert (single.images, multi.images) == (single.queries, 2 * multi.queries)
+    assert (served.rate, served.bound) == (20.0, bounds[0])
+    assert offline.images_per_second
+    assert "LoadGen's server scenario knows one bound: the first." in report.notes
+    assert read_back(report) == report
+    titles = [each.title for each in sections(report) if "by LoadGen" in each.title]
+    assert len(titles) == 4
+    assert "50 % within 60000 ms" in titles[2]
+    assert bench_html(report)
+
+
+@needs_wheel
+def test_loadgen_is_not_given_a_rate_that_was_not_served_to_the_end(small: Path) -> None:
+    report, _ = bench(small, 1.0, scenarios=("server",), rate=5000.0, loadgen=True)
+    assert report.loadgen == []
+    assert any(note.startswith("LoadGen did not run the server scenario") for note in report.notes)
 
 
 def test_throttling_that_nobody_tells_of_is_printed_as_not_known(small: Path) -> None:
