@@ -2,9 +2,10 @@
 
     python -m benchmarks.decoders -o benchmarks/results/decoders.json
 
-Beside the runtime's own choice: what pydicom calls (pylibjpeg, GDCM), Pillow, and imagecodecs where it is
-installed (no dependency: `pip install imagecodecs` in an environment of its own). Of lossless files all must
-give the same samples. What a decoder refuses is not measured here: see tests/runtime/dicom.
+Beside the runtime's own choice, with a thread for each core as the commands give it: what pydicom calls
+(pylibjpeg, GDCM), Pillow, and imagecodecs where it is installed (no dependency: install it into an
+environment of its own), whose HTJ2K is OpenJPH; without it there is no film of HTJ2K. Of lossless files all
+must give the same samples. What a decoder refuses is not measured here: see tests/runtime/dicom.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from benchmarks.file_to_input import SAMPLE
 from benchmarks.film import enlarged, write_films
 from benchmarks.timing import interleaved, machine, report, save
+from promptray.runtime.cores import DECODE_THREADS
 from promptray.runtime.dicom.facts import pixel_format
 from promptray.runtime.dicom.j2k_decode import decode_unsigned
 from promptray.runtime.dicom.pixels import stored_values
@@ -41,6 +43,7 @@ _OTHERS: dict[str, tuple[tuple[str, ...], str]] = {
     "JPEG 2000 lossless": (("pylibjpeg", "gdcm"), "jpeg2k_decode"),
     "JPEG-LS lossless": (("pyjpegls", "gdcm"), "jpegls_decode"),
     "JPEG lossless": (("gdcm",), "ljpeg_decode"),
+    "HTJ2K lossless": (("pylibjpeg",), "htj2k_decode"),
     "RLE": (("pylibjpeg", "gdcm", "pydicom"), "dicomrle_decode"),
     "JPEG baseline, 8 bit": (("gdcm", "pillow"), "jpeg8_decode"),
 }
@@ -52,20 +55,26 @@ def decoders(name: str, path: Path) -> dict[str, Decode]:
     syntax, pixels = dataset.file_meta.TransferSyntaxUID, pixel_format(dataset)
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     plugins, imagecodecs_name = _OTHERS[name]
-    found: dict[str, Decode] = {OURS: partial(stored_values, dataset, syntax, pixels, 0)}
+    cores = os.cpu_count() or 1
+    ours = partial(stored_values, dataset, syntax, pixels, 0)
+    found: dict[str, Decode] = {OURS: partial(_with_threads, cores, ours)}
     decoder = get_decoder(syntax)
     for plugin in plugins:
         if plugin in decoder.available_plugins:
-            found[plugin] = partial(_by_pydicom, decoder, dataset, plugin)
+            found[plugin] = partial(_with_threads, None, partial(_by_pydicom, decoder, dataset, plugin))
     if name.startswith("JPEG 2000"):
-        for threads in (1, os.cpu_count() or 1):
-            found[f"Pillow, {threads} threads"] = partial(_threaded, threads, frame, pixels.bits_stored)
-        found["Pillow, halved twice"] = partial(decode_unsigned, frame, pixels.bits_stored, 2)
+        pillow = partial(decode_unsigned, frame, pixels.bits_stored)
+        for threads in (1, cores):
+            found[f"Pillow, {threads} threads"] = partial(_with_threads, threads, pillow)
+        found["Pillow, halved twice"] = partial(_with_threads, 1, partial(pillow, reduction=2))
     if "8 bit" in name:
         found["Pillow"] = lambda: np.asarray(Image.open(io.BytesIO(frame)))
     if (codecs := _imagecodecs()) is not None:
-        options = (np.uint16,) if name == "RLE" else ()
-        found["imagecodecs"] = partial(getattr(codecs, imagecodecs_name), frame, *options)
+        decode = partial(getattr(codecs, imagecodecs_name), frame)
+        if name == "RLE":  # bytes, of the type that it is told
+            found["imagecodecs"] = lambda: np.frombuffer(decode(np.uint16), np.uint16)
+        else:
+            found["imagecodecs"] = decode
     return found
 
 
@@ -74,9 +83,13 @@ def _by_pydicom(decoder: Any, dataset: pydicom.Dataset, plugin: str) -> NDArray[
     return samples
 
 
-def _threaded(threads: int, frame: bytes, precision: int) -> NDArray[Any]:
-    os.environ["OPJ_NUM_THREADS"] = str(threads)
-    return decode_unsigned(frame, precision)
+def _with_threads(threads: int | None, decode: Decode) -> NDArray[Any]:
+    """Decode with so many threads of OpenJPEG's, or as the library comes: they take turns in one process."""
+    if threads is None:
+        os.environ.pop(DECODE_THREADS, None)
+    else:
+        os.environ[DECODE_THREADS] = str(threads)
+    return decode()
 
 
 def _imagecodecs() -> Any:
@@ -119,7 +132,7 @@ def main() -> None:
         installed = {each.name.lower(): each.version for each in importlib.metadata.distributions()}
         versions = {name: installed[name] for name in libraries if name in installed}
         if (codecs := _imagecodecs()) is not None:
-            versions["imagecodecs"] = codecs.__version__
+            versions["imagecodecs"] = f"{codecs.__version__}, {codecs.htj2k_version()}"
         save(options.output, {"machine": machine(), "size": options.size, "versions": versions, "ms": found})
 
 

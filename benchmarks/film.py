@@ -7,6 +7,7 @@ lossless files are about as large, and decoders as busy, as with real ones.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -107,10 +108,20 @@ def _baseline_jpeg(film: NDArray[np.uint16], plain: Path, path: Path) -> None:
     made.save_as(path, enforce_file_format=True)
 
 
+def _htj2k(film: NDArray[np.uint16], plain: Path, path: Path) -> None:
+    codecs = importlib.import_module("imagecodecs")  # no dependency: nothing that is one encodes it
+    made = _dataset(film)
+    made.PixelData = encapsulate([codecs.htj2k_encode(film, reversible=True)])
+    made["PixelData"].is_undefined_length = True
+    made.file_meta.TransferSyntaxUID = uid.HTJ2KLossless
+    made.save_as(path, enforce_file_format=True)
+
+
 _WRITERS: Mapping[str, Callable[[NDArray[np.uint16], Path, Path], None]] = {
     "JPEG 2000 lossless": _by_pydicom(uid.JPEG2000Lossless),
     "JPEG-LS lossless": _by_pydicom(uid.JPEGLSLossless),
     "JPEG lossless": _lossless_jpeg,
     "RLE": _by_pydicom(uid.RLELossless),
     "JPEG baseline, 8 bit": _baseline_jpeg,
+    **({"HTJ2K lossless": _htj2k} if importlib.util.find_spec("imagecodecs") else {}),
 }

@@ -152,11 +152,11 @@ def _server(scenario: Scenario) -> Section:
 
 
 def _loadgen(found: LoadGen) -> Section:
-    title = f"{found.scenario} by LoadGen {found.version}; {found.queries} queries"
+    title = f"{found.scenario} by LoadGen {found.version}"
     if found.p50_ms is None or found.p90_ms is None:
-        return Section(
-            title, ["images", "images a second"], [[str(found.images), f"{found.images_per_second:.2f}"]]
-        )
+        rows = [[str(found.images), f"{found.images_per_second:.2f}"]]
+        return Section(title, ["images", "images a second"], rows)
+    title += f"; {found.queries} queries"
     estimate = f"takes {found.fewest_queries} queries" if found.fewest_queries else ""
     if found.early_stopping_p90_ms is not None:
         estimate = f"{found.early_stopping_p90_ms:.2f}"
